@@ -1,0 +1,61 @@
+# keisei-lightning: two commands set everything up and go, `make train` and `make test`.
+# The virtual environment is made once, and again whenever pyproject.toml or constraints.txt changes.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install train test lint unit bench strength soak clean
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# The first interpreter that runs and is new enough; `make PYTHON=...` chooses another.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Constraints come without hashes: torch is asked for first and alone, so that no CUDA build is resolved by accident.
+TORCH := $(shell grep -E '^torch==' constraints.txt)
+SOAK_ROUNDS ?= 20
+
+help:  ## show this list
+	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
+
+install: $(STAMP)  ## make the virtual environment (every other target does this by itself)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "keisei-lightning needs Python 3.11 or newer (make PYTHON=/path/to/python3)"; exit 1; }
+	@echo "[1/3] virtual environment in $(VENV) ($$($(PYTHON) --version))"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "[2/3] installing $(TORCH) (the CPU build)"
+	@$(PIP) install "$(TORCH)" -c constraints.txt
+	@echo "[3/3] installing keisei-lightning and what it needs (a few minutes the first time)"
+	@$(PIP) install -e ".[dev]" -c constraints.txt
+	@touch $@
+
+train: $(STAMP)  ## train shogi by self-play for about ten minutes, then show checkpoint, score, curves and a game
+	@$(BIN)/python train.py experiment=shogi
+
+test: lint unit  ## every gate and every test, as CI runs them
+
+lint: $(STAMP)  ## ruff, strict mypy and the import contracts
+	@echo "ruff";            $(BIN)/ruff check --quiet .
+	@echo "ruff format";     $(BIN)/ruff format --check --quiet .
+	@echo "mypy --strict";   $(BIN)/mypy --no-error-summary
+	@echo "import contracts"; PYTHONPATH=. $(BIN)/lint-imports
+
+unit: $(STAMP)
+	@$(BIN)/python -m pytest
+
+bench: $(STAMP)  ## collection speed and weight publishing on this machine
+	@$(BIN)/keisei bench collect --json
+	@$(BIN)/keisei bench weights
+
+strength: $(STAMP)  ## train shogi, then measure the network in 400 games
+	@$(BIN)/python train.py experiment=shogi evaluation=thorough
+
+soak: $(STAMP)  ## the process tests, each repeated SOAK_ROUNDS (20) times
+	@KEISEI_SOAK=$(SOAK_ROUNDS) $(BIN)/python -m pytest -m process
+
+clean:  ## remove caches and build outputs (not .venv, not results)
+	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

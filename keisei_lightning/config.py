@@ -1,0 +1,323 @@
+"""The configuration's schemas: one dataclass for each Hydra group, so that a typo fails before anything starts.
+
+Every YAML file of a group names its schema as its first default (``- /schema@_here_: ppo``). Hydra then refuses keys
+that the dataclass does not have and values of another type; what is in range, and what fits together, is checked by
+:func:`keisei_lightning.validation.validate`. This module imports no torch, so that ``--help`` and a mistyped command
+answer at once.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+__all__ = [
+    "CheckpointConfig",
+    "Config",
+    "EnvConfig",
+    "EvaluationConfig",
+    "LoggerConfig",
+    "MLPConfig",
+    "PPOConfig",
+    "ParallelConfig",
+    "ResNetConfig",
+    "TrainerConfig",
+    "WeightSyncConfig",
+    "config_dir",
+    "register_configs",
+]
+
+
+@dataclass
+class EnvConfig:
+    """The game (group ``env``).
+
+    Attributes:
+        game: a registered game (``keisei games`` lists them) or the string of an OpenSpiel game, such as
+            ``hex(board_size=5)``.
+        max_plies: a game is over after this many plies; null leaves it to the game.
+        opening_plies: every game starts after 0 to this many random legal plies.
+        options: further keyword arguments of the game's maker.
+    """
+
+    game: str = MISSING
+    max_plies: int | None = None
+    opening_plies: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ResNetConfig:
+    """A residual network (group ``model``); any other network is a YAML file with a ``_target_`` of its own.
+
+    Attributes:
+        kind: ``resnet``.
+        num_blocks: residual blocks.
+        channels: channels of each block.
+        value_head: ``scalar`` (one number in [-1, 1]) or ``wdl`` (win, draw, loss).
+    """
+
+    _target_: str = "keisei_lightning.models.build_network"
+    kind: str = "resnet"
+    num_blocks: int = 2
+    channels: int = 32
+    value_head: str = "scalar"
+
+
+@dataclass
+class MLPConfig:
+    """A plain perceptron (group ``model``), for the smallest games.
+
+    Attributes:
+        kind: ``mlp``.
+        num_blocks: hidden layers.
+        channels: units of each hidden layer.
+        value_head: ``scalar`` or ``wdl``.
+    """
+
+    _target_: str = "keisei_lightning.models.build_network"
+    kind: str = "mlp"
+    num_blocks: int = 2
+    channels: int = 128
+    value_head: str = "scalar"
+
+
+@dataclass
+class PPOConfig:
+    """The learning rule (group ``ppo``): proximal policy optimisation with two-player advantages.
+
+    Attributes:
+        gamma: discount of a ply.
+        lmbda: lambda of generalised advantage estimation.
+        clip_epsilon: the new policy's probability ratio is clipped to 1 - epsilon and 1 + epsilon.
+        entropy_coeff: weight of the policy's entropy at the start.
+        final_entropy_coeff: at the end (linear in between); null keeps it constant.
+        critic_coeff: weight of the value loss.
+        learning_rate: Adam's step size at the start.
+        final_learning_rate: at the end (linear in between); null keeps it constant.
+        epochs: passes over each batch.
+        minibatch_size: plies in one optimiser step.
+        normalize_advantage: give the advantages of a batch mean 0 and variance 1.
+    """
+
+    gamma: float = 0.995
+    lmbda: float = 0.95
+    clip_epsilon: float = 0.2
+    entropy_coeff: float = 0.01
+    final_entropy_coeff: float | None = None
+    critic_coeff: float = 1.0
+    learning_rate: float = 1e-3
+    final_learning_rate: float | None = 3e-4
+    epochs: int = 2
+    minibatch_size: int = 1024
+    normalize_advantage: bool = True
+
+
+@dataclass
+class ParallelConfig:
+    """Who plays the games (group ``parallel``).
+
+    Attributes:
+        mode: ``workers`` (a policy copy in each worker process) or ``serial`` (no process; the same results).
+        schedule: ``sync`` (collect, train, publish; on-policy) or ``async`` (collect while training; lag is bounded).
+        num_workers: worker processes, or ``auto``: as many as this process may use CPUs.
+        games_per_worker: boards that a worker plays at once.
+        plies_per_rollout: plies of each board in one batch.
+        max_policy_lag: batches older than this many published versions are refused.
+        slots_per_worker: rollouts a worker may have finished and not yet handed over, plus the one it is writing.
+        start_method: of the processes; null picks forkserver where there is one, spawn elsewhere.
+        worker_device: device of the workers' policy: ``cpu``, ``cuda:N`` or ``auto``.
+        threads_per_worker: torch threads of a worker; null shares the CPUs out.
+        heartbeat_s: a worker that is silent for this long is replaced.
+        start_timeout_s: time for all workers to become ready.
+        shutdown_timeout_s: time for all workers to end by themselves.
+        max_restarts: restarts of one worker inside ``restart_window_s`` before training gives up.
+        restart_window_s: see ``max_restarts``.
+        min_healthy_workers: with fewer workers alive training gives up.
+        augment_symmetry: play each game in a random one of the game's symmetric views.
+    """
+
+    mode: str = "workers"
+    schedule: str = "sync"
+    num_workers: int | str = "auto"
+    games_per_worker: int = 64
+    plies_per_rollout: int = 32
+    max_policy_lag: int = 1
+    slots_per_worker: int = 2
+    start_method: str | None = None
+    worker_device: str = "cpu"
+    threads_per_worker: int | None = None
+    heartbeat_s: float = 10.0
+    start_timeout_s: float = 120.0
+    shutdown_timeout_s: float = 10.0
+    max_restarts: int = 5
+    restart_window_s: float = 300.0
+    min_healthy_workers: int = 1
+    augment_symmetry: bool = False
+
+
+@dataclass
+class WeightSyncConfig:
+    """When the workers get new weights (group ``weight_sync``).
+
+    Attributes:
+        every_n_steps: publish after this many optimiser steps; null publishes once per PPO iteration.
+    """
+
+    every_n_steps: int | None = None
+
+
+@dataclass
+class TrainerConfig:
+    """Lightning's Trainer (group ``trainer``); every argument has Lightning's own meaning.
+
+    One epoch is one PPO iteration. Arguments that are not listed are added by ``+trainer.NAME=VALUE``.
+    """
+
+    _target_: str = "lightning.pytorch.Trainer"
+    max_epochs: int = 100
+    max_time: str | None = None
+    accelerator: str = "cpu"
+    devices: int | str = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    gradient_clip_val: float | None = 0.5
+    accumulate_grad_batches: int = 1
+    check_val_every_n_epoch: int = 1
+    limit_train_batches: int | float | None = None
+    overfit_batches: int | float = 0.0
+    fast_dev_run: int | bool = False
+    log_every_n_steps: int = 10
+    num_sanity_val_steps: int = 0
+    deterministic: bool | None = None
+    detect_anomaly: bool = False
+    profiler: str | None = None
+    enable_progress_bar: bool = True
+    enable_checkpointing: bool = True
+    enable_model_summary: bool = False
+
+
+@dataclass
+class LoggerConfig:
+    """Where metrics go (group ``logger``): each entry is a Lightning logger with a ``_target_``, or null.
+
+    Attributes:
+        csv: ``metrics.csv``, from which the PNG of the curves is drawn.
+        tensorboard: event files.
+        wandb: Weights & Biases (extra ``tracking``).
+        mlflow: MLflow (extra ``tracking``).
+        other: any further loggers by name.
+    """
+
+    csv: dict[str, Any] | None = None
+    tensorboard: dict[str, Any] | None = None
+    wandb: dict[str, Any] | None = None
+    mlflow: dict[str, Any] | None = None
+    other: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class EvaluationConfig:
+    """Games against a player that chooses at random (group ``evaluation``).
+
+    Attributes:
+        every_n_epochs: PPO iterations between evaluations; null evaluates only at the end.
+        num_games: games of an evaluation while training (even: each opening is played from both seats).
+        final_num_games: games of the evaluation at the end, whose score is the objective.
+        opening_plies: each opening has 0 to this many random plies; null takes ``env.opening_plies``.
+        greedy: play the most probable move instead of sampling.
+    """
+
+    every_n_epochs: int | None = 10
+    num_games: int = 40
+    final_num_games: int = 200
+    opening_plies: int | None = None
+    greedy: bool = True
+
+
+@dataclass
+class CheckpointConfig:
+    """What is kept of a run.
+
+    Attributes:
+        every_n_epochs: PPO iterations between checkpoints; ``last.ckpt`` is always the newest one.
+        keep: how many older checkpoints stay beside ``last.ckpt``; -1 keeps all, 0 none.
+    """
+
+    every_n_epochs: int = 10
+    keep: int = 1
+
+
+@dataclass
+class Config:
+    """The whole configuration.
+
+    Attributes:
+        name: names the folder of results.
+        seed: every random stream of the run is spawned from it.
+        ckpt_path: null starts anew; ``last`` goes on with the newest checkpoint of this name; else a checkpoint file.
+        results_dir: holds one folder for each name, which holds one folder for each run.
+        output_dir: the folder of this run.
+    """
+
+    name: str = MISSING
+    seed: int = 0
+    ckpt_path: str | None = None
+    results_dir: str = "results"
+    output_dir: str = MISSING
+    env: Any = MISSING
+    model: Any = MISSING
+    ppo: Any = MISSING
+    parallel: Any = MISSING
+    weight_sync: Any = MISSING
+    trainer: Any = MISSING
+    logger: Any = MISSING
+    evaluation: Any = MISSING
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+
+SCHEMAS: dict[str, type] = {
+    "env": EnvConfig,
+    "evaluation": EvaluationConfig,
+    "logger": LoggerConfig,
+    "mlp": MLPConfig,
+    "parallel": ParallelConfig,
+    "ppo": PPOConfig,
+    "resnet": ResNetConfig,
+    "trainer": TrainerConfig,
+    "weight_sync": WeightSyncConfig,
+}
+
+
+def config_dir() -> Path:
+    """Find the YAML files: inside an installed wheel, or beside the package in a checkout.
+
+    Raises:
+        FileNotFoundError: neither is there; the installation is broken.
+    """
+    package = Path(__file__).resolve().parent
+    for candidate in (package / "conf", package.parent / "conf"):
+        if (candidate / "config.yaml").is_file():
+            return candidate
+    raise FileNotFoundError(
+        f"no conf/config.yaml in {package} or beside it: keisei-lightning is not installed properly"
+    )
+
+
+def register_configs() -> None:
+    """Put the schemas into Hydra's ConfigStore, and the resolver that turns a game's name into a folder's name."""
+    store = ConfigStore.instance()
+    store.store(name="config_schema", node=Config)
+    for name, schema in SCHEMAS.items():
+        store.store(group="schema", name=name, node=schema)
+    OmegaConf.register_new_resolver("keisei.slug", _slug, replace=True)
+
+
+def _slug(text: str) -> str:
+    """Make a folder's name: ``hex(board_size=5)`` becomes ``hex_board_size_5``."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_") or "run"

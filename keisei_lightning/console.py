@@ -1,0 +1,62 @@
+"""What a person sees: log lines above the progress bar, a table at the start, a summary at the end."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterable, Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["ConsoleHandler", "print_table", "quiet_libraries"]
+
+
+class ConsoleHandler(logging.Handler):
+    """Writes log lines to whatever standard error is at that moment.
+
+    While a rich progress bar is on the screen it stands in for ``sys.stderr`` and prints lines above itself; a handler
+    that remembered the stream it was made with would write into the bar.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record; a warning or worse says so."""
+        try:
+            prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+            sys.stderr.write(f"{prefix}{self.format(record)}\n")
+            sys.stderr.flush()
+        except Exception:  # noqa: BLE001 - logging must never end a training run
+            self.handleError(record)
+
+
+def quiet_libraries() -> None:
+    """Take library chatter off the screen that tells a user of this program nothing; each line says why."""
+    # The loader hands out minibatches of a rollout that worker processes have played: it needs no workers of its own.
+    warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
+    # A deprecated class inside torchrl itself.
+    warnings.filterwarnings("ignore", message=r"Creating VanillaWeightUpdater", category=DeprecationWarning)
+    # A run of few optimiser steps is no mistake here (smoke, quickstart).
+    warnings.filterwarnings("ignore", message=r".*smaller than the logging interval.*")
+    # "GPU available: False", "TPU available: ...", tips to use other products: the start table says what is used.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric.utilities.rank_zero").setLevel(logging.WARNING)
+    # Matplotlib tells how it builds its font cache.
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+
+
+def print_table(title: str, rows: Mapping[str, object] | Iterable[tuple[str, object]]) -> None:
+    """Print two columns, names and values; values are printed as they are, whole.
+
+    Args:
+        title: a line above the table.
+        rows: pairs; a value of None leaves its row out.
+    """
+    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in dict(rows).items():
+        if value is not None:
+            table.add_row(name, str(value))
+    console = Console(highlight=False, markup=False)
+    console.print(table)

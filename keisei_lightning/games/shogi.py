@@ -1,0 +1,428 @@
+"""Shogi on G boards: rules by rsshogi, arrays by NumPy.
+
+Observation bytes and action labels are described in :mod:`keisei_lightning.games.shogi_codec`, whose layout constants
+are exported here too.
+
+A game ends, in this order of precedence:
+
+==================== =======================================================================================
+outcome              result
+==================== =======================================================================================
+``checkmate``        the side to move is in check without a legal move, and loses
+``no legal move``    the side to move is not in check but has no legal move, and loses (there is no stalemate)
+``perpetual check``  a position occurs for the fourth time, and one side gave check with every move since its first
+                     occurrence: that side loses
+``repetition``       any other fourth occurrence of a position (board, hands and side to move): draw
+``declaration``      the side to move satisfies the 27-point entering-king rule, and wins. It is claimed
+                     automatically, as soon as it holds: the reward of the player who has just moved is -1
+``max plies``        ``max_plies`` plies have been played: draw. It is part of the rules here (the ply is part of the
+                     observation), so the board is ``terminated``, not ``truncated``
+==================== =======================================================================================
+
+The hot path costs one Python iteration a board (make the move, list the legal moves, hash); everything else is one NumPy
+operation for all boards: the observations are a mirror of the boards that is updated from the moves, and the legal
+moves' labels come from one table. What the rules library would have to be asked twice (the legal moves of the position
+just reached, for the end of the game and for the mask) is kept.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from rsshogi.core import Board, Move
+from rsshogi.types import RepetitionState
+
+from keisei_lightning.errors import GameError, IllegalActionError
+from keisei_lightning.games import shogi_record
+from keisei_lightning.games.arrays import LegalMoves, OwnThread, as_actions, as_indices, check_integers
+from keisei_lightning.games.protocol import GameSpec, RenderFormat, StepResult
+from keisei_lightning.games.shogi_codec import (
+    CHECK_BYTE,
+    HAND_LIMITS,
+    MOVE_TYPES,
+    NUM_ACTIONS,
+    NUM_MOVE_TYPES,
+    NUM_SQUARE_CODES,
+    NUM_SQUARES,
+    OBSERVATION_BYTES,
+    PIECE_NAMES,
+    PLY_BYTE,
+    REPETITION_BYTE,
+    advance,
+    describe_label,
+    label_table,
+    mirror_sfen,
+    mirror_symmetry,
+)
+from keisei_lightning.games.shogi_record import (
+    CHECKMATE,
+    DECLARATION,
+    MAX_PLIES,
+    NO_LEGAL_MOVE,
+    PERPETUAL_CHECK,
+    REPETITION,
+)
+from keisei_lightning.games.shogi_rules import board_state, declarations, parse_sfen
+
+__all__ = [
+    "CHECK_BYTE",
+    "DEFAULT_MAX_PLIES",
+    "HAND_LIMITS",
+    "MOVE_TYPES",
+    "NUM_ACTIONS",
+    "NUM_MOVE_TYPES",
+    "NUM_SQUARES",
+    "NUM_SQUARE_CODES",
+    "OBSERVATION_BYTES",
+    "OUTCOMES",
+    "PIECE_NAMES",
+    "PLY_BYTE",
+    "REPETITION_BYTE",
+    "Shogi",
+    "make",
+    "mirror_sfen",
+]
+
+DEFAULT_MAX_PLIES: Final = 320
+"""The usual limit of computer shogi tournaments; a game between people takes about 110 plies."""
+OUTCOMES: Final = (CHECKMATE, NO_LEGAL_MOVE, PERPETUAL_CHECK, REPETITION, DECLARATION, MAX_PLIES)
+"""Every way a game can end."""
+
+_FOURTH: Final = 3  # earlier occurrences of a position that occurs for the fourth time
+
+
+class _Moves(dict[int, Move]):
+    """Move objects by move code, made when first used: making one costs as much as finding all others."""
+
+    def __missing__(self, code: int) -> Move:
+        move = self[code] = Move(code)
+        return move
+
+
+class Shogi:
+    """G boards of shogi that advance together; a :class:`~keisei_lightning.games.protocol.Game`.
+
+    The boards are made by the first call that needs them and belong to the thread that makes it.
+
+    Args:
+        num_games: G.
+        max_plies: a game is drawn after this many plies (counted from the SFEN's move number after
+            :meth:`set_position`).
+        opening_plies: each reset plays uniformly 0 to this many uniformly random legal plies, passing over those that
+            would end the game.
+        declaration: whether a win by entering-king declaration exists.
+
+    Raises:
+        ConfigError: an option is out of range.
+    """
+
+    def __init__(
+        self,
+        num_games: int,
+        *,
+        max_plies: int | None = None,
+        opening_plies: int = 0,
+        declaration: bool = True,
+    ) -> None:
+        max_plies = DEFAULT_MAX_PLIES if max_plies is None else max_plies
+        check_integers(
+            "shogi", {"num_games": (num_games, 1), "max_plies": (max_plies, 1), "opening_plies": (opening_plies, 0)}
+        )
+        self._spec = GameSpec(
+            name="shogi",
+            num_actions=NUM_ACTIONS,
+            observation_shape=(OBSERVATION_BYTES,),
+            max_plies=max_plies,
+            encoding="shogi",
+            board_shape=(9, 9),
+            symmetries=(mirror_symmetry(),),
+        )
+        self._opening_plies = min(opening_plies, max_plies - 1)
+        self._declaration = declaration
+        self._labels = label_table()
+        self._moves = _Moves()
+        self._random = random.Random(0)
+        self._thread = OwnThread("shogi")
+        self._boards: list[Board] = []
+        self._seen: list[dict[int, int]] = [{} for _ in range(num_games)]  # occurrences by position hash
+        self._played: list[list[int]] = [[] for _ in range(num_games)]  # move codes since the start
+        self._start: list[str] = [""] * num_games
+        self._outcome: list[str] = [""] * num_games
+        self._winner: list[int | None] = [None] * num_games
+        self._state = np.zeros((num_games, OBSERVATION_BYTES), dtype=np.uint8)
+        self._mover = np.zeros(num_games, dtype=np.int8)
+        self._ply = np.zeros(num_games, dtype=np.int64)
+        self._ended = np.zeros(num_games, dtype=np.bool_)
+        self._legal = LegalMoves(num_games, NUM_ACTIONS, np.uint16)
+
+    @property
+    def spec(self) -> GameSpec:
+        """The game's constant shape."""
+        return self._spec
+
+    @property
+    def num_games(self) -> int:
+        """G, the number of boards."""
+        return len(self._seen)
+
+    def seed(self, seed: int) -> None:
+        """Seed the random openings."""
+        self._random.seed(seed)
+
+    def reset(self, indices: NDArray[np.int64] | None = None) -> None:
+        """Put boards back to the start and play their random openings."""
+        self._thread.check()
+        if not self._boards:
+            self._boards = [Board() for _ in range(self.num_games)]
+            indices = None  # fresh boards have no state at all yet
+        named = as_indices(indices, self.num_games)
+        for index in named:
+            self._place(index, Board())
+            self._play_opening(index)
+        self._refresh(named)
+
+    def observe(self, observation: NDArray[np.uint8], legal: NDArray[np.uint8], mover: NDArray[np.int8]) -> None:
+        """Write the state of every board into the caller's arrays."""
+        self._ready()
+        observation[...] = self._state
+        self._legal.pack(legal)
+        mover[...] = self._mover
+
+    def step(self, actions: NDArray[np.int64]) -> StepResult:
+        """Play one action on every board."""
+        self._ready()
+        rows, labels = as_actions(actions, self.num_games)
+        codes = self._legal.lookup(rows, labels)
+        if not codes.all():
+            self._refuse(int(rows[codes == 0][0]), int(labels[codes == 0][0]))
+        reward = np.zeros(self.num_games, dtype=np.float32)
+        if rows.size:
+            occurrences, moves, sizes = self._make_moves(rows.tolist(), codes.tolist())
+            self._update(rows, codes, occurrences)
+            self._write_legal(rows, moves, sizes)
+            reward[rows] = self._judge(rows, occurrences, np.array(sizes))
+        return StepResult(reward, self._ended.copy(), np.zeros(self.num_games, dtype=np.bool_))
+
+    def position(self, index: int) -> str:
+        """SFEN of one board; its move number is the ply + 1."""
+        board = self._board(index)
+        return f"{board.to_sfen().rsplit(' ', 1)[0]} {self._ply[index] + 1}"
+
+    def set_position(self, index: int, position: str) -> None:
+        """Put one board into a position given as SFEN (or ``"startpos"``); a missing move number counts as 1.
+
+        Raises:
+            GameError: the SFEN cannot be read, the position is impossible, or it is already over.
+        """
+        self._board(index)
+        board = parse_sfen(position)
+        end = self._end_of(board)
+        if end:
+            raise GameError(f"shogi: the position {position!r} is already over: {end}")
+        self._place(index, board)
+        self._refresh([index])
+
+    def action_name(self, index: int, action: int) -> str:
+        """USI of a legal action of one board's mover.
+
+        Raises:
+            IllegalActionError: the action is not legal on that board.
+        """
+        self._board(index)
+        code = int(self._legal.lookup(np.array([index]), np.array([action]))[0])
+        if code == 0:
+            self._refuse(index, action)
+        return self._moves[code].to_usi()
+
+    def outcome(self, index: int) -> str:
+        """How a board's game ended, one of :data:`OUTCOMES`; empty while it is going on."""
+        self._board(index)
+        return self._outcome[index]
+
+    def render(self, index: int, format: RenderFormat = "text") -> str:
+        """Draw one board: the usual Japanese diagram as text, or an SVG picture."""
+        board, played = self._board(index), self._played[index]
+        status = self._outcome[index] or f"ply {self._ply[index]}, {('first', 'second')[self._mover[index]]} to move"
+        return shogi_record.diagram(board, last_move=played[-1] if played else None, status=status, format=format)
+
+    def record(self, index: int) -> str:
+        """The game of one board as KIF."""
+        return self._record(index).to_kif()
+
+    def csa(self, index: int) -> str:
+        """The game of one board as CSA."""
+        return self._record(index).to_csa()
+
+    def usi(self, index: int) -> str:
+        """The game of one board as the argument of USI's ``position`` command."""
+        return self._record(index).to_usi_position()
+
+    def _record(self, index: int) -> shogi_record.Record:
+        self._board(index)
+        return shogi_record.record(
+            self._start[index], self._played[index], outcome=self._outcome[index], winner=self._winner[index]
+        )
+
+    def _ready(self) -> None:
+        """Refuse another thread, and make the boards if there are none."""
+        self._thread.check()
+        if not self._boards:
+            self.reset()
+
+    def _board(self, index: int) -> Board:
+        self._ready()
+        return self._boards[as_indices(np.array([index]), self.num_games)[0]]
+
+    def _refuse(self, index: int, action: int) -> None:
+        raise IllegalActionError(
+            game="shogi", ply=int(self._ply[index]), position=self.position(index), move=describe_label(action)
+        )
+
+    def _make_moves(self, rows: list[int], codes: list[int]) -> tuple[NDArray[np.uint8], list[int], list[int]]:
+        """Make one move on each of some boards.
+
+        Returns:
+            How often each new position occurred before (uint8 [n]), the codes of its legal moves, board after board,
+            and their numbers.
+        """
+        boards, seen, played, moves = self._boards, self._seen, self._played, self._moves
+        occurrences: list[int] = []
+        legal: list[int] = []
+        sizes: list[int] = []
+        for row, code in zip(rows, codes, strict=True):
+            board, positions = boards[row], seen[row]
+            board.apply_move(moves[code])
+            key = board.zobrist_hash()
+            before = positions.get(key, 0)
+            positions[key] = before + 1
+            occurrences.append(before)
+            played[row].append(code)
+            options = board.legal_moves()
+            # A move's hash is its code, and hash() is the quicker way to it than int().
+            legal += map(hash, options)
+            sizes.append(len(options))
+        return np.array(occurrences, dtype=np.uint8), legal, sizes
+
+    def _update(self, rows: NDArray[np.int64], codes: NDArray[np.int64], occurrences: NDArray[np.uint8]) -> None:
+        """Bring the arrays of the boards that moved up to date."""
+        boards = self._boards
+        states = advance(self._state[rows], codes, self._mover[rows])
+        self._mover[rows] ^= 1
+        self._ply[rows] += 1
+        states[:, REPETITION_BYTE] = occurrences
+        states[:, CHECK_BYTE] = [boards[row].is_in_check() for row in rows.tolist()]
+        states[:, PLY_BYTE] = self._ply_byte(self._ply[rows])
+        self._state[rows] = states
+
+    def _ply_byte(self, ply: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.minimum(255, ply * 255 // self._spec.max_plies)
+
+    def _write_legal(self, rows: NDArray[np.int64], codes: list[int], sizes: list[int]) -> None:
+        moves = np.array(codes, dtype=np.uint16)
+        labels = self._labels[np.repeat(self._mover[rows], sizes), moves]
+        self._legal.write(rows, sizes, labels, moves)
+
+    def _judge(
+        self, rows: NDArray[np.int64], occurrences: NDArray[np.uint8], sizes: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """End the games that are over; returns the rewards to those who have just moved, float32 [n]."""
+        ends: dict[int, tuple[str, int]] = {}  # first come, first served: the order is the order of precedence
+        for at in np.flatnonzero(sizes == 0).tolist():
+            ends[at] = (CHECKMATE if self._state[rows[at], CHECK_BYTE] else NO_LEGAL_MOVE, 1)
+        for at in np.flatnonzero(occurrences >= _FOURTH).tolist():
+            ends.setdefault(at, self._fourfold(int(rows[at])))
+        if self._declaration:
+            for at in np.flatnonzero(declarations(self._state[rows], self._mover[rows])).tolist():
+                ends.setdefault(at, (DECLARATION, -1))
+        for at in np.flatnonzero(self._ply[rows] >= self._spec.max_plies).tolist():
+            ends.setdefault(at, (MAX_PLIES, 0))
+        reward = np.zeros(len(rows), dtype=np.float32)
+        for at, (outcome, result) in ends.items():
+            row = int(rows[at])
+            just_moved = 1 - int(self._mover[row])
+            self._outcome[row] = outcome
+            self._winner[row] = {1: just_moved, 0: None, -1: 1 - just_moved}[result]
+            reward[at] = result
+        if ends:
+            over = rows[list(ends)]
+            self._ended[over] = True
+            self._legal.clear(over)
+        return reward
+
+    def _fourfold(self, row: int) -> tuple[str, int]:
+        """How a fourth occurrence ends; rsshogi's answer is from the view of the side to move."""
+        state = self._boards[row].repetition_state()
+        if state == RepetitionState.WIN:  # it was in check all the time
+            return PERPETUAL_CHECK, -1
+        if state == RepetitionState.LOSE:  # it gave check all the time
+            return PERPETUAL_CHECK, 1
+        return REPETITION, 0
+
+    def _place(self, index: int, board: Board) -> None:
+        """Begin a game on one board from a given position; :meth:`_refresh` must follow."""
+        self._boards[index] = board
+        self._seen[index] = {board.zobrist_hash(): 1}
+        self._played[index] = []
+        self._start[index] = board.to_sfen()
+        self._outcome[index] = ""
+        self._winner[index] = None
+        self._ended[index] = False
+        self._ply[index] = max(board.game_ply - 1, 0)
+
+    def _refresh(self, indices: list[int]) -> None:
+        """Read some boards into the arrays."""
+        codes: list[int] = []
+        sizes: list[int] = []
+        for index in indices:
+            board = self._boards[index]
+            self._state[index] = board_state(board)
+            self._state[index, REPETITION_BYTE] = self._seen[index][board.zobrist_hash()] - 1
+            self._mover[index] = int(board.turn)
+            options = board.legal_moves()
+            codes += map(hash, options)
+            sizes.append(len(options))
+        rows = np.array(indices, dtype=np.int64)
+        self._state[rows, PLY_BYTE] = self._ply_byte(self._ply[rows])
+        self._write_legal(rows, codes, sizes)
+
+    def _end_of(self, board: Board) -> str:
+        """Why a position without history is over; empty where it is not."""
+        if not board.legal_moves():
+            return CHECKMATE if board.is_in_check() else NO_LEGAL_MOVE
+        if self._declaration and declarations(board_state(board)[None], np.array([int(board.turn)], dtype=np.int8))[0]:
+            return DECLARATION
+        return MAX_PLIES if board.game_ply > self._spec.max_plies else ""
+
+    def _play_opening(self, index: int) -> None:
+        """Play the random opening of a board that :meth:`_place` has set up."""
+        plies = self._random.randint(0, self._opening_plies)
+        if plies == 0:
+            return
+        board, seen, played = self._boards[index], self._seen[index], self._played[index]
+        options = board.legal_moves()
+        for _ in range(plies):
+            first = self._random.randrange(len(options))
+            for move in options[first:] + options[:first]:
+                board.apply_move(move)
+                key, options = board.zobrist_hash(), board.legal_moves()
+                if options and seen.get(key, 0) < _FOURTH and not self._may_declare(board):
+                    break
+                board.undo_move(move)
+            else:  # every move would end the game: the opening is a little shorter
+                return
+            seen[key] = seen.get(key, 0) + 1
+            played.append(hash(move))
+            self._ply[index] += 1
+
+    def _may_declare(self, board: Board) -> bool:
+        """Whether the side to move could declare; a king outside the zone answers it without building the arrays."""
+        rank = board.king_square(board.turn).rank
+        return (rank > 5 if board.turn.is_white() else rank < 3) and self._end_of(board) == DECLARATION
+
+
+def make(num_games: int, **options: object) -> Shogi:
+    """Make shogi by its options (the entry point of the game's name)."""
+    return Shogi(num_games, **options)  # type: ignore[arg-type]

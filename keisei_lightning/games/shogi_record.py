@@ -1,0 +1,69 @@
+"""Shogi for people and other programs: diagrams (text, SVG) and game records (KIF, CSA)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from rsshogi.core import Board, Move
+from rsshogi.record import MoveEntry, Record, RecordMetadata, SpecialMoveEntry
+
+from keisei_lightning.games.protocol import RenderFormat
+
+__all__ = ["CHECKMATE", "DECLARATION", "MAX_PLIES", "NO_LEGAL_MOVE", "PERPETUAL_CHECK", "REPETITION", "diagram", "record"]
+
+CHECKMATE: Final = "checkmate"
+NO_LEGAL_MOVE: Final = "no legal move"
+REPETITION: Final = "repetition"
+PERPETUAL_CHECK: Final = "perpetual check"
+DECLARATION: Final = "declaration"
+MAX_PLIES: Final = "max plies"
+
+# How each end is written down: by the winner's result where there is one (Black's, White's), else by the draw's.
+_RESULTS: Final = {
+    NO_LEGAL_MOVE: ("BLACK_WIN", "WHITE_WIN"),
+    PERPETUAL_CHECK: ("BLACK_WIN_BY_ILLEGAL_MOVE", "WHITE_WIN_BY_ILLEGAL_MOVE"),
+    DECLARATION: ("BLACK_WIN_BY_DECLARATION", "WHITE_WIN_BY_DECLARATION"),
+    REPETITION: ("DRAW_BY_REPETITION", "DRAW_BY_REPETITION"),
+    MAX_PLIES: ("DRAW_BY_MAX_PLIES", "DRAW_BY_MAX_PLIES"),
+}
+
+
+def diagram(board: Board, *, last_move: int | None, status: str, format: RenderFormat) -> str:
+    """Draw a position.
+
+    Args:
+        board: the position.
+        last_move: move code to highlight (SVG only).
+        status: a line below the text diagram.
+        format: ``"text"`` (the usual Japanese diagram, readable by shogi programs) or ``"svg"``.
+    """
+    if format == "svg":
+        return str(board.to_svg(None if last_move is None else Move(last_move)))
+    return f"{board.to_bod().rstrip()}\n{status}"
+
+
+def record(start: str, codes: Sequence[int], *, outcome: str, winner: int | None) -> Record:
+    """A game as rsshogi's record, which writes KIF, KI2, CSA, JKF and USI.
+
+    Args:
+        start: SFEN the game began from.
+        codes: move codes in order.
+        outcome: how it ended; empty while it is going on.
+        winner: seat that won, None for a draw or an unfinished game.
+    """
+    return Record.from_main_line(
+        start,
+        [MoveEntry(Move(code)) for code in codes],
+        terminal=_terminal(outcome, winner),
+        metadata=RecordMetadata(black_player="first", white_player="second"),
+    )
+
+
+def _terminal(outcome: str, winner: int | None) -> SpecialMoveEntry | None:
+    """The line that ends a record; none while the game is going on."""
+    if not outcome:
+        return None
+    if outcome == CHECKMATE:
+        return SpecialMoveEntry("MATE", ("BLACK_WIN", "WHITE_WIN")[winner or 0])
+    return SpecialMoveEntry.from_result(_RESULTS[outcome][winner or 0])

@@ -1,0 +1,137 @@
+"""A network as a player and as a judge: plain tensors for workers, TensorDict modules for TorchRL."""
+
+from __future__ import annotations
+
+import torch
+from tensordict.nn import InteractionType, TensorDictModule
+from torch import Tensor, nn
+from torchrl.envs.utils import exploration_type
+from torchrl.modules import ProbabilisticActor
+
+from keisei_lightning.models.distribution import LegalCategorical
+
+__all__ = ["NEW_STATE_VALUE", "ActorCritic", "logits_actor", "value_selector"]
+
+NEW_STATE_VALUE = "new_state_value"
+"""Key under which :meth:`ActorCritic.as_evaluator` writes the present value.
+
+``state_value`` stays the behaviour policy's: clipping the value loss compares with it.
+"""
+
+
+class ActorCritic(nn.Module):
+    """A policy over legal moves and a state value from one trunk.
+
+    Args:
+        network: maps uint8 observations [B, *observation_shape] to logits float [B, A] and state values float [B, 1] in
+            the mover's view. All its values must live in parameters and buffers, because workers are sent its structure
+            once and those tensors at every publish.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Judge positions.
+
+        Args:
+            observation: uint8 [B, *observation_shape].
+
+        Returns:
+            logits float32 [B, A] of all actions, legal or not, and state value float32 [B, 1].
+        """
+        logits, state_value = self.network(observation)
+        return logits, state_value
+
+    def value(self, observation: Tensor) -> Tensor:
+        """State value float32 [B, 1] of positions uint8 [B, *observation_shape], in the mover's view."""
+        return self(observation)[1]  # type: ignore[no-any-return]
+
+    def act(
+        self,
+        observation: Tensor,
+        action_mask: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        greedy: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Choose moves. The caller decides on the inference mode.
+
+        Args:
+            observation: uint8 [B, *observation_shape].
+            action_mask: bit-packed uint8 [B, ceil(A / 8)] or bool [B, A].
+            generator: source of random numbers; the default one where None.
+            greedy: the most probable move instead of a random one.
+
+        Returns:
+            action int64 [B] (``NO_MOVE`` for a row without a legal move), its log-probability float32 [B] under this
+            policy (0 for such a row), and the state value float32 [B, 1].
+        """
+        logits, state_value = self(observation)
+        distribution = LegalCategorical(logits, action_mask)
+        action = distribution.mode if greedy else distribution.sample_with(generator)
+        return action, distribution.log_prob(action), state_value
+
+    def as_policy(self) -> TensorDictModule:
+        """A TorchRL policy: writes ``action``, ``action_log_prob`` and ``state_value`` from one pass of the trunk.
+
+        It is greedy under ``set_exploration_type(ExplorationType.DETERMINISTIC)`` (or ``MODE``) and samples otherwise.
+        """
+        return TensorDictModule(
+            _Policy(self),
+            in_keys=["observation", "action_mask"],
+            out_keys=["action", "action_log_prob", "state_value"],
+        )
+
+    def as_actor(self) -> ProbabilisticActor:
+        """A TorchRL actor: ``observation``, ``action_mask`` to ``logits``, ``action``, ``action_log_prob``."""
+        return _legal_actor(TensorDictModule(self, in_keys=["observation"], out_keys=["logits", "_"]))
+
+    def as_critic(self) -> TensorDictModule:
+        """A TorchRL value operator: ``observation`` to ``state_value``."""
+        return TensorDictModule(self, in_keys=["observation"], out_keys=["_", "state_value"])
+
+    def as_evaluator(self) -> TensorDictModule:
+        """One pass of the trunk for a whole PPO loss: ``observation`` to ``logits`` and ``new_state_value``.
+
+        With :func:`logits_actor` and :func:`value_selector` the loss then costs one pass instead of two::
+
+            loss = ClipPPOLoss(logits_actor(), value_selector(), functional=False)
+            losses = loss(actor_critic.as_evaluator()(minibatch))
+        """
+        return TensorDictModule(self, in_keys=["observation"], out_keys=["logits", NEW_STATE_VALUE])
+
+
+class _Policy(nn.Module):
+    """``ActorCritic.act`` as a module, following TorchRL's exploration type."""
+
+    def __init__(self, actor_critic: ActorCritic) -> None:
+        super().__init__()
+        self.actor_critic = actor_critic
+
+    def forward(self, observation: Tensor, action_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        greedy = exploration_type() in (InteractionType.DETERMINISTIC, InteractionType.MODE)
+        return self.actor_critic.act(observation, action_mask, greedy=greedy)
+
+
+def logits_actor() -> ProbabilisticActor:
+    """An actor without parameters: takes ``logits`` and ``action_mask`` as they stand in the TensorDict."""
+    return _legal_actor(TensorDictModule(nn.Identity(), in_keys=["logits"], out_keys=["logits"]))
+
+
+def value_selector() -> TensorDictModule:
+    """A critic without parameters: hands ``new_state_value`` on as ``state_value``."""
+    return TensorDictModule(nn.Identity(), in_keys=[NEW_STATE_VALUE], out_keys=["state_value"])
+
+
+def _legal_actor(module: TensorDictModule) -> ProbabilisticActor:
+    """Put a :class:`LegalCategorical` over ``logits`` and ``action_mask`` behind a module that writes ``logits``."""
+    return ProbabilisticActor(
+        module=module,
+        in_keys=["logits", "action_mask"],
+        out_keys=["action"],
+        distribution_class=LegalCategorical,
+        return_log_prob=True,
+        default_interaction_type=InteractionType.RANDOM,
+    )

@@ -1,0 +1,69 @@
+"""Networks by name, with their options checked."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from torch import nn
+
+from keisei_lightning.errors import ConfigError
+from keisei_lightning.games.protocol import GameSpec
+from keisei_lightning.models.heads import ValueKind
+from keisei_lightning.models.mlp import MLPNetwork
+from keisei_lightning.models.resnet import ResidualNetwork
+
+__all__ = ["NetworkKind", "build_network", "num_parameters"]
+
+NetworkKind = Literal["mlp", "resnet"]
+
+_MAX_BLOCKS = 256
+_MAX_CHANNELS = 8192
+
+
+def build_network(
+    spec: GameSpec,
+    *,
+    kind: NetworkKind = "resnet",
+    num_blocks: int = 6,
+    channels: int = 96,
+    value_head: ValueKind = "scalar",
+) -> nn.Module:
+    """Make a network for a game.
+
+    Args:
+        spec: the game.
+        kind: ``"resnet"`` (residual convolutions) or ``"mlp"`` (fully connected, for small boards).
+        num_blocks: residual blocks, or hidden layers.
+        channels: features of each square, or units of each hidden layer.
+        value_head: ``"scalar"`` (tanh) or ``"wdl"`` (win, draw, loss; the value is ``p(win) - p(loss)``).
+
+    Returns:
+        A module that maps uint8 observations [B, *observation_shape] to logits float32 [B, A] and state values float32
+        [B, 1], both in the mover's view.
+
+    Raises:
+        ConfigError: a value is out of range (all faults at once), or no encoder fits the game.
+    """
+    names = {"kind": (kind, get_args(NetworkKind)), "value_head": (value_head, get_args(ValueKind))}
+    sizes = {"num_blocks": (num_blocks, _MAX_BLOCKS), "channels": (channels, _MAX_CHANNELS)}
+    faults = [
+        *(
+            f"model.{key}={value!r}: must be one of {', '.join(legal)}"
+            for key, (value, legal) in names.items()
+            if value not in legal
+        ),
+        *(
+            f"model.{key}={value!r}: must be a whole number from 1 to {highest}"
+            for key, (value, highest) in sizes.items()
+            if type(value) is not int or not 1 <= value <= highest
+        ),
+    ]
+    if faults:
+        raise ConfigError(faults)
+    network_class = MLPNetwork if kind == "mlp" else ResidualNetwork
+    return network_class(spec, num_blocks=num_blocks, channels=channels, value_head=value_head)
+
+
+def num_parameters(module: nn.Module) -> int:
+    """Count the trainable numbers of a module."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

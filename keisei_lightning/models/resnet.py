@@ -1,0 +1,79 @@
+"""Residual convolutional network for board games (He et al., "Deep Residual Learning", arXiv:1512.03385)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from keisei_lightning.games.protocol import GameSpec
+from keisei_lightning.models.encoder import build_encoder
+from keisei_lightning.models.heads import LinearPolicyHead, SquarePolicyHead, ValueHead, ValueKind
+
+__all__ = ["ResidualBlock", "ResidualNetwork"]
+
+
+class ResidualBlock(nn.Module):
+    """``relu(x + norm(conv(relu(norm(conv(x))))))``, starting as ``relu(x)``.
+
+    The normalisation (Wu & He, "Group Normalization", arXiv:1803.08494, with one group) looks at one position alone.
+    Batch normalisation would let a worker, in evaluation mode, compute another function than the learner does in
+    training mode, and the PPO ratio of the first minibatch would not be 1.
+
+    Args:
+        channels: features of each square, in and out.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
+        self.norm1 = nn.GroupNorm(1, channels)
+        self.conv2 = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
+        self.norm2 = nn.GroupNorm(1, channels)
+        for conv in (self.conv1, self.conv2):
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        nn.init.zeros_(self.norm2.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float [B, channels, H, W] to the same shape."""
+        residual = self.norm2(self.conv2(self.norm1(self.conv1(x)).relu()))
+        result: Tensor = (x + residual).relu()
+        return result
+
+
+class ResidualNetwork(nn.Module):
+    """Encoder, residual tower, policy head and value head.
+
+    Args:
+        spec: the game.
+        num_blocks: residual blocks, 0 or more.
+        channels: width of the tower.
+        value_head: ``"scalar"`` or ``"wdl"``.
+    """
+
+    def __init__(self, spec: GameSpec, *, num_blocks: int, channels: int, value_head: ValueKind) -> None:
+        super().__init__()
+        self.encoder = build_encoder(spec, num_features=channels)
+        self.stem: nn.Module = nn.Identity()
+        if not self.encoder.is_embedding:
+            self.stem = nn.Sequential(
+                nn.Conv2d(self.encoder.num_features, channels, kernel_size=3, padding=1), nn.ReLU()
+            )
+        self.tower = nn.Sequential(*(ResidualBlock(channels) for _ in range(num_blocks)))
+        policy_class = SquarePolicyHead if spec.encoding == "shogi" else LinearPolicyHead
+        self.policy_head = policy_class(
+            num_features=channels, board_shape=spec.board_shape, num_actions=spec.num_actions
+        )
+        self.value_head = ValueHead(num_features=channels, board_shape=spec.board_shape, kind=value_head)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Judge positions.
+
+        Args:
+            observation: uint8 [B, *observation_shape], the mover's view.
+
+        Returns:
+            logits float [B, A] and state value float [B, 1], both in the mover's view.
+        """
+        features = self.tower(self.stem(self.encoder(observation)))
+        return self.policy_head(features), self.value_head(features)

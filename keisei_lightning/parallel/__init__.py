@@ -1,0 +1,25 @@
+"""Parallel self-play: worker processes that play rollouts into shared memory, behind a TorchRL collector.
+
+::
+
+    learner                                                        worker (one process each)
+    ───────                                                        ─────────────────────────
+    collector ── Play(slot) ────────────── pipe ─────────────────► waits for a grant
+       │                                                           adopts the newest weights ◄── weights (shared memory)
+       │                                                           plays T plies of G games ───► slot (shared memory)
+       │◄────────────── pipe ───────── RolloutHeader ───────────── announces it: payload first, header last
+       ▼
+    batch: a TensorDict over the slots, handed back when the next one is asked for
+
+What each side consumes, waits for and is unblocked by:
+
+- A worker consumes grants; it waits on its pipe only; a grant or the learner's death unblocks it.
+- The collector consumes headers; it waits on all pipes and all process sentinels at once; a header or a death unblocks
+  it. A dead worker is replaced by the supervisor, and its grants are given to its replacement.
+- Publishing weights waits for nobody.
+"""
+
+from keisei_lightning.parallel.collector import SelfPlayCollector
+from keisei_lightning.parallel.supervisor import RestartPolicy, WorkerState
+
+__all__ = ["RestartPolicy", "SelfPlayCollector", "WorkerState"]

@@ -1,0 +1,284 @@
+"""Where rollouts are played: in this process, or in worker processes. The collector sees the same four verbs."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import multiprocessing
+import os
+import sys
+import time
+import types
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+import cloudpickle
+import numpy as np
+import torch
+from torch import nn
+
+from keisei_lightning.games import GameFactory
+from keisei_lightning.parallel.messages import Play, ResetGames, RolloutHeader
+from keisei_lightning.parallel.supervisor import (
+    Exited,
+    ProcessHandle,
+    Received,
+    RestartPolicy,
+    Started,
+    Supervisor,
+    WorkerHealth,
+    WorkerState,
+)
+from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
+from keisei_lightning.parallel.weights import WeightReader, WeightStore
+from keisei_lightning.parallel.worker import PlayerOptions, RolloutWorker, WorkerBoot, run_worker
+
+__all__ = ["Backend", "ProcessBackend", "SerialBackend", "Work", "available_cpus", "choose_start_method"]
+
+# Imported once by the fork server, so that a worker starts in a fraction of a second.
+_PRELOAD = ("keisei_lightning.parallel.worker", "keisei_lightning.models", "keisei_lightning.games.shogi")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """What is played, with what, into where.
+
+    Attributes:
+        game: makes the boards.
+        policy: the learner's; its structure is copied, its weights come through ``weights``.
+        options: how to play.
+        slots: memory of the slots.
+        slot_layout: where its columns lie.
+        weights: published weights.
+    """
+
+    game: GameFactory
+    policy: nn.Module
+    options: PlayerOptions
+    slots: SharedBuffer
+    slot_layout: SlotLayout
+    weights: WeightStore
+
+    def policy_structure(self) -> nn.Module:
+        """The policy without its weights (on the meta device): what a worker fills with adopted ones."""
+        return copy.deepcopy(self.policy).to("meta")
+
+
+class Backend(Protocol):
+    """Plays rollouts for the collector."""
+
+    lost_rollouts: int
+
+    def start(self) -> None:
+        """Start playing; returns before all workers are ready."""
+        ...
+
+    def grant(self, worker_id: int, slot: int) -> None:
+        """Let a worker write one rollout into a slot (kept for its replacement if it dies)."""
+        ...
+
+    def wait(self, timeout_s: float) -> list[RolloutHeader]:
+        """Block until rollouts are announced, at most ``timeout_s``; raise what ended a worker for good."""
+        ...
+
+    def reset_games(self, worker_ids: Sequence[int]) -> None:
+        """Let workers begin all their games anew before their next rollout."""
+        ...
+
+    def health(self) -> list[WorkerHealth]:
+        """Every worker's state now."""
+        ...
+
+    def shutdown(self, timeout_s: float) -> None:
+        """End everything; twice is harmless."""
+        ...
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def choose_start_method(start_method: str | None = None) -> str:
+    """The given start method, or forkserver where there is one (never fork: torch has threads), else spawn."""
+    if start_method is not None:
+        return start_method
+    return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+
+
+class SerialBackend:
+    """All workers' rollouts, one after another, in the learner's process: the same code and the same bits, no process."""
+
+    def __init__(self, work: Work) -> None:
+        self.lost_rollouts = 0
+        self._work = work
+        self._workers: list[RolloutWorker] = []
+        self._granted: deque[tuple[int, int]] = deque()
+
+    def start(self) -> None:
+        work = self._work
+        for worker_id in range(work.slot_layout.num_workers):
+            self._workers.append(
+                RolloutWorker(
+                    worker_id=worker_id,
+                    incarnation=0,
+                    game=work.game,
+                    policy=work.policy_structure(),
+                    options=work.options,
+                    slots=work.slots.array(),
+                    slot_layout=work.slot_layout,
+                    reader=WeightReader(work.weights.buffer, work.weights.layout),
+                    weight_layout=work.weights.layout,
+                )
+            )
+
+    def grant(self, worker_id: int, slot: int) -> None:
+        self._granted.append((worker_id, slot))
+
+    def wait(self, timeout_s: float) -> list[RolloutHeader]:
+        if not self._granted:
+            return []
+        worker_id, slot = self._granted.popleft()
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self._work.options.num_threads)  # as in a worker: the sums are split the same way
+        try:
+            return [self._workers[worker_id].play(slot)]
+        finally:
+            torch.set_num_threads(threads)
+
+    def reset_games(self, worker_ids: Sequence[int]) -> None:
+        for worker_id in worker_ids:
+            self._workers[worker_id].reset_games()
+
+    def health(self) -> list[WorkerHealth]:
+        return [
+            WorkerHealth(
+                worker_id=worker_id,
+                state=WorkerState.RUNNING if self._workers else WorkerState.DEAD,
+                pid=os.getpid(),
+                incarnation=0,
+                restarts=0,
+                last_sign_of_life_s=0.0,
+            )
+            for worker_id in range(self._work.slot_layout.num_workers)
+        ]
+
+    def shutdown(self, timeout_s: float) -> None:
+        self._workers.clear()
+        self._granted.clear()
+
+
+class ProcessBackend:
+    """Workers as processes under a :class:`Supervisor`.
+
+    Args:
+        work: what they play.
+        restart_policy: timeouts and budget.
+        start_method: "forkserver", "spawn" or None for the best there is.
+    """
+
+    def __init__(self, work: Work, *, restart_policy: RestartPolicy, start_method: str | None = None) -> None:
+        self.lost_rollouts = 0
+        self._work = work
+        num_workers = work.slot_layout.num_workers
+        self._beats = SharedBuffer(8 * num_workers)
+        self._beats_ns = self._beats.array().view(np.int64)
+        self._context = multiprocessing.get_context(choose_start_method(start_method))
+        if self._context.get_start_method() == "forkserver":
+            self._context.set_forkserver_preload(list(_PRELOAD))
+        self._game_and_policy = cloudpickle.dumps((work.game, work.policy_structure()))
+        self._outstanding: list[list[int]] = [[] for _ in range(num_workers)]
+        self._sequences: dict[tuple[int, int], int] = {}
+        self._supervisor = Supervisor(
+            self._spawn, num_workers=num_workers, policy=restart_policy, last_beat=self._last_beat
+        )
+
+    def _last_beat(self, worker_id: int) -> float:
+        return float(self._beats_ns[worker_id]) * 1e-9
+
+    def _spawn(self, worker_id: int, incarnation: int) -> tuple[ProcessHandle, Connection[Any, Any]]:
+        ours, theirs = self._context.Pipe()
+        boot = WorkerBoot(
+            worker_id=worker_id,
+            incarnation=incarnation,
+            game_and_policy=self._game_and_policy,
+            options=self._work.options,
+            slots=self._work.slots,
+            slot_layout=self._work.slot_layout,
+            weights=self._work.weights.buffer,
+            weight_layout=self._work.weights.layout,
+            beats=self._beats,
+        )
+        process = self._context.Process(  # type: ignore[attr-defined]
+            target=run_worker, args=(boot, theirs), name=f"keisei-worker-{worker_id}.{incarnation}", daemon=True
+        )
+        with _without_main_module():
+            process.start()
+        theirs.close()  # else the pipe would not end with the worker
+        return process, ours
+
+    def start(self) -> None:
+        self._supervisor.start()
+
+    def grant(self, worker_id: int, slot: int) -> None:
+        self._outstanding[worker_id].append(slot)
+        self._supervisor.send(worker_id, Play(slot=slot))  # not running: sent again when it is
+
+    def wait(self, timeout_s: float) -> list[RolloutHeader]:
+        deadline = time.monotonic() + timeout_s
+        headers: list[RolloutHeader] = []
+        while not headers and (left := deadline - time.monotonic()) > 0:
+            for event in self._supervisor.wait(left):
+                match event:
+                    case Started(worker_id=worker_id):
+                        for slot in self._outstanding[worker_id]:
+                            self._supervisor.send(worker_id, Play(slot=slot))
+                    case Received(message=RolloutHeader() as header):
+                        self._accept(header, event.incarnation)
+                        headers.append(header)
+                    case Exited(exit=exit) if exit.state is WorkerState.RUNNING and self._outstanding[exit.worker_id]:
+                        self.lost_rollouts += 1  # at most the one it was playing; the other slots were not begun
+        return headers
+
+    def _accept(self, header: RolloutHeader, incarnation: int) -> None:
+        life = (header.worker_id, header.incarnation)
+        expected = self._sequences.get(life, 0)
+        if header.incarnation != incarnation or header.sequence != expected:
+            raise RuntimeError(
+                f"rollout {header.sequence} of worker {header.worker_id}.{header.incarnation} is out of order "
+                f"(expected {expected} of incarnation {incarnation})"
+            )
+        self._sequences[life] = expected + 1
+        self._outstanding[header.worker_id].remove(header.slot)
+
+    def reset_games(self, worker_ids: Sequence[int]) -> None:
+        for worker_id in worker_ids:
+            self._supervisor.send(worker_id, ResetGames())  # not running: its games begin anew anyway
+
+    def health(self) -> list[WorkerHealth]:
+        return self._supervisor.health()
+
+    def shutdown(self, timeout_s: float) -> None:
+        self._supervisor.shutdown(timeout_s)
+        self._beats.close()
+
+
+@contextlib.contextmanager
+def _without_main_module() -> Iterator[None]:
+    """Start a child that does not import the user's script again.
+
+    multiprocessing imports the main module anew in every child, so that functions of a script can be unpickled. Here
+    they travel by cloudpickle, and importing a script (with Lightning and Hydra at its top, or without an
+    ``if __name__ == "__main__"``) would cost seconds for each worker, or start the training again in each.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

@@ -1,0 +1,572 @@
+"""The collector: rollouts from all workers in, TensorDict batches out.
+
+``schedule="sync"``: asking for a batch lets every worker play one rollout with the newest weights (on-policy, lag 0).
+``schedule="async"``: workers play on while the learner learns, as long as they have a free slot; what comes out older
+than ``max_policy_lag`` is refused and counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+import psutil
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor, nn
+from torchrl.collectors import BaseCollector
+
+from keisei_lightning.errors import CollectorClosedError, ConfigError, StalePolicyError
+from keisei_lightning.games import GameFactory
+from keisei_lightning.models import unpack_mask
+from keisei_lightning.parallel.backend import Backend, ProcessBackend, SerialBackend, Work, available_cpus
+from keisei_lightning.parallel.messages import RolloutHeader
+from keisei_lightning.parallel.rollout import acting_policy
+from keisei_lightning.parallel.stats import CollectionStats
+from keisei_lightning.parallel.supervisor import RestartPolicy, WorkerState
+from keisei_lightning.parallel.transport import (
+    Key,
+    SharedBuffer,
+    SlotBoard,
+    SlotLayout,
+    SlotState,
+    available_memory_bytes,
+)
+from keisei_lightning.parallel.weights import WeightLayout, WeightStore
+from keisei_lightning.parallel.worker import PlayerOptions
+
+__all__ = ["SelfPlayCollector"]
+
+_logger = logging.getLogger("keisei_lightning.collector")
+_WAIT_S = 1.0  # how long one wait lasts at most; nothing depends on it
+_MAX_REFUSALS = 100  # in a row, before it is an error and not bad luck
+
+
+class SelfPlayCollector(BaseCollector):
+    """Collects self-play in parallel worker processes; a TorchRL collector.
+
+    Iterating it yields TensorDicts of batch size [W * G, T] (time last, names ``(None, "time")``) with the keys of the
+    batch table: everything in the mover's view, ``action_mask`` bit-packed, values of the next state instead of next
+    observations. Workers start with the first batch (or :meth:`start`) and stop with :meth:`shutdown`, with the
+    ``with`` block, or with this process.
+
+    Args:
+        game: makes the boards: ``game_factory("shogi")``, or your own (checked by ``check_game``).
+        policy: an ``ActorCritic``, or a TorchRL policy that writes ``action``, ``action_log_prob`` and
+            ``state_value``. Its present weights are version 0; the workers get copies.
+        mode: "workers" (a process each) or "serial" (no process; the same numbers).
+        schedule: "sync" or "async".
+        num_workers: W.
+        games_per_worker: G, games that one worker plays at once.
+        plies_per_rollout: T.
+        total_frames: stop after this many plies; -1: never.
+        max_policy_lag: largest number of versions that a delivered rollout may be behind the latest published one.
+        slots_per_worker: rollouts that may be stored for each worker; with "async", a worker plays on while one is free.
+        start_method: of worker processes: "forkserver", "spawn", or None for the best there is.
+        worker_device: device of the policy in the workers: "cpu", "cuda:0", or "auto" (CUDA devices in turn, else CPU).
+        threads_per_worker: torch threads of a worker; None: the CPUs divided by the workers.
+        heartbeat_s: a worker without a sign of life (one a ply) for this long is replaced.
+        start_timeout_s: a worker must be ready within this time.
+        shutdown_timeout_s: how long :meth:`shutdown` asks politely before it kills.
+        max_restarts: of one worker within ``restart_window_s``; the next death raises ``WorkerCrashLoopError``.
+        restart_window_s: sliding window of that budget.
+        min_healthy_workers: with fewer alive, ``TooFewWorkersError``; 0: as long as the budgets last.
+        unpack_action_mask: deliver ``action_mask`` as bool [W * G, T, A].
+        include_next_observation: store ("next", "observation") too.
+        augment_symmetry: play half of the games in the game's mirror image.
+        zero_copy: a batch is a view of shared memory where it can be, valid until the next batch is asked for.
+            Otherwise it is a copy and yours.
+        replay_buffer: batches are added to it as flat plies, and the iterator yields None, as in TorchRL.
+        seed: of everything random; every worker has its own stream spawned from it.
+
+    Raises:
+        ConfigError: a value that cannot work.
+        WorkerBootError, WorkerCrashLoopError, TooFewWorkersError, StalePolicyError: while iterating.
+    """
+
+    init_random_frames: int | None = None  # TorchRL's Trainer asks; self-play has no use for random frames
+
+    def __init__(
+        self,
+        game: GameFactory,
+        policy: nn.Module,
+        *,
+        mode: Literal["serial", "workers"] = "workers",
+        schedule: Literal["sync", "async"] = "sync",
+        num_workers: int = 1,
+        games_per_worker: int = 64,
+        plies_per_rollout: int = 32,
+        total_frames: int = -1,
+        max_policy_lag: int = 1,
+        slots_per_worker: int = 2,
+        start_method: Literal["forkserver", "spawn"] | None = None,
+        worker_device: str = "cpu",
+        threads_per_worker: int | None = None,
+        heartbeat_s: float = 10.0,
+        start_timeout_s: float = 120.0,
+        shutdown_timeout_s: float = 10.0,
+        max_restarts: int = 5,
+        restart_window_s: float = 300.0,
+        min_healthy_workers: int = 0,
+        unpack_action_mask: bool = False,
+        include_next_observation: bool = False,
+        augment_symmetry: bool = False,
+        zero_copy: bool = False,
+        replay_buffer: Any | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        _check_options(locals())
+        self.mode, self.schedule = mode, schedule
+        self.num_workers, self.games_per_worker, self.plies_per_rollout = (
+            num_workers,
+            games_per_worker,
+            plies_per_rollout,
+        )
+        self.total_frames, self.max_policy_lag = total_frames, max_policy_lag
+        self.frames_per_batch = num_workers * games_per_worker * plies_per_rollout
+        self.requested_frames_per_batch = self.frames_per_batch
+        self.policy, self.seed, self.replay_buffer = policy, seed, replay_buffer
+        self._game = game
+        self.spec = game(1).spec
+        acting_policy(policy, num_actions=self.spec.num_actions, seed=seed)  # fails here, not in a worker
+        self._layout = SlotLayout.for_game(
+            self.spec,
+            num_slots=slots_per_worker if schedule == "async" else 1,
+            num_workers=num_workers,
+            num_games=games_per_worker,
+            num_plies=plies_per_rollout,
+            include_next_observation=include_next_observation,
+        )
+        _check_memory(self._layout)
+        self._restart_policy = RestartPolicy(
+            heartbeat_s=heartbeat_s,
+            start_timeout_s=start_timeout_s,
+            max_restarts=max_restarts,
+            window_s=restart_window_s,
+            min_healthy_workers=min_healthy_workers,
+        )
+        self._start_method, self._shutdown_timeout_s = start_method, shutdown_timeout_s
+        self._worker_device, self._augment_symmetry = worker_device, augment_symmetry
+        self._num_threads = threads_per_worker or max(1, available_cpus() // num_workers)
+        self._unpack_action_mask, self._zero_copy = unpack_action_mask, zero_copy
+        self._stats = CollectionStats()
+        self._version = 0
+        self._backend: Backend | None = None
+        self._closed = False
+        self._paused: set[int] = set()
+        self._ready: deque[RolloutHeader] = deque()
+        self._last_headers: dict[int, RolloutHeader] = {}
+        self._restarts_before = 0
+
+    # ---- life
+
+    def start(self) -> None:
+        """Start the workers (the first batch does it too). Twice is harmless.
+
+        Raises:
+            CollectorClosedError: after :meth:`shutdown`.
+        """
+        if self._closed:
+            raise CollectorClosedError("the collector was shut down; make a new one")
+        if self._backend is not None:
+            return
+        self._slots = SharedBuffer(self._layout.num_bytes)
+        self._memory = self._slots.array()
+        self._board = SlotBoard(self.num_workers, self._layout.num_slots)
+        self._weights = WeightStore(WeightLayout.of(self.policy))
+        self._weights.publish(self.policy, self._version)
+        self._stats.start()
+        work = Work(
+            game=self._game,
+            policy=self.policy,
+            options=PlayerOptions(
+                device=self._worker_device,
+                num_threads=self._num_threads,
+                seed=self.seed,
+                start=self._stats.frames,
+                augment_symmetry=self._augment_symmetry,
+            ),
+            slots=self._slots,
+            slot_layout=self._layout,
+            weights=self._weights,
+        )
+        if self.mode == "serial":
+            self._backend = SerialBackend(work)
+        else:
+            self._backend = ProcessBackend(work, restart_policy=self._restart_policy, start_method=self._start_method)
+        self._backend.start()
+        if self.schedule == "async":
+            for worker_id in range(self.num_workers):
+                self._grant_free_slots(worker_id)
+
+    def shutdown(self, timeout: float | None = None, close_env: bool = True, raise_on_error: bool = True) -> None:
+        """Stop the workers; returns within ``timeout`` + 1 seconds. Twice is harmless.
+
+        Args:
+            timeout: seconds before workers are killed; None: ``shutdown_timeout_s``.
+            close_env: accepted as TorchRL's collectors do; a worker's games end with it.
+            raise_on_error: likewise; nothing is raised here.
+        """
+        self._closed = True
+        if self._backend is None:
+            return
+        self._backend.shutdown(self._shutdown_timeout_s if timeout is None else timeout)
+        self._slots.close()
+        self._weights.close()
+
+    def __enter__(self) -> SelfPlayCollector:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.shutdown()
+
+    # ---- batches
+
+    def iterator(self) -> Iterator[TensorDictBase | None]:
+        """Yield batches until ``total_frames`` plies were delivered."""
+        self.start()
+        while self.total_frames < 0 or self._stats.frames < self.total_frames:
+            batch = self._next_batch()
+            if self.replay_buffer is None:
+                yield batch
+            else:
+                self.replay_buffer.extend(batch.reshape(-1))
+                yield None
+
+    def _next_batch(self) -> TensorDictBase:
+        if self._closed:
+            raise CollectorClosedError("the collector was shut down; make a new one")
+        asked = time.perf_counter()
+        for worker_id, slot in self._board.slots_in(SlotState.LEASED):  # of the batch before
+            self._free(worker_id, slot)
+        headers = self._collect_headers()
+        batch = self._assemble(headers)
+        self._stats.add(headers, latest_version=self._version, learner_wait_s=time.perf_counter() - asked)
+        return batch
+
+    def _active_workers(self) -> list[int]:
+        active = [worker_id for worker_id in range(self.num_workers) if worker_id not in self._paused]
+        if not active:
+            raise RuntimeError("all workers are paused: resume_workers() before asking for a batch")
+        return active
+
+    def _collect_headers(self) -> list[RolloutHeader]:
+        """Wait for one rollout from each worker that is not paused (sync), or for as many from any (async)."""
+        active = self._active_workers()
+        if self.schedule == "sync":
+            for worker_id in active:
+                if self._board.state(worker_id, 0) is SlotState.FREE:  # not if an interrupted wait left it granted
+                    self._grant(worker_id, 0)
+        chosen: list[RolloutHeader] = []
+        refused = 0
+        while len(chosen) < len(active):
+            while not self._ready:
+                self._hear()
+            header = self._ready.popleft()
+            if self._version - header.policy_version > self.max_policy_lag:
+                refused += 1
+                self._refuse(header, refused)
+                continue
+            self._board.move(header.worker_id, header.slot, SlotState.LEASED)
+            chosen.append(header)
+        return sorted(chosen, key=lambda header: (header.worker_id, header.sequence))
+
+    def _hear(self) -> None:
+        assert self._backend is not None
+        for header in self._backend.wait(_WAIT_S):
+            self._board.move(header.worker_id, header.slot, SlotState.READY)
+            self._last_headers[header.worker_id] = header
+            self._ready.append(header)
+
+    def _refuse(self, header: RolloutHeader, in_a_row: int) -> None:
+        self._stats.refused_batches += 1
+        lag = self._version - header.policy_version
+        _logger.warning(
+            "refused a rollout of worker %d: version %d is %d behind, max_policy_lag=%d",
+            header.worker_id,
+            header.policy_version,
+            lag,
+            self.max_policy_lag,
+        )
+        self._free(header.worker_id, header.slot)
+        if self.schedule == "sync":
+            self._grant(header.worker_id, 0)
+        if in_a_row >= _MAX_REFUSALS:
+            raise StalePolicyError(
+                f"{in_a_row} rollouts in a row were refused, the last by worker {header.worker_id} at lag {lag}; raise "
+                f"max_policy_lag={self.max_policy_lag}, or publish less often"
+            )
+
+    def _grant(self, worker_id: int, slot: int) -> None:
+        assert self._backend is not None
+        self._board.move(worker_id, slot, SlotState.GRANTED)
+        self._backend.grant(worker_id, slot)
+
+    def _free(self, worker_id: int, slot: int) -> None:
+        self._board.move(worker_id, slot, SlotState.FREE)
+        if self.schedule == "async":
+            self._grant_free_slots(worker_id)
+
+    def _grant_free_slots(self, worker_id: int) -> None:
+        if worker_id not in self._paused:
+            for _, slot in self._board.slots_in(SlotState.FREE, worker_id):
+                self._grant(worker_id, slot)
+
+    def _assemble(self, headers: Sequence[RolloutHeader]) -> TensorDictBase:
+        slots = {header.slot for header in headers}
+        side_by_side = len(slots) == 1 and [header.worker_id for header in headers] == list(range(self.num_workers))
+        if side_by_side:
+            columns = self._layout.tensors(self._memory, slots.pop())
+            if not self._zero_copy:
+                columns = {key: column.clone() for key, column in columns.items()}
+        else:
+            parts = [self._layout.tensors(self._memory, header.slot, header.worker_id) for header in headers]
+            columns = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        if not (side_by_side and self._zero_copy):
+            for header in headers:
+                self._free(header.worker_id, header.slot)
+        return self._to_tensordict(columns)
+
+    def _to_tensordict(self, columns: Mapping[Key, Tensor]) -> TensorDictBase:
+        if self._unpack_action_mask:
+            columns = {**columns, ("action_mask",): unpack_mask(columns["action_mask",], self.spec.num_actions)}
+        batch_size = columns["action",].shape
+        batch = TensorDict({}, batch_size=batch_size, names=[None, "time"])
+        for key, column in columns.items():
+            batch.set(key, column)
+        return batch
+
+    # ---- weights
+
+    @property
+    def policy_version(self) -> int:
+        """The latest published version."""
+        return self._version
+
+    def update_policy_weights_(
+        self,
+        policy_or_weights: nn.Module | TensorDictBase | Mapping[str, Any] | None = None,
+        *,
+        weights: TensorDictBase | Mapping[str, Any] | None = None,
+        policy: nn.Module | None = None,
+        weights_dict: Mapping[str, Any] | None = None,
+        worker_ids: int | Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Publish weights: the version goes up by one, and workers adopt it with their next rollout.
+
+        One copy into shared memory, however many workers there are; it never waits for one. Before :meth:`start` there
+        is nobody to tell: the weights at the start are version 0 (or the restored version).
+
+        Args:
+            policy_or_weights: a module of the policy's structure, or its weights as a TensorDict or a flat or nested
+                mapping of names; None: the policy that the collector was made with, as it is now.
+            weights: the same, by keyword.
+            policy: the same, by keyword.
+            weights_dict: ``{"policy": weights}``, as TorchRL's trainers give it.
+            worker_ids: refused: weights are published for all workers at once.
+            **kwargs: ``model_id="policy"`` is accepted, as TorchRL's trainers give it.
+
+        Raises:
+            WeightsError: a name, shape or dtype differs; the published weights stay as they were.
+        """
+        if worker_ids is not None:
+            raise ConfigError(f"worker_ids={worker_ids}: weights are published for all workers at once; leave it out")
+        if kwargs.pop("model_id", "policy") != "policy" or kwargs or (weights_dict and set(weights_dict) != {"policy"}):
+            raise ConfigError('update_policy_weights_: the only model is "policy"')
+        given = [item for item in (policy_or_weights, weights, policy) if item is not None]
+        given += [weights_dict["policy"]] if weights_dict else []
+        if len(given) > 1:
+            raise ConfigError("update_policy_weights_: give the weights once")
+        source = given[0] if given else self.policy
+        if self._backend is None:
+            if source is not self.policy:
+                self.policy.load_state_dict(_flat_weights(source), strict=False)
+            return
+        start = time.perf_counter()
+        self._weights.publish(source if isinstance(source, nn.Module) else _flat_weights(source), self._version + 1)
+        self._version += 1
+        self._stats.publish_s = time.perf_counter() - start
+
+    # ---- control
+
+    def pause_workers(self, worker_ids: Sequence[int] | None = None) -> None:
+        """Let workers (default: all) play no further rollouts; those they are playing are still delivered."""
+        self._paused |= set(range(self.num_workers) if worker_ids is None else worker_ids)
+
+    def resume_workers(self, worker_ids: Sequence[int] | None = None) -> None:
+        """Let paused workers (default: all) play on."""
+        resumed = self._paused & set(range(self.num_workers) if worker_ids is None else worker_ids)
+        self._paused -= resumed
+        if self._backend is not None and self.schedule == "async":
+            for worker_id in sorted(resumed):
+                self._grant_free_slots(worker_id)
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Context in which no worker begins a rollout."""
+        running = [worker_id for worker_id in range(self.num_workers) if worker_id not in self._paused]
+        self.pause_workers(running)
+        try:
+            yield
+        finally:
+            self.resume_workers(running)
+
+    def reset_games(self, worker_ids: Sequence[int] | None = None) -> None:
+        """Let workers (default: all) begin all their games anew before their next rollout."""
+        if self._backend is not None:
+            self._backend.reset_games(range(self.num_workers) if worker_ids is None else worker_ids)
+
+    # ---- what is going on
+
+    @property
+    def frames(self) -> int:
+        """Plies delivered so far."""
+        return self._stats.frames
+
+    @property
+    def games(self) -> int:
+        """Games finished in delivered batches so far."""
+        return self._stats.games
+
+    @property
+    def bytes_per_ply(self) -> int:
+        """Shared memory that one ply takes."""
+        return self._layout.bytes_per_ply
+
+    def stats(self) -> dict[str, float]:
+        """Totals, and rates and shares over the last minute (see ``README.md``, metrics)."""
+        backend = self._backend
+        out = self._stats.summary()
+        out["restarts"] = self._restarts_before + sum(worker.restarts for worker in backend.health()) if backend else 0
+        out["lost_rollouts"] = backend.lost_rollouts if backend else 0
+        return out
+
+    def health(self) -> list[dict[str, Any]]:
+        """One entry for each worker: state, pid, incarnation, restarts, version, lag, last batch age, RSS in bytes."""
+        if self._backend is None:
+            return []
+        out = []
+        for worker in self._backend.health():
+            header = self._last_headers.get(worker.worker_id)
+            version = header.policy_version if header is not None else None
+            rss = None
+            if worker.pid is not None:
+                with contextlib.suppress(psutil.Error):
+                    rss = psutil.Process(worker.pid).memory_info().rss
+            out.append(
+                asdict(worker)
+                | {"policy_version": version, "policy_lag": None if version is None else self._version - version}
+                | {"rss_bytes": rss, "paused": worker.worker_id in self._paused}
+            )
+        return out
+
+    def is_healthy(self) -> bool:
+        """Every worker is starting (within its time) or running; before the start there is nothing to complain of."""
+        if self._closed:
+            return False
+        good = (WorkerState.STARTING, WorkerState.RUNNING)
+        return self._backend is None or all(worker.state in good for worker in self._backend.health())
+
+    # ---- state
+
+    def set_seed(self, seed: int, static_seed: bool = False) -> int:
+        """Set the seed before the start.
+
+        Returns:
+            The seed for whatever comes next, as TorchRL's collectors do: the same if ``static_seed``, else one more.
+
+        Raises:
+            ConfigError: the workers have started.
+        """
+        if self._backend is not None:
+            raise ConfigError(f"seed={seed}: the workers have started; set the seed before the first batch")
+        self.seed = seed
+        return seed if static_seed else seed + 1
+
+    def state_dict(self) -> OrderedDict[str, Any]:
+        """Counters and the version, as plain numbers. Games in flight are not kept: they are missing data, not spliced."""
+        return OrderedDict(
+            frames=self._stats.frames,
+            games=self._stats.games,
+            refused_batches=self._stats.refused_batches,
+            policy_version=self._version,
+            seed=self.seed,
+        )
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on counting where a checkpoint stopped; before the start.
+
+        Raises:
+            ConfigError: the workers have started.
+        """
+        if self._backend is not None:
+            raise ConfigError("load_state_dict: the workers have started; restore before the first batch")
+        self._stats.frames = int(state_dict["frames"])
+        self._stats.games = int(state_dict["games"])
+        self._stats.refused_batches = int(state_dict["refused_batches"])
+        self._version = int(state_dict["policy_version"])
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.spec.name}, mode={self.mode}, schedule={self.schedule}, "
+            f"{self.num_workers} x {self.games_per_worker} games x {self.plies_per_rollout} plies)"
+        )
+
+
+def _flat_weights(weights: Any) -> dict[str, Any]:
+    if isinstance(weights, nn.Module):
+        return dict(weights.state_dict())
+    if isinstance(weights, TensorDictBase):
+        weights = weights.flatten_keys(".").to_dict()
+    return dict(weights)
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    faults = []
+    for key, choices in {
+        "mode": ("serial", "workers"),
+        "schedule": ("sync", "async"),
+        "start_method": (None, "forkserver", "spawn"),
+    }.items():
+        if options[key] not in choices:
+            faults.append(f"{key}={options[key]}: must be one of {', '.join(map(str, choices))}")
+    for key, lowest in {
+        "num_workers": 1,
+        "games_per_worker": 1,
+        "plies_per_rollout": 1,
+        "max_policy_lag": 0,
+        "slots_per_worker": 1,
+        "max_restarts": 0,
+        "min_healthy_workers": 0,
+        "total_frames": -1,
+    }.items():
+        if options[key] < lowest:
+            faults.append(f"{key}={options[key]}: must be at least {lowest}")
+    for key in ("heartbeat_s", "start_timeout_s", "shutdown_timeout_s", "restart_window_s"):
+        if not options[key] > 0:
+            faults.append(f"{key}={options[key]}: must be above 0 seconds")
+    if options["threads_per_worker"] is not None and options["threads_per_worker"] < 1:
+        faults.append(f"threads_per_worker={options['threads_per_worker']}: must be at least 1, or None")
+    if options["min_healthy_workers"] > options["num_workers"]:
+        faults.append(
+            f"min_healthy_workers={options['min_healthy_workers']}: must be at most num_workers={options['num_workers']}"
+        )
+    if faults:
+        raise ConfigError(faults)
+
+
+def _check_memory(layout: SlotLayout) -> None:
+    available = available_memory_bytes()
+    if layout.num_bytes > available:
+        raise ConfigError(
+            f"slots need {layout.num_bytes / 2**20:.0f} MiB = num_workers {layout.num_workers} x slots_per_worker "
+            f"{layout.num_slots} x games_per_worker {layout.num_games} x plies_per_rollout {layout.num_plies} x "
+            f"{layout.bytes_per_ply} bytes a ply, but {available / 2**20:.0f} MiB are available"
+        )

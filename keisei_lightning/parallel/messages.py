@@ -1,0 +1,89 @@
+"""What learner and workers say to each other: everything small goes through one pipe per worker, in these words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["Failure", "LogRecord", "Play", "Ready", "ResetGames", "RolloutHeader", "Stop", "ToLearner", "ToWorker"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Play:
+    """Learner to worker: play one rollout with the newest weights, into this slot."""
+
+    slot: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResetGames:
+    """Learner to worker: begin all games anew before the next rollout."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stop:
+    """Learner to worker: finish what you are playing and leave."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ready:
+    """Worker to learner: game, policy and memory are there."""
+
+    pid: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """Worker to learner, as its last word: the exception that ends it, as text (it need not be picklable)."""
+
+    kind: str
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogRecord:
+    """Worker to learner: a line for the log."""
+
+    level: int
+    name: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RolloutHeader:
+    """Worker to learner: the slot now holds a whole rollout. Sent after the payload, so an unannounced slot is no rollout.
+
+    Attributes:
+        worker_id: who played.
+        incarnation: which life of that worker.
+        sequence: 0, 1, 2, ... in each incarnation.
+        slot: where it lies.
+        policy_version: the one version that played all of it.
+        plies: how many it holds (G * T).
+        games: finished games.
+        game_plies: sum of their lengths.
+        results: finished games by the winner's seat: "first", "second" or "draw".
+        outcomes: finished games by how they ended.
+        play_s: seconds spent playing.
+        wait_s: seconds spent waiting for the slot before.
+        adopt_s: seconds spent taking over weights.
+    """
+
+    worker_id: int
+    incarnation: int
+    sequence: int
+    slot: int
+    policy_version: int
+    plies: int
+    games: int = 0
+    game_plies: int = 0
+    results: Mapping[str, int] = field(default_factory=dict)
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    play_s: float = 0.0
+    wait_s: float = 0.0
+    adopt_s: float = 0.0
+
+
+ToWorker = Play | ResetGames | Stop
+ToLearner = Ready | Failure | LogRecord | RolloutHeader

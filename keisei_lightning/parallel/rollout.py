@@ -1,0 +1,312 @@
+"""Playing one rollout: T plies of G games by one policy version, written into a slot.
+
+The same code runs in a worker process and, with ``mode="serial"``, in the learner: that is why both give the same bits.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor, nn
+
+from keisei_lightning.errors import ConfigError
+from keisei_lightning.games import NO_MOVE, Game, Symmetry
+from keisei_lightning.parallel.transport import Key
+
+__all__ = ["ActingPolicy", "RolloutPlayer", "RolloutResult", "acting_policy", "worker_seeds"]
+
+_TRAJECTORY_BITS = 32  # games of one incarnation
+_INCARNATION_BITS = 16
+
+
+class ActingPolicy(Protocol):
+    """What a rollout needs of a policy (``ActorCritic`` has it; any TorchRL policy is wrapped)."""
+
+    def act(
+        self, observation: Tensor, action_mask: Tensor, *, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Choose: uint8 [B, *obs] and packed uint8 [B, ceil(A/8)] -> action [B], log-probability [B], value [B, 1]."""
+        ...
+
+    def value(self, observation: Tensor) -> Tensor:
+        """State values [B, 1] in the mover's view."""
+        ...
+
+
+class _TensorDictPolicy:
+    """Any TorchRL policy that writes ``action``, ``action_log_prob`` and ``state_value``.
+
+    TorchRL samples from torch's global generator, so this keeps a global state for each player and swaps it in.
+    """
+
+    def __init__(self, module: TensorDictModuleBase, num_actions: int, seed: int) -> None:
+        self._module = module
+        self._num_actions = num_actions
+        self._rng_state = torch.Generator().manual_seed(seed).get_state()
+
+    def _run(self, observation: Tensor, action_mask: Tensor) -> TensorDict:
+        bits = torch.from_numpy(np.unpackbits(action_mask.cpu().numpy(), axis=-1, count=self._num_actions))
+        mask = bits.bool().to(observation.device)
+        data = TensorDict({"observation": observation, "action_mask": mask}, batch_size=observation.shape[:1])
+        outer = torch.get_rng_state()
+        torch.set_rng_state(self._rng_state)
+        try:
+            return self._module(data)
+        finally:
+            self._rng_state = torch.get_rng_state()
+            torch.set_rng_state(outer)
+
+    def act(
+        self, observation: Tensor, action_mask: Tensor, *, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        out = self._run(observation, action_mask)
+        action = out["action"]
+        if action.ndim == 2:  # TorchRL's one-hot form
+            action = action.argmax(-1)
+        return action, out["action_log_prob"], out["state_value"]
+
+    def value(self, observation: Tensor) -> Tensor:
+        num_bytes = -(-self._num_actions // 8)
+        everything = torch.full((len(observation), num_bytes), 255, dtype=torch.uint8)
+        value: Tensor = self._run(observation, everything)["state_value"]
+        return value
+
+
+def acting_policy(policy: nn.Module, *, num_actions: int, seed: int) -> ActingPolicy:
+    """The acting side of a policy: itself if it has ``act`` and ``value``, else a wrapper around a TorchRL policy.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if callable(getattr(policy, "act", None)) and callable(getattr(policy, "value", None)):
+        return policy  # type: ignore[return-value]
+    if isinstance(policy, TensorDictModuleBase):
+        written = {"action", "action_log_prob", "state_value"}
+        if missing := sorted(written - {key for key in policy.out_keys if isinstance(key, str)}):
+            raise ConfigError(
+                f"policy: its out_keys lack {missing}; self-play stores {sorted(written)}, so that advantages and the "
+                "ratio can be computed (ProbabilisticActor: return_log_prob=True, log_prob_key='action_log_prob')"
+            )
+        return _TensorDictPolicy(policy, num_actions, seed)
+    raise ConfigError(
+        f"policy: {type(policy).__name__} has neither act() and value() (use ActorCritic(network)) "
+        "nor is it a TensorDictModule"
+    )
+
+
+def worker_seeds(seed: int, worker_id: int, incarnation: int, start: int) -> tuple[int, int]:
+    """Seeds of one life of one worker: (for the game's openings, for sampling actions).
+
+    Every worker, every incarnation of it and every resumed run (``start``: frames delivered before) has a stream of its
+    own, all spawned from one seed (``numpy.random.SeedSequence``).
+    """
+    game, actions = np.random.SeedSequence(seed, spawn_key=(worker_id, incarnation, start)).generate_state(2, np.uint32)
+    return int(game), int(actions)
+
+
+@dataclass(slots=True)
+class RolloutResult:
+    """What the games of one rollout came to (see :class:`~keisei_lightning.parallel.messages.RolloutHeader`)."""
+
+    games: int = 0
+    game_plies: int = 0
+    results: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+
+class _View:
+    """The state that the policy is shown: the game's own arrays, mirrored for the games that chose so."""
+
+    def __init__(self, game: Game, symmetry: Symmetry | None, rng: np.random.Generator) -> None:
+        self._game, self._symmetry, self._rng = game, symmetry, rng
+        spec, num_games = game.spec, game.num_games
+        self.observation = np.zeros((num_games, *spec.observation_shape), np.uint8)
+        self.legal = np.zeros((num_games, spec.mask_bytes), np.uint8)
+        self.mover = np.zeros(num_games, np.int8)
+        self._mirrored = np.zeros(num_games, np.bool_)
+        if symmetry is not None:
+            self._inverse = np.argsort(symmetry.action_index)
+
+    def choose(self, indices: NDArray[np.int64]) -> None:
+        """Draw anew, for games that begin, whether they are played mirrored."""
+        if self._symmetry is not None:
+            self._mirrored[indices] = self._rng.random(len(indices)) < 0.5
+
+    def look(self) -> None:
+        """Fill the arrays with the present state of every game."""
+        self._game.observe(self.observation, self.legal, self.mover)
+        if self._symmetry is None or not (rows := np.flatnonzero(self._mirrored)).size:
+            return
+        flat = self.observation.reshape(len(self.observation), -1)
+        flat[rows] = flat[rows][:, self._symmetry.observation_index]
+        bits = np.unpackbits(self.legal[rows], axis=1, count=self._game.spec.num_actions)
+        self.legal[rows] = np.packbits(bits[:, self._symmetry.action_index], axis=1)
+
+    def to_game(self, actions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The actions as the game labels them (``mask'[j] = mask[action_index[j]]``, so label j is the game's index[j])."""
+        if self._symmetry is None:
+            return actions
+        real = self._mirrored & (actions != NO_MOVE)
+        return np.where(real, self._symmetry.action_index[actions], actions)
+
+
+class RolloutPlayer:
+    """Plays the games of one worker, rollout after rollout; games go on from one rollout into the next.
+
+    Args:
+        game: G boards.
+        policy: chooses the moves.
+        num_plies: T.
+        worker_id: stored with every ply.
+        incarnation: which life of the worker; makes trajectory ids unique.
+        seeds: for openings and mirrors, and for the actions.
+        device: where the policy's weights are.
+        augment_symmetry: play half of the games in the game's mirror image (stored as the policy saw and played it, so
+            its log-probabilities are its own).
+    """
+
+    def __init__(
+        self,
+        *,
+        game: Game,
+        policy: ActingPolicy,
+        num_plies: int,
+        worker_id: int,
+        incarnation: int,
+        seeds: tuple[int, int],
+        device: torch.device,
+        augment_symmetry: bool = False,
+    ) -> None:
+        self._game, self._policy, self._num_plies = game, policy, num_plies
+        self._worker_id, self._device = worker_id, device
+        game.seed(seeds[0])
+        self._generator = torch.Generator(device=device).manual_seed(seeds[1])
+        symmetry = game.spec.symmetries[0] if augment_symmetry and game.spec.symmetries else None
+        self._view = _View(game, symmetry, np.random.default_rng(seeds[0]))
+        self._next_trajectory = ((worker_id << _INCARNATION_BITS) | incarnation) << _TRAJECTORY_BITS
+        self._trajectory = np.zeros(game.num_games, np.int64)
+        self._length = np.zeros(game.num_games, np.int64)
+        self.reset_games()
+
+    def reset_games(self) -> None:
+        """Begin all games anew."""
+        self._game.reset()
+        self._begin(np.arange(self._game.num_games))
+        self._view.look()
+
+    def _begin(self, indices: NDArray[np.int64]) -> None:
+        self._trajectory[indices] = self._next_trajectory + np.arange(len(indices))
+        self._next_trajectory += len(indices)
+        self._length[indices] = 0
+        self._view.choose(indices)
+
+    def _to_device(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(self._device)
+
+    @torch.inference_mode()
+    def play(
+        self, slot: Mapping[Key, NDArray[Any]], policy_version: int, beat: Callable[[], None] = lambda: None
+    ) -> RolloutResult:
+        """Play T plies of every game and write them into a slot.
+
+        Args:
+            slot: the columns of the batch table, [G, T, ...].
+            policy_version: of the policy's present weights, stored with every ply.
+            beat: called once a ply: the sign of life.
+
+        Returns:
+            What the finished games came to.
+
+        Raises:
+            FloatingPointError: the policy gave a log-probability or value that is not finite.
+        """
+        result = RolloutResult()
+        slot[
+            "collector",
+            "policy_version",
+        ][:] = policy_version
+        slot[
+            "collector",
+            "worker_id",
+        ][:] = self._worker_id
+        slot["trainable",][:] = True
+        for ply in range(self._num_plies):
+            beat()
+            self._play_ply(slot, ply, result)
+        last = self._policy.value(self._to_device(self._view.observation)).cpu().numpy()
+        self._link_next_states(slot, last)
+        if not (np.isfinite(slot["action_log_prob",]).all() and np.isfinite(slot["state_value",]).all()):
+            raise FloatingPointError(
+                f"policy version {policy_version} gave a log-probability or value that is not finite"
+            )
+        return result
+
+    def _play_ply(self, slot: Mapping[Key, NDArray[Any]], ply: int, result: RolloutResult) -> None:
+        view = self._view
+        action, log_prob, value = self._policy.act(
+            self._to_device(view.observation), self._to_device(view.legal), generator=self._generator
+        )
+        actions = action.cpu().numpy()
+        slot["observation",][:, ply] = view.observation
+        slot["action_mask",][:, ply] = view.legal
+        slot["mover",][:, ply] = view.mover
+        slot["action",][:, ply] = actions
+        slot["action_log_prob",][:, ply] = log_prob.cpu().numpy()
+        slot["state_value",][:, ply] = value.cpu().numpy()
+        slot["collector", "traj_ids"][:, ply] = self._trajectory
+        mover = view.mover.copy()
+        step = self._game.step(view.to_game(actions))
+        done = step.terminated | step.truncated
+        slot["next", "reward"][:, ply, 0] = step.reward
+        slot["next", "terminated"][:, ply, 0] = step.terminated
+        slot["next", "truncated"][:, ply, 0] = step.truncated
+        slot["next", "done"][:, ply, 0] = done
+        self._length += 1
+        next_observation = slot.get(("next", "observation"))
+        if not done.any():
+            view.look()
+            slot["next", "mover"][:, ply] = view.mover
+            if next_observation is not None:
+                next_observation[:, ply] = view.observation
+            return
+        if step.truncated.any() or next_observation is not None:
+            view.look()  # the last state itself: it bootstraps a truncated game
+            last_value = self._policy.value(self._to_device(view.observation)).cpu().numpy()
+            slot["next", "state_value"][:, ply] = np.where(step.terminated[:, None], 0.0, last_value)
+            if next_observation is not None:
+                next_observation[:, ply] = view.observation
+        else:
+            slot["next", "state_value"][:, ply] = 0.0  # of games that go on: filled when the rollout is complete
+        slot["next", "mover"][:, ply] = np.where(step.truncated, view.mover, 1 - mover)
+        finished = np.flatnonzero(done)
+        self._count(result, finished, step.reward, mover)
+        self._game.reset(finished)
+        self._begin(finished)
+        view.look()
+        slot["next", "mover"][:, ply] = np.where(done, slot["next", "mover"][:, ply], view.mover)
+
+    def _link_next_states(self, slot: Mapping[Key, NDArray[Any]], last: NDArray[np.float32]) -> None:
+        """Fill the value after each ply of a game that went on: the next ply's own, or the one after the last ply."""
+        following = np.concatenate([slot["state_value",][:, 1:], last[:, None]], axis=1)
+        np.copyto(slot["next", "state_value"], following, where=~slot["next", "done"])
+
+    def _count(
+        self, result: RolloutResult, finished: NDArray[np.int64], reward: NDArray[np.float32], mover: NDArray[np.int8]
+    ) -> None:
+        result.games += len(finished)
+        result.game_plies += int(self._length[finished].sum())
+        for index in finished.tolist():
+            result.outcomes[self._game.outcome(index)] += 1
+            if reward[index] == 0:
+                result.results["draw"] += 1
+            else:
+                first_won = (reward[index] > 0) == (mover[index] == 0)
+                result.results["first" if first_won else "second"] += 1

@@ -1,0 +1,113 @@
+"""Counting what was collected, exactly over the whole run and as rates over a sliding window."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from keisei_lightning.parallel.messages import RolloutHeader
+
+__all__ = ["CollectionStats"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivery:
+    time: float
+    frames: int
+    games: int
+    game_plies: int
+    lags: tuple[int, ...]
+    learner_wait_s: float
+    worker_wait_s: float
+    results: Counter[str]
+    outcomes: Counter[str]
+
+
+@dataclass(slots=True)
+class CollectionStats:
+    """Totals of the run, and shares and rates over the last ``window_s`` seconds (at least the last batch).
+
+    Attributes:
+        window_s: length of the window.
+        clock: seconds; injected by tests.
+        frames: plies delivered.
+        games: games finished in delivered rollouts.
+        refused_batches: rollouts refused as older than ``max_policy_lag``.
+        publish_s: duration of the last publish.
+    """
+
+    window_s: float = 60.0
+    clock: Callable[[], float] = time.monotonic
+    frames: int = 0
+    games: int = 0
+    refused_batches: int = 0
+    publish_s: float = 0.0
+    _window: deque[_Delivery] = field(default_factory=deque)
+    _window_start: float | None = None
+
+    def start(self) -> None:
+        """Begin the clock of the first rate."""
+        if self._window_start is None:
+            self._window_start = self.clock()
+
+    def add(self, headers: Iterable[RolloutHeader], *, latest_version: int, learner_wait_s: float) -> None:
+        """Count one delivered batch."""
+        headers = list(headers)
+        results: Counter[str] = Counter()
+        outcomes: Counter[str] = Counter()
+        for header in headers:
+            results.update(header.results)
+            outcomes.update(header.outcomes)
+        delivery = _Delivery(
+            time=self.clock(),
+            frames=sum(header.plies for header in headers),
+            games=sum(header.games for header in headers),
+            game_plies=sum(header.game_plies for header in headers),
+            lags=tuple(latest_version - header.policy_version for header in headers),
+            learner_wait_s=learner_wait_s,
+            worker_wait_s=sum(header.wait_s for header in headers) / max(len(headers), 1),
+            results=results,
+            outcomes=outcomes,
+        )
+        self.frames += delivery.frames
+        self.games += delivery.games
+        self._window.append(delivery)
+        while len(self._window) > 1 and self._window[0].time < delivery.time - self.window_s:
+            # A rate needs the time before its first batch: the end of the batch that left the window.
+            self._window_start = self._window.popleft().time
+
+    def summary(self) -> dict[str, float]:
+        """The numbers by name; shares and means are of the window, NaN-free: left out while no game has finished."""
+        window = self._window
+        out: dict[str, float] = {
+            "frames": self.frames,
+            "games": self.games,
+            "refused_batches": self.refused_batches,
+            "publish_ms": self.publish_s * 1e3,
+        }
+        if not window:
+            return out
+        start = self._window_start if self._window_start is not None else window[0].time
+        seconds = max(window[-1].time - start, 1e-9)
+        lags = [lag for delivery in window for lag in delivery.lags]
+        out |= {
+            "frames_per_s": sum(delivery.frames for delivery in window) / seconds,
+            "games_per_s": sum(delivery.games for delivery in window) / seconds,
+            "policy_lag_mean": sum(lags) / max(len(lags), 1),
+            "policy_lag_max": max(lags, default=0),
+            "learner_wait_s": sum(delivery.learner_wait_s for delivery in window) / len(window),
+            "worker_wait_s": sum(delivery.worker_wait_s for delivery in window) / len(window),
+        }
+        if games := sum(delivery.games for delivery in window):
+            results = sum((delivery.results for delivery in window), Counter())
+            outcomes = sum((delivery.outcomes for delivery in window), Counter())
+            out["game_length_mean"] = sum(delivery.game_plies for delivery in window) / games
+            out |= {
+                "first_win_share": results["first"] / games,
+                "second_win_share": results["second"] / games,
+                "draw_share": results["draw"] / games,
+            }
+            out |= {f"outcome/{name.replace(' ', '_')}": count / games for name, count in sorted(outcomes.items())}
+        return out

@@ -1,0 +1,508 @@
+"""Keeping worker processes alive: start, watch, replace, stop. It knows processes and pipes, no torch and no game.
+
+::
+
+    STARTING --Ready--> RUNNING --Stop--> STOPPING --exit--> DEAD
+        \\________________ exit, hang ________________________^  |
+        ^_________________ backoff, within the budget ___________|
+
+One blocking wait covers every pipe *and* every process sentinel: a death is seen in milliseconds, without polling. What
+to do about it is :func:`decide`, a pure function.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from multiprocessing.connection import Connection, wait
+from typing import Any, Literal, Protocol
+
+from keisei_lightning.errors import (
+    RemoteTraceback,
+    TooFewWorkersError,
+    WorkerBootError,
+    WorkerCrashLoopError,
+    WorkerError,
+)
+from keisei_lightning.parallel.messages import Failure, LogRecord, Ready, Stop, ToLearner, ToWorker
+
+__all__ = [
+    "Exited",
+    "GiveUp",
+    "ProcessHandle",
+    "Received",
+    "Respawn",
+    "RestartPolicy",
+    "Started",
+    "Supervisor",
+    "WorkerExit",
+    "WorkerHealth",
+    "WorkerState",
+    "decide",
+]
+
+_logger = logging.getLogger("keisei_lightning.supervisor")
+_MUTE_GRACE_S = 1.0  # between a closed pipe and the process's end
+_KILL_GRACE_S = 0.2  # between SIGTERM and SIGKILL for a worker that hangs: it has shown that it does not listen
+
+
+class ProcessHandle(Protocol):
+    """The part of ``multiprocessing.Process`` that is used here (tests give their own)."""
+
+    @property
+    def pid(self) -> int | None: ...  # noqa: D102
+    @property
+    def exitcode(self) -> int | None: ...  # noqa: D102
+    @property
+    def sentinel(self) -> int: ...  # noqa: D102
+    def is_alive(self) -> bool: ...  # noqa: D102
+    def terminate(self) -> None: ...  # noqa: D102
+    def kill(self) -> None: ...  # noqa: D102
+    def join(self, timeout: float | None = None) -> None: ...  # noqa: D102
+    def close(self) -> None: ...  # noqa: D102
+
+
+class WorkerState(StrEnum):
+    """Where a worker is in its life."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    DEAD = "dead"
+
+
+_TRANSITIONS: Mapping[WorkerState, frozenset[WorkerState]] = {
+    WorkerState.STARTING: frozenset({WorkerState.RUNNING, WorkerState.STOPPING, WorkerState.DEAD}),
+    WorkerState.RUNNING: frozenset({WorkerState.STOPPING, WorkerState.DEAD}),
+    WorkerState.STOPPING: frozenset({WorkerState.DEAD}),
+    WorkerState.DEAD: frozenset({WorkerState.STARTING}),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RestartPolicy:
+    """How long to wait for workers, and how often to replace one.
+
+    Attributes:
+        heartbeat_s: a running worker that gives no sign of life for this long is hung.
+        start_timeout_s: a worker must be ready within this time.
+        max_restarts: of one worker within ``window_s``; the next death is a crash loop.
+        window_s: the sliding window of the restart budget.
+        backoff_s: delay before the first restart; doubled for each further one in the window.
+        backoff_cap_s: the longest delay.
+        jitter: delays vary by this share, so that workers that died together do not come back together.
+        min_healthy_workers: with fewer alive, training ends (0: as long as the restart budgets last).
+    """
+
+    heartbeat_s: float = 10.0
+    start_timeout_s: float = 120.0
+    max_restarts: int = 5
+    window_s: float = 300.0
+    backoff_s: float = 0.5
+    backoff_cap_s: float = 30.0
+    jitter: float = 0.2
+    min_healthy_workers: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerExit:
+    """How one life of a worker ended.
+
+    Attributes:
+        worker_id: which worker.
+        incarnation: which life.
+        state: in which state it was.
+        exit_code: as ``multiprocessing`` gives it: negative for a signal.
+        failure: its last words, if it could say any.
+        reason: set where the supervisor ended it: why.
+    """
+
+    worker_id: int
+    incarnation: int
+    state: WorkerState
+    exit_code: int | None
+    failure: Failure | None = None
+    reason: str = ""
+
+    def describe(self) -> str:
+        """One line: who, how, and what that likely means."""
+        who = f"worker {self.worker_id} (incarnation {self.incarnation})"
+        if self.failure is not None:
+            return f"{who} raised {self.failure.kind}: {self.failure.message}"
+        if self.reason:
+            return f"{who} {self.reason}"
+        code = self.exit_code
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+            hint = " (likely out of memory, if nobody killed it)" if name == "SIGKILL" else ""
+            return f"{who} was ended by {name}{hint}"
+        return f"{who} left without being asked, exit code {code}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Respawn:
+    """Decision: start the worker's next incarnation after a delay."""
+
+    delay_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GiveUp:
+    """Decision: end with this error."""
+
+    error: type[WorkerError]
+    message: str
+
+
+def decide(exit: WorkerExit, history: Sequence[float], now: float, policy: RestartPolicy) -> Respawn | GiveUp:
+    """What to do about a worker that ended without being asked to. Pure.
+
+    Args:
+        exit: how it ended.
+        history: times (seconds, same clock as ``now``) of this worker's earlier restarts.
+        now: the present time.
+        policy: the budget.
+
+    Returns:
+        :class:`Respawn` after ``backoff_s * 2**k`` seconds, where k counts the restarts in the window; or
+        :class:`GiveUp`: the first incarnation never got ready (it would not the next time either), or the budget is spent.
+    """
+    if exit.state is WorkerState.STARTING and exit.incarnation == 0:
+        return GiveUp(error=WorkerBootError, message=f"{exit.describe()}, before it was ready; nothing was restarted")
+    recent = [time for time in history if now - time < policy.window_s]
+    if len(recent) >= policy.max_restarts:
+        times = ", ".join(f"{now - time:.1f} s ago" for time in recent) or "none"
+        return GiveUp(
+            error=WorkerCrashLoopError,
+            message=(
+                f"{exit.describe()}; its budget of {policy.max_restarts} restarts in {policy.window_s:.0f} s is spent "
+                f"(restarts: {times})"
+            ),
+        )
+    return Respawn(delay_s=min(policy.backoff_s * 2 ** len(recent), policy.backoff_cap_s))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Received:
+    """Event: a worker said something."""
+
+    worker_id: int
+    incarnation: int
+    message: ToLearner
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Started:
+    """Event: a worker is ready."""
+
+    worker_id: int
+    incarnation: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exited:
+    """Event: a worker ended; everything it had announced came before this event."""
+
+    exit: WorkerExit
+
+
+Event = Received | Started | Exited
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerHealth:
+    """One worker as the supervisor sees it now."""
+
+    worker_id: int
+    state: WorkerState
+    pid: int | None
+    incarnation: int
+    restarts: int
+    last_sign_of_life_s: float
+
+
+@dataclass(slots=True)
+class _Worker:
+    worker_id: int
+    state: WorkerState = WorkerState.DEAD
+    incarnation: int = -1
+    process: ProcessHandle | None = None
+    connection: Connection[Any, Any] | None = None
+    started_at: float = 0.0
+    last_heard: float = 0.0
+    mute_since: float | None = None
+    respawn_at: float | None = None
+    failure: Failure | None = None
+    restarts: list[float] = field(default_factory=list)
+
+
+Spawn = Callable[[int, int], tuple[ProcessHandle, "Connection[Any, Any]"]]
+
+
+class Supervisor:
+    """Runs ``num_workers`` worker processes and replaces those that fail.
+
+    Args:
+        spawn: starts one incarnation: (worker_id, incarnation) -> (started process, the learner's end of its pipe).
+        num_workers: how many.
+        policy: timeouts and budget.
+        last_beat: time of a worker's last sign of life on ``clock``'s scale, or None where it gives none but messages.
+        clock: seconds; injected by tests.
+        jitter: a number in [-1, 1); injected by tests.
+    """
+
+    def __init__(
+        self,
+        spawn: Spawn,
+        *,
+        num_workers: int,
+        policy: RestartPolicy,
+        last_beat: Callable[[int], float] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = lambda: random.uniform(-1, 1),
+    ) -> None:
+        self._spawn, self._policy = spawn, policy
+        self._last_beat, self._clock, self._jitter = last_beat, clock, jitter
+        self._workers = [_Worker(worker_id) for worker_id in range(num_workers)]
+        self._events: deque[Event] = deque()
+        self._closed = False
+
+    # ---- verbs of the owner
+
+    def start(self) -> None:
+        """Start all workers at once; returns before they are ready."""
+        for worker in self._workers:
+            self._start_worker(worker)
+
+    def send(self, worker_id: int, message: ToWorker) -> bool:
+        """Say something to a running worker; False if it is not running (its exit is, or will be, an event)."""
+        worker = self._workers[worker_id]
+        if worker.state is not WorkerState.RUNNING or worker.connection is None:
+            return False
+        try:
+            worker.connection.send(message)
+        except OSError:  # it died just now: the sentinel tells the rest
+            return False
+        return True
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        """Block until something happens, at most ``timeout_s``; do what needs doing about it; return what happened.
+
+        Raises:
+            WorkerBootError: a worker's first incarnation did not get ready.
+            WorkerCrashLoopError: a worker's restart budget is spent.
+            TooFewWorkersError: fewer than ``min_healthy_workers`` are left.
+        """
+        deadline = self._clock() + timeout_s
+        while not self._events:
+            self._respawn_due()
+            self._end_hung_workers()
+            now = self._clock()
+            if self._events or now >= deadline:
+                break
+            self._wait_once(min(deadline, self._next_check(now)) - now)
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    def shutdown(self, timeout_s: float) -> None:
+        """Stop all workers: ask, then SIGTERM, then SIGKILL. Returns within ``timeout_s`` + 1 s; twice is harmless."""
+        if self._closed:
+            return
+        self._closed = True
+        alive = [worker for worker in self._workers if worker.process is not None]
+        for worker in alive:
+            self.send(worker.worker_id, Stop())
+            self._move(worker, WorkerState.STOPPING)
+        start = self._clock()
+        self._join_all(alive, start + 0.7 * timeout_s)
+        self._signal_all(alive, "terminate")
+        self._join_all(alive, start + timeout_s)
+        self._signal_all(alive, "kill")
+        self._join_all(alive, self._clock() + 0.5)
+        for worker in alive:
+            self._reap(worker)
+
+    def health(self) -> list[WorkerHealth]:
+        """Every worker's state now."""
+        now = self._clock()
+        return [
+            WorkerHealth(
+                worker_id=worker.worker_id,
+                state=worker.state,
+                pid=worker.process.pid if worker.process is not None else None,
+                incarnation=worker.incarnation,
+                restarts=max(worker.incarnation, 0),
+                last_sign_of_life_s=now - self._sign_of_life(worker),
+            )
+            for worker in self._workers
+        ]
+
+    # ---- one worker's life
+
+    def _move(self, worker: _Worker, to: WorkerState) -> None:
+        if to not in _TRANSITIONS[worker.state]:
+            raise RuntimeError(f"worker {worker.worker_id} cannot go from {worker.state} to {to}")
+        _logger.debug("worker %d.%d: %s -> %s", worker.worker_id, worker.incarnation, worker.state.value, to.value)
+        worker.state = to
+
+    def _start_worker(self, worker: _Worker) -> None:
+        worker.incarnation += 1
+        worker.failure, worker.respawn_at, worker.mute_since = None, None, None
+        self._move(worker, WorkerState.STARTING)
+        worker.process, worker.connection = self._spawn(worker.worker_id, worker.incarnation)
+        worker.started_at = worker.last_heard = self._clock()
+
+    def _respawn_due(self) -> None:
+        now = self._clock()
+        for worker in self._workers:
+            if worker.respawn_at is not None and now >= worker.respawn_at:
+                worker.restarts.append(now)
+                self._start_worker(worker)
+
+    def _sign_of_life(self, worker: _Worker) -> float:
+        beat = self._last_beat(worker.worker_id) if self._last_beat is not None else 0.0
+        return max(worker.started_at, worker.last_heard, beat)
+
+    def _deadline(self, worker: _Worker) -> float:
+        """When a worker is given up, unless it shows life before."""
+        if worker.mute_since is not None:
+            return worker.mute_since + _MUTE_GRACE_S
+        if worker.state is WorkerState.STARTING:
+            return worker.started_at + self._policy.start_timeout_s
+        return self._sign_of_life(worker) + self._policy.heartbeat_s
+
+    def _end_hung_workers(self) -> None:
+        now = self._clock()
+        for worker in self._workers:
+            process = worker.process
+            if process is None or now < self._deadline(worker):
+                continue
+            if worker.mute_since is not None:
+                reason = "closed its pipe but did not leave"
+            elif worker.state is WorkerState.STARTING:
+                reason = f"was not ready within start_timeout_s={self._policy.start_timeout_s:g}"
+            else:
+                reason = f"gave no sign of life for heartbeat_s={self._policy.heartbeat_s:g}"
+            process.terminate()
+            process.join(_KILL_GRACE_S)
+            if process.is_alive():
+                process.kill()
+                process.join()
+            self._bury(worker, reason=reason)
+
+    def _next_check(self, now: float) -> float:
+        times = [worker.respawn_at for worker in self._workers if worker.respawn_at is not None]
+        times += [self._deadline(worker) for worker in self._workers if worker.process is not None]
+        return max(min(times, default=now + 1.0), now + 0.001)
+
+    def _wait_once(self, timeout_s: float) -> None:
+        connections = {worker.connection: worker for worker in self._workers if worker.connection is not None}
+        sentinels = {worker.process.sentinel: worker for worker in self._workers if worker.process is not None}
+        ready = wait([*connections, *sentinels], timeout_s)
+        for item in ready:
+            if item in connections:
+                self._read(connections[item])
+        for item in ready:
+            if item in sentinels and sentinels[item].process is not None:  # type: ignore[index]
+                self._bury(sentinels[item])  # type: ignore[index]
+
+    def _read(self, worker: _Worker) -> None:
+        """Take in everything that a worker has said."""
+        connection = worker.connection
+        try:
+            while connection is not None and connection.poll():
+                self._hear(worker, connection.recv())
+        except (EOFError, OSError):  # its end is closed: it is dying, and the sentinel tells the rest
+            if connection is not None:
+                connection.close()
+            worker.connection, worker.mute_since = None, self._clock()
+
+    def _hear(self, worker: _Worker, message: ToLearner) -> None:
+        worker.last_heard = self._clock()
+        match message:
+            case Ready():
+                self._move(worker, WorkerState.RUNNING)
+                self._events.append(Started(worker_id=worker.worker_id, incarnation=worker.incarnation))
+            case Failure():
+                worker.failure = message
+            case LogRecord():
+                logger = logging.getLogger("keisei_lightning.worker")
+                logger.log(message.level, "[worker %d.%d] %s", worker.worker_id, worker.incarnation, message.message)
+            case _:
+                self._events.append(
+                    Received(worker_id=worker.worker_id, incarnation=worker.incarnation, message=message)
+                )
+
+    def _bury(self, worker: _Worker, *, reason: str = "") -> None:
+        """A worker is dead: hear its last words, reap it, and decide what comes next."""
+        self._read(worker)
+        state, code = worker.state, self._reap(worker)
+        exit = WorkerExit(
+            worker_id=worker.worker_id,
+            incarnation=worker.incarnation,
+            state=state,
+            exit_code=code,
+            failure=worker.failure,
+            reason=reason,
+        )
+        self._events.append(Exited(exit=exit))
+        now = self._clock()
+        decision = decide(exit, worker.restarts, now, self._policy)
+        if isinstance(decision, GiveUp):
+            raise decision.error(decision.message) from _cause(exit)
+        worker.respawn_at = now + decision.delay_s * (1 + self._policy.jitter * self._jitter())
+        healthy = sum(other.process is not None for other in self._workers)
+        _logger.warning(
+            "%s; restart %d of %d in %.1f s, %d of %d workers left",
+            exit.describe(),
+            len(worker.restarts) + 1,
+            self._policy.max_restarts,
+            decision.delay_s,
+            healthy,
+            len(self._workers),
+        )
+        if healthy < self._policy.min_healthy_workers:
+            raise TooFewWorkersError(
+                f"{exit.describe()}; {healthy} of {len(self._workers)} workers are left, "
+                f"min_healthy_workers={self._policy.min_healthy_workers}"
+            ) from _cause(exit)
+
+    def _signal_all(self, workers: Sequence[_Worker], verb: Literal["terminate", "kill"]) -> None:
+        for worker in workers:
+            if worker.process is not None and worker.process.is_alive():
+                _logger.warning("worker %d does not stop when asked: %s", worker.worker_id, verb)
+                getattr(worker.process, verb)()
+
+    def _join_all(self, workers: Sequence[_Worker], until: float) -> None:
+        pending = {worker.process.sentinel for worker in workers if worker.process is not None}
+        while pending and (left := until - self._clock()) > 0:
+            pending -= set(wait(list(pending), left))  # type: ignore[arg-type]
+
+    def _reap(self, worker: _Worker) -> int | None:
+        process, worker.process = worker.process, None
+        code: int | None = None
+        if process is not None:
+            process.join(1.0)
+            code = process.exitcode
+            if code is None:
+                process.kill()
+                process.join()
+                code = process.exitcode
+            process.close()
+        if worker.connection is not None:
+            worker.connection.close()
+            worker.connection = None
+        worker.respawn_at = None
+        self._move(worker, WorkerState.DEAD)
+        return code
+
+
+def _cause(exit: WorkerExit) -> RemoteTraceback | None:
+    return RemoteTraceback(exit.failure.traceback) if exit.failure is not None else None

@@ -1,0 +1,276 @@
+"""A worker process: its boot, its loop, its end.
+
+It waits for :class:`Play`, adopts the newest weights, plays one rollout into the slot it was given, and announces it.
+It consumes grants; it waits for nothing else; it ends when told to, when it fails (saying why), or with its parent.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import cloudpickle
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from keisei_lightning.games import GameFactory
+from keisei_lightning.parallel.messages import (
+    Failure,
+    LogRecord,
+    Play,
+    Ready,
+    ResetGames,
+    RolloutHeader,
+    Stop,
+    ToWorker,
+)
+from keisei_lightning.parallel.rollout import RolloutPlayer, acting_policy, worker_seeds
+from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
+from keisei_lightning.parallel.weights import WeightLayout, WeightReader
+
+__all__ = ["PlayerOptions", "RolloutWorker", "WorkerBoot", "run_worker"]
+
+_MAX_MESSAGE_CHARS = 2_000
+_MAX_TRACEBACK_CHARS = 20_000
+_IDLE_BEAT_S = 0.25  # how often an idle worker shows life; also how soon it notices that it may beat
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlayerOptions:
+    """How every worker plays.
+
+    Attributes:
+        device: of the policy in the worker: a torch device, or "auto" (the CUDA devices in turn, else the CPU).
+        num_threads: of torch in the worker.
+        seed: the run's.
+        start: frames delivered before this start (above 0 in a resumed run): keeps its random streams apart.
+        augment_symmetry: play half of the games mirrored.
+    """
+
+    device: str
+    num_threads: int
+    seed: int
+    start: int
+    augment_symmetry: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerBoot:
+    """Everything a worker needs; pickled once for each start.
+
+    Attributes:
+        worker_id: which worker.
+        incarnation: which life of it.
+        game_and_policy: cloudpickled (game factory, policy without weights), so that classes of a script or a notebook
+            arrive too.
+        options: how to play.
+        slots: memory of the slots.
+        slot_layout: where its columns lie.
+        weights: memory of the published weights.
+        weight_layout: where its tensors lie.
+        beats: memory of the signs of life, int64 nanoseconds of ``time.monotonic``, one for each worker.
+    """
+
+    worker_id: int
+    incarnation: int
+    game_and_policy: bytes
+    options: PlayerOptions
+    slots: SharedBuffer
+    slot_layout: SlotLayout
+    weights: SharedBuffer
+    weight_layout: WeightLayout
+    beats: SharedBuffer
+
+
+class RolloutWorker:
+    """The work of one worker, without the process around it (``mode="serial"`` runs it in the learner).
+
+    Args:
+        worker_id: which worker.
+        incarnation: which life of it.
+        game: makes its boards.
+        policy: the structure; its parameters and buffers are replaced by views of adopted weights.
+        options: how to play.
+        slots: memory of the slots, uint8 [slot_layout.num_bytes].
+        slot_layout: where its columns lie.
+        reader: of the published weights.
+        weight_layout: where its tensors lie.
+    """
+
+    def __init__(
+        self,
+        *,
+        worker_id: int,
+        incarnation: int,
+        game: GameFactory,
+        policy: nn.Module,
+        options: PlayerOptions,
+        slots: NDArray[np.uint8],
+        slot_layout: SlotLayout,
+        reader: WeightReader,
+        weight_layout: WeightLayout,
+    ) -> None:
+        self._worker_id, self._incarnation, self._sequence = worker_id, incarnation, 0
+        self._slots, self._slot_layout = slots, slot_layout
+        self._reader = reader
+        device = _resolve_device(options.device, worker_id)
+        self._flat = weight_layout.bind(policy, device)
+        policy.eval()
+        boards = game(slot_layout.num_games)
+        seeds = worker_seeds(options.seed, worker_id, incarnation, options.start)
+        self._player = RolloutPlayer(
+            game=boards,
+            policy=acting_policy(policy, num_actions=boards.spec.num_actions, seed=seeds[1]),
+            num_plies=slot_layout.num_plies,
+            worker_id=worker_id,
+            incarnation=incarnation,
+            seeds=seeds,
+            device=device,
+            augment_symmetry=options.augment_symmetry,
+        )
+
+    def reset_games(self) -> None:
+        """Begin all games anew."""
+        self._player.reset_games()
+
+    def play(self, slot: int, *, wait_s: float = 0.0, beat: Callable[[], None] = lambda: None) -> RolloutHeader:
+        """Adopt the newest weights, play one rollout into the slot, and return its header (for sending *after*)."""
+        start = time.perf_counter()
+        version = self._reader.adopt(self._flat)
+        adopted = time.perf_counter()
+        result = self._player.play(self._slot_layout.views(self._slots, slot, self._worker_id), version, beat)
+        header = RolloutHeader(
+            worker_id=self._worker_id,
+            incarnation=self._incarnation,
+            sequence=self._sequence,
+            slot=slot,
+            policy_version=version,
+            plies=self._slot_layout.num_games * self._slot_layout.num_plies,
+            games=result.games,
+            game_plies=result.game_plies,
+            results=dict(result.results),
+            outcomes=dict(result.outcomes),
+            play_s=time.perf_counter() - adopted,
+            wait_s=wait_s,
+            adopt_s=adopted - start,
+        )
+        self._sequence += 1
+        return header
+
+
+def _resolve_device(device: str, worker_id: int) -> torch.device:
+    if device != "auto":
+        return torch.device(device)
+    count = torch.cuda.device_count()
+    return torch.device(f"cuda:{worker_id % count}" if count else "cpu")
+
+
+class _PipeLogHandler(logging.Handler):
+    """Sends log records to the learner, which prints them in one place."""
+
+    def __init__(self, send: Callable[[LogRecord], None]) -> None:
+        super().__init__()
+        self._send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = self.format(record)[:_MAX_MESSAGE_CHARS]
+        self._send(LogRecord(level=record.levelno, name=record.name, message=message))
+
+
+def run_worker(boot: WorkerBoot, connection: Connection[Any, Any]) -> None:
+    """Target of a worker process.
+
+    Ends with exit status 0 when told to stop, 1 after it has sent a :class:`Failure`.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the learner alone answers it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the learner's handler may have been inherited
+    _end_with_parent()
+    lock = threading.Lock()
+
+    def send(message: Any) -> None:
+        with lock:
+            connection.send(message)
+
+    logging.basicConfig(handlers=[_PipeLogHandler(send)], level=logging.INFO, force=True)
+    logging.captureWarnings(True)
+    try:
+        worker = _boot(boot)
+        send(Ready(pid=os.getpid()))
+        _serve(worker, boot, connection, send)
+    except (BrokenPipeError, ConnectionResetError):
+        os._exit(1)  # the learner is gone: there is nobody to tell
+    except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt in a game are failures too
+        failure = Failure(
+            kind=type(error).__name__,
+            message=str(error)[:_MAX_MESSAGE_CHARS],
+            traceback=traceback.format_exc()[-_MAX_TRACEBACK_CHARS:],
+        )
+        try:
+            send(failure)
+        finally:
+            connection.close()
+            os._exit(1)  # not sys.exit: a game's atexit hooks and threads must not keep a failed worker alive
+
+
+def _boot(boot: WorkerBoot) -> RolloutWorker:
+    torch.set_num_threads(boot.options.num_threads)
+    game, policy = cloudpickle.loads(boot.game_and_policy)
+    return RolloutWorker(
+        worker_id=boot.worker_id,
+        incarnation=boot.incarnation,
+        game=game,
+        policy=policy,
+        options=boot.options,
+        slots=boot.slots.array(),
+        slot_layout=boot.slot_layout,
+        reader=WeightReader(boot.weights, boot.weight_layout),
+        weight_layout=boot.weight_layout,
+    )
+
+
+def _serve(
+    worker: RolloutWorker, boot: WorkerBoot, connection: Connection[Any, ToWorker], send: Callable[[Any], None]
+) -> None:
+    beats = boot.beats.array().view(np.int64)
+
+    def beat() -> None:
+        beats[boot.worker_id] = time.monotonic_ns()
+
+    idle_since = time.perf_counter()
+    while True:
+        beat()
+        if not connection.poll(_IDLE_BEAT_S):
+            continue
+        match connection.recv():
+            case Play(slot=slot):
+                header = worker.play(slot, wait_s=time.perf_counter() - idle_since, beat=beat)
+                send(header)  # payload first, header last
+                idle_since = time.perf_counter()
+            case ResetGames():
+                worker.reset_games()
+            case Stop():
+                return
+
+
+def _end_with_parent() -> None:
+    """Leave at once when the learner is gone, whatever this process is doing (a thread waits for it)."""
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, name="keisei-parent-watch", daemon=True).start()

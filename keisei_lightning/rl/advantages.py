@@ -1,0 +1,157 @@
+"""Generalised advantage estimation for two players who take turns.
+
+Notation of Schulman et al., "High-Dimensional Continuous Control Using Generalized Advantage Estimation" (2016,
+arXiv:1506.02438). Every reward and every value here is that of the player who moves, so a change of the mover changes the
+sign. With ``c[t] = +1`` where the mover of state t+1 is the mover of state t, and -1 where it is the other player::
+
+    delta[t] = r[t] + gamma * c[t] * V(s[t+1]) - V(s[t])
+    A[t]     = delta[t] + gamma * lambda * c[t] * A[t+1]
+
+The paper is the case c = +1. Strict alternation is c = -1, which some call negamax GAE. Nothing is assumed of the order of
+turns: a player may move twice. At a terminated state V(s[t+1]) counts as 0; after any ``done`` the recursion starts anew,
+so a truncated game bootstraps from its last position, and the game that follows it in the same row never leaks into it.
+
+Plies of a frozen opponent
+    The opponent's plies belong to the environment: a decision's successor is the learner's next decision. The learner's
+    critic is not consulted at the opponent's positions, and lambda decays once for each decision, so with s[t+1] an
+    opponent's position::
+
+        A[t] = r[t] + gamma * c[t] * G[t+1] - V(s[t]),    G[t] = A[t] + V(s[t])
+
+    which is GAE with lambda = 1 at that step. gamma counts plies, as in self-play: a position's value means the same
+    whoever is to reply. Where a rollout is cut, or a game truncated, at an opponent's position, its value is the only
+    bootstrap there is.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["normalize_advantage", "two_player_gae"]
+
+
+def two_player_gae(
+    *,
+    gamma: float,
+    lmbda: float,
+    state_value: Tensor,
+    next_state_value: Tensor,
+    reward: Tensor,
+    done: Tensor,
+    terminated: Tensor,
+    mover: Tensor,
+    next_mover: Tensor,
+    trainable: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Advantages and value targets of rollouts of two-player games; the formulas are in the module's docstring.
+
+    Args:
+        gamma: discount for each ply, in [0, 1].
+        lmbda: lambda of the paper, in [0, 1].
+        state_value: float [B, T, 1], V(s[t]) to the mover of s[t].
+        next_state_value: float [B, T, 1], V(s[t+1]) to the mover of s[t+1].
+        reward: float [B, T, 1], to the player who moved at t.
+        done: bool [B, T, 1], the game ended with this ply, for whatever reason.
+        terminated: bool [B, T, 1], it ended by its rules; implies ``done``.
+        mover: int8 [B, T], seat to move in s[t].
+        next_mover: int8 [B, T], seat to move in s[t+1].
+        trainable: bool [B, T], the learner made this move; all where None.
+
+    Returns:
+        advantage [B, T, 1] and value target [B, T, 1] (``advantage + state_value``), to the mover of s[t], of the dtype
+        of ``state_value``, without gradient. At plies that are not trainable the advantage is 0.
+
+    Raises:
+        ValueError: a shape or dtype does not fit, gamma or lmbda is out of range, or a game has terminated without
+            being done.
+    """
+    _check_rates(gamma=gamma, lmbda=lmbda)
+    _check_tensors(
+        state_value.shape,
+        floats={"state_value": state_value, "next_state_value": next_state_value, "reward": reward},
+        flags={"done": done, "terminated": terminated},
+        seats={"mover": mover, "next_mover": next_mover},
+        trainable=trainable,
+    )
+    if bool((terminated & ~done).any()):
+        raise ValueError("terminated must imply done: a game has ended by its rules and is not done")
+    # Time first: each step of the recursion then reads and writes contiguous rows [B].
+    value, bootstrap, rewards, over, final = (
+        x.detach().squeeze(-1).T.contiguous() for x in (state_value, next_state_value, reward, done, terminated)
+    )
+    sign = torch.where(mover == next_mover, gamma, -gamma).T.to(value.dtype).contiguous()
+    delta = rewards + sign * bootstrap.masked_fill(final, 0.0) - value
+    carry = (lmbda * sign).masked_fill(over, 0.0)
+    if trainable is not None:
+        learner = trainable.T.contiguous()
+        # A successor that is an opponent's ply: lambda = 1, and its critic's value cancels out of delta.
+        through = ~learner[1:] & ~over[:-1]
+        carry[:-1] = torch.where(through, sign[:-1], carry[:-1])
+        delta[:-1] += torch.where(through, sign[:-1] * (value[1:] - bootstrap[:-1]), 0.0)
+    advantage = delta
+    for t in range(len(advantage) - 2, -1, -1):
+        advantage[t] += carry[t] * advantage[t + 1]
+    if trainable is not None:
+        advantage.masked_fill_(~learner, 0.0)
+    result = advantage.T.unsqueeze(-1).contiguous()
+    return result, result + state_value.detach()
+
+
+def normalize_advantage(advantage: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Shift and scale advantages to mean 0 and standard deviation 1.
+
+    Args:
+        advantage: float [..., 1].
+        mask: bool [...], which plies count; all where None.
+
+    Returns:
+        float [..., 1], 0 where the mask is False. Fewer than two plies have no deviation: they are only shifted.
+
+    Raises:
+        ValueError: a shape or dtype does not fit.
+    """
+    keep = torch.ones_like(advantage, dtype=torch.bool) if mask is None else mask.unsqueeze(-1)
+    if keep.shape != advantage.shape or keep.dtype != torch.bool:
+        raise ValueError(
+            f"mask must be bool {list(advantage.shape[:-1])} for an advantage {list(advantage.shape)}, "
+            f"not {keep.dtype} {list(keep.shape[:-1])}"
+        )
+    count = keep.sum()
+    mean = advantage.masked_fill(~keep, 0.0).sum() / count.clamp(min=1)
+    centered = (advantage - mean).masked_fill(~keep, 0.0)
+    variance = centered.square().sum() / (count - 1).clamp(min=1)
+    scale = torch.where(count > 1, variance.sqrt() + torch.finfo(advantage.dtype).eps, 1.0)
+    return centered / scale
+
+
+def _check_rates(**rates: float) -> None:
+    """Refuse a rate outside [0, 1]."""
+    for name, rate in rates.items():
+        if not 0.0 <= rate <= 1.0:
+            raise ValueError(f"{name}={rate} must be in [0, 1]")
+
+
+def _check_tensors(
+    shape: torch.Size,
+    *,
+    floats: dict[str, Tensor],
+    flags: dict[str, Tensor],
+    seats: dict[str, Tensor],
+    trainable: Tensor | None,
+) -> None:
+    """Refuse tensors of the wrong shape or dtype, before broadcasting makes something of them."""
+    if len(shape) != 3 or shape[-1] != 1 or shape[1] == 0:
+        raise ValueError(f"state_value must be [B, T, 1] with T > 0, not {list(shape)}")
+    plies = shape[:-1]
+    for name, tensor in floats.items():
+        if tensor.shape != shape or not tensor.is_floating_point():
+            raise ValueError(f"{name} must be float {list(shape)}, not {tensor.dtype} {list(tensor.shape)}")
+    for name, tensor in flags.items():
+        if tensor.shape != shape or tensor.dtype != torch.bool:
+            raise ValueError(f"{name} must be bool {list(shape)}, not {tensor.dtype} {list(tensor.shape)}")
+    for name, tensor in seats.items():
+        if tensor.shape != plies or tensor.is_floating_point():
+            raise ValueError(f"{name} must be int8 {list(plies)}, not {tensor.dtype} {list(tensor.shape)}")
+    if trainable is not None and (trainable.shape != plies or trainable.dtype != torch.bool):
+        raise ValueError(f"trainable must be bool {list(plies)}, not {trainable.dtype} {list(trainable.shape)}")

@@ -1,0 +1,59 @@
+"""How old the policy that played a rollout is.
+
+The *policy lag* of a rollout is the latest published policy version minus the version that played it. PPO's clipping
+tolerates a little of it; :class:`StalenessBudget` says how much a learner accepts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import Tensor
+
+from keisei_lightning.errors import ConfigError
+
+__all__ = ["StalenessBudget", "policy_lag"]
+
+VersionT = TypeVar("VersionT", int, Tensor)
+
+
+def policy_lag(latest: int, policy_version: VersionT) -> VersionT:
+    """Latest published version minus the version that played.
+
+    Args:
+        latest: latest published version.
+        policy_version: one version, or int64 [...] of them.
+
+    Returns:
+        The lag, 0 or more, like ``policy_version``.
+
+    Raises:
+        ValueError: a version is newer than the latest, so it was published by nobody.
+    """
+    newest = policy_version if isinstance(policy_version, int) else int(policy_version.max())
+    if newest > latest:
+        raise ValueError(f"policy_version={newest} is newer than the latest published version {latest}")
+    return latest - policy_version
+
+
+@dataclass(frozen=True, slots=True)
+class StalenessBudget:
+    """How much policy lag a learner accepts.
+
+    Args:
+        max_policy_lag: greatest lag still accepted; 0 accepts the latest version alone (on-policy).
+
+    Raises:
+        ConfigError: the greatest lag is negative.
+    """
+
+    max_policy_lag: int
+
+    def __post_init__(self) -> None:
+        if self.max_policy_lag < 0:
+            raise ConfigError(f"parallel.max_policy_lag={self.max_policy_lag}: must be 0 or more")
+
+    def is_fresh(self, latest: int, policy_version: int) -> bool:
+        """Whether a rollout of this version may still be learned from."""
+        return policy_lag(latest, policy_version) <= self.max_policy_lag

@@ -1,0 +1,232 @@
+"""Checkpoints that are whole or absent, name their game, and run no code when they are read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+
+from keisei_lightning.errors import ConfigError
+from keisei_lightning.games.protocol import GameSpec
+
+__all__ = [
+    "CHECKPOINT_FORMAT",
+    "HEADER_KEY",
+    "AtomicCheckpointIO",
+    "CheckpointHeader",
+    "check_checkpoint",
+    "network_faults",
+    "read_checkpoint_header",
+]
+
+CHECKPOINT_FORMAT = 1
+"""Number of the present layout of a checkpoint's header."""
+
+HEADER_KEY = "keisei"
+"""Where a Lightning checkpoint keeps the header."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointHeader:
+    """What a checkpoint says about itself.
+
+    Attributes:
+        game: the game's name.
+        num_actions: A, the number of action labels.
+        observation_shape: shape of one observation.
+        format: layout of this header.
+        epoch: PPO iterations done.
+        global_step: optimiser steps done.
+    """
+
+    game: str
+    num_actions: int
+    observation_shape: tuple[int, ...]
+    format: int = CHECKPOINT_FORMAT
+    epoch: int = 0
+    global_step: int = 0
+
+    @classmethod
+    def of(cls, spec: GameSpec) -> CheckpointHeader:
+        """The header that a checkpoint of this game has."""
+        return cls(game=spec.name, num_actions=spec.num_actions, observation_shape=tuple(spec.observation_shape))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Primitives only, as it is written under :data:`HEADER_KEY`; counters are Lightning's own entries."""
+        return {
+            "game": self.game,
+            "num_actions": self.num_actions,
+            "observation_shape": list(self.observation_shape),
+            "format": self.format,
+        }
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Mapping[str, Any], *, path: str) -> CheckpointHeader:
+        """Read the header of a loaded checkpoint.
+
+        Raises:
+            ConfigError: it has none, or one of another format.
+        """
+        header = checkpoint.get(HEADER_KEY) if isinstance(checkpoint, Mapping) else None
+        if not isinstance(header, Mapping):
+            raise ConfigError(f"ckpt_path={path}: no checkpoint of keisei-lightning (it has no {HEADER_KEY!r} entry)")
+        if header.get("format") != CHECKPOINT_FORMAT:
+            raise ConfigError(
+                f"ckpt_path={path}: its format is {header.get('format')}, this version reads format {CHECKPOINT_FORMAT}"
+            )
+        return cls(
+            game=str(header["game"]),
+            num_actions=int(header["num_actions"]),
+            observation_shape=tuple(int(n) for n in header["observation_shape"]),
+            epoch=int(checkpoint.get("epoch", 0)),
+            global_step=int(checkpoint.get("global_step", 0)),
+        )
+
+    def check(self, spec: GameSpec, *, path: str) -> None:
+        """Refuse a checkpoint of another game.
+
+        Raises:
+            ConfigError: name, number of actions or observation shape differ.
+        """
+        wanted = CheckpointHeader.of(spec)
+        faults = [
+            f"ckpt_path={path}: its {name} is {found}, this run's is {expected}"
+            for name, found, expected in (
+                ("game", self.game, wanted.game),
+                ("num_actions", self.num_actions, wanted.num_actions),
+                ("observation_shape", self.observation_shape, wanted.observation_shape),
+            )
+            if found != expected
+        ]
+        if faults:
+            # One line is enough: with another game the other two differ as a matter of course.
+            raise ConfigError(faults[0])
+
+
+def read_checkpoint_header(path: str | os.PathLike[str]) -> CheckpointHeader:
+    """Read what a checkpoint says about itself, without running code from it and without loading its tensors.
+
+    Args:
+        path: a checkpoint file.
+
+    Raises:
+        ConfigError: there is no such file, it cannot be read, or it is no checkpoint of this package.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigError(f"ckpt_path={path}: there is no such file")
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"ckpt_path={path}: cannot be read as a checkpoint ({reason})") from error
+    return CheckpointHeader.from_checkpoint(checkpoint, path=str(path))
+
+
+def check_checkpoint(path: str | os.PathLike[str], spec: GameSpec) -> CheckpointHeader:
+    """Read a checkpoint's header and refuse one of another game; meant to run before anything is started.
+
+    Args:
+        path: a checkpoint file.
+        spec: the game of this run.
+
+    Raises:
+        ConfigError: missing, unreadable, or of another game.
+    """
+    header = read_checkpoint_header(path)
+    header.check(spec, path=str(path))
+    return header
+
+
+def network_faults(saved: Mapping[str, Any], wanted: Mapping[str, Any], *, path: str) -> Sequence[str]:
+    """Where the weights of a checkpoint do not fit a network: at most one line.
+
+    Args:
+        saved: state dictionary of the checkpoint.
+        wanted: state dictionary of the network that is to take it.
+        path: for the message.
+    """
+    for name in sorted(saved.keys() ^ wanted.keys()):
+        where = "only in the checkpoint" if name in saved else "not in the checkpoint"
+        return [f"ckpt_path={path}: another network's checkpoint ({name} is {where}); use the model it was trained with"]
+    for name, weight in wanted.items():
+        found, expected = (tuple(getattr(value, "shape", ())) for value in (saved[name], weight))
+        if found != expected:
+            return [
+                f"ckpt_path={path}: another network's checkpoint ({name} is {list(found)}, here {list(expected)}); "
+                "use the model it was trained with"
+            ]
+    return []
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Writes a checkpoint beside its target, then renames it: a reader sees the old file or the new one, whole.
+
+    Lightning's own swallows a permission error and returns as if it had saved, and moves its temporary file across file
+    systems, which is a plain copy. Here every error is raised, and no temporary file is left behind.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
+    ) -> None:
+        """Write ``checkpoint`` to ``path``, and have it on the disk when this returns.
+
+        Raises:
+            OSError: it cannot be written; an older file at ``path`` is as it was.
+            TypeError: ``storage_options`` are not supported.
+        """
+        if storage_options is not None:
+            raise TypeError("AtomicCheckpointIO has no storage_options")
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+        _sync_directory(target.parent)
+
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        map_location: Callable[[Any, Any], Any] | None = lambda storage, _: storage,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Read a checkpoint; no code in it is run unless ``weights_only=False`` is asked for.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"checkpoint file not found: {path}")
+        loaded: dict[str, Any] = torch.load(
+            path, map_location=map_location, weights_only=True if weights_only is None else weights_only
+        )
+        return loaded
+
+    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Delete a checkpoint, if it is there."""
+        Path(path).unlink(missing_ok=True)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Put a rename on the disk, where the system can (POSIX)."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,201 @@
+"""The data module: owns the collector, turns each rollout into one Lightning epoch.
+
+::
+
+    collector --rollout [G, T]--> advantages, once --> num_epochs shuffled passes --minibatch [b]--> PPOModule
+
+One Lightning epoch is one PPO iteration. The rollout of an epoch is asked for with its first minibatch, never earlier, so
+whatever was published at the end of the epoch before has been played with (``schedule="sync"``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from tensordict import TensorDict, TensorDictBase
+
+from keisei_lightning.errors import ConfigError
+from keisei_lightning.training.minibatches import add_advantages, minibatches, shuffle_generator
+from keisei_lightning.training.source import RolloutSource
+
+__all__ = ["MinibatchLoader", "SelfPlayDataModule"]
+
+
+class SelfPlayDataModule(LightningDataModule):
+    """Self-play as a Lightning data module.
+
+    Workers start with the first batch, so after a checkpoint has been restored, and stop in :meth:`teardown` and, because
+    Lightning calls only that on errors and signals, in :meth:`on_exception`.
+
+    ``overfit_batches`` repeats the first minibatches of the first rollout; ``limit_train_batches`` and ``fast_dev_run``
+    leave the rest of a rollout unused.
+
+    Args:
+        collector: yields the rollouts; it belongs to this data module from now on.
+        gamma: discount per ply, in [0, 1].
+        lmbda: GAE's lambda, in [0, 1].
+        num_epochs: shuffled passes over each rollout, at least 1.
+        minibatch_size: plies in a minibatch at most; a pass is split evenly, so that no part is tiny.
+        normalize_advantage: give each rollout's advantages mean 0 and standard deviation 1.
+        seed: of the shuffling.
+
+    Raises:
+        ConfigError: a number that cannot work, such as a minibatch larger than a rollout.
+    """
+
+    def __init__(
+        self,
+        collector: RolloutSource,
+        *,
+        gamma: float = 0.995,
+        lmbda: float = 0.95,
+        num_epochs: int = 2,
+        minibatch_size: int = 1024,
+        normalize_advantage: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        frames = collector.frames_per_batch
+        faults = [
+            *([] if 0 <= gamma <= 1 else [f"gamma={gamma}: must be in [0, 1]"]),
+            *([] if 0 <= lmbda <= 1 else [f"lmbda={lmbda}: must be in [0, 1]"]),
+            *([] if num_epochs >= 1 else [f"num_epochs={num_epochs}: must be 1 or more"]),
+            *([] if seed >= 0 else [f"seed={seed}: must be 0 or more"]),
+        ]
+        if not 1 <= minibatch_size <= frames:
+            faults.append(f"minibatch_size={minibatch_size}: must be from 1 to {frames}, the plies of one rollout")
+        if faults:
+            raise ConfigError(faults)
+        self.collector = collector
+        self.gamma = gamma
+        self.lmbda = lmbda
+        self.num_epochs = num_epochs
+        self.minibatch_size = minibatch_size
+        self.normalize_advantage = normalize_advantage
+        self.seed = seed
+        self.iteration = 0
+        """PPO iterations begun, over all runs that this one resumes."""
+        self._rollouts: Iterator[TensorDictBase] | None = None
+        self._loader = MinibatchLoader(self)
+
+    @property
+    def num_minibatches(self) -> int:
+        """Minibatches in one pass over a rollout."""
+        return math.ceil(self.collector.frames_per_batch / self.minibatch_size)
+
+    def train_dataloader(self) -> MinibatchLoader:
+        """The loader of minibatches; always the same one, so that reloading it restarts no worker."""
+        return self._loader
+
+    def next_rollout(self) -> TensorDictBase | None:
+        """The next rollout [G, T]; starts the workers if need be. None when the collector has delivered all it will.
+
+        The rollout is a view: it is valid until the next call.
+        """
+        if self._rollouts is None:
+            self._rollouts = iter(self.collector)
+        rollout = next(self._rollouts, None)
+        if rollout is not None:
+            self.iteration += 1
+        elif self.trainer is not None:
+            self.trainer.should_stop = True
+        return rollout
+
+    def iteration_minibatches(self) -> Iterator[TensorDict]:
+        """The minibatches of one PPO iteration; the rollout is asked for with the first of them."""
+        rollout = self.next_rollout()
+        if rollout is None:
+            return
+        plies, trainable = add_advantages(
+            rollout, gamma=self.gamma, lmbda=self.lmbda, normalize_advantage=self.normalize_advantage
+        )
+        yield from minibatches(
+            plies,
+            trainable,
+            num_epochs=self.num_epochs,
+            num_minibatches=self.num_minibatches,
+            generator=shuffle_generator(self.seed, self.iteration),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run is, with the collector's own state: primitives and tensors."""
+        return {"iteration": self.iteration, "collector": self.collector.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a :meth:`state_dict`. Called before any worker is started."""
+        self.iteration = int(state_dict["iteration"])
+        self.collector.load_state_dict(state_dict["collector"])
+
+    def teardown(self, stage: str | None = None) -> None:
+        """Stop the workers at the end of a fit (but not at the end of a validation beside it)."""
+        if stage in (None, "fit"):
+            self.close()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Stop the workers on an error, on SIGTERM and on Ctrl-C."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop the workers; may be called again."""
+        self._rollouts = None
+        self._loader.release()
+        self.collector.shutdown()
+
+
+class MinibatchLoader:
+    """What Lightning iterates over: one epoch is one PPO iteration.
+
+    It has a length: without one, Lightning pulls a batch ahead, so a whole rollout would be played early and then thrown
+    away at the end. An epoch that is resumed in its middle takes the rest of its steps on a fresh rollout; rollouts are
+    not kept in checkpoints.
+
+    Args:
+        data: the data module that owns the collector.
+    """
+
+    def __init__(self, data: SelfPlayDataModule) -> None:
+        self._data = data
+        self._overfit: list[TensorDict] = []
+        self._running: Iterator[TensorDict] | None = None
+
+    def __len__(self) -> int:
+        """Minibatches in an epoch."""
+        return self._data.num_epochs * self._data.num_minibatches
+
+    def __iter__(self) -> Iterator[TensorDict]:
+        """A new epoch. Nothing is collected before the first ``next``."""
+        self.release()
+        self._running = self._repeated() if self._overfits() else self._data.iteration_minibatches()
+        return self._running
+
+    def release(self) -> None:
+        """Let go of the rollout of an epoch that was left early."""
+        running, self._running = self._running, None
+        close = getattr(running, "close", None)
+        if close is not None:
+            close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Lightning asks for it in the middle of an epoch; the data module keeps the rest."""
+        return {"iteration": self._data.iteration}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a :meth:`state_dict`."""
+        self._data.iteration = int(state_dict["iteration"])
+
+    def _overfits(self) -> bool:
+        trainer = self._data.trainer
+        return trainer is not None and trainer.overfit_batches > 0
+
+    def _repeated(self) -> Iterator[TensorDict]:
+        """The minibatches of the first rollout, every epoch again (``overfit_batches``)."""
+        if not self._overfit:
+            for minibatch in self._data.iteration_minibatches():
+                self._overfit.append(minibatch)
+                yield minibatch
+                # Lightning may leave a generator early: what it has not asked for is not needed later either.
+        else:
+            yield from (minibatch.clone(recurse=False) for minibatch in self._overfit)

@@ -1,0 +1,106 @@
+"""From one rollout to the minibatches of one PPO iteration.
+
+The rollout stays where the collector put it (shared memory, not copied); advantages are computed once, and each minibatch
+gathers only the rows and keys that the loss reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+
+from keisei_lightning.rl.advantages import two_player_gae
+
+__all__ = ["MINIBATCH_KEYS", "add_advantages", "minibatches", "shuffle_generator"]
+
+MINIBATCH_KEYS = (
+    "observation",
+    "action_mask",
+    "action",
+    "action_log_prob",
+    "state_value",
+    "advantage",
+    "value_target",
+)
+"""Keys of a minibatch: what ``ClipPPOLoss`` reads, and nothing else."""
+
+MIN_STD = 1e-4
+"""Smallest standard deviation that advantages are divided by: a rollout of nothing but draws must not amplify noise."""
+
+
+def add_advantages(
+    rollout: TensorDictBase, *, gamma: float, lmbda: float, normalize_advantage: bool
+) -> tuple[TensorDict, Tensor]:
+    """Compute the advantages of a rollout and flatten it.
+
+    Args:
+        rollout: [G, T] with the keys of the batch table. It is not written to.
+        gamma: discount per ply.
+        lmbda: GAE's lambda.
+        normalize_advantage: give the trainable plies' advantages mean 0 and standard deviation 1, over the whole rollout.
+
+    Returns:
+        ``plies``: TensorDict [G * T] with :data:`MINIBATCH_KEYS` (``advantage`` and ``value_target`` are float32
+        [G * T, 1]), views of the rollout where its strides allow; ``trainable``: int64 [N], the rows to learn from.
+    """
+    trainable = rollout.get("trainable")
+    with torch.no_grad():
+        advantage, value_target = two_player_gae(
+            gamma=gamma,
+            lmbda=lmbda,
+            state_value=rollout.get("state_value"),
+            next_state_value=rollout.get(("next", "state_value")),
+            reward=rollout.get(("next", "reward")),
+            done=rollout.get(("next", "done")),
+            terminated=rollout.get(("next", "terminated")),
+            mover=rollout.get("mover"),
+            next_mover=rollout.get(("next", "mover")),
+            trainable=trainable,
+        )
+        if normalize_advantage and bool(trainable.any()):
+            chosen = advantage[trainable]
+            deviation = chosen.std(correction=0).clamp_min(MIN_STD)
+            advantage = (advantage - chosen.mean()) / deviation
+    values = {"advantage": advantage, "value_target": value_target}
+    columns = {key: values[key] if key in values else rollout.get(key) for key in MINIBATCH_KEYS}
+    plies = TensorDict({key: column.flatten(0, 1) for key, column in columns.items()}, batch_size=rollout.numel())
+    return plies, trainable.flatten().nonzero().squeeze(-1)
+
+
+def shuffle_generator(seed: int, iteration: int) -> torch.Generator:
+    """The random stream that shuffles one iteration: a run that is resumed shuffles as one that never stopped."""
+    state = np.random.SeedSequence((seed, iteration)).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+
+
+def minibatches(
+    plies: TensorDict, trainable: Tensor, *, num_epochs: int, num_minibatches: int, generator: torch.Generator
+) -> Iterator[TensorDict]:
+    """Shuffled passes over the trainable plies.
+
+    Each pass covers every trainable ply exactly once, in ``num_minibatches`` parts whose sizes differ by at most one, so
+    that no step is taken on a tiny remainder. A pass has fewer parts only where there are fewer plies than parts.
+
+    Args:
+        plies: TensorDict [M].
+        trainable: int64 [N], rows of ``plies`` to learn from.
+        num_epochs: number of passes.
+        num_minibatches: parts of a pass.
+        generator: shuffles.
+
+    Yields:
+        TensorDict [b], copies (rows of ``plies``).
+    """
+    parts = min(num_minibatches, len(trainable))
+    if parts == 0:
+        return
+    columns = dict(plies.items())
+    for _ in range(num_epochs):
+        order = trainable[torch.randperm(len(trainable), generator=generator)]
+        for rows in order.tensor_split(parts):
+            picked = {key: column.index_select(0, rows) for key, column in columns.items()}
+            yield TensorDict(picked, batch_size=len(rows))

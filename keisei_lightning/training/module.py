@@ -1,0 +1,295 @@
+"""PPO as an ordinary LightningModule around TorchRL's ``ClipPPOLoss``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from tensordict import TensorDictBase
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torchrl.objectives import ClipPPOLoss
+
+from keisei_lightning.errors import ConfigError
+from keisei_lightning.games.protocol import GameSpec
+from keisei_lightning.models import NEW_STATE_VALUE, ActorCritic, logits_actor, value_selector
+from keisei_lightning.training.checkpoint import HEADER_KEY, CheckpointHeader, network_faults
+from keisei_lightning.training.source import RolloutSource
+
+__all__ = ["LOSS_TERMS", "PPOModule"]
+
+LOSS_TERMS = ("loss_objective", "loss_critic", "loss_entropy")
+"""The parts of the loss; their sum is minimised."""
+
+_METRICS = (
+    *LOSS_TERMS,
+    "entropy",
+    "kl_approx",
+    "clip_fraction",
+    "ESS",
+    "explained_variance",
+    "mean_ratio",
+)
+
+
+class PPOModule(LightningModule):
+    """Proximal policy optimisation of an actor-critic, for minibatches with advantages.
+
+    Loss (Schulman et al. 2017, https://arxiv.org/abs/1707.06347), all three terms from one pass of the trunk::
+
+        -min(r A, clip(r, 1 - eps, 1 + eps) A) + critic_coeff * distance(V, V_target) - entropy_coeff * entropy
+
+    with r the ratio of the present to the behaviour policy's probability. A value head of win, draw and loss
+    probabilities is trained through its expected score, which is its state value.
+
+    Metrics, each the mean over an epoch's minibatches and logged once per epoch (so that no minibatch waits for the
+    device): ``train/<term>`` of the loss, ``train/entropy``, ``train/kl_approx``, ``train/clip_fraction``, ``train/ESS``
+    (effective sample size over the minibatch's size), ``train/explained_variance``, ``train/mean_ratio``,
+    ``train/learning_rate``, ``train/entropy_coeff``, ``train/grad_norm`` (with ``gradient_clip_val``), and of the epoch's
+    first minibatch ``train/first_kl`` and ``train/first_ratio``: 0 and 1 if learner and workers hold the same weights and
+    treat the legal moves alike.
+
+    Args:
+        actor_critic: the network; the collector must have been given the same object.
+        clip_epsilon: eps, in (0, 1).
+        entropy_coeff: weight of the entropy bonus, at the start.
+        final_entropy_coeff: its weight at the end, reached linearly; None: constant.
+        critic_coeff: weight of the value loss.
+        critic_loss: distance of the value from its target: "l2", "smooth_l1" or "l1".
+        clip_value: limit the change of the value as Schulman et al.'s code does, to this; None: no limit.
+        learning_rate: of Adam, at the start.
+        final_learning_rate: at the end, reached linearly over the trainer's steps (or over ``max_time``, where neither
+            epochs nor steps are limited); None: constant.
+        adam_eps: Adam's epsilon.
+        weight_decay: decoupled, as in AdamW.
+        spec: the game, for the checkpoint's header; None: the data module's.
+
+    Raises:
+        ConfigError: a number that cannot work.
+    """
+
+    def __init__(
+        self,
+        actor_critic: ActorCritic,
+        *,
+        clip_epsilon: float = 0.2,
+        entropy_coeff: float = 0.01,
+        final_entropy_coeff: float | None = None,
+        critic_coeff: float = 0.5,
+        critic_loss: Literal["l2", "smooth_l1", "l1"] = "l2",
+        clip_value: float | None = None,
+        learning_rate: float = 1e-3,
+        final_learning_rate: float | None = None,
+        adam_eps: float = 1e-5,
+        weight_decay: float = 0.0,
+        spec: GameSpec | None = None,
+    ) -> None:
+        super().__init__()
+        _check_numbers(locals())
+        self.save_hyperparameters(ignore=["actor_critic", "spec"])
+        self.actor_critic = actor_critic
+        self.learning_rate = learning_rate
+        self.final_learning_rate = final_learning_rate
+        self.entropy_coeff = entropy_coeff
+        self.final_entropy_coeff = final_entropy_coeff
+        self.adam_eps = adam_eps
+        self.weight_decay = weight_decay
+        self._spec = spec
+        # The loss has no parameters of its own. In a tuple it is not registered either, so that the checkpoint's state
+        # dictionary is the network's and nothing else.
+        self._losses = (
+            ClipPPOLoss(
+                logits_actor(),
+                value_selector(),
+                functional=False,
+                clip_epsilon=clip_epsilon,
+                entropy_bonus=True,
+                entropy_coeff=entropy_coeff,
+                critic_coeff=critic_coeff,
+                loss_critic_type=critic_loss,
+                clip_value=clip_value,
+                normalize_advantage=False,
+            ),
+        )
+        self._meter = _Meter(torch.device("cpu"))
+
+    @property
+    def loss(self) -> ClipPPOLoss:
+        """TorchRL's loss module."""
+        return self._losses[0]
+
+    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Judge positions: uint8 [B, *observation_shape] -> logits float32 [B, A], state value float32 [B, 1]."""
+        logits, state_value = self.actor_critic(observation)
+        return logits, state_value
+
+    def training_step(self, minibatch: TensorDictBase, batch_idx: int) -> Tensor:
+        """Loss of one minibatch.
+
+        Args:
+            minibatch: TensorDict [b] with ``observation``, ``action_mask``, ``action``, ``action_log_prob``,
+                ``state_value``, ``advantage`` and ``value_target``.
+            batch_idx: number of the minibatch in this epoch.
+        """
+        logits, state_value = self.actor_critic(minibatch.get("observation"))
+        data = minibatch.clone(recurse=False)
+        data.set("logits", logits)
+        data.set(NEW_STATE_VALUE, state_value)
+        losses = self.loss(data)
+        self._meter.add(torch.stack([losses.get(name).detach() for name in _METRICS]))
+        objective, critic, entropy = (losses.get(name) for name in LOSS_TERMS)
+        total: Tensor = objective + critic + entropy
+        return total
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam, and the linear schedule of its learning rate if there is one."""
+        optimizer = AdamW(
+            self.parameters(), lr=self.learning_rate, eps=self.adam_eps, weight_decay=self.weight_decay
+        )
+        if self.final_learning_rate is None:
+            return optimizer
+        ratio = self.final_learning_rate / self.learning_rate
+        total_steps = float(self.trainer.estimated_stepping_batches)
+
+        def factor(step: int) -> float:
+            return 1.0 + (ratio - 1.0) * self._fraction_done(step, total_steps)
+
+        scheduler = LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as Lightning does, and note the norm that clipping computes anyway."""
+        if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+            self._meter.add_grad_norm(norm.detach())
+        else:
+            self.clip_gradients(
+                optimizer, gradient_clip_val=gradient_clip_val, gradient_clip_algorithm=gradient_clip_algorithm
+            )
+
+    def on_fit_start(self) -> None:
+        """Bring the loss's own buffers to the module's device."""
+        self.loss.to(self.device)
+
+    def on_train_epoch_start(self) -> None:
+        """Start the epoch's means, and set the entropy coefficient for this iteration."""
+        self._meter = _Meter(self.device)
+        if self.final_entropy_coeff is not None:
+            done = self._fraction_done(self.trainer.global_step, float(self.trainer.estimated_stepping_batches))
+            coefficient = self.entropy_coeff + (self.final_entropy_coeff - self.entropy_coeff) * done
+            self.loss.entropy_coeff.fill_(coefficient)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's means; the only time that the metrics leave the device."""
+        metrics = self._meter.compute()
+        if metrics:
+            optimizer = self.trainer.optimizers[0]
+            metrics["learning_rate"] = float(optimizer.param_groups[0]["lr"])
+            metrics["entropy_coeff"] = float(self.loss.entropy_coeff)
+            self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write which game this is a checkpoint of."""
+        spec = self._game_spec()
+        if spec is not None:
+            checkpoint[HEADER_KEY] = CheckpointHeader.of(spec).to_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another game or of another network.
+
+        Raises:
+            ConfigError: it does not fit.
+        """
+        trainer = self._trainer
+        path = str(getattr(trainer, "ckpt_path", None) or "(a checkpoint)")
+        spec = self._game_spec()
+        if spec is not None:
+            CheckpointHeader.from_checkpoint(checkpoint, path=path).check(spec, path=path)
+        faults = network_faults(checkpoint["state_dict"], self.state_dict(), path=path)
+        if faults:
+            raise ConfigError(faults)
+
+    def _game_spec(self) -> GameSpec | None:
+        """The game given, or that of the data module."""
+        if self._spec is not None or self._trainer is None:
+            return self._spec
+        collector: RolloutSource | None = getattr(getattr(self._trainer, "datamodule", None), "collector", None)
+        return None if collector is None else collector.spec
+
+    def _fraction_done(self, step: int, total_steps: float) -> float:
+        """How much of the training is done, in [0, 1]: by steps where they are limited, else by ``max_time``.
+
+        Time counts only where nothing else ends the training: a schedule by the clock makes no two runs alike.
+        """
+        if math.isfinite(total_steps):
+            return min(1.0, step / max(total_steps, 1.0))
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Timer) and (remaining := callback.time_remaining()) is not None:
+                elapsed = callback.time_elapsed()
+                return min(1.0, elapsed / max(elapsed + remaining, 1e-9))
+        return 0.0
+
+
+class _Meter:
+    """Means over the minibatches of one epoch, summed on the device: adding one waits for nothing."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._sums = torch.zeros(len(_METRICS), device=device)
+        self._first: Tensor | None = None
+        self._count = 0
+        self._grad_norms = torch.zeros((), device=device)
+        self._num_grad_norms = 0
+
+    def add(self, values: Tensor) -> None:
+        """Add one minibatch: float32 [number of metrics]."""
+        self._sums += values
+        self._count += 1
+        if self._first is None:
+            self._first = values
+
+    def add_grad_norm(self, norm: Tensor) -> None:
+        """Add one optimiser step's gradient norm, before clipping."""
+        self._grad_norms += norm
+        self._num_grad_norms += 1
+
+    def compute(self) -> dict[str, float]:
+        """The means by name; nothing where there was no minibatch."""
+        if self._first is None:
+            return {}
+        values = torch.cat([self._sums / self._count, self._first, self._grad_norms.reshape(1)]).tolist()
+        metrics = dict(zip(_METRICS, values, strict=False))
+        first = dict(zip(_METRICS, values[len(_METRICS) :], strict=False))
+        metrics |= {"first_kl": first["kl_approx"], "first_ratio": first["mean_ratio"]}
+        if self._num_grad_norms:
+            metrics["grad_norm"] = values[-1] / self._num_grad_norms
+        return metrics
+
+
+def _check_numbers(options: Mapping[str, Any]) -> None:
+    """Raise one ``ConfigError`` for all numbers that cannot work."""
+    faults = []
+    if not 0 < options["clip_epsilon"] < 1:
+        faults.append(f"clip_epsilon={options['clip_epsilon']}: must be above 0 and below 1")
+    for key in ("critic_coeff", "learning_rate", "adam_eps"):
+        if not options[key] > 0:
+            faults.append(f"{key}={options[key]}: must be above 0")
+    for key in ("entropy_coeff", "final_entropy_coeff", "final_learning_rate", "weight_decay"):
+        if options[key] is not None and not options[key] >= 0:
+            faults.append(f"{key}={options[key]}: must be 0 or more")
+    if options["clip_value"] is not None and not options["clip_value"] > 0:
+        faults.append(f"clip_value={options['clip_value']}: must be above 0, or null for no limit")
+    if options["critic_loss"] not in ("l2", "smooth_l1", "l1"):
+        faults.append(f"critic_loss={options['critic_loss']}: must be l2, smooth_l1 or l1")
+    if faults:
+        raise ConfigError(faults)

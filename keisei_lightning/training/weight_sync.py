@@ -1,0 +1,83 @@
+"""When new weights go out to the workers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from keisei_lightning.errors import ConfigError
+from keisei_lightning.training.source import source_of
+
+__all__ = ["WeightSyncCallback"]
+
+
+class WeightSyncCallback(Callback):
+    """Publishes the policy's weights: at the start, every N optimiser steps, and at the end of each PPO iteration.
+
+    The steps are ``trainer.global_step``, optimiser steps, so gradient accumulation changes nothing, and no step is
+    published twice. The end of a PPO iteration publishes with ``schedule="sync"`` always, and with ``schedule="async"``
+    when ``every_n_steps`` is None; in both only if an optimiser step was taken since the last time.
+
+    Subclasses decide otherwise by overriding :meth:`should_publish`.
+
+    Args:
+        every_n_steps: publish whenever ``trainer.global_step`` is a multiple of this; None: only at the end of each PPO
+            iteration.
+
+    Raises:
+        ConfigError: ``every_n_steps`` is below 1.
+    """
+
+    def __init__(self, every_n_steps: int | None = None) -> None:
+        if every_n_steps is not None and every_n_steps < 1:
+            raise ConfigError(f"every_n_steps={every_n_steps}: must be 1 or more, or null for once per PPO iteration")
+        self.every_n_steps = every_n_steps
+        self._published_step = -1
+
+    def should_publish(self, *, global_step: int, end_of_iteration: bool, schedule: str) -> bool:
+        """Decide whether the weights of this optimiser step go out. Asked once for each step, and at each iteration's end.
+
+        Args:
+            global_step: optimiser steps taken.
+            end_of_iteration: no further step is taken on the present rollout.
+            schedule: the collector's, ``"sync"`` or ``"async"``.
+        """
+        if end_of_iteration and (schedule == "sync" or self.every_n_steps is None):
+            return True
+        return self.every_n_steps is not None and global_step % self.every_n_steps == 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Publish the weights that training starts from: new ones, or those of the checkpoint."""
+        self._publish(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Publish if it is time, as soon as the optimiser step is done."""
+        self._maybe_publish(trainer, end_of_iteration=bool(trainer.is_last_batch))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Publish what an iteration that was left early has not."""
+        self._maybe_publish(trainer, end_of_iteration=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimiser step published last."""
+        return {"published_step": self._published_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting. The restored weights are published at the start in any case."""
+        self._published_step = int(state_dict["published_step"])
+
+    def _maybe_publish(self, trainer: Trainer, *, end_of_iteration: bool) -> None:
+        step = trainer.global_step
+        # With gradient accumulation several batches end with the same step; the weights have not changed between them.
+        if step > self._published_step and self.should_publish(
+            global_step=step, end_of_iteration=end_of_iteration, schedule=source_of(trainer).schedule
+        ):
+            self._publish(trainer)
+
+    def _publish(self, trainer: Trainer) -> None:
+        source_of(trainer).update_policy_weights_()
+        self._published_step = trainer.global_step

@@ -1,0 +1,139 @@
+"""What every test here is held to: it leaves no process, no thread and no shared memory behind.
+
+``KEISEI_SOAK=20`` repeats each process test twenty times (``make soak``).
+"""
+
+from __future__ import annotations
+
+import multiprocessing.forkserver
+import multiprocessing.resource_tracker
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import psutil
+import pytest
+
+Key = TypeVar("Key", int, str)
+
+LEAK_GRACE_S = 3.0
+"""How long a thing may take to disappear after its test has ended (a process that is being reaped, say)."""
+
+SHARED_MEMORY = Path("/dev/shm")
+
+LASTING_THREADS: tuple[str, ...] = (
+    "tqdm_monitor",  # one for the whole interpreter, started by whoever draws the first tqdm bar
+    "IPythonHistorySavingThread",  # one for the whole interpreter, started by the first notebook kernel client
+)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Repeat the process tests under ``KEISEI_SOAK``."""
+    rounds = int(os.environ.get("KEISEI_SOAK", "1"))
+    if rounds > 1 and metafunc.definition.get_closest_marker("process"):
+        metafunc.fixturenames.append("soak_round")
+        metafunc.parametrize("soak_round", range(rounds))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the GPU tests where there is no GPU (torch is asked only if there is such a test)."""
+    gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if not gpu:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        config.hook.pytest_deselected(items=gpu)
+        items[:] = [item for item in items if not item.get_closest_marker("gpu")]
+
+
+def _lasting_processes() -> set[int]:
+    """The two servers of multiprocessing: they live as long as the interpreter and are shared by all tests."""
+    forkserver = multiprocessing.forkserver._forkserver  # type: ignore[attr-defined]
+    tracker = multiprocessing.resource_tracker._resource_tracker
+    return {pid for pid in (forkserver._forkserver_pid, tracker._pid) if pid is not None}
+
+
+def _processes() -> dict[int, str]:
+    found = {}
+    for child in psutil.Process().children(recursive=True):
+        try:
+            found[child.pid] = f"process {child.pid} ({child.status()}): {' '.join(child.cmdline())[:120]}"
+        except psutil.NoSuchProcess:
+            continue
+    for pid in _lasting_processes():
+        found.pop(pid, None)
+    return found
+
+
+def _threads() -> dict[int, str]:
+    return {
+        id(thread): f"thread {thread.name} (daemon={thread.daemon})"
+        for thread in threading.enumerate()
+        if thread.name not in LASTING_THREADS
+    }
+
+
+def _shared_memory() -> dict[str, str]:
+    if not SHARED_MEMORY.is_dir():
+        return {}
+    return {entry: f"shared memory {SHARED_MEMORY / entry}" for entry in os.listdir(SHARED_MEMORY)}
+
+
+def _belongs_to_others(entry: str) -> bool:
+    """Whether a process outside this test run maps the entry: other programs use /dev/shm as well."""
+    ours = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
+    path = str(SHARED_MEMORY / entry)
+    for process in psutil.process_iter():
+        if process.pid in ours:
+            continue
+        try:
+            if any(mapping.path == path for mapping in process.memory_maps()):
+                return True
+        except (psutil.Error, OSError):
+            continue
+    return False
+
+
+def _left_over(probe: Callable[[], dict[Key, str]], before: dict[Key, str]) -> dict[Key, str]:
+    """What ``probe`` finds that was not there before, after a grace time for what is on its way out."""
+    deadline = time.monotonic() + LEAK_GRACE_S
+    while True:
+        left = {key: text for key, text in probe().items() if key not in before}
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.02)
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing_behind() -> Iterator[None]:
+    """Fail a test that leaves a child process (or zombie), a thread or shared memory; put the environment back."""
+    processes, threads, shared = _processes(), _threads(), _shared_memory()
+    environment = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(environment)
+    left = [
+        *_left_over(_processes, processes).values(),
+        *_left_over(_threads, threads).values(),
+        *(text for entry, text in _left_over(_shared_memory, shared).items() if not _belongs_to_others(entry)),
+    ]
+    for child in psutil.Process().children():
+        if child.pid not in processes and child.pid not in _lasting_processes():
+            child.kill()  # one leak must not fail the tests after it as well
+    assert not left, "the test left behind: " + "; ".join(left)
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers_in_every_test() -> None:
+    """Seed the global generators, so that a test gives the same result alone and in a full run."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - libraries draw from it
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(0)
