@@ -13,12 +13,12 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# Constraints come without hashes: torch is asked for first and alone, so that no CUDA build is resolved by accident.
+# Asked for first and alone: resolved together with everything else, torch may come with gigabytes of CUDA packages.
 TORCH := $(shell grep -E '^torch==' constraints.txt)
 SOAK_ROUNDS ?= 20
 
 help:  ## show this list
-	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
+	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1|\2/' | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
 install: $(STAMP)  ## make the virtual environment (every other target does this by itself)
 

@@ -1,0 +1,174 @@
+"""Parallel self-play training for PyTorch Lightning and TorchRL; flagship game: shogi.
+
+::
+
+     game --(1)--> worker --(2)--> slot --(3)--> collector --(4)--> data module --(5)--> PPO module
+       ^              ^                                                                     |
+       +--- moves ----+------------------------- (6) published weights <--- callback <------+
+
+=================== ========================= ================================= ====================================
+loop                consumes                  waits for                         is unblocked by
+=================== ========================= ================================= ====================================
+worker              moves of its own games    a granted slot                    the collector, when a batch is done
+collector           rollouts in slots         a header on any pipe, or a death  a worker's header, a process sentinel
+data module         one batch an epoch        the collector                     a complete batch
+PPO module          minibatches               the data module                   the next minibatch
+callback            optimiser steps           nothing: publishing never waits   -
+=================== ========================= ================================= ====================================
+
+Names are imported when they are first used: ``import keisei_lightning`` is quick and starts nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from keisei_lightning.envs import BoardGameEnv
+    from keisei_lightning.errors import (
+        CollectorClosedError,
+        ConfigError,
+        GameError,
+        IllegalActionError,
+        KeiseiError,
+        StalePolicyError,
+        TooFewWorkersError,
+        UnsupportedGameError,
+        WeightsError,
+        WorkerBootError,
+        WorkerCrashLoopError,
+        WorkerError,
+    )
+    from keisei_lightning.evaluation import MatchResult, Player, PolicyPlayer, RandomPlayer, play_match
+    from keisei_lightning.games import (
+        NO_MOVE,
+        Game,
+        GameFactory,
+        GameSpec,
+        StepResult,
+        Symmetry,
+        check_game,
+        game_factory,
+        game_names,
+        make_game,
+        register_game,
+    )
+    from keisei_lightning.models import ActorCritic, LegalCategorical, build_network
+    from keisei_lightning.parallel import SelfPlayCollector
+    from keisei_lightning.rl import two_player_gae
+    from keisei_lightning.training import (
+        AtomicCheckpointIO,
+        CurvesCallback,
+        EvaluationCallback,
+        PPOModule,
+        SelfPlayDataModule,
+        SelfPlayMetrics,
+        TrainingProgress,
+        WeightSyncCallback,
+    )
+
+__all__ = [
+    "NO_MOVE",
+    "ActorCritic",
+    "AtomicCheckpointIO",
+    "BoardGameEnv",
+    "CollectorClosedError",
+    "ConfigError",
+    "CurvesCallback",
+    "EvaluationCallback",
+    "Game",
+    "GameError",
+    "GameFactory",
+    "GameSpec",
+    "IllegalActionError",
+    "KeiseiError",
+    "LegalCategorical",
+    "MatchResult",
+    "PPOModule",
+    "Player",
+    "PolicyPlayer",
+    "RandomPlayer",
+    "SelfPlayCollector",
+    "SelfPlayDataModule",
+    "SelfPlayMetrics",
+    "StalePolicyError",
+    "StepResult",
+    "Symmetry",
+    "TooFewWorkersError",
+    "TrainingProgress",
+    "UnsupportedGameError",
+    "WeightSyncCallback",
+    "WeightsError",
+    "WorkerBootError",
+    "WorkerCrashLoopError",
+    "WorkerError",
+    "build_network",
+    "check_game",
+    "game_factory",
+    "game_names",
+    "make_game",
+    "play_match",
+    "register_game",
+    "two_player_gae",
+]
+
+_ROOMS: dict[str, tuple[str, ...]] = {
+    "envs": ("BoardGameEnv",),
+    "errors": (
+        "CollectorClosedError",
+        "ConfigError",
+        "GameError",
+        "IllegalActionError",
+        "KeiseiError",
+        "StalePolicyError",
+        "TooFewWorkersError",
+        "UnsupportedGameError",
+        "WeightsError",
+        "WorkerBootError",
+        "WorkerCrashLoopError",
+        "WorkerError",
+    ),
+    "evaluation": ("MatchResult", "Player", "PolicyPlayer", "RandomPlayer", "play_match"),
+    "games": (
+        "NO_MOVE",
+        "Game",
+        "GameFactory",
+        "GameSpec",
+        "StepResult",
+        "Symmetry",
+        "check_game",
+        "game_factory",
+        "game_names",
+        "make_game",
+        "register_game",
+    ),
+    "models": ("ActorCritic", "LegalCategorical", "build_network"),
+    "parallel": ("SelfPlayCollector",),
+    "rl": ("two_player_gae",),
+    "training": (
+        "AtomicCheckpointIO",
+        "CurvesCallback",
+        "EvaluationCallback",
+        "PPOModule",
+        "SelfPlayDataModule",
+        "SelfPlayMetrics",
+        "TrainingProgress",
+        "WeightSyncCallback",
+    ),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used (PEP 562): importing torch takes seconds, and rules need none."""
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Public names, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -65,9 +65,8 @@ def no_such_key(key: str, value: object) -> str:
     section, _, name = key.rpartition(".")
     known = known_keys(section)
     near = _nearest(name, known)
-    where = f"keys of {section}" if section else "keys"
-    allowed = f"; {where}: {', '.join(known)}" if known else ""
-    hint = f"; did you mean {section + '.' if section else ''}{near}?" if near else ""
+    hint = f" (did you mean {section + '.' if section else ''}{near}?)" if near else ""
+    allowed = f"; must be one of {', '.join(known)}" if known else ""
     return f"{key}={value}: no such key{hint}{allowed}"
 
 
@@ -85,13 +84,13 @@ def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
         group, option = found[1], found[2]
         options = re.findall(r"^\t(?!provider=)(\S+)$", message, flags=re.MULTILINE)
         near = _nearest(option, options)
-        hint = f"; did you mean {group}={near}?" if near else ""
+        hint = f" (did you mean {near}?)" if near else ""
         return f"{group}={option}: no such option{hint}; must be one of {', '.join(options)}"
     if found := re.search(r"Error merging override \+{0,2}(.*)", message):
         cause = error.__cause__ or error
         return f"{found[1]}: {_first_line(str(cause))}"
     if found := re.search(r"Error parsing override '(.*)'\n(.*)", message):
-        return f"{found[1]}: cannot be read ({found[2]}); write KEY=VALUE, with quotes around a value with brackets or commas"
+        return f"{found[1]}: cannot be read ({found[2]}); write KEY=VALUE, with brackets or commas in quotes"
     return _one_line(message)
 
 

@@ -98,11 +98,15 @@ class PPOConfig:
         entropy_coeff: weight of the policy's entropy at the start.
         final_entropy_coeff: at the end (linear in between); null keeps it constant.
         critic_coeff: weight of the value loss.
+        critic_loss: distance of the value from its target: ``l2``, ``smooth_l1`` or ``l1``.
+        clip_value: limit of the value's change in one update; null: none.
         learning_rate: Adam's step size at the start.
         final_learning_rate: at the end (linear in between); null keeps it constant.
         epochs: passes over each batch.
         minibatch_size: plies in one optimiser step.
         normalize_advantage: give the advantages of a batch mean 0 and variance 1.
+        adam_eps: Adam's epsilon.
+        weight_decay: decoupled, as in AdamW.
     """
 
     gamma: float = 0.995
@@ -110,12 +114,16 @@ class PPOConfig:
     clip_epsilon: float = 0.2
     entropy_coeff: float = 0.01
     final_entropy_coeff: float | None = None
-    critic_coeff: float = 1.0
+    critic_coeff: float = 0.5
+    critic_loss: str = "l2"
+    clip_value: float | None = None
     learning_rate: float = 1e-3
     final_learning_rate: float | None = 3e-4
     epochs: int = 2
     minibatch_size: int = 1024
     normalize_advantage: bool = True
+    adam_eps: float = 1e-5
+    weight_decay: float = 0.0
 
 
 @dataclass
@@ -128,8 +136,8 @@ class ParallelConfig:
         num_workers: worker processes, or ``auto``: as many as this process may use CPUs.
         games_per_worker: boards that a worker plays at once.
         plies_per_rollout: plies of each board in one batch.
-        max_policy_lag: batches older than this many published versions are refused.
-        slots_per_worker: rollouts a worker may have finished and not yet handed over, plus the one it is writing.
+        max_policy_lag: rollouts older than this many published versions are refused.
+        slots_per_worker: rollouts that are stored for each worker; with ``async`` it plays on while one is free.
         start_method: of the processes; null picks forkserver where there is one, spawn elsewhere.
         worker_device: device of the workers' policy: ``cpu``, ``cuda:N`` or ``auto``.
         threads_per_worker: torch threads of a worker; null shares the CPUs out.
@@ -138,8 +146,8 @@ class ParallelConfig:
         shutdown_timeout_s: time for all workers to end by themselves.
         max_restarts: restarts of one worker inside ``restart_window_s`` before training gives up.
         restart_window_s: see ``max_restarts``.
-        min_healthy_workers: with fewer workers alive training gives up.
-        augment_symmetry: play each game in a random one of the game's symmetric views.
+        min_healthy_workers: with fewer workers alive training gives up; 0: only when a restart budget is used up.
+        augment_symmetry: play half of the games in the game's mirror image.
     """
 
     mode: str = "workers"
@@ -147,7 +155,7 @@ class ParallelConfig:
     num_workers: int | str = "auto"
     games_per_worker: int = 64
     plies_per_rollout: int = 32
-    max_policy_lag: int = 1
+    max_policy_lag: int = 2
     slots_per_worker: int = 2
     start_method: str | None = None
     worker_device: str = "cpu"
@@ -157,7 +165,7 @@ class ParallelConfig:
     shutdown_timeout_s: float = 10.0
     max_restarts: int = 5
     restart_window_s: float = 300.0
-    min_healthy_workers: int = 1
+    min_healthy_workers: int = 0
     augment_symmetry: bool = False
 
 
@@ -226,18 +234,17 @@ class EvaluationConfig:
     """Games against a player that chooses at random (group ``evaluation``).
 
     Attributes:
-        every_n_epochs: PPO iterations between evaluations; null evaluates only at the end.
-        num_games: games of an evaluation while training (even: each opening is played from both seats).
-        final_num_games: games of the evaluation at the end, whose score is the objective.
+        every_n_epochs: PPO iterations between evaluations; 0 evaluates only at the end. The last one is always played,
+            and its score is the objective of a sweep.
+        num_games: games of one evaluation (even: each opening is played from both seats).
         opening_plies: each opening has 0 to this many random plies; null takes ``env.opening_plies``.
-        greedy: play the most probable move instead of sampling.
+        at_start: also evaluate the weights that training starts from.
     """
 
-    every_n_epochs: int | None = 10
-    num_games: int = 40
-    final_num_games: int = 200
+    every_n_epochs: int = 10
+    num_games: int = 200
     opening_plies: int | None = None
-    greedy: bool = True
+    at_start: bool = False
 
 
 @dataclass

@@ -38,6 +38,13 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=r"Creating VanillaWeightUpdater", category=DeprecationWarning)
     # A run of few optimiser steps is no mistake here (smoke, quickstart).
     warnings.filterwarnings("ignore", message=r".*smaller than the logging interval.*")
+    # A deprecation inside Lightning, of torch's own tree functions.
+    warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
+    # Lightning prints its log lines itself, besides handing them on: each would be on the screen twice.
+    for name in ("lightning", "lightning.fabric", "lightning.pytorch"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
     # "GPU available: False", "TPU available: ...", tips to use other products: the start table says what is used.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric.utilities.rank_zero").setLevel(logging.WARNING)
@@ -54,9 +61,12 @@ def print_table(title: str, rows: Mapping[str, object] | Iterable[tuple[str, obj
     """
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in dict(rows).items():
+    table.add_column(no_wrap=True)
+    pairs = rows.items() if isinstance(rows, Mapping) else rows
+    for name, value in pairs:
         if value is not None:
             table.add_row(name, str(value))
     console = Console(highlight=False, markup=False)
+    # A path that is broken over two lines cannot be copied: the terminal wraps lines better than a table does.
+    console.width = max(console.width, console.measure(table).maximum)
     console.print(table)

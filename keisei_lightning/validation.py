@@ -7,6 +7,7 @@ and the arithmetic where there is one.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import multiprocessing
 import re
@@ -18,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from keisei_lightning.compose_errors import known_keys, no_such_key
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.machine import available_cpus, available_memory
 
 if TYPE_CHECKING:
     from keisei_lightning.games.protocol import GameSpec
 
-__all__ = ["MAX_WORKERS", "WORKERS_PER_CPU", "max_workers", "resolve", "validate"]
+__all__ = ["MAX_WORKERS", "WORKERS_PER_CPU", "advice", "game_options", "max_workers", "resolve", "validate"]
 
 WORKERS_PER_CPU = 64
 """More worker processes than this for each CPU are taken for a mistake."""
@@ -74,7 +76,10 @@ BOUNDS: dict[str, _Bounds] = {
     "ppo.clip_epsilon": _Bounds(low=0, high=1, open_low=True, open_high=True),
     "ppo.entropy_coeff": _NOT_NEGATIVE,
     "ppo.final_entropy_coeff": _NOT_NEGATIVE,
-    "ppo.critic_coeff": _NOT_NEGATIVE,
+    "ppo.critic_coeff": _POSITIVE,
+    "ppo.clip_value": _POSITIVE,
+    "ppo.adam_eps": _POSITIVE,
+    "ppo.weight_decay": _NOT_NEGATIVE,
     "ppo.learning_rate": _Bounds(low=0, high=1, open_low=True),
     "ppo.final_learning_rate": _UNIT,
     "ppo.epochs": _Bounds(low=1, high=100),
@@ -89,15 +94,14 @@ BOUNDS: dict[str, _Bounds] = {
     "parallel.shutdown_timeout_s": _POSITIVE,
     "parallel.max_restarts": _NOT_NEGATIVE,
     "parallel.restart_window_s": _POSITIVE,
-    "parallel.min_healthy_workers": _COUNT,
+    "parallel.min_healthy_workers": _NOT_NEGATIVE,
     "weight_sync.every_n_steps": _COUNT,
     "trainer.max_epochs": _COUNT,
     "trainer.gradient_clip_val": _NOT_NEGATIVE,
     "trainer.accumulate_grad_batches": _COUNT,
     "trainer.log_every_n_steps": _NOT_NEGATIVE,
-    "evaluation.every_n_epochs": _COUNT,
+    "evaluation.every_n_epochs": _NOT_NEGATIVE,
     "evaluation.num_games": _Bounds(low=2, high=100_000),
-    "evaluation.final_num_games": _Bounds(low=2, high=100_000),
     "evaluation.opening_plies": _NOT_NEGATIVE,
     "checkpoint.every_n_epochs": _COUNT,
     "checkpoint.keep": _Bounds(low=-1),
@@ -106,6 +110,7 @@ BOUNDS: dict[str, _Bounds] = {
 CHOICES: dict[str, tuple[str, ...]] = {
     "model.kind": ("mlp", "resnet"),
     "model.value_head": ("scalar", "wdl"),
+    "ppo.critic_loss": ("l2", "smooth_l1", "l1"),
     "parallel.mode": ("serial", "workers"),
     "parallel.schedule": ("sync", "async"),
     # Never fork: torch has threads, and a forked child of a threaded process may hang.
@@ -149,14 +154,15 @@ def validate(cfg: DictConfig) -> None:
     Raises:
         ConfigError: with one line for each fault.
     """
-    missing = [f"{key}: is missing; give it on the command line as {key}=VALUE" for key in _missing_keys(cfg)]
-    if missing:
-        raise ConfigError(missing)
+    if missing := _missing_keys(cfg):
+        raise ConfigError([f"{key}: is missing; give it on the command line as {key}=VALUE" for key in missing])
     faults = [
+        *_unknown_keys(cfg),
         *_out_of_bounds(cfg),
         *_bad_choices(cfg),
         *_worker_faults(cfg),
         *_trainer_faults(cfg),
+        *_logger_faults(cfg),
         *_evaluation_faults(cfg),
     ]
     named = {fault.partition("=")[0] for fault in faults}
@@ -172,8 +178,23 @@ def validate(cfg: DictConfig) -> None:
 
 
 def _missing_keys(cfg: DictConfig) -> list[str]:
-    # output_dir is Hydra's to fill in; a composed configuration outside a run does not have it.
-    return sorted(key for key in OmegaConf.missing_keys(cfg) if key != "output_dir")
+    """What ``???`` stands for, and sections that were taken away (``~ppo``, ``model=null``)."""
+    absent = {key for key in known_keys("") if key not in cfg and not OmegaConf.is_missing(cfg, key)}
+    return sorted(absent | set(OmegaConf.missing_keys(cfg)))
+
+
+def _unknown_keys(cfg: DictConfig) -> Iterator[str]:
+    """Keys that were added with a ``+`` and that nobody reads."""
+    for key in cfg:
+        if key not in known_keys(""):
+            yield no_such_key(str(key), cfg[key])
+    # The trainer's keys are passed on to Lightning, which has more than our schema lists.
+    for section in ("env", "model", "ppo", "parallel", "weight_sync", "evaluation", "logger", "checkpoint"):
+        if section == "model" and not _ours(cfg, "model."):
+            continue
+        for key in cfg[section]:
+            if key != "_target_" and key not in known_keys(section):
+                yield no_such_key(f"{section}.{key}", cfg[section][key])
 
 
 def _select(cfg: DictConfig, key: str) -> Any:
@@ -192,7 +213,11 @@ def _out_of_bounds(cfg: DictConfig) -> Iterator[str]:
     for key, bounds in BOUNDS.items():
         value = _select(cfg, key) if _ours(cfg, key) else None
         if value is not None and not bounds.contain(value):
-            yield f"{key}={value}: must be {bounds}"
+            yield f"{key}={_number(value)}: must be {bounds}"
+
+
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _bad_choices(cfg: DictConfig) -> Iterator[str]:
@@ -211,7 +236,7 @@ def _worker_faults(cfg: DictConfig) -> Iterator[str]:
         yield f"parallel.num_workers={workers}: must be from 1 to {most} ({arithmetic}), or auto"
     elif parallel.min_healthy_workers > workers:
         yield (
-            f"parallel.min_healthy_workers={parallel.min_healthy_workers}: must be from 1 to {workers} "
+            f"parallel.min_healthy_workers={parallel.min_healthy_workers}: must be from 0 to {workers} "
             "(parallel.num_workers)"
         )
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", parallel.worker_device):
@@ -243,37 +268,77 @@ def _trainer_faults(cfg: DictConfig) -> Iterator[str]:
         )
 
 
+def _logger_faults(cfg: DictConfig) -> Iterator[str]:
+    for name in ("wandb", "mlflow"):
+        if cfg.logger[name] is not None and importlib.util.find_spec(name) is None:
+            yield f"logger={name}: is not installed; pip install 'keisei-lightning[tracking]', or logger=csv_tensorboard"
+
+
 def _evaluation_faults(cfg: DictConfig) -> Iterator[str]:
-    for name in ("num_games", "final_num_games"):
-        games = cfg.evaluation[name]
-        if games >= 2 and games % 2:
-            yield f"evaluation.{name}={games}: must be even (each opening is played from both seats)"
+    games = cfg.evaluation.num_games
+    if games >= 2 and games % 2:
+        yield f"evaluation.num_games={games}: must be even (each opening is played from both seats)"
 
 
 def _batch_faults(cfg: DictConfig, named: set[str]) -> Iterator[str]:
     """What follows from the size of a batch."""
-    parallel, size = cfg.parallel, cfg.ppo.minibatch_size
-    plies = parallel.num_workers * parallel.games_per_worker * parallel.plies_per_rollout
-    arithmetic = (
-        f"{plies} = {parallel.num_workers} workers x {parallel.games_per_worker} games "
-        f"x {parallel.plies_per_rollout} plies"
-    )
+    parallel, size, plies = cfg.parallel, cfg.ppo.minibatch_size, _plies_per_batch(cfg)
     if size > plies:
-        yield f"ppo.minibatch_size={size}: must be from 1 to the plies of one batch, {arithmetic}"
-    uncertain = {"ppo.minibatch_size", "ppo.epochs", "trainer.accumulate_grad_batches", "weight_sync.every_n_steps"}
-    if parallel.schedule != "async" or size > plies or named & (uncertain | {"parallel.max_policy_lag"}):
-        return
-    steps = cfg.ppo.epochs * math.ceil(plies / size) // cfg.trainer.accumulate_grad_batches
-    every = cfg.weight_sync.every_n_steps
-    publishes = 1 if every is None else max(1, math.ceil(steps / every))
-    # A rollout that is played while the learner trains is handed over after all publishes of that iteration.
-    if parallel.max_policy_lag < publishes:
-        rate = "once per iteration" if every is None else f"{steps} optimiser steps / weight_sync.every_n_steps={every}"
         yield (
-            f"parallel.max_policy_lag={parallel.max_policy_lag}: must be {publishes} or more with "
-            "parallel.schedule=async: a batch played during one iteration is that many versions old when it is "
-            f"delivered ({rate})"
+            f"ppo.minibatch_size={size}: must be from 1 to the plies of one batch, {plies} = {parallel.num_workers} "
+            f"workers x {parallel.games_per_worker} games x {parallel.plies_per_rollout} plies"
         )
+    elif parallel.schedule == "async" and not named & _PUBLISHING:
+        publishes, arithmetic = _publishes_per_iteration(cfg)
+        if parallel.max_policy_lag < publishes:
+            # A rollout that is played while the learner trains is handed over after all publishes of that iteration.
+            yield (
+                f"parallel.max_policy_lag={parallel.max_policy_lag}: must be {publishes} or more with "
+                f"parallel.schedule=async: a batch played during one iteration is that many versions old ({arithmetic})"
+            )
+
+
+def _plies_per_batch(cfg: DictConfig) -> int:
+    parallel = cfg.parallel
+    return int(parallel.num_workers * parallel.games_per_worker * parallel.plies_per_rollout)
+
+
+_PUBLISHING = {
+    "ppo.minibatch_size",
+    "ppo.epochs",
+    "trainer.accumulate_grad_batches",
+    "weight_sync.every_n_steps",
+    "parallel.max_policy_lag",
+}
+"""Keys that decide how often weights are published, and whether that is too often."""
+
+
+def _publishes_per_iteration(cfg: DictConfig) -> tuple[int, str]:
+    """How many versions are published in one PPO iteration, and the arithmetic."""
+    every = cfg.weight_sync.every_n_steps
+    if every is None:
+        return 1, "published once per iteration"
+    minibatches = math.ceil(_plies_per_batch(cfg) / cfg.ppo.minibatch_size)
+    steps = math.ceil(cfg.ppo.epochs * minibatches / cfg.trainer.accumulate_grad_batches)
+    return math.ceil(steps / every), f"{steps} optimiser steps / weight_sync.every_n_steps={every}"
+
+
+def advice(cfg: DictConfig) -> list[str]:
+    """What works, but hardly as it was meant: a line each, for the log.
+
+    Args:
+        cfg: a valid configuration.
+    """
+    parallel, lines = cfg.parallel, []
+    publishes, arithmetic = _publishes_per_iteration(cfg)
+    worst = publishes * parallel.slots_per_worker
+    if parallel.schedule == "async" and parallel.max_policy_lag < worst:
+        lines.append(
+            f"parallel.max_policy_lag={parallel.max_policy_lag}: workers that are faster than the learner fill "
+            f"{parallel.slots_per_worker} slots ahead; rollouts up to {worst} versions old ({arithmetic}) will be "
+            "refused and played again"
+        )
+    return lines
 
 
 def _game_spec(cfg: DictConfig, named: set[str]) -> tuple[GameSpec | None, list[str]]:
@@ -295,10 +360,10 @@ def _game_spec(cfg: DictConfig, named: set[str]) -> tuple[GameSpec | None, list[
 def game_options(cfg: DictConfig) -> dict[str, Any]:
     """Keyword arguments for the game's maker; what is null is left to the game."""
     env = cfg.env
-    options: dict[str, Any] = {"opening_plies": env.opening_plies, **OmegaConf.to_container(env.options)}
+    options: dict[str, Any] = {"opening_plies": env.opening_plies}
     if env.max_plies is not None:
         options["max_plies"] = env.max_plies
-    return options
+    return {**options, **{str(key): value for key, value in env.options.items()}}
 
 
 def _memory_faults(cfg: DictConfig, spec: GameSpec) -> Iterator[str]:

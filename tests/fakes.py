@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import multiprocessing
 import os
 import signal
 import time
@@ -15,9 +17,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from keisei_lightning.errors import GameError, IllegalActionError
-from keisei_lightning.games import NO_MOVE, GameSpec, RenderFormat, StepResult
+from keisei_lightning.games import NO_MOVE, GameSpec, RenderFormat, StepResult, Symmetry
 
-__all__ = ["CountingGame", "TinyNetwork", "counting_game", "crashing_game"]
+__all__ = [
+    "COUNTING_GOAL",
+    "CountingGame",
+    "MirrorGame",
+    "TinyNetwork",
+    "VersionNetwork",
+    "counting_game",
+    "crashing_game",
+    "game_that_fails_to_boot",
+]
+
+COUNTING_GOAL = 10
 
 
 class CountingGame:
@@ -35,7 +48,7 @@ class CountingGame:
         self,
         num_games: int,
         *,
-        goal: int = 10,
+        goal: int = COUNTING_GOAL,
         truncate_after: int = 0,
         before_step: Callable[[int], None] = lambda step: None,
         opening_plies: int = 0,
@@ -123,8 +136,15 @@ def counting_game(**options: object) -> Callable[[int], CountingGame]:
     return functools.partial(CountingGame, **options)  # type: ignore[arg-type]
 
 
-def _misbehave(step: int, *, how: str, at: int) -> None:
-    if step < at:
+class UnshowableError(Exception):
+    """Its message cannot be had."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no message")
+
+
+def _misbehave(step: int, *, how: str, at: int, once: str) -> None:
+    if step < at or (once and not _first(once)):
         return
     match how:
         case "ValueError":
@@ -137,12 +157,14 @@ def _misbehave(step: int, *, how: str, at: int) -> None:
             error = ValueError("cannot be pickled")
             error.hook = lambda: None  # type: ignore[attr-defined]
             raise error
+        case "unshowable":
+            raise UnshowableError
         case "SystemExit":
             raise SystemExit(0)
         case "os._exit":
             os._exit(0)
-        case "SIGSEGV":
-            os.kill(os.getpid(), signal.SIGSEGV)
+        case "SIGSEGV" | "SIGABRT" | "SIGBUS" | "SIGKILL":
+            os.kill(os.getpid(), signal.Signals[how])
         case "hang in Python":
             while True:
                 pass
@@ -157,9 +179,78 @@ def _misbehave(step: int, *, how: str, at: int) -> None:
             raise AssertionError(how)
 
 
-def crashing_game(how: str, *, at: int = 0) -> Callable[[int], CountingGame]:
-    """A factory of games whose step ``at`` (and any later one) misbehaves."""
-    return counting_game(before_step=functools.partial(_misbehave, how=how, at=at))
+def _first(path: str) -> bool:
+    """Whether this caller is the first of all processes (the file is made by it)."""
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+        return True
+    return False
+
+
+def crashing_game(how: str, *, at: int = 0, once: str = "") -> Callable[[int], CountingGame]:
+    """A factory of games whose step ``at`` (and any later one) misbehaves.
+
+    Args:
+        how: see ``_misbehave``.
+        at: which step of a process.
+        once: path of a file that does not exist; only the first process to misbehave does so, and makes it.
+    """
+    return counting_game(before_step=functools.partial(_misbehave, how=how, at=at, once=once))
+
+
+def game_that_fails_to_boot(num_games: int) -> CountingGame:
+    """A factory that works in the learner and fails in a worker."""
+    if multiprocessing.parent_process() is not None:
+        raise ImportError("no module named 'only_on_your_machine'")
+    return CountingGame(num_games)
+
+
+class MirrorGame:
+    """Fill a row of four cells in turn; the left half and the right half are alike. Who takes the last cell wins.
+
+    Attributes:
+        played: the actions of every step, as the game was given them.
+    """
+
+    def __init__(self, num_games: int) -> None:
+        flip = np.arange(4)[::-1].copy()
+        self.spec = GameSpec(
+            name="mirror",
+            num_actions=4,
+            observation_shape=(1, 1, 4),
+            max_plies=4,
+            board_shape=(1, 4),
+            symmetries=(Symmetry(name="mirror", observation_index=flip, action_index=flip),),
+        )
+        self.num_games = num_games
+        self.played: list[NDArray[np.int64]] = []
+        self._cells = np.zeros((num_games, 4), np.int8)  # 0 empty, else seat + 1
+
+    def seed(self, seed: int) -> None:
+        pass
+
+    def reset(self, indices: NDArray[np.int64] | None = None) -> None:
+        self._cells[slice(None) if indices is None else indices] = 0
+
+    def _mover(self) -> NDArray[np.int8]:
+        return ((self._cells != 0).sum(1) % 2).astype(np.int8)
+
+    def observe(self, observation: NDArray[np.uint8], legal: NDArray[np.uint8], mover: NDArray[np.int8]) -> None:
+        mover[:] = self._mover()
+        own = self._cells == mover[:, None] + 1
+        observation[:, 0, 0] = np.where(self._cells == 0, 0, np.where(own, 1, 2))
+        legal[:] = np.packbits(self._cells == 0, axis=1)
+
+    def step(self, actions: NDArray[np.int64]) -> StepResult:
+        self.played.append(actions.copy())
+        rows = np.arange(self.num_games)
+        assert (self._cells[rows, actions] == 0).all()
+        self._cells[rows, actions] = self._mover() + 1
+        full = (self._cells != 0).all(1)
+        return StepResult(full.astype(np.float32), full, np.zeros_like(full))
+
+    def outcome(self, index: int) -> str:
+        return "full" if self._cells[index].all() else ""
 
 
 class TinyNetwork(nn.Module):
@@ -173,3 +264,16 @@ class TinyNetwork(nn.Module):
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         out = self.linear(observation.flatten(1).float() * self.scale)
         return out[:, :-1], torch.tanh(out[:, -1:])
+
+
+class VersionNetwork(nn.Module):
+    """Plays evenly, and values every state at its one weight: a state value tells which weights gave it."""
+
+    def __init__(self, num_actions: int = 3) -> None:
+        super().__init__()
+        self._num_actions = num_actions
+        self.version = nn.Parameter(torch.zeros(()))
+
+    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        size = len(observation)
+        return self.version.new_zeros(size, self._num_actions), self.version.expand(size, 1)

@@ -1,8 +1,8 @@
 """Matches between two players: every opening from both seats, all games at once, counted with an interval.
 
-Strength claims go wrong in three ways that this module closes: one seat may be worth more (each opening is played twice,
-with the seats swapped), deterministic players repeat one game (openings are random), and a score from few games is read
-as if it were exact (the result carries its 95 % interval).
+Strength claims go wrong in three ways that this module closes: one seat may be worth more (each opening is played
+twice, with the seats swapped), deterministic players repeat one game (openings are random), and a score from few games
+is read as if it were exact (the result carries its 95 % interval).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def wilson_interval(score: float, num_games: int, *, z: float = Z_95) -> tuple[f
     .. math::
         \frac{p + \frac{z^2}{2n} \pm z \sqrt{\frac{p (1 - p)}{n} + \frac{z^2}{4 n^2}}}{1 + \frac{z^2}{n}}
 
-    A draw counts as half a win here. The variance of such a score is at most that of a proportion with the same mean, so
-    with draws the interval is wider than it needs to be, never narrower.
+    A draw counts as half a win here. The variance of such a score is at most that of a proportion with the same mean,
+    so with draws the interval is wider than it needs to be, never narrower.
 
     Args:
         score: p, points per game in [0, 1].
@@ -160,7 +160,7 @@ class MatchResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Played:
-    """Raw outcome of every board: points of the player (+1, 0, -1), plies played, and the order of the ends."""
+    """Raw outcome of every board: points of the player (+1, 0, -1), and plies played."""
 
     points: NDArray[np.int8]
     plies: NDArray[np.int64]
@@ -190,16 +190,16 @@ def play_match(
 ) -> MatchResult:
     """Play every opening twice, with the seats swapped, and count.
 
-    All games advance together: one forward pass per player and ply. The same arguments give the same match, as far as the
-    players are deterministic or seeded.
+    All games advance together: one forward pass per player and ply. The same arguments give the same match, as far as
+    the players are deterministic or seeded.
 
     Args:
         game: makes the boards.
         player: the player whose score is asked for.
         opponent: the other one.
         num_games: games in all, an even number: boards 2k and 2k + 1 share an opening.
-        opening_plies: each opening is 0 to this many random legal plies, uniformly, and never ends the game. None leaves
-            the openings to the game's own ``opening_plies`` option.
+        opening_plies: each opening is 0 to this many random legal plies, uniformly, and never ends the game. None
+            leaves the openings to the game's own ``opening_plies`` option.
         seed: of the openings.
 
     Returns:
@@ -234,7 +234,9 @@ def play_match(
 def _check_numbers(num_games: int, opening_plies: int | None) -> None:
     faults = []
     if num_games < 2 or num_games % 2:
-        faults.append(f"num_games={num_games}: must be an even number from 2 on (each opening is played from both seats)")
+        faults.append(
+            f"num_games={num_games}: must be an even number from 2 on (each opening is played from both seats)"
+        )
     if opening_plies is not None and opening_plies < 0:
         faults.append(f"opening_plies={opening_plies}: must be 0 or more")
     if faults:
@@ -251,21 +253,21 @@ def _deal_openings(board: Game, view: _View, opening_plies: int, seed: int) -> N
     plies_left[::2] = rng.integers(0, opening_plies + 1, size=board.num_games // 2)
     while (plies_left > 0).any():
         indices = np.flatnonzero(plies_left > 0)
-        before = [board.position(int(i)) for i in indices]
+        before = {int(i): board.position(int(i)) for i in indices}
         view.look(board)
         actions = np.full(board.num_games, NO_MOVE, dtype=np.int64)
         actions[indices] = chance.choose(view.observation[indices], view.legal[indices])
         result = board.step(actions)
         plies_left[indices] -= 1
-        for index, position in zip(indices, before, strict=True):
+        for index, position in before.items():
             if result.terminated[index] or result.truncated[index]:
-                board.set_position(int(index), position)
+                board.set_position(index, position)
                 plies_left[index] = 0
-    for index in range(0, board.num_games, 2):
-        position = board.position(index)
+    for first in range(0, board.num_games, 2):
+        position = board.position(first)
         # Both get it by set_position: a board that kept its history could repeat a position that its twin cannot.
-        board.set_position(index, position)
-        board.set_position(index + 1, position)
+        board.set_position(first, position)
+        board.set_position(first + 1, position)
 
 
 def _play_out(board: Game, view: _View, players: tuple[Player, Player], seat: NDArray[np.int8]) -> _Played:

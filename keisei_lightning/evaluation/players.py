@@ -1,7 +1,7 @@
 """Players: whoever chooses a move when asked with arrays, a network or a die.
 
-A player never sees a game, only observations and legal moves, both from the mover's view. NumPy in, NumPy out, so that a
-player may be a network on an accelerator, a script, or an engine behind a pipe.
+A player never sees a game, only observations and legal moves, both from the mover's view. NumPy in, NumPy out, so that
+a player may be a network on an accelerator, a script, or an engine behind a pipe.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Player(Protocol):
             legal: uint8 [n, ceil(A / 8)], bit-packed in ``np.packbits`` order.
 
         Returns:
-            int64 [n]: action labels in the mover's view; :data:`~keisei_lightning.games.NO_MOVE` where nothing is legal.
+            int64 [n]: action labels in the mover's view; :data:`~keisei_lightning.games.NO_MOVE` where nothing is
+            legal.
         """
         ...
 
@@ -87,9 +88,7 @@ class PolicyPlayer:
         name: for tables and metric names.
     """
 
-    def __init__(
-        self, actor_critic: ActorCritic, *, greedy: bool = True, seed: int = 0, name: str = "policy"
-    ) -> None:
+    def __init__(self, actor_critic: ActorCritic, *, greedy: bool = True, seed: int = 0, name: str = "policy") -> None:
         self._actor_critic = actor_critic
         self._greedy = greedy
         self._name = name

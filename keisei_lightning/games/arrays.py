@@ -1,8 +1,8 @@
 """Arrays that the built-in games share: who may do what on each of G boards, and the checks of common options.
 
 A game that keeps its boards one by one (in a rules library, say) finds the legal moves of a board as a short list of
-numbers of its own. :class:`LegalMoves` holds them for all boards by action label, so that looking up an action, refusing
-an illegal one and packing the masks are each one NumPy operation for all boards.
+numbers of its own. :class:`LegalMoves` holds them for all boards by action label, so that looking up an action,
+refusing an illegal one and packing the masks are each one NumPy operation for all boards.
 """
 
 from __future__ import annotations
@@ -34,7 +34,13 @@ class LegalMoves:
         self._width = 8 * math.ceil(num_actions / 8)  # whole bytes of the packed mask; the rest stays 0
         self._table = np.zeros((num_games, self._width), dtype=dtype)
 
-    def write(self, rows: NDArray[np.int64], sizes: list[int], labels: NDArray, moves: NDArray) -> None:
+    def write(
+        self,
+        rows: NDArray[np.int64],
+        sizes: list[int],
+        labels: NDArray[np.integer],
+        moves: NDArray[np.integer],
+    ) -> None:
         """Replace the legal moves of some boards.
 
         Args:

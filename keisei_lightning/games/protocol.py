@@ -1,9 +1,9 @@
 """The contract between games and everything else: arrays in, arrays out, no torch.
 
 A :class:`Game` is many boards of one game that advance together. It never chooses a move, never sees a network, and
-writes observations and legal moves into arrays that its caller owns (a slot in shared memory, say), so that a ply costs
-no allocation. Everything is from the *mover's* view: the observation, the action labels and the reward of the player who
-has just moved.
+writes observations and legal moves into arrays that its caller owns (a slot in shared memory, say), so that a ply
+costs no allocation. Everything is from the *mover's* view: the observation, the action labels and the reward of the
+player who has just moved.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Symmetry:
     """A relabelling under which the rules do not change, such as the left-right mirror of a board.
 
     The transformed observation is ``observation.reshape(-1)[observation_index]``, the transformed legal-move mask is
-    ``mask[action_index]``, so action ``a`` of the original is the ``j`` with ``action_index[j] == a``. Applying a mirror
-    twice is the identity.
+    ``mask[action_index]``, so action ``a`` of the original is the ``j`` with ``action_index[j] == a``. Applying a
+    mirror twice is the identity.
 
     Attributes:
         name: for example ``"mirror"``.
@@ -82,8 +82,9 @@ class StepResult(NamedTuple):
 
     Attributes:
         reward: float32 [G], to the player who has just moved (+1 win, -1 loss, 0 else).
-        terminated: bool [G], the game has ended by its rules.
-        truncated: bool [G], the game was cut short and has no result (values must bootstrap).
+        terminated: bool [G], the game has ended by its rules, with this ply or before (a finished board stays
+            ``True``, with reward 0, until it is reset).
+        truncated: bool [G], the game was cut short and has no result (values must bootstrap); likewise.
     """
 
     reward: NDArray[np.float32]

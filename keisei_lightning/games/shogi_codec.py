@@ -2,9 +2,9 @@
 
 Everything here is plain NumPy on whole batches of boards and needs no rules.
 
-Squares are numbered ``file * 9 + rank``, both from 0, as in rsshogi: 1a = 0, 1b = 1, ..., 2a = 9, ..., 9i = 80. In the
-*mover's view* White sees the board turned by 180 degrees (``80 - square``), so that the mover's pieces always move towards
-rank 0. ``observation[:81].reshape(9, 9)`` is therefore [file, rank].
+Squares are numbered ``file * 9 + rank``, both from 0, as in rsshogi: 1a = 0, 1b = 1, ..., 2a = 9, ..., 9i = 80. In
+the *mover's view* White sees the board turned by 180 degrees (``80 - square``), so that the mover's pieces always move
+towards rank 0. ``observation[:81].reshape(9, 9)`` is therefore [file, rank].
 
 Observation, uint8 [98], mover's view:
 
@@ -33,8 +33,8 @@ move type  meaning (the direction is the piece's way from its origin to its targ
 
 A label needs no origin: only the nearest of the mover's pieces in that direction can arrive there.
 
-A *move code* is rsshogi's 16-bit move: ``to | from << 7 | drop << 14 | promote << 15``, with real squares; a drop carries
-its piece type (1..7) in ``from``.
+A *move code* is rsshogi's 16-bit move: ``to | from << 7 | drop << 14 | promote << 15``, with real squares; a drop
+carries its piece type (1..7) in ``from``.
 """
 
 from __future__ import annotations
@@ -81,7 +81,20 @@ PLY_BYTE: Final = CHECK_BYTE + 1
 OBSERVATION_BYTES: Final = PLY_BYTE + 1
 
 MOVE_TYPES: Final = (
-    *(ways := ("up", "up left", "up right", "left", "right", "down", "down left", "down right", "knight left", "knight right")),
+    *(
+        ways := (
+            "up",
+            "up left",
+            "up right",
+            "left",
+            "right",
+            "down",
+            "down left",
+            "down right",
+            "knight left",
+            "knight right",
+        )
+    ),
     *(f"{way} with promotion" for way in ways),
     *(f"drop {piece}" for piece in PIECE_NAMES[:7]),
 )
@@ -101,7 +114,8 @@ _SWAP_SIDES: Final = np.array([0, *range(15, 29), *range(1, 15)], dtype=np.uint8
 _TURN_BOARD: Final = np.concatenate([np.arange(80, -1, -1), np.arange(88, 95), np.arange(81, 88)])
 # From a captured piece's code (15..28) to the hand byte it arrives in; promotion is lost, a king is never captured.
 _CAPTURE_BYTE: Final = np.array(
-    [0] * 15 + [HANDS_START + piece % _PROMOTION for piece in (0, 1, 2, 3, 4, 5, 6, 0, 0, 1, 2, 3, 4, 5)], dtype=np.int64
+    [0] * 15 + [HANDS_START + piece % _PROMOTION for piece in (0, 1, 2, 3, 4, 5, 6, 0, 0, 1, 2, 3, 4, 5)],
+    dtype=np.int64,
 )
 
 

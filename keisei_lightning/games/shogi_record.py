@@ -9,15 +9,16 @@ from rsshogi.core import Board, Move
 from rsshogi.record import MoveEntry, Record, RecordMetadata, SpecialMoveEntry
 
 from keisei_lightning.games.protocol import RenderFormat
+from keisei_lightning.games.shogi_rules import (
+    CHECKMATE,
+    DECLARATION,
+    MAX_PLIES,
+    NO_LEGAL_MOVE,
+    PERPETUAL_CHECK,
+    REPETITION,
+)
 
-__all__ = ["CHECKMATE", "DECLARATION", "MAX_PLIES", "NO_LEGAL_MOVE", "PERPETUAL_CHECK", "REPETITION", "diagram", "record"]
-
-CHECKMATE: Final = "checkmate"
-NO_LEGAL_MOVE: Final = "no legal move"
-REPETITION: Final = "repetition"
-PERPETUAL_CHECK: Final = "perpetual check"
-DECLARATION: Final = "declaration"
-MAX_PLIES: Final = "max plies"
+__all__ = ["diagram", "write_record"]
 
 # How each end is written down: by the winner's result where there is one (Black's, White's), else by the draw's.
 _RESULTS: Final = {
@@ -29,21 +30,20 @@ _RESULTS: Final = {
 }
 
 
-def diagram(board: Board, *, last_move: int | None, status: str, format: RenderFormat) -> str:
+def diagram(board: Board, *, status: str, format: RenderFormat) -> str:
     """Draw a position.
 
     Args:
         board: the position.
-        last_move: move code to highlight (SVG only).
         status: a line below the text diagram.
         format: ``"text"`` (the usual Japanese diagram, readable by shogi programs) or ``"svg"``.
     """
     if format == "svg":
-        return str(board.to_svg(None if last_move is None else Move(last_move)))
+        return str(board.to_svg(board.last_move()))
     return f"{board.to_bod().rstrip()}\n{status}"
 
 
-def record(start: str, codes: Sequence[int], *, outcome: str, winner: int | None) -> Record:
+def write_record(start: str, codes: Sequence[int], *, outcome: str, winner: int | None) -> Record:
     """A game as rsshogi's record, which writes KIF, KI2, CSA, JKF and USI.
 
     Args:

@@ -1,4 +1,4 @@
-"""What the rules library does not do for shogi: reading positions into arrays, and the entering-king declaration.
+"""What the rules library does not do for shogi: positions as arrays, the entering-king declaration, random openings.
 
 Not implemented: handicap rules beyond the starting position itself, impasse by agreement (the 24-point draw), the
 "try" rule, clocks and resignation.
@@ -6,6 +6,7 @@ Not implemented: handicap rules beyond the starting position itself, impasse by 
 
 from __future__ import annotations
 
+import random
 from typing import Final
 
 import numpy as np
@@ -16,8 +17,32 @@ from rsshogi.types import PieceType
 from keisei_lightning.errors import GameError
 from keisei_lightning.games import shogi_codec as codec
 
-__all__ = ["FIRST_POINTS", "SECOND_POINTS", "board_state", "declarations", "parse_sfen"]
+__all__ = [
+    "CHECKMATE",
+    "DECLARATION",
+    "FIRST_POINTS",
+    "FOURTH",
+    "MAX_PLIES",
+    "NO_LEGAL_MOVE",
+    "PERPETUAL_CHECK",
+    "REPETITION",
+    "SECOND_POINTS",
+    "board_state",
+    "declarations",
+    "end_of",
+    "parse_sfen",
+    "random_opening",
+]
 
+CHECKMATE: Final = "checkmate"
+NO_LEGAL_MOVE: Final = "no legal move"
+REPETITION: Final = "repetition"
+PERPETUAL_CHECK: Final = "perpetual check"
+DECLARATION: Final = "declaration"
+MAX_PLIES: Final = "max plies"
+
+FOURTH: Final = 3
+"""Earlier occurrences of a position that occurs for the fourth time."""
 FIRST_POINTS: Final = 28
 """Points the first player (Black) needs to declare."""
 SECOND_POINTS: Final = 27
@@ -36,11 +61,11 @@ _OWN_HAND: Final = slice(codec.HANDS_START, codec.HANDS_START + 7)
 
 
 def declarations(states: NDArray[np.uint8], movers: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """Whether the mover wins by the entering-king declaration (27-point rule of the Japan Shogi Association).
+    """Whether the mover wins by the entering-king declaration (27-point rule).
 
     The mover may declare when his king and at least ten of his other pieces stand in the three far ranks, he is not in
     check, and his pieces there (the king does not count) and in hand are worth 28 points for Black or 27 for White;
-    rook, bishop, dragon and horse are worth 5, all others 1. See https://www.shogi.or.jp/faq/rules/.
+    rook, bishop, dragon and horse are worth 5, all others 1. This is the rule of computer shogi tournaments.
 
     Args:
         states: uint8 [n, 98], mover's view.
@@ -100,3 +125,59 @@ def parse_sfen(sfen: str) -> Board:
     if issues:
         raise GameError(f"shogi: the position {sfen!r} is impossible: {'; '.join(issues)}")
     return board
+
+
+def end_of(board: Board, *, max_plies: int, declaration: bool) -> str:
+    """Why a position without history is over; empty where it is not.
+
+    Args:
+        board: the position.
+        max_plies: the ply limit, against the board's move number.
+        declaration: whether declarations exist.
+    """
+    if not board.legal_moves():
+        return CHECKMATE if board.is_in_check() else NO_LEGAL_MOVE
+    if declaration and _declares(board):
+        return DECLARATION
+    return MAX_PLIES if board.game_ply > max_plies else ""
+
+
+def random_opening(
+    board: Board, seen: dict[int, int], plies: int, rng: random.Random, *, declaration: bool
+) -> list[int]:
+    """Play uniformly random legal moves that do not end the game.
+
+    Args:
+        board: the position to start from; it is moved.
+        seen: occurrences by position hash; they are counted on.
+        plies: number of moves to play. It is fewer only where every legal move would end the game.
+        rng: source of the moves.
+        declaration: whether declarations exist.
+
+    Returns:
+        The codes of the moves played.
+    """
+    played: list[int] = []
+    options = board.legal_moves()
+    for _ in range(plies):
+        first = rng.randrange(len(options))
+        for move in options[first:] + options[:first]:
+            board.apply_move(move)
+            key, replies = board.zobrist_hash(), board.legal_moves()
+            if replies and seen.get(key, 0) < FOURTH and not (declaration and _declares(board)):
+                break
+            board.undo_move(move)
+        else:
+            break
+        seen[key] = seen.get(key, 0) + 1
+        played.append(hash(move))
+        options = replies
+    return played
+
+
+def _declares(board: Board) -> bool:
+    """Whether the side to move wins by declaration; a king outside the zone answers without building the arrays."""
+    rank, white = board.king_square(board.turn).rank, board.turn.is_white()
+    if not (rank > 5 if white else rank < 3):
+        return False
+    return bool(declarations(board_state(board)[None], np.array([int(white)], dtype=np.int8))[0])

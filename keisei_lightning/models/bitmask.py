@@ -12,7 +12,6 @@ from functools import cache
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 __all__ = ["pack_mask", "unpack_mask"]
 
@@ -64,5 +63,7 @@ def pack_mask(mask: Tensor) -> Tensor:
     """
     if mask.dtype != torch.bool:
         raise ValueError(f"a mask to pack must be bool, not {mask.dtype}")
-    words = functional.pad(mask, (0, -mask.shape[-1] % 8)).view(torch.int64)
-    return (words * _GATHER_BITS).bitwise_right_shift(56).to(torch.uint8)
+    num_actions = mask.shape[-1]
+    padded = mask.new_zeros(*mask.shape[:-1], (num_actions + 7) // 8, 8)
+    padded.flatten(-2)[..., :num_actions] = mask
+    return (padded.view(torch.int64).squeeze(-1) * _GATHER_BITS).bitwise_right_shift(56).to(torch.uint8)

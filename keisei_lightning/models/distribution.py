@@ -52,11 +52,16 @@ class LegalCategorical(Distribution):
         self._first = torch.arange(num_rows, device=logits.device) * self._num_actions  # of each row's labels
         self._log_probs = self._log_softmax(logits.reshape(-1).index_select(0, self._legal).float())
 
+    def _reduce(self, data: Tensor, how: str) -> Tensor:
+        """float32 [rows]: ``"max"`` or ``"sum"`` over each row's part of the flat list."""
+        # "unsafe" leaves out a check of the lengths, which hold by construction: it would make a GPU wait.
+        return torch.segment_reduce(data, how, lengths=self._count, unsafe=True)
+
     def _log_softmax(self, logits: Tensor) -> Tensor:
         """float32 [N]: log-softmax within each row."""
-        highest = torch.segment_reduce(logits.detach(), "max", lengths=self._count)
+        highest = self._reduce(logits.detach(), "max")
         shifted = logits - highest.index_select(0, self._row)
-        normalizer = torch.segment_reduce(shifted.exp(), "sum", lengths=self._count)
+        normalizer = self._reduce(shifted.exp(), "sum")
         # A row without a legal move sums to zero; nothing reads its logarithm, but it must not reach the gradient.
         log_normalizer = normalizer.masked_fill(self._count == 0, 1.0).log()
         return shifted - log_normalizer.index_select(0, self._row)
@@ -72,28 +77,31 @@ class LegalCategorical(Distribution):
         return self._count.cumsum(0)
 
     def _actions_at(self, place: Tensor) -> Tensor:
-        """int64 [*batch]: the actions at one place [rows] of the flat list for each row."""
+        """int64 [..., *batch]: the actions at places [..., rows] of the flat list, each in its own row."""
         if self._legal.numel() == 0:
-            return torch.full(self.batch_shape, NO_MOVE, device=place.device)
-        action = self._legal[place.clamp(max=self._legal.numel() - 1)] - self._first
-        return action.masked_fill(self._count == 0, NO_MOVE).view(self.batch_shape)
+            action = torch.full_like(place, NO_MOVE)
+        else:
+            action = self._legal[place.clamp(max=self._legal.numel() - 1)] - self._first
+        return action.masked_fill(self._count == 0, NO_MOVE).view(*place.shape[:-1], *self.batch_shape)
 
-    def sample_with(self, generator: torch.Generator | None = None) -> Tensor:
-        """Draw one action for each row, from one uniform number for each row.
+    def sample_with(
+        self, generator: torch.Generator | None = None, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()
+    ) -> Tensor:
+        """Draw one action for each row, from one uniform number for each.
 
         The draw inverts the cumulative distribution in float64, so a row's action depends on its own logits and its own
         uniform number alone (but for rounding at 1e-13).
 
         Args:
             generator: source of the uniform numbers, on any device; the default one where None.
+            sample_shape: shape of independent draws for each row.
 
         Returns:
-            int64 [*batch].
+            int64 [*sample_shape, *batch].
         """
-        if self._legal.numel() == 0:
-            return self._actions_at(self._end)
         device = self._legal.device if generator is None else generator.device
-        uniform = torch.rand(self._count.numel(), dtype=torch.float64, generator=generator, device=device)
+        shape = (*sample_shape, self._count.numel())
+        uniform = torch.rand(shape, dtype=torch.float64, generator=generator, device=device)
         with torch.no_grad():
             cumulative = torch.cat([self._log_probs.new_zeros(1).double(), self._log_probs.double().exp().cumsum(0)])
             low, high = cumulative[self._end - self._count], cumulative[self._end]
@@ -103,16 +111,8 @@ class LegalCategorical(Distribution):
         return self._actions_at(torch.minimum(place, self._end - 1).clamp(min=0))
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
-        """Draw actions with the default generator.
-
-        Args:
-            sample_shape: shape of independent draws for each row.
-
-        Returns:
-            int64 [*sample_shape, *batch].
-        """
-        draws = [self.sample_with() for _ in range(math.prod(sample_shape))]
-        return torch.stack(draws).view(*sample_shape, *self.batch_shape) if sample_shape else draws[0]
+        """Draw actions with the default generator: int64 [*sample_shape, *batch]."""
+        return self.sample_with(None, sample_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Logarithm of the probability of actions.
@@ -136,13 +136,13 @@ class LegalCategorical(Distribution):
         log_probs = self._log_probs
         # A probability that underflows to zero may have a log-probability of minus infinity: 0 log 0 is 0.
         terms = log_probs.exp() * log_probs.clamp(min=torch.finfo(torch.float32).min)
-        return -torch.segment_reduce(terms, "sum", lengths=self._count).view(self.batch_shape)
+        return -self._reduce(terms, "sum").view(self.batch_shape)
 
     @property
     def mode(self) -> Tensor:
         """int64 [*batch]: the most probable action, the lowest label among equals."""
         with torch.no_grad():
-            highest = torch.segment_reduce(self._log_probs, "max", lengths=self._count)
+            highest = self._reduce(self._log_probs, "max")
             candidate = (self._log_probs == highest.index_select(0, self._row)).nonzero().squeeze(1)
             rows = torch.arange(self._count.numel(), device=candidate.device)
             first = torch.searchsorted(self._row.index_select(0, candidate), rows)

@@ -125,8 +125,8 @@ class WinDrawLossValue(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features float [B, F] to state values float [B, 1]."""
-        win, _, loss = self.probabilities(features).split(1, dim=-1)
-        return win - loss
+        probabilities = self.probabilities(features)
+        return probabilities[:, :1] - probabilities[:, 2:]
 
 
 def build_value_output(kind: ValueKind, num_features: int) -> nn.Module:

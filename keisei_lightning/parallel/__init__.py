@@ -20,6 +20,6 @@ What each side consumes, waits for and is unblocked by:
 """
 
 from keisei_lightning.parallel.collector import SelfPlayCollector
-from keisei_lightning.parallel.supervisor import RestartPolicy, WorkerState
+from keisei_lightning.parallel.restarts import RestartPolicy, WorkerState
 
 __all__ = ["RestartPolicy", "SelfPlayCollector", "WorkerState"]

@@ -19,19 +19,12 @@ import cloudpickle
 import numpy as np
 import torch
 from torch import nn
+from typing_extensions import override
 
 from keisei_lightning.games import GameFactory
 from keisei_lightning.parallel.messages import Play, ResetGames, RolloutHeader
-from keisei_lightning.parallel.supervisor import (
-    Exited,
-    ProcessHandle,
-    Received,
-    RestartPolicy,
-    Started,
-    Supervisor,
-    WorkerHealth,
-    WorkerState,
-)
+from keisei_lightning.parallel.restarts import RestartPolicy, WorkerState
+from keisei_lightning.parallel.supervisor import Exited, ProcessHandle, Received, Started, Supervisor, WorkerHealth
 from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
 from keisei_lightning.parallel.weights import WeightReader, WeightStore
 from keisei_lightning.parallel.worker import PlayerOptions, RolloutWorker, WorkerBoot, run_worker
@@ -111,8 +104,8 @@ def choose_start_method(start_method: str | None = None) -> str:
     return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
-class SerialBackend:
-    """All workers' rollouts, one after another, in the learner's process: the same code and the same bits, no process."""
+class SerialBackend(Backend):
+    """All workers' rollouts, one after another, in the learner's process: the same code, the same bits, no process."""
 
     def __init__(self, work: Work) -> None:
         self.lost_rollouts = 0
@@ -120,6 +113,7 @@ class SerialBackend:
         self._workers: list[RolloutWorker] = []
         self._granted: deque[tuple[int, int]] = deque()
 
+    @override
     def start(self) -> None:
         work = self._work
         for worker_id in range(work.slot_layout.num_workers):
@@ -137,9 +131,11 @@ class SerialBackend:
                 )
             )
 
+    @override
     def grant(self, worker_id: int, slot: int) -> None:
         self._granted.append((worker_id, slot))
 
+    @override
     def wait(self, timeout_s: float) -> list[RolloutHeader]:
         if not self._granted:
             return []
@@ -151,10 +147,12 @@ class SerialBackend:
         finally:
             torch.set_num_threads(threads)
 
+    @override
     def reset_games(self, worker_ids: Sequence[int]) -> None:
         for worker_id in worker_ids:
             self._workers[worker_id].reset_games()
 
+    @override
     def health(self) -> list[WorkerHealth]:
         return [
             WorkerHealth(
@@ -168,12 +166,13 @@ class SerialBackend:
             for worker_id in range(self._work.slot_layout.num_workers)
         ]
 
+    @override
     def shutdown(self, timeout_s: float) -> None:
         self._workers.clear()
         self._granted.clear()
 
 
-class ProcessBackend:
+class ProcessBackend(Backend):
     """Workers as processes under a :class:`Supervisor`.
 
     Args:
@@ -222,13 +221,16 @@ class ProcessBackend:
         theirs.close()  # else the pipe would not end with the worker
         return process, ours
 
+    @override
     def start(self) -> None:
         self._supervisor.start()
 
+    @override
     def grant(self, worker_id: int, slot: int) -> None:
         self._outstanding[worker_id].append(slot)
         self._supervisor.send(worker_id, Play(slot=slot))  # not running: sent again when it is
 
+    @override
     def wait(self, timeout_s: float) -> list[RolloutHeader]:
         deadline = time.monotonic() + timeout_s
         headers: list[RolloutHeader] = []
@@ -256,13 +258,16 @@ class ProcessBackend:
         self._sequences[life] = expected + 1
         self._outstanding[header.worker_id].remove(header.slot)
 
+    @override
     def reset_games(self, worker_ids: Sequence[int]) -> None:
         for worker_id in worker_ids:
             self._supervisor.send(worker_id, ResetGames())  # not running: its games begin anew anyway
 
+    @override
     def health(self) -> list[WorkerHealth]:
         return self._supervisor.health()
 
+    @override
     def shutdown(self, timeout_s: float) -> None:
         self._supervisor.shutdown(timeout_s)
         self._beats.close()

@@ -8,9 +8,8 @@ than ``max_policy_lag`` is refused and counted.
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
@@ -21,30 +20,20 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torchrl.collectors import BaseCollector
 
-from keisei_lightning.errors import CollectorClosedError, ConfigError, StalePolicyError
+from keisei_lightning.errors import CollectorClosedError, ConfigError
 from keisei_lightning.games import GameFactory
 from keisei_lightning.models import unpack_mask
 from keisei_lightning.parallel.backend import Backend, ProcessBackend, SerialBackend, Work, available_cpus
-from keisei_lightning.parallel.messages import RolloutHeader
+from keisei_lightning.parallel.intake import Intake
+from keisei_lightning.parallel.options import check_memory, check_options
+from keisei_lightning.parallel.restarts import RestartPolicy, WorkerState
 from keisei_lightning.parallel.rollout import acting_policy
 from keisei_lightning.parallel.stats import CollectionStats
-from keisei_lightning.parallel.supervisor import RestartPolicy, WorkerState
-from keisei_lightning.parallel.transport import (
-    Key,
-    SharedBuffer,
-    SlotBoard,
-    SlotLayout,
-    SlotState,
-    available_memory_bytes,
-)
-from keisei_lightning.parallel.weights import WeightLayout, WeightStore
+from keisei_lightning.parallel.transport import Key, SharedBuffer, SlotLayout
+from keisei_lightning.parallel.weights import WeightLayout, WeightStore, named_weights
 from keisei_lightning.parallel.worker import PlayerOptions
 
 __all__ = ["SelfPlayCollector"]
-
-_logger = logging.getLogger("keisei_lightning.collector")
-_WAIT_S = 1.0  # how long one wait lasts at most; nothing depends on it
-_MAX_REFUSALS = 100  # in a row, before it is an error and not bad luck
 
 
 class SelfPlayCollector(BaseCollector):
@@ -66,7 +55,8 @@ class SelfPlayCollector(BaseCollector):
         plies_per_rollout: T.
         total_frames: stop after this many plies; -1: never.
         max_policy_lag: largest number of versions that a delivered rollout may be behind the latest published one.
-        slots_per_worker: rollouts that may be stored for each worker; with "async", a worker plays on while one is free.
+        slots_per_worker: rollouts that may be stored for each worker; with "async", a worker plays on while
+            one is free.
         start_method: of worker processes: "forkserver", "spawn", or None for the best there is.
         worker_device: device of the policy in the workers: "cpu", "cuda:0", or "auto" (CUDA devices in turn, else CPU).
         threads_per_worker: torch threads of a worker; None: the CPUs divided by the workers.
@@ -75,6 +65,7 @@ class SelfPlayCollector(BaseCollector):
         shutdown_timeout_s: how long :meth:`shutdown` asks politely before it kills.
         max_restarts: of one worker within ``restart_window_s``; the next death raises ``WorkerCrashLoopError``.
         restart_window_s: sliding window of that budget.
+        restart_backoff_s: delay before the first restart in the window; doubled for each further one, up to 30 s.
         min_healthy_workers: with fewer alive, ``TooFewWorkersError``; 0: as long as the budgets last.
         unpack_action_mask: deliver ``action_mask`` as bool [W * G, T, A].
         include_next_observation: store ("next", "observation") too.
@@ -112,6 +103,7 @@ class SelfPlayCollector(BaseCollector):
         shutdown_timeout_s: float = 10.0,
         max_restarts: int = 5,
         restart_window_s: float = 300.0,
+        restart_backoff_s: float = 0.5,
         min_healthy_workers: int = 0,
         unpack_action_mask: bool = False,
         include_next_observation: bool = False,
@@ -121,7 +113,7 @@ class SelfPlayCollector(BaseCollector):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _check_options(locals())
+        check_options(locals())
         self.mode, self.schedule = mode, schedule
         self.num_workers, self.games_per_worker, self.plies_per_rollout = (
             num_workers,
@@ -143,12 +135,13 @@ class SelfPlayCollector(BaseCollector):
             num_plies=plies_per_rollout,
             include_next_observation=include_next_observation,
         )
-        _check_memory(self._layout)
+        check_memory(self._layout)
         self._restart_policy = RestartPolicy(
             heartbeat_s=heartbeat_s,
             start_timeout_s=start_timeout_s,
             max_restarts=max_restarts,
             window_s=restart_window_s,
+            backoff_s=restart_backoff_s,
             min_healthy_workers=min_healthy_workers,
         )
         self._start_method, self._shutdown_timeout_s = start_method, shutdown_timeout_s
@@ -158,11 +151,10 @@ class SelfPlayCollector(BaseCollector):
         self._stats = CollectionStats()
         self._version = 0
         self._backend: Backend | None = None
+        self._intake: Intake | None = None
         self._closed = False
         self._paused: set[int] = set()
-        self._ready: deque[RolloutHeader] = deque()
-        self._last_headers: dict[int, RolloutHeader] = {}
-        self._restarts_before = 0
+        self._refused_before = 0
 
     # ---- life
 
@@ -177,8 +169,6 @@ class SelfPlayCollector(BaseCollector):
         if self._backend is not None:
             return
         self._slots = SharedBuffer(self._layout.num_bytes)
-        self._memory = self._slots.array()
-        self._board = SlotBoard(self.num_workers, self._layout.num_slots)
         self._weights = WeightStore(WeightLayout.of(self.policy))
         self._weights.publish(self.policy, self._version)
         self._stats.start()
@@ -200,10 +190,17 @@ class SelfPlayCollector(BaseCollector):
             self._backend = SerialBackend(work)
         else:
             self._backend = ProcessBackend(work, restart_policy=self._restart_policy, start_method=self._start_method)
+        self._intake = Intake(
+            self._backend,
+            self._layout,
+            self._slots,
+            schedule=self.schedule,
+            max_policy_lag=self.max_policy_lag,
+            zero_copy=self._zero_copy,
+        )
+        self._intake.paused |= self._paused
         self._backend.start()
-        if self.schedule == "async":
-            for worker_id in range(self.num_workers):
-                self._grant_free_slots(worker_id)
+        self._intake.open()
 
     def shutdown(self, timeout: float | None = None, close_env: bool = True, raise_on_error: bool = True) -> None:
         """Stop the workers; returns within ``timeout`` + 1 seconds. Twice is harmless.
@@ -240,97 +237,12 @@ class SelfPlayCollector(BaseCollector):
                 yield None
 
     def _next_batch(self) -> TensorDictBase:
-        if self._closed:
+        if self._closed or self._intake is None:
             raise CollectorClosedError("the collector was shut down; make a new one")
         asked = time.perf_counter()
-        for worker_id, slot in self._board.slots_in(SlotState.LEASED):  # of the batch before
-            self._free(worker_id, slot)
-        headers = self._collect_headers()
-        batch = self._assemble(headers)
+        columns, headers = self._intake.take(self._version)
         self._stats.add(headers, latest_version=self._version, learner_wait_s=time.perf_counter() - asked)
-        return batch
-
-    def _active_workers(self) -> list[int]:
-        active = [worker_id for worker_id in range(self.num_workers) if worker_id not in self._paused]
-        if not active:
-            raise RuntimeError("all workers are paused: resume_workers() before asking for a batch")
-        return active
-
-    def _collect_headers(self) -> list[RolloutHeader]:
-        """Wait for one rollout from each worker that is not paused (sync), or for as many from any (async)."""
-        active = self._active_workers()
-        if self.schedule == "sync":
-            for worker_id in active:
-                if self._board.state(worker_id, 0) is SlotState.FREE:  # not if an interrupted wait left it granted
-                    self._grant(worker_id, 0)
-        chosen: list[RolloutHeader] = []
-        refused = 0
-        while len(chosen) < len(active):
-            while not self._ready:
-                self._hear()
-            header = self._ready.popleft()
-            if self._version - header.policy_version > self.max_policy_lag:
-                refused += 1
-                self._refuse(header, refused)
-                continue
-            self._board.move(header.worker_id, header.slot, SlotState.LEASED)
-            chosen.append(header)
-        return sorted(chosen, key=lambda header: (header.worker_id, header.sequence))
-
-    def _hear(self) -> None:
-        assert self._backend is not None
-        for header in self._backend.wait(_WAIT_S):
-            self._board.move(header.worker_id, header.slot, SlotState.READY)
-            self._last_headers[header.worker_id] = header
-            self._ready.append(header)
-
-    def _refuse(self, header: RolloutHeader, in_a_row: int) -> None:
-        self._stats.refused_batches += 1
-        lag = self._version - header.policy_version
-        _logger.warning(
-            "refused a rollout of worker %d: version %d is %d behind, max_policy_lag=%d",
-            header.worker_id,
-            header.policy_version,
-            lag,
-            self.max_policy_lag,
-        )
-        self._free(header.worker_id, header.slot)
-        if self.schedule == "sync":
-            self._grant(header.worker_id, 0)
-        if in_a_row >= _MAX_REFUSALS:
-            raise StalePolicyError(
-                f"{in_a_row} rollouts in a row were refused, the last by worker {header.worker_id} at lag {lag}; raise "
-                f"max_policy_lag={self.max_policy_lag}, or publish less often"
-            )
-
-    def _grant(self, worker_id: int, slot: int) -> None:
-        assert self._backend is not None
-        self._board.move(worker_id, slot, SlotState.GRANTED)
-        self._backend.grant(worker_id, slot)
-
-    def _free(self, worker_id: int, slot: int) -> None:
-        self._board.move(worker_id, slot, SlotState.FREE)
-        if self.schedule == "async":
-            self._grant_free_slots(worker_id)
-
-    def _grant_free_slots(self, worker_id: int) -> None:
-        if worker_id not in self._paused:
-            for _, slot in self._board.slots_in(SlotState.FREE, worker_id):
-                self._grant(worker_id, slot)
-
-    def _assemble(self, headers: Sequence[RolloutHeader]) -> TensorDictBase:
-        slots = {header.slot for header in headers}
-        side_by_side = len(slots) == 1 and [header.worker_id for header in headers] == list(range(self.num_workers))
-        if side_by_side:
-            columns = self._layout.tensors(self._memory, slots.pop())
-            if not self._zero_copy:
-                columns = {key: column.clone() for key, column in columns.items()}
-        else:
-            parts = [self._layout.tensors(self._memory, header.slot, header.worker_id) for header in headers]
-            columns = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-        if not (side_by_side and self._zero_copy):
-            for header in headers:
-                self._free(header.worker_id, header.slot)
+        self._stats.refused_batches = self._refused_before + self._intake.refused
         return self._to_tensordict(columns)
 
     def _to_tensordict(self, columns: Mapping[Key, Tensor]) -> TensorDictBase:
@@ -374,7 +286,8 @@ class SelfPlayCollector(BaseCollector):
             **kwargs: ``model_id="policy"`` is accepted, as TorchRL's trainers give it.
 
         Raises:
-            WeightsError: a name, shape or dtype differs; the published weights stay as they were.
+            WeightsError: a name, shape or dtype differs, or a parameter is not finite; the published weights stay as
+                they were.
         """
         if worker_ids is not None:
             raise ConfigError(f"worker_ids={worker_ids}: weights are published for all workers at once; leave it out")
@@ -386,27 +299,40 @@ class SelfPlayCollector(BaseCollector):
             raise ConfigError("update_policy_weights_: give the weights once")
         source = given[0] if given else self.policy
         if self._backend is None:
-            if source is not self.policy:
-                self.policy.load_state_dict(_flat_weights(source), strict=False)
+            self._take_weights(source)
             return
         start = time.perf_counter()
-        self._weights.publish(source if isinstance(source, nn.Module) else _flat_weights(source), self._version + 1)
+        self._weights.publish(source, self._version + 1)
         self._version += 1
         self._stats.publish_s = time.perf_counter() - start
+
+    @torch.no_grad()
+    def _take_weights(self, source: nn.Module | TensorDictBase | Mapping[str, Any]) -> None:
+        """Before the start: the policy itself takes them over; they will be version 0 (or the restored one)."""
+        if source is self.policy:
+            return
+        given, own = named_weights(source), named_weights(self.policy)
+        WeightLayout.of(self.policy).check(given)
+        for name, tensor in given.items():
+            own[name].copy_(tensor)
 
     # ---- control
 
     def pause_workers(self, worker_ids: Sequence[int] | None = None) -> None:
-        """Let workers (default: all) play no further rollouts; those they are playing are still delivered."""
+        """Let workers (default: all) play no further rollouts; those they are playing are still delivered.
+
+        A batch is then made of the other workers' rollouts alone.
+        """
         self._paused |= set(range(self.num_workers) if worker_ids is None else worker_ids)
+        if self._intake is not None:
+            self._intake.paused = set(self._paused)
 
     def resume_workers(self, worker_ids: Sequence[int] | None = None) -> None:
         """Let paused workers (default: all) play on."""
-        resumed = self._paused & set(range(self.num_workers) if worker_ids is None else worker_ids)
-        self._paused -= resumed
-        if self._backend is not None and self.schedule == "async":
-            for worker_id in sorted(resumed):
-                self._grant_free_slots(worker_id)
+        self._paused -= set(range(self.num_workers) if worker_ids is None else worker_ids)
+        if self._intake is not None:
+            self._intake.paused = set(self._paused)
+            self._intake.open()
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
@@ -444,17 +370,17 @@ class SelfPlayCollector(BaseCollector):
         """Totals, and rates and shares over the last minute (see ``README.md``, metrics)."""
         backend = self._backend
         out = self._stats.summary()
-        out["restarts"] = self._restarts_before + sum(worker.restarts for worker in backend.health()) if backend else 0
+        out["restarts"] = sum(worker.restarts for worker in backend.health()) if backend else 0
         out["lost_rollouts"] = backend.lost_rollouts if backend else 0
         return out
 
     def health(self) -> list[dict[str, Any]]:
         """One entry for each worker: state, pid, incarnation, restarts, version, lag, last batch age, RSS in bytes."""
-        if self._backend is None:
+        if self._backend is None or self._intake is None:
             return []
         out = []
         for worker in self._backend.health():
-            header = self._last_headers.get(worker.worker_id)
+            header = self._intake.last_headers.get(worker.worker_id)
             version = header.policy_version if header is not None else None
             rss = None
             if worker.pid is not None:
@@ -491,7 +417,7 @@ class SelfPlayCollector(BaseCollector):
         return seed if static_seed else seed + 1
 
     def state_dict(self) -> OrderedDict[str, Any]:
-        """Counters and the version, as plain numbers. Games in flight are not kept: they are missing data, not spliced."""
+        """Counters and the version, as plain numbers. Games in flight are missing data afterwards, never spliced."""
         return OrderedDict(
             frames=self._stats.frames,
             games=self._stats.games,
@@ -510,63 +436,11 @@ class SelfPlayCollector(BaseCollector):
             raise ConfigError("load_state_dict: the workers have started; restore before the first batch")
         self._stats.frames = int(state_dict["frames"])
         self._stats.games = int(state_dict["games"])
-        self._stats.refused_batches = int(state_dict["refused_batches"])
+        self._stats.refused_batches = self._refused_before = int(state_dict["refused_batches"])
         self._version = int(state_dict["policy_version"])
 
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({self.spec.name}, mode={self.mode}, schedule={self.schedule}, "
             f"{self.num_workers} x {self.games_per_worker} games x {self.plies_per_rollout} plies)"
-        )
-
-
-def _flat_weights(weights: Any) -> dict[str, Any]:
-    if isinstance(weights, nn.Module):
-        return dict(weights.state_dict())
-    if isinstance(weights, TensorDictBase):
-        weights = weights.flatten_keys(".").to_dict()
-    return dict(weights)
-
-
-def _check_options(options: Mapping[str, Any]) -> None:
-    faults = []
-    for key, choices in {
-        "mode": ("serial", "workers"),
-        "schedule": ("sync", "async"),
-        "start_method": (None, "forkserver", "spawn"),
-    }.items():
-        if options[key] not in choices:
-            faults.append(f"{key}={options[key]}: must be one of {', '.join(map(str, choices))}")
-    for key, lowest in {
-        "num_workers": 1,
-        "games_per_worker": 1,
-        "plies_per_rollout": 1,
-        "max_policy_lag": 0,
-        "slots_per_worker": 1,
-        "max_restarts": 0,
-        "min_healthy_workers": 0,
-        "total_frames": -1,
-    }.items():
-        if options[key] < lowest:
-            faults.append(f"{key}={options[key]}: must be at least {lowest}")
-    for key in ("heartbeat_s", "start_timeout_s", "shutdown_timeout_s", "restart_window_s"):
-        if not options[key] > 0:
-            faults.append(f"{key}={options[key]}: must be above 0 seconds")
-    if options["threads_per_worker"] is not None and options["threads_per_worker"] < 1:
-        faults.append(f"threads_per_worker={options['threads_per_worker']}: must be at least 1, or None")
-    if options["min_healthy_workers"] > options["num_workers"]:
-        faults.append(
-            f"min_healthy_workers={options['min_healthy_workers']}: must be at most num_workers={options['num_workers']}"
-        )
-    if faults:
-        raise ConfigError(faults)
-
-
-def _check_memory(layout: SlotLayout) -> None:
-    available = available_memory_bytes()
-    if layout.num_bytes > available:
-        raise ConfigError(
-            f"slots need {layout.num_bytes / 2**20:.0f} MiB = num_workers {layout.num_workers} x slots_per_worker "
-            f"{layout.num_slots} x games_per_worker {layout.num_games} x plies_per_rollout {layout.num_plies} x "
-            f"{layout.bytes_per_ply} bytes a ply, but {available / 2**20:.0f} MiB are available"
         )

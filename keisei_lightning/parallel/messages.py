@@ -52,7 +52,7 @@ class LogRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RolloutHeader:
-    """Worker to learner: the slot now holds a whole rollout. Sent after the payload, so an unannounced slot is no rollout.
+    """Worker to learner: the slot now holds a whole rollout (sent after the payload: what is not announced is none).
 
     Attributes:
         worker_id: who played.

@@ -151,7 +151,7 @@ class _View:
         self.legal[rows] = np.packbits(bits[:, self._symmetry.action_index], axis=1)
 
     def to_game(self, actions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The actions as the game labels them (``mask'[j] = mask[action_index[j]]``, so label j is the game's index[j])."""
+        """The actions as the game labels them: ``shown[j] = legal[action_index[j]]``, so j is the game's index[j]."""
         if self._symmetry is None:
             return actions
         real = self._mirrored & (actions != NO_MOVE)

@@ -1,54 +1,35 @@
-"""Keeping worker processes alive: start, watch, replace, stop. It knows processes and pipes, no torch and no game.
+r"""Keeping worker processes alive: start, watch, replace, stop. It knows processes and pipes, no torch and no game.
 
 ::
 
     STARTING --Ready--> RUNNING --Stop--> STOPPING --exit--> DEAD
-        \\________________ exit, hang ________________________^  |
+        \________________ exit, hang ________________________^  |
         ^_________________ backoff, within the budget ___________|
 
-One blocking wait covers every pipe *and* every process sentinel: a death is seen in milliseconds, without polling. What
-to do about it is :func:`decide`, a pure function.
+One blocking wait covers every pipe *and* every process sentinel: a death is seen in milliseconds, without polling.
+What to do about it is ``restarts.decide``, a pure function.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-import signal
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal, Protocol
 
-from keisei_lightning.errors import (
-    RemoteTraceback,
-    TooFewWorkersError,
-    WorkerBootError,
-    WorkerCrashLoopError,
-    WorkerError,
-)
+from keisei_lightning.errors import RemoteTraceback, TooFewWorkersError
 from keisei_lightning.parallel.messages import Failure, LogRecord, Ready, Stop, ToLearner, ToWorker
+from keisei_lightning.parallel.restarts import TRANSITIONS, GiveUp, RestartPolicy, WorkerExit, WorkerState, decide
 
-__all__ = [
-    "Exited",
-    "GiveUp",
-    "ProcessHandle",
-    "Received",
-    "Respawn",
-    "RestartPolicy",
-    "Started",
-    "Supervisor",
-    "WorkerExit",
-    "WorkerHealth",
-    "WorkerState",
-    "decide",
-]
+__all__ = ["Exited", "ProcessHandle", "Received", "Started", "Supervisor", "WorkerHealth"]
 
 _logger = logging.getLogger("keisei_lightning.supervisor")
 _MUTE_GRACE_S = 1.0  # between a closed pipe and the process's end
+_STALL_S = 0.5  # a wait that lasts this much too long: this process was stopped (Ctrl-Z), and the workers with it
 _KILL_GRACE_S = 0.2  # between SIGTERM and SIGKILL for a worker that hangs: it has shown that it does not listen
 
 
@@ -66,126 +47,6 @@ class ProcessHandle(Protocol):
     def kill(self) -> None: ...  # noqa: D102
     def join(self, timeout: float | None = None) -> None: ...  # noqa: D102
     def close(self) -> None: ...  # noqa: D102
-
-
-class WorkerState(StrEnum):
-    """Where a worker is in its life."""
-
-    STARTING = "starting"
-    RUNNING = "running"
-    STOPPING = "stopping"
-    DEAD = "dead"
-
-
-_TRANSITIONS: Mapping[WorkerState, frozenset[WorkerState]] = {
-    WorkerState.STARTING: frozenset({WorkerState.RUNNING, WorkerState.STOPPING, WorkerState.DEAD}),
-    WorkerState.RUNNING: frozenset({WorkerState.STOPPING, WorkerState.DEAD}),
-    WorkerState.STOPPING: frozenset({WorkerState.DEAD}),
-    WorkerState.DEAD: frozenset({WorkerState.STARTING}),
-}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RestartPolicy:
-    """How long to wait for workers, and how often to replace one.
-
-    Attributes:
-        heartbeat_s: a running worker that gives no sign of life for this long is hung.
-        start_timeout_s: a worker must be ready within this time.
-        max_restarts: of one worker within ``window_s``; the next death is a crash loop.
-        window_s: the sliding window of the restart budget.
-        backoff_s: delay before the first restart; doubled for each further one in the window.
-        backoff_cap_s: the longest delay.
-        jitter: delays vary by this share, so that workers that died together do not come back together.
-        min_healthy_workers: with fewer alive, training ends (0: as long as the restart budgets last).
-    """
-
-    heartbeat_s: float = 10.0
-    start_timeout_s: float = 120.0
-    max_restarts: int = 5
-    window_s: float = 300.0
-    backoff_s: float = 0.5
-    backoff_cap_s: float = 30.0
-    jitter: float = 0.2
-    min_healthy_workers: int = 0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WorkerExit:
-    """How one life of a worker ended.
-
-    Attributes:
-        worker_id: which worker.
-        incarnation: which life.
-        state: in which state it was.
-        exit_code: as ``multiprocessing`` gives it: negative for a signal.
-        failure: its last words, if it could say any.
-        reason: set where the supervisor ended it: why.
-    """
-
-    worker_id: int
-    incarnation: int
-    state: WorkerState
-    exit_code: int | None
-    failure: Failure | None = None
-    reason: str = ""
-
-    def describe(self) -> str:
-        """One line: who, how, and what that likely means."""
-        who = f"worker {self.worker_id} (incarnation {self.incarnation})"
-        if self.failure is not None:
-            return f"{who} raised {self.failure.kind}: {self.failure.message}"
-        if self.reason:
-            return f"{who} {self.reason}"
-        code = self.exit_code
-        if code is not None and code < 0:
-            name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-            hint = " (likely out of memory, if nobody killed it)" if name == "SIGKILL" else ""
-            return f"{who} was ended by {name}{hint}"
-        return f"{who} left without being asked, exit code {code}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Respawn:
-    """Decision: start the worker's next incarnation after a delay."""
-
-    delay_s: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GiveUp:
-    """Decision: end with this error."""
-
-    error: type[WorkerError]
-    message: str
-
-
-def decide(exit: WorkerExit, history: Sequence[float], now: float, policy: RestartPolicy) -> Respawn | GiveUp:
-    """What to do about a worker that ended without being asked to. Pure.
-
-    Args:
-        exit: how it ended.
-        history: times (seconds, same clock as ``now``) of this worker's earlier restarts.
-        now: the present time.
-        policy: the budget.
-
-    Returns:
-        :class:`Respawn` after ``backoff_s * 2**k`` seconds, where k counts the restarts in the window; or
-        :class:`GiveUp`: the first incarnation never got ready (it would not the next time either), or the budget is spent.
-    """
-    if exit.state is WorkerState.STARTING and exit.incarnation == 0:
-        return GiveUp(error=WorkerBootError, message=f"{exit.describe()}, before it was ready; nothing was restarted")
-    recent = [time for time in history if now - time < policy.window_s]
-    if len(recent) >= policy.max_restarts:
-        times = ", ".join(f"{now - time:.1f} s ago" for time in recent) or "none"
-        return GiveUp(
-            error=WorkerCrashLoopError,
-            message=(
-                f"{exit.describe()}; its budget of {policy.max_restarts} restarts in {policy.window_s:.0f} s is spent "
-                f"(restarts: {times})"
-            ),
-        )
-    return Respawn(delay_s=min(policy.backoff_s * 2 ** len(recent), policy.backoff_cap_s))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -300,13 +161,17 @@ class Supervisor:
             TooFewWorkersError: fewer than ``min_healthy_workers`` are left.
         """
         deadline = self._clock() + timeout_s
+        self._wait_once(0.0)  # nobody is hung or late who has spoken while the owner was busy elsewhere
         while not self._events:
             self._respawn_due()
             self._end_hung_workers()
             now = self._clock()
             if self._events or now >= deadline:
                 break
-            self._wait_once(min(deadline, self._next_check(now)) - now)
+            timeout = min(deadline, self._next_check(now)) - now
+            self._wait_once(timeout)
+            if self._clock() - now > timeout + _STALL_S:
+                self._forgive_silence()
         events = list(self._events)
         self._events.clear()
         return events
@@ -317,17 +182,21 @@ class Supervisor:
             return
         self._closed = True
         alive = [worker for worker in self._workers if worker.process is not None]
-        for worker in alive:
-            self.send(worker.worker_id, Stop())
-            self._move(worker, WorkerState.STOPPING)
-        start = self._clock()
-        self._join_all(alive, start + 0.7 * timeout_s)
-        self._signal_all(alive, "terminate")
-        self._join_all(alive, start + timeout_s)
-        self._signal_all(alive, "kill")
-        self._join_all(alive, self._clock() + 0.5)
-        for worker in alive:
-            self._reap(worker)
+        try:
+            for worker in alive:
+                if worker.state is WorkerState.STARTING and worker.process is not None:
+                    worker.process.terminate()  # it cannot hear yet, and has nothing to finish
+                self.send(worker.worker_id, Stop())
+                self._move(worker, WorkerState.STOPPING)
+            start = self._clock()
+            self._join_all(alive, start + 0.7 * timeout_s)
+            self._signal_all(alive, "terminate")
+            self._join_all(alive, start + timeout_s)
+        finally:  # also when a second Ctrl-C ends the waiting
+            self._signal_all(alive, "kill")
+            self._join_all(alive, self._clock() + 0.5)
+            for worker in alive:
+                self._reap(worker)
 
     def health(self) -> list[WorkerHealth]:
         """Every worker's state now."""
@@ -347,7 +216,7 @@ class Supervisor:
     # ---- one worker's life
 
     def _move(self, worker: _Worker, to: WorkerState) -> None:
-        if to not in _TRANSITIONS[worker.state]:
+        if to not in TRANSITIONS[worker.state]:
             raise RuntimeError(f"worker {worker.worker_id} cannot go from {worker.state} to {to}")
         _logger.debug("worker %d.%d: %s -> %s", worker.worker_id, worker.incarnation, worker.state.value, to.value)
         worker.state = to
@@ -397,6 +266,10 @@ class Supervisor:
                 process.join()
             self._bury(worker, reason=reason)
 
+    def _forgive_silence(self) -> None:
+        for worker in self._workers:
+            worker.last_heard = self._clock()
+
     def _next_check(self, now: float) -> float:
         times = [worker.respawn_at for worker in self._workers if worker.respawn_at is not None]
         times += [self._deadline(worker) for worker in self._workers if worker.process is not None]
@@ -410,8 +283,8 @@ class Supervisor:
             if item in connections:
                 self._read(connections[item])
         for item in ready:
-            if item in sentinels and sentinels[item].process is not None:  # type: ignore[index]
-                self._bury(sentinels[item])  # type: ignore[index]
+            if item in sentinels and sentinels[item].process is not None:
+                self._bury(sentinels[item])
 
     def _read(self, worker: _Worker) -> None:
         """Take in everything that a worker has said."""
@@ -483,7 +356,7 @@ class Supervisor:
     def _join_all(self, workers: Sequence[_Worker], until: float) -> None:
         pending = {worker.process.sentinel for worker in workers if worker.process is not None}
         while pending and (left := until - self._clock()) > 0:
-            pending -= set(wait(list(pending), left))  # type: ignore[arg-type]
+            pending -= set(wait(list(pending), left))
 
     def _reap(self, worker: _Worker) -> int | None:
         process, worker.process = worker.process, None

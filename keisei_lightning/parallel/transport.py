@@ -6,8 +6,8 @@ the workers, so that a batch of one rollout from each worker is a *view*, not a 
     index 0: | worker 0 | worker 1 | ... |      each cell: one rollout, [G, T, ...] for each field
     index 1: | worker 0 | worker 1 | ... |
 
-A slot changes hands by small messages only (`messages.py`); :class:`SlotBoard` is the learner's book of who has it. This
-module knows no processes.
+A slot changes hands by small messages only (`messages.py`); :class:`SlotBoard` is the learner's book of who has it.
+This module knows no processes.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from keisei_lightning.games import GameSpec
 __all__ = ["Field", "SharedBuffer", "SlotBoard", "SlotLayout", "SlotState", "available_memory_bytes"]
 
 _ALIGNMENT = 64  # bytes: a cache line, so that no two fields share one
+_LOWER_THESE = "lower parallel.num_workers, games_per_worker, plies_per_rollout or slots_per_worker"
 
 Key = tuple[str, ...]
 
@@ -39,18 +40,23 @@ Key = tuple[str, ...]
 class SharedBuffer:
     """Anonymous shared memory that can be passed to a child process while it is being started.
 
-    It is a file descriptor and a mapping, without a name: nothing is left in ``/dev/shm`` however the processes end, and
-    the size of ``/dev/shm`` (64 MiB in many containers) does not limit it. The memory is freed when the last process
-    has let go of it.
+    It is a file descriptor and a mapping, without a name: nothing is left in ``/dev/shm`` however the processes end,
+    and the size of ``/dev/shm`` (64 MiB in many containers) does not limit it. The memory is freed when the last
+    process has let go of it.
 
     Args:
-        num_bytes: size; the memory is reserved at once, so that a machine without it fails here and not by SIGBUS later.
+        num_bytes: size; it is reserved at once, so that a machine without it fails here and not by SIGBUS later.
 
     Raises:
         ConfigError: the machine cannot reserve this much.
     """
 
     def __init__(self, num_bytes: int) -> None:
+        if num_bytes > (available := available_memory_bytes()):  # reserving it would call the out-of-memory killer
+            raise ConfigError(
+                f"shared memory: {num_bytes / 2**20:.0f} MiB are needed and {available / 2**20:.0f} MiB are available; "
+                + _LOWER_THESE
+            )
         if hasattr(os, "memfd_create"):
             fd = os.memfd_create("keisei", os.MFD_CLOEXEC)
         else:  # macOS: an unlinked file is as anonymous
@@ -64,7 +70,7 @@ class SharedBuffer:
             os.close(fd)
             raise ConfigError(
                 f"shared memory: {num_bytes / 2**20:.0f} MiB cannot be reserved ({error.strerror}); "
-                "lower parallel.num_workers, games_per_worker, plies_per_rollout or slots_per_worker"
+                + _LOWER_THESE
             ) from error
         self._attach(fd, num_bytes)
 

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from keisei_lightning.errors import WeightsError
 from keisei_lightning.parallel.transport import SharedBuffer
 
-__all__ = ["WeightLayout", "WeightReader", "WeightStore"]
+__all__ = ["WeightLayout", "WeightReader", "WeightStore", "named_weights"]
 
 _ALIGNMENT = 64
 _HEADER_BYTES = 256
@@ -35,6 +36,7 @@ class _Leaf:
     shape: tuple[int, ...]
     stride: tuple[int, ...]
     dtype: torch.dtype
+    is_parameter: bool
     offset: int
     num_bytes: int
 
@@ -43,6 +45,26 @@ def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     # Buffers that are not persistent count too: a worker starts from the bare structure and gets all its values here.
     yield from module.named_parameters(remove_duplicate=False)
     yield from module.named_buffers(remove_duplicate=False)
+
+
+def named_weights(source: nn.Module | TensorDictBase | Mapping[str, Any]) -> dict[str, Any]:
+    """Weights in whatever form they are given, as one flat mapping.
+
+    Args:
+        source: a module, a TensorDict (``TensorDict.from_module``), or a flat or nested mapping of names to tensors.
+
+    Returns:
+        The tensors by dotted name, not copied.
+    """
+    if isinstance(source, nn.Module) and not isinstance(source, TensorDictBase):  # TensorDictParams is both
+        return dict(_named_tensors(source))
+    out: dict[str, Any] = {}
+    for name, value in source.items():
+        if isinstance(value, Mapping | TensorDictBase):
+            out |= {f"{name}.{inner}": tensor for inner, tensor in named_weights(value).items()}
+        else:
+            out[name] = value
+    return out
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +83,7 @@ class WeightLayout:
     def of(cls, module: nn.Module) -> WeightLayout:
         """The layout of a module; strides are kept, so that channels-last weights stay channels-last."""
         leaves, offset = [], 0
+        parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
         for name, tensor in _named_tensors(module):
             num_bytes = tensor.numel() * tensor.element_size()
             stride = tuple(torch.empty_like(tensor, device="meta").stride())  # dense, in the tensor's own order
@@ -70,6 +93,7 @@ class WeightLayout:
                     shape=tuple(tensor.shape),
                     stride=stride,
                     dtype=tensor.dtype,
+                    is_parameter=name in parameters,
                     offset=offset,
                     num_bytes=num_bytes,
                 )
@@ -85,6 +109,35 @@ class WeightLayout:
             .as_strided(leaf.shape, leaf.stride)
             for leaf in self.leaves
         }
+
+    def check(self, tensors: Mapping[str, Any]) -> None:
+        """Refuse what does not fit this layout (a missing name is no fault here) or would poison the workers.
+
+        Raises:
+            WeightsError: an unknown name, a wrong shape or dtype, or a parameter that is not finite. (Buffers may hold
+                infinities: attention masks do.)
+        """
+        expected = {leaf.name: leaf for leaf in self.leaves}
+        if unknown := sorted(set(tensors) - set(expected)):
+            raise WeightsError(f"weights: unknown name {unknown[0]!r}; the policy has {sorted(expected)}")
+        for name, tensor in tensors.items():
+            leaf = expected[name]
+            if not isinstance(tensor, Tensor):
+                raise WeightsError(f"weights: {name!r} is a {type(tensor).__name__}, not a tensor")
+            if tuple(tensor.shape) != leaf.shape or tensor.dtype != leaf.dtype:
+                raise WeightsError(
+                    f"weights: {name!r} is {tensor.dtype} {list(tensor.shape)}, "
+                    f"but the policy was started with {leaf.dtype} {list(leaf.shape)}"
+                )
+        floats = [
+            leaf.name
+            for leaf in self.leaves
+            if leaf.is_parameter and leaf.name in tensors and leaf.dtype.is_floating_point and leaf.num_bytes
+        ]
+        if floats:
+            largest = torch.stack(torch._foreach_norm([tensors[name].detach() for name in floats], torch.inf))
+            if not (finite := largest.isfinite()).all():
+                raise WeightsError(f"weights: {floats[int(finite.int().argmin())]!r} is not finite")
 
     def bind(self, module: nn.Module, device: torch.device) -> Tensor:
         """Make the module's parameters and buffers views of one flat run, so that adopting is one copy.
@@ -136,40 +189,28 @@ class WeightStore:
         """Copy weights into the inactive buffer, then flip the version. Never waits for a worker.
 
         Args:
-            source: the policy, or its parameters and buffers by name (a missing buffer keeps its last value).
+            source: the policy, or its parameters and buffers by name (:func:`named_weights`); one that is missing keeps
+                its last value.
             version: of these weights; one more than the last.
 
         Raises:
-            WeightsError: a name, shape or dtype differs; nothing is published then.
+            WeightsError: a name, shape or dtype differs, or a parameter is not finite; nothing is published then.
         """
-        tensors = self._matching(source)
+        tensors = named_weights(source)
+        self.layout.check(tensors)
+        missing = [leaf.name for leaf in self.layout.leaves if leaf.name not in tensors]
+        if missing and self.latest_version < 0:
+            raise WeightsError(f"weights: {missing[0]!r} is missing, and there is no earlier version to take it from")
         active = version % 2
-        self._header[_SEQUENCE[active]] += 1  # odd: being written
+        sequence = int(self._header[_SEQUENCE[active]])
+        self._header[_SEQUENCE[active]] = (sequence + 1) | 1  # odd: being written (also after an interrupted one)
         views = self._views[active]
-        if len(tensors) < len(views):
+        if missing:
             self._flats[active].copy_(self._flats[1 - active])
         torch._foreach_copy_([views[name] for name in tensors], list(tensors.values()))
         self._header[_STAMP[active]] = version
         self._header[_SEQUENCE[active]] += 1  # even: whole
         self._header[_LATEST] = version
-
-    def _matching(self, source: nn.Module | Mapping[str, Any]) -> dict[str, Tensor]:
-        tensors = dict(_named_tensors(source)) if isinstance(source, nn.Module) else dict(source)
-        expected = {leaf.name: leaf for leaf in self.layout.leaves}
-        if unknown := sorted(set(tensors) - set(expected)):
-            raise WeightsError(f"weights: unknown name {unknown[0]!r}; the policy has {sorted(expected)}")
-        for name, leaf in expected.items():
-            if name not in tensors:
-                if self.latest_version < 0:
-                    raise WeightsError(f"weights: {name!r} is missing, and there is no earlier version to take it from")
-                continue
-            tensor = tensors[name]
-            if tuple(tensor.shape) != leaf.shape or tensor.dtype != leaf.dtype:
-                raise WeightsError(
-                    f"weights: {name!r} is {tensor.dtype} {list(tensor.shape)}, "
-                    f"but the policy was started with {leaf.dtype} {list(leaf.shape)}"
-                )
-        return tensors
 
     def close(self) -> None:
         """Give up the shared memory's descriptor."""

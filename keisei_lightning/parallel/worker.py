@@ -6,6 +6,7 @@ It consumes grants; it waits for nothing else; it ends when told to, when it fai
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import signal
@@ -213,7 +214,7 @@ def run_worker(boot: WorkerBoot, connection: Connection[Any, Any]) -> None:
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt in a game are failures too
         failure = Failure(
             kind=type(error).__name__,
-            message=str(error)[:_MAX_MESSAGE_CHARS],
+            message=_text(error)[:_MAX_MESSAGE_CHARS],
             traceback=traceback.format_exc()[-_MAX_TRACEBACK_CHARS:],
         )
         try:
@@ -221,6 +222,13 @@ def run_worker(boot: WorkerBoot, connection: Connection[Any, Any]) -> None:
         finally:
             connection.close()
             os._exit(1)  # not sys.exit: a game's atexit hooks and threads must not keep a failed worker alive
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - a game's exception may do anything; what ends the worker must still be told
+        return "its message cannot be shown"
 
 
 def _boot(boot: WorkerBoot) -> RolloutWorker:
@@ -268,6 +276,12 @@ def _end_with_parent() -> None:
     parent = parent_process()
     if parent is None:
         return
+    if hasattr(fcntl, "F_SETSIG"):
+        # Linux ends even a worker that is stopped, or whose game holds the interpreter's lock: the sentinel is a pipe
+        # of this worker's own, and the kernel sends SIGKILL when its other end closes.
+        fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(parent.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, fcntl.fcntl(parent.sentinel, fcntl.F_GETFL) | os.O_ASYNC)
 
     def watch() -> None:
         wait([parent.sentinel])

@@ -1,15 +1,15 @@
 """Generalised advantage estimation for two players who take turns.
 
 Notation of Schulman et al., "High-Dimensional Continuous Control Using Generalized Advantage Estimation" (2016,
-arXiv:1506.02438). Every reward and every value here is that of the player who moves, so a change of the mover changes the
-sign. With ``c[t] = +1`` where the mover of state t+1 is the mover of state t, and -1 where it is the other player::
+arXiv:1506.02438). Every reward and every value here is that of the player who moves, so a change of the mover changes
+the sign. With ``c[t] = +1`` where the mover of state t+1 is the mover of state t, and -1 where it is the other player::
 
     delta[t] = r[t] + gamma * c[t] * V(s[t+1]) - V(s[t])
     A[t]     = delta[t] + gamma * lambda * c[t] * A[t+1]
 
-The paper is the case c = +1. Strict alternation is c = -1, which some call negamax GAE. Nothing is assumed of the order of
-turns: a player may move twice. At a terminated state V(s[t+1]) counts as 0; after any ``done`` the recursion starts anew,
-so a truncated game bootstraps from its last position, and the game that follows it in the same row never leaks into it.
+The paper is the case c = +1. Strict alternation is c = -1, which some call negamax GAE. Nothing is assumed of the order
+of turns: a player may move twice. At a terminated state V(s[t+1]) counts as 0. After any ``done`` the recursion starts
+anew, so a truncated game bootstraps from its last position, and the next game in the same row never leaks into it.
 
 Plies of a frozen opponent
     The opponent's plies belong to the environment: a decision's successor is the learner's next decision. The learner's

@@ -155,7 +155,9 @@ def network_faults(saved: Mapping[str, Any], wanted: Mapping[str, Any], *, path:
     """
     for name in sorted(saved.keys() ^ wanted.keys()):
         where = "only in the checkpoint" if name in saved else "not in the checkpoint"
-        return [f"ckpt_path={path}: another network's checkpoint ({name} is {where}); use the model it was trained with"]
+        return [
+            f"ckpt_path={path}: another network's checkpoint ({name} is {where}); use the model it was trained with"
+        ]
     for name, weight in wanted.items():
         found, expected = (tuple(getattr(value, "shape", ())) for value in (saved[name], weight))
         if found != expected:

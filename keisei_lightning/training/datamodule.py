@@ -4,8 +4,8 @@
 
     collector --rollout [G, T]--> advantages, once --> num_epochs shuffled passes --minibatch [b]--> PPOModule
 
-One Lightning epoch is one PPO iteration. The rollout of an epoch is asked for with its first minibatch, never earlier, so
-whatever was published at the end of the epoch before has been played with (``schedule="sync"``).
+One Lightning epoch is one PPO iteration. The rollout of an epoch is asked for with its first minibatch, never earlier,
+so whatever was published at the end of the epoch before has been played with (``schedule="sync"``).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ __all__ = ["MinibatchLoader", "SelfPlayDataModule"]
 class SelfPlayDataModule(LightningDataModule):
     """Self-play as a Lightning data module.
 
-    Workers start with the first batch, so after a checkpoint has been restored, and stop in :meth:`teardown` and, because
-    Lightning calls only that on errors and signals, in :meth:`on_exception`.
+    Workers start with the first batch, so after a checkpoint has been restored, and stop in :meth:`teardown` and,
+    because Lightning calls only that on errors and signals, in :meth:`on_exception`.
 
     ``overfit_batches`` repeats the first minibatches of the first rollout; ``limit_train_batches`` and ``fast_dev_run``
     leave the rest of a rollout unused.
@@ -110,7 +110,7 @@ class SelfPlayDataModule(LightningDataModule):
         if rollout is None:
             return
         plies, trainable = add_advantages(
-            rollout, gamma=self.gamma, lmbda=self.lmbda, normalize_advantage=self.normalize_advantage
+            rollout, gamma=self.gamma, lmbda=self.lmbda, normalize=self.normalize_advantage
         )
         yield from minibatches(
             plies,
@@ -148,9 +148,9 @@ class SelfPlayDataModule(LightningDataModule):
 class MinibatchLoader:
     """What Lightning iterates over: one epoch is one PPO iteration.
 
-    It has a length: without one, Lightning pulls a batch ahead, so a whole rollout would be played early and then thrown
-    away at the end. An epoch that is resumed in its middle takes the rest of its steps on a fresh rollout; rollouts are
-    not kept in checkpoints.
+    It has a length: without one, Lightning pulls a batch ahead, so a whole rollout would be played early and then
+    thrown away at the end. An epoch that is resumed in its middle takes the rest of its steps on a fresh rollout;
+    rollouts are not kept in checkpoints.
 
     Args:
         data: the data module that owns the collector.
@@ -188,7 +188,7 @@ class MinibatchLoader:
 
     def _overfits(self) -> bool:
         trainer = self._data.trainer
-        return trainer is not None and trainer.overfit_batches > 0
+        return trainer is not None and trainer.overfit_batches > 0  # type: ignore[attr-defined]
 
     def _repeated(self) -> Iterator[TensorDict]:
         """The minibatches of the first rollout, every epoch again (``overfit_batches``)."""

@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.seed import isolate_rng
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
 from keisei_lightning.errors import ConfigError
@@ -28,7 +27,8 @@ class EvaluationCallback(Callback):
     """Plays the policy, greedily, against a random player (or another one) and logs the result.
 
     Logged as metrics that ``ModelCheckpoint`` and sweeps can monitor, with the opponent's name for ``random``:
-    ``eval/score_vs_random`` with its 95 % interval in ``..._low`` and ``..._high``, ``eval/wins_vs_random``, ``draws`` and
+    ``eval/score_vs_random`` with its 95 % interval in ``..._low`` and ``..._high``, ``eval/wins_vs_random``, ``draws``
+    and
     ``losses``, ``eval/game_length_vs_random`` and ``eval/seconds_vs_random``.
 
     Every evaluation plays the same openings, so that scores of different epochs can be compared. Training is left as it
@@ -116,7 +116,7 @@ class EvaluationCallback(Callback):
                 self.game,
                 PolicyPlayer(actor_critic, greedy=True, seed=self.seed),
                 self.make_opponent(self.game(1).spec.num_actions, self.seed),
-                num_games=2 if trainer.fast_dev_run else self.num_games,
+                num_games=2 if getattr(trainer, "fast_dev_run", False) else self.num_games,
                 opening_plies=self.opening_plies,
                 seed=self.seed,
             )

@@ -1,7 +1,7 @@
 """From one rollout to the minibatches of one PPO iteration.
 
-The rollout stays where the collector put it (shared memory, not copied); advantages are computed once, and each minibatch
-gathers only the rows and keys that the loss reads.
+The rollout stays where the collector put it (shared memory, not copied); advantages are computed once, and each
+minibatch gathers only the rows and keys that the loss reads.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from keisei_lightning.rl.advantages import two_player_gae
+from keisei_lightning.rl.advantages import normalize_advantage, two_player_gae
 
 __all__ = ["MINIBATCH_KEYS", "add_advantages", "minibatches", "shuffle_generator"]
 
@@ -28,12 +28,9 @@ MINIBATCH_KEYS = (
 )
 """Keys of a minibatch: what ``ClipPPOLoss`` reads, and nothing else."""
 
-MIN_STD = 1e-4
-"""Smallest standard deviation that advantages are divided by: a rollout of nothing but draws must not amplify noise."""
-
 
 def add_advantages(
-    rollout: TensorDictBase, *, gamma: float, lmbda: float, normalize_advantage: bool
+    rollout: TensorDictBase, *, gamma: float, lmbda: float, normalize: bool
 ) -> tuple[TensorDict, Tensor]:
     """Compute the advantages of a rollout and flatten it.
 
@@ -41,7 +38,7 @@ def add_advantages(
         rollout: [G, T] with the keys of the batch table. It is not written to.
         gamma: discount per ply.
         lmbda: GAE's lambda.
-        normalize_advantage: give the trainable plies' advantages mean 0 and standard deviation 1, over the whole rollout.
+        normalize: give the trainable plies' advantages mean 0 and standard deviation 1, over the whole rollout.
 
     Returns:
         ``plies``: TensorDict [G * T] with :data:`MINIBATCH_KEYS` (``advantage`` and ``value_target`` are float32
@@ -61,10 +58,8 @@ def add_advantages(
             next_mover=rollout.get(("next", "mover")),
             trainable=trainable,
         )
-        if normalize_advantage and bool(trainable.any()):
-            chosen = advantage[trainable]
-            deviation = chosen.std(correction=0).clamp_min(MIN_STD)
-            advantage = (advantage - chosen.mean()) / deviation
+        if normalize:
+            advantage = normalize_advantage(advantage, trainable)
     values = {"advantage": advantage, "value_target": value_target}
     columns = {key: values[key] if key in values else rollout.get(key) for key in MINIBATCH_KEYS}
     plies = TensorDict({key: column.flatten(0, 1) for key, column in columns.items()}, batch_size=rollout.numel())
@@ -82,8 +77,8 @@ def minibatches(
 ) -> Iterator[TensorDict]:
     """Shuffled passes over the trainable plies.
 
-    Each pass covers every trainable ply exactly once, in ``num_minibatches`` parts whose sizes differ by at most one, so
-    that no step is taken on a tiny remainder. A pass has fewer parts only where there are fewer plies than parts.
+    Each pass covers every trainable ply exactly once, in ``num_minibatches`` parts whose sizes differ by at most one,
+    so that no step is taken on a tiny remainder. A pass has fewer parts only where there are fewer plies than parts.
 
     Args:
         plies: TensorDict [M].

@@ -49,11 +49,11 @@ class PPOModule(LightningModule):
     probabilities is trained through its expected score, which is its state value.
 
     Metrics, each the mean over an epoch's minibatches and logged once per epoch (so that no minibatch waits for the
-    device): ``train/<term>`` of the loss, ``train/entropy``, ``train/kl_approx``, ``train/clip_fraction``, ``train/ESS``
-    (effective sample size over the minibatch's size), ``train/explained_variance``, ``train/mean_ratio``,
-    ``train/learning_rate``, ``train/entropy_coeff``, ``train/grad_norm`` (with ``gradient_clip_val``), and of the epoch's
-    first minibatch ``train/first_kl`` and ``train/first_ratio``: 0 and 1 if learner and workers hold the same weights and
-    treat the legal moves alike.
+    device): ``train/<term>`` of the loss, ``train/entropy``, ``train/kl_approx``, ``train/clip_fraction``,
+    ``train/ESS`` (effective sample size over the minibatch's size), ``train/explained_variance``, ``train/mean_ratio``,
+    ``train/learning_rate``, ``train/entropy_coeff``, ``train/grad_norm`` (with ``gradient_clip_val``), and of the
+    epoch's first minibatch ``train/first_kl`` and ``train/first_ratio``: 0 and 1 if learner and workers hold the same
+    weights and treat the legal moves alike.
 
     Args:
         actor_critic: the network; the collector must have been given the same object.
@@ -142,16 +142,14 @@ class PPOModule(LightningModule):
         data.set("logits", logits)
         data.set(NEW_STATE_VALUE, state_value)
         losses = self.loss(data)
-        self._meter.add(torch.stack([losses.get(name).detach() for name in _METRICS]))
+        self._meter.add(torch.cat([losses.get(name).detach().reshape(1) for name in _METRICS]))
         objective, critic, entropy = (losses.get(name) for name in LOSS_TERMS)
         total: Tensor = objective + critic + entropy
         return total
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam, and the linear schedule of its learning rate if there is one."""
-        optimizer = AdamW(
-            self.parameters(), lr=self.learning_rate, eps=self.adam_eps, weight_decay=self.weight_decay
-        )
+        optimizer = AdamW(self.parameters(), lr=self.learning_rate, eps=self.adam_eps, weight_decay=self.weight_decay)
         if self.final_learning_rate is None:
             return optimizer
         ratio = self.final_learning_rate / self.learning_rate
@@ -281,12 +279,14 @@ def _check_numbers(options: Mapping[str, Any]) -> None:
     faults = []
     if not 0 < options["clip_epsilon"] < 1:
         faults.append(f"clip_epsilon={options['clip_epsilon']}: must be above 0 and below 1")
-    for key in ("critic_coeff", "learning_rate", "adam_eps"):
-        if not options[key] > 0:
-            faults.append(f"{key}={options[key]}: must be above 0")
-    for key in ("entropy_coeff", "final_entropy_coeff", "final_learning_rate", "weight_decay"):
-        if options[key] is not None and not options[key] >= 0:
-            faults.append(f"{key}={options[key]}: must be 0 or more")
+    above_zero = ("critic_coeff", "learning_rate", "adam_eps")
+    from_zero = ("entropy_coeff", "final_entropy_coeff", "final_learning_rate", "weight_decay")
+    faults += [f"{key}={options[key]}: must be above 0" for key in above_zero if not options[key] > 0]
+    faults += [
+        f"{key}={options[key]}: must be 0 or more"
+        for key in from_zero
+        if options[key] is not None and not options[key] >= 0
+    ]
     if options["clip_value"] is not None and not options["clip_value"] > 0:
         faults.append(f"clip_value={options['clip_value']}: must be above 0, or null for no limit")
     if options["critic_loss"] not in ("l2", "smooth_l1", "l1"):

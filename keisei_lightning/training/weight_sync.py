@@ -37,7 +37,7 @@ class WeightSyncCallback(Callback):
         self._published_step = -1
 
     def should_publish(self, *, global_step: int, end_of_iteration: bool, schedule: str) -> bool:
-        """Decide whether the weights of this optimiser step go out. Asked once for each step, and at each iteration's end.
+        """Decide whether the weights go out; asked after each optimiser step and at the end of each iteration.
 
         Args:
             global_step: optimiser steps taken.

@@ -1,0 +1,8 @@
+"""``python -m keisei_lightning`` is the command ``keisei``."""
+
+import sys
+
+from keisei_lightning.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

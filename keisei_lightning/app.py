@@ -1,0 +1,214 @@
+"""One training run from its configuration: build the parts, show what will happen, train, show what came of it.
+
+This is the only place that turns configuration into objects. The parts themselves know no Hydra: they are called here
+with plain keyword arguments, as anybody's own script would call them.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+
+from keisei_lightning.console import print_table, quiet_libraries
+from keisei_lightning.errors import ConfigError
+from keisei_lightning.games import game_factory
+from keisei_lightning.models import ActorCritic, num_parameters
+from keisei_lightning.parallel import SelfPlayCollector
+from keisei_lightning.training import (
+    AtomicCheckpointIO,
+    CurvesCallback,
+    EvaluationCallback,
+    PPOModule,
+    SelfPlayDataModule,
+    SelfPlayMetrics,
+    TrainingProgress,
+    WeightSyncCallback,
+)
+from keisei_lightning.validation import advice, game_options, resolve, validate
+
+__all__ = ["Run", "build", "run"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """The parts of one run, not yet started: no process, no thread.
+
+    Attributes:
+        trainer: Lightning's.
+        module: learns.
+        data: owns the collector.
+        evaluation: plays matches; its last result is the run's score.
+        curves: draws the curves and writes the last game.
+        folder: where everything goes.
+    """
+
+    trainer: Trainer
+    module: PPOModule
+    data: SelfPlayDataModule
+    evaluation: EvaluationCallback
+    curves: CurvesCallback
+    folder: Path
+
+
+def run(cfg: DictConfig) -> float:
+    """Train as configured.
+
+    Args:
+        cfg: a composed configuration; it may have been resolved and validated before.
+
+    Returns:
+        The objective for sweeps: the final score against a random player in [0, 1], NaN if no match was played.
+
+    Raises:
+        ConfigError: the configuration cannot work; nothing was started.
+    """
+    resolve(cfg)
+    validate(cfg)
+    quiet_libraries()
+    for line in advice(cfg):
+        log.warning(line)
+    parts = build(cfg)
+    print_table(f"keisei-lightning: {cfg.name}", _start_rows(cfg, parts))
+    parts.trainer.fit(parts.module, datamodule=parts.data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    checkpoint = _save_last(parts)
+    print_table("done", _end_rows(parts, checkpoint))
+    result = parts.evaluation.last_result
+    return math.nan if result is None else result.score
+
+
+def build(cfg: DictConfig) -> Run:
+    """Make the parts of a run from a valid configuration; starts nothing.
+
+    Args:
+        cfg: a composed, resolved and validated configuration.
+    """
+    seed_everything(cfg.seed, verbose=False)
+    folder = Path(cfg.output_dir)
+    game = game_factory(cfg.env.game, **game_options(cfg))
+    # Partial: Hydra would turn a dataclass among the arguments, such as the spec, into a dictionary.
+    network = instantiate(cfg.model, _partial_=True, _convert_="all")(spec=game(1).spec)
+    actor_critic = ActorCritic(network)
+    collector = SelfPlayCollector(game, actor_critic, **_plain(cfg.parallel), seed=cfg.seed, zero_copy=True)
+    ppo = _plain(cfg.ppo)
+    data = SelfPlayDataModule(
+        collector,
+        num_epochs=ppo.pop("epochs"),
+        gamma=ppo.pop("gamma"),
+        lmbda=ppo.pop("lmbda"),
+        minibatch_size=ppo.pop("minibatch_size"),
+        normalize_advantage=ppo.pop("normalize_advantage"),
+        seed=cfg.seed,
+    )
+    evaluation = EvaluationCallback(game, **_plain(cfg.evaluation), seed=cfg.seed)
+    curves = CurvesCallback(folder)
+    callbacks: list[Callback] = [
+        WeightSyncCallback(cfg.weight_sync.every_n_steps),
+        SelfPlayMetrics(),
+        evaluation,
+        curves,
+    ]
+    return Run(
+        trainer=_build_trainer(cfg, callbacks, folder),
+        module=PPOModule(actor_critic, **ppo),
+        data=data,
+        evaluation=evaluation,
+        curves=curves,
+        folder=folder,
+    )
+
+
+def _build_trainer(cfg: DictConfig, callbacks: list[Callback], folder: Path) -> Trainer:
+    if cfg.trainer.enable_progress_bar:
+        callbacks.append(TrainingProgress())
+    if cfg.trainer.enable_checkpointing:
+        callbacks.append(
+            ModelCheckpoint(
+                dirpath=folder / "checkpoints",
+                filename="epoch_{epoch:05d}",
+                auto_insert_metric_name=False,
+                monitor="step",  # the newest are the best ones: a score is measured too rarely to choose by
+                mode="max",
+                save_top_k=cfg.checkpoint.keep,
+                every_n_epochs=cfg.checkpoint.every_n_epochs,
+                save_on_train_epoch_end=True,
+                save_last=True,
+            )
+        )
+    make_trainer = instantiate(cfg.trainer, _partial_=True, _convert_="all")
+    loggers = _build_loggers(cfg.logger) or False
+    try:
+        trainer: Trainer = make_trainer(
+            callbacks=callbacks, logger=loggers, plugins=[AtomicCheckpointIO()], default_root_dir=str(folder)
+        )
+    except (MisconfigurationException, TypeError, ValueError) as error:  # its arguments are the user's
+        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+    return trainer
+
+
+def _build_loggers(cfg: DictConfig) -> list[Logger]:
+    entries = [cfg.csv, cfg.tensorboard, cfg.wandb, cfg.mlflow, *cfg.other.values()]
+    return [instantiate(entry, _convert_="all") for entry in entries if entry is not None]
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    options = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(options, dict)
+    return {str(key): value for key, value in options.items()}
+
+
+def _save_last(parts: Run) -> Path | None:
+    """Save the final weights: the last epoch need not be one that a checkpoint was due at."""
+    trainer = parts.trainer
+    if trainer.checkpoint_callback is None:  # switched off, or fast_dev_run
+        return None
+    path = parts.folder / "checkpoints" / "last.ckpt"
+    trainer.save_checkpoint(path, weights_only=False)  # with optimiser and progress, to go on from
+    return path
+
+
+def _start_rows(cfg: DictConfig, parts: Run) -> dict[str, object]:
+    parallel, spec, collector = cfg.parallel, parts.data.collector.spec, parts.data.collector
+    player = "1 process, no workers" if parallel.mode == "serial" else f"{parallel.num_workers} workers"
+    size = f"{cfg.model.num_blocks} x {cfg.model.channels}" if "num_blocks" in cfg.model else ""
+    kind = " ".join(word for word in (cfg.model.get("kind", "network"), size) if word)
+    return {
+        "game": f"{spec.name} ({spec.num_actions} actions, at most {spec.max_plies} plies)",
+        "network": f"{kind}, {num_parameters(parts.module.actor_critic):,} parameters, on {cfg.trainer.accelerator}",
+        "players": f"{player} x {parallel.games_per_worker} games, {parallel.schedule}",
+        "frames": f"{collector.frames_per_batch:,} plies per epoch x {parts.trainer.max_epochs:,} epochs",
+        "learning": f"{cfg.ppo.epochs} passes, minibatches of {cfg.ppo.minibatch_size} plies",
+        "goes on from": cfg.ckpt_path,
+        "results": _short(parts.folder),
+    }
+
+
+def _end_rows(parts: Run, checkpoint: Path | None) -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = [
+        ("score", parts.evaluation.last_result),
+        ("checkpoint", None if checkpoint is None else _short(checkpoint)),
+    ]
+    names = {".png": "curves", ".svg": "last game", ".kif": "its record", ".txt": "its record"}
+    rows += [(names.get(file.suffix, "file"), _short(file)) for file in parts.curves.files]
+    if checkpoint is not None:
+        rows.append(
+            ("go on by", f"ckpt_path={_short(checkpoint)} trainer.max_epochs={2 * (parts.trainer.max_epochs or 1)}")
+        )
+    return rows
+
+
+def _short(path: Path) -> str:
+    """A path as seen from here, where that is shorter."""
+    return os.path.relpath(path) if path.absolute().is_relative_to(Path.cwd()) else str(path)

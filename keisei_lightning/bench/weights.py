@@ -1,0 +1,163 @@
+"""How fast new weights reach the workers: shared memory beside the original system's way.
+
+The original (keisei's ``ModelSynchronizer``) compressed every tensor with gzip and put one pickled dictionary into one
+queue for each worker. The replica here is written from that description and given every benefit: it compresses once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from keisei_lightning.bench.report import print_report
+from keisei_lightning.parallel.backend import choose_start_method
+from keisei_lightning.parallel.transport import SharedBuffer
+from keisei_lightning.parallel.weights import WeightLayout, WeightReader, WeightStore
+
+__all__ = ["add_arguments", "run"]
+
+_LAYERS, _WIDTH = 24, 360  # about 12.5 MB in 48 tensors
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("--workers", nargs="+", type=int, default=[1, 2, 4, 8], help="numbers of workers")
+    parser.add_argument("--rounds", type=int, default=15, help="publishes; medians are quoted")
+    parser.add_argument("--replica-rounds", type=int, default=3, help="the same, the original's way")
+
+
+def _network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(*(nn.Linear(_WIDTH, _WIDTH) for _ in range(_LAYERS)))
+
+
+def _adopting_worker(pipe: Connection[Any, Any], buffer: SharedBuffer, layout: WeightLayout) -> None:
+    torch.set_num_threads(1)
+    module = _network()
+    reader, flat = WeightReader(buffer, layout), layout.bind(module, torch.device("cpu"))
+    probe = next(module.parameters())
+    pipe.send(True)
+    while pipe.recv():
+        version = reader.adopt(flat)
+        pipe.send((version, probe.view(-1)[0].item()))
+
+
+def _unpacking_worker(pipe: Connection[Any, Any], queue: Any) -> None:
+    torch.set_num_threads(1)
+    module = _network()
+    probe = next(module.parameters())
+    pipe.send(True)
+    while pipe.recv():
+        state = {
+            name: torch.from_numpy(np.frombuffer(bytearray(gzip.decompress(data)), dtype=dtype).reshape(shape))
+            for name, (data, dtype, shape) in queue.get().items()
+        }
+        module.load_state_dict(state)
+        pipe.send((0, probe.view(-1)[0].item()))
+
+
+def _measure(
+    num_workers: int, rounds: int, target: Callable[..., None], extra: Callable[[], tuple[Any, ...]],
+    publish: Callable[[int, list[tuple[Any, ...]]], None], module: nn.Module,
+) -> tuple[float, float]:  # fmt: skip
+    """Median milliseconds of (publish, publish until the last worker has adopted)."""
+    context = multiprocessing.get_context(choose_start_method())
+    pipes, processes, extras = [], [], []
+    try:
+        for _ in range(num_workers):
+            ours, theirs = context.Pipe()
+            extras.append(extra())
+            process = context.Process(target=target, args=(theirs, *extras[-1]), daemon=True)  # type: ignore[attr-defined]
+            process.start()
+            theirs.close()
+            pipes.append(ours)
+            processes.append(process)
+        for pipe in pipes:
+            pipe.recv()
+        published, adopted = [], []
+        probe = next(module.parameters())
+        for number in range(1, rounds + 1):
+            with torch.no_grad():
+                probe.view(-1)[0] = float(number)
+            start = time.perf_counter()
+            publish(number, extras)
+            published.append(time.perf_counter() - start)
+            for pipe in pipes:
+                pipe.send(True)
+            answers = [pipe.recv() for pipe in pipes]
+            adopted.append(time.perf_counter() - start)
+            assert all(value == number for _, value in answers), "a worker has other weights than were published"
+    finally:
+        for pipe in pipes:
+            pipe.send(False)
+        for process in processes:
+            process.join()
+    return statistics.median(published) * 1e3, statistics.median(adopted) * 1e3
+
+
+def _measure_ours(num_workers: int, rounds: int) -> tuple[float, float]:
+    module = _network()
+    store = WeightStore(WeightLayout.of(module))
+    store.publish(module, 0)
+    try:
+        return _measure(
+            num_workers,
+            rounds,
+            _adopting_worker,
+            lambda: (store.buffer, store.layout),
+            lambda number, extras: store.publish(module, number),
+            module,
+        )
+    finally:
+        store.close()
+
+
+def _measure_replica(num_workers: int, rounds: int) -> tuple[float, float]:
+    module = _network()
+    context = multiprocessing.get_context(choose_start_method())
+
+    def publish(number: int, extras: list[tuple[Any, ...]]) -> None:
+        packed = {}
+        for name, tensor in module.state_dict().items():
+            array = tensor.numpy()
+            packed[name] = (gzip.compress(array.tobytes(), compresslevel=6), str(array.dtype), array.shape)
+        for (queue,) in extras:
+            queue.put(packed)
+
+    return _measure(num_workers, rounds, _unpacking_worker, lambda: (context.Queue(),), publish, module)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure and print; returns the exit status."""
+    megabytes = WeightLayout.of(_network()).num_bytes / 1e6
+    rows = []
+    for num_workers in arguments.workers:
+        published, adopted = _measure_ours(num_workers, arguments.rounds)
+        _, replica = _measure_replica(num_workers, arguments.replica_rounds)
+        rows.append(
+            {
+                "workers": num_workers,
+                "megabytes": round(megabytes, 1),
+                "publish_ms": round(published, 2),
+                "publish_and_adopt_ms": round(adopted, 2),
+                "gzip_and_queues_ms": round(replica, 1),
+                "times_faster": round(replica / adopted, 1),
+            }
+        )
+    print_report(
+        "weights: until the last worker has them",
+        rows,
+        as_json=arguments.json,
+        notes=(f"medians of {arguments.rounds} publishes ({arguments.replica_rounds} of the replica)",),
+    )
+    return 0

@@ -1,0 +1,76 @@
+"""The command ``keisei``: a word, then what belongs to it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+__all__ = ["main"]
+
+HELP = """\
+usage: keisei COMMAND ...
+
+commands:
+  train [GROUP=OPTION ...] [KEY=VALUE ...]   train by self-play; `keisei train --help` lists all groups and keys
+  train -m KEY=VALUE,VALUE ...               a sweep: one run for each combination
+  games                                      games that are known by name
+  bench collect|weights                      collection speed, weight publishing
+
+examples:
+  keisei train experiment=smoke              does it all run here? (half a minute)
+  keisei train experiment=quickstart         connect four, about a minute
+  keisei train experiment=shogi parallel.num_workers=8
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: words after ``keisei``; None takes ``sys.argv``.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 bad usage or configuration, 130 Ctrl-C, 143 SIGTERM.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("keisei-lightning"))
+        return 0
+    command = COMMANDS.get(words[0])
+    if command is None:
+        sys.stderr.write(f"keisei: {words[0]}: no such command; must be one of {', '.join(COMMANDS)}\n")
+        return 2
+    return command(words[1:])
+
+
+def _train(argv: Sequence[str]) -> int:
+    from keisei_lightning.launch import main as train
+
+    return train(argv)
+
+
+def _games(argv: Sequence[str]) -> int:
+    if argv:
+        sys.stderr.write(f"keisei: games {argv[0]}: this command takes no arguments\n")
+        return 2
+    from keisei_lightning.games import game_names
+
+    print("\n".join(game_names()))
+    print(
+        'and any two-player zero-sum perfect-information game of OpenSpiel: env=open_spiel "env.game=NAME(KEY=VALUE)"'
+    )
+    return 0
+
+
+def _bench(argv: Sequence[str]) -> int:
+    from keisei_lightning.bench import main as bench
+
+    return bench(argv)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"train": _train, "games": _games, "bench": _bench}

@@ -1,0 +1,173 @@
+"""From a command line to an exit code: compose, validate, run.
+
+========  ==========================================================================================
+code      meaning
+========  ==========================================================================================
+0         done
+1         failed; the traceback is on the screen and in the run's log
+2         bad configuration; a line each on standard error, and nothing was started
+130, 143  stopped by Ctrl-C or SIGTERM; workers are gone, ``ckpt_path=last`` goes on
+========  ==========================================================================================
+
+Torch and Lightning are imported only after the configuration has been found good: a mistyped command answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from types import FrameType
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from keisei_lightning.compose_errors import COMPOSE_ERRORS, explain, quote_games
+from keisei_lightning.config import config_dir, register_configs
+from keisei_lightning.errors import ConfigError
+from keisei_lightning.validation import resolve, validate
+
+__all__ = ["Stopped", "main"]
+
+log = logging.getLogger("keisei_lightning")
+
+DONE, FAILED, BAD_CONFIG = 0, 1, 2
+
+
+class Stopped(BaseException):
+    """A signal asked the program to end.
+
+    Not an ``Exception``: neither Hydra nor a worker's supervision may take it for a failure and go on.
+
+    Args:
+        signum: the signal's number.
+    """
+
+    def __init__(self, signum: int) -> None:
+        self.signum = signum
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+
+    @property
+    def exit_code(self) -> int:
+        """What shells expect: 128 + the signal's number."""
+        return 128 + self.signum
+
+
+class _Refused(BaseException):
+    """A bad configuration in a single run. It passes Hydra, which would print a line of its own."""
+
+    def __init__(self, error: ConfigError) -> None:
+        self.error = error
+        super().__init__(str(error))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train as the command line says.
+
+    Args:
+        argv: Hydra overrides and flags, without the program's name; None takes ``sys.argv``.
+
+    Returns:
+        The exit code (see the module's table).
+    """
+    words = quote_games(sys.argv[1:] if argv is None else argv)
+    try:
+        with _hydra_raises(), _arguments(words), _signals_raise():
+            register_configs()
+            hydra.main(config_path=str(config_dir()), config_name="config", version_base="1.3")(_job)()
+    except Stopped as stop:
+        _say(str(stop))
+        return stop.exit_code
+    except _Refused as refused:
+        _say(*refused.error.faults)
+        return BAD_CONFIG
+    except ConfigError as error:  # the only or first fault of a multirun, after all of its jobs
+        _say(*error.faults)
+        return BAD_CONFIG
+    except Exception as error:  # noqa: BLE001 - the last line of defence: every failure has an exit code
+        if getattr(error, "keisei_reported", False):
+            return FAILED
+        if isinstance(error, COMPOSE_ERRORS):
+            _say(explain(error, words))
+            return BAD_CONFIG
+        traceback.print_exception(error)
+        return FAILED
+    return DONE
+
+
+def _job(cfg: DictConfig) -> float:
+    """One run, or one job of a multirun; returns the objective."""
+    try:
+        resolve(cfg)
+        validate(cfg)
+        from keisei_lightning.app import run
+
+        return run(cfg)
+    except ConfigError as error:
+        if HydraConfig.get().mode is not RunMode.MULTIRUN:
+            raise _Refused(error) from error
+        raise
+    except Exception as error:
+        # Here and not in main: a failed job of a multirun must show why, and the next job runs.
+        log.exception("training failed")
+        error.keisei_reported = True  # type: ignore[attr-defined]
+        raise
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        sys.stderr.write(f"keisei: {line}\n")
+
+
+@contextlib.contextmanager
+def _arguments(words: Sequence[str]) -> Iterator[None]:
+    """``hydra.main`` reads ``sys.argv`` and takes no arguments."""
+    before = sys.argv
+    sys.argv = [before[0] if before else "keisei", *words]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+@contextlib.contextmanager
+def _hydra_raises() -> Iterator[None]:
+    """Hydra prints an exception and exits with 1, unless it is asked for the full error: then it raises it."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+@contextlib.contextmanager
+def _signals_raise() -> Iterator[None]:
+    """Make SIGINT and SIGTERM raise :class:`Stopped` in the main thread, wherever it is.
+
+    Lightning on its own ends with exit code 0 on SIGTERM, and only at the next batch; and with 1 on Ctrl-C. It calls
+    a handler that it finds after its own, so this one reaches its ``on_exception`` hooks, which stop the workers.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield
+        return
+
+    def stop(signum: int, _frame: FrameType | None) -> None:
+        raise Stopped(signum)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,168 @@
+"""Taking rollouts in: which worker may write where, what has arrived, what is too old, what makes a batch."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from keisei_lightning.errors import StalePolicyError
+from keisei_lightning.parallel.backend import Backend
+from keisei_lightning.parallel.messages import RolloutHeader
+from keisei_lightning.parallel.transport import Key, SharedBuffer, SlotBoard, SlotLayout, SlotState
+
+__all__ = ["Intake"]
+
+_logger = logging.getLogger("keisei_lightning.collector")
+_WAIT_S = 1.0  # how long one wait lasts at most; nothing depends on it
+_MAX_REFUSALS = 100  # in a row, before it is an error and not bad luck
+
+
+class Intake:
+    """The learner's end of all slots.
+
+    Args:
+        backend: plays the rollouts.
+        layout: of the slots.
+        slots: their memory.
+        schedule: "sync" (slots are granted when a batch is asked for) or "async" (as soon as they are free).
+        max_policy_lag: what is further behind than this is refused.
+        zero_copy: lend views of the slots where a batch lies in one piece.
+
+    Attributes:
+        paused: workers that get no grants.
+        refused: rollouts refused so far.
+        last_headers: the newest header of each worker.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        layout: SlotLayout,
+        slots: SharedBuffer,
+        *,
+        schedule: Literal["sync", "async"],
+        max_policy_lag: int,
+        zero_copy: bool,
+    ) -> None:
+        self._backend, self._layout, self._memory = backend, layout, slots.array()
+        self._schedule, self._max_policy_lag, self._zero_copy = schedule, max_policy_lag, zero_copy
+        self._board = SlotBoard(layout.num_workers, layout.num_slots)
+        self._ready: deque[RolloutHeader] = deque()
+        self.paused: set[int] = set()
+        self.refused = 0
+        self.last_headers: dict[int, RolloutHeader] = {}
+
+    def open(self) -> None:
+        """Grant what may be granted without being asked for: every free slot, if workers play ahead."""
+        if self._schedule == "async":
+            for worker_id in range(self._layout.num_workers):
+                self._grant_free_slots(worker_id)
+
+    def take(self, latest_version: int) -> tuple[dict[Key, Tensor], list[RolloutHeader]]:
+        """Wait for the next batch: a rollout from each worker that is not paused (sync), or as many from any (async).
+
+        Args:
+            latest_version: of the published weights, which the lag is counted from.
+
+        Returns:
+            Columns [W * G, T, ...] and the headers of their rollouts, in the order of the games. With ``zero_copy`` the
+            columns may be views, which are handed back with the next call.
+
+        Raises:
+            StalePolicyError: nothing but rollouts beyond ``max_policy_lag`` arrives.
+        """
+        for worker_id, slot in self._board.slots_in(SlotState.LEASED):  # of the batch before
+            self._free(worker_id, slot)
+        headers = self._collect(latest_version)
+        return self._assemble(headers), headers
+
+    def _active_workers(self) -> list[int]:
+        active = [worker_id for worker_id in range(self._layout.num_workers) if worker_id not in self.paused]
+        if not active:
+            raise RuntimeError("all workers are paused: resume_workers() before asking for a batch")
+        return active
+
+    def _collect(self, latest_version: int) -> list[RolloutHeader]:
+        active = self._active_workers()
+        if self._schedule == "sync":
+            for worker_id in active:
+                if self._board.state(worker_id, 0) is SlotState.FREE:  # not if an interrupted wait left it granted
+                    self._grant(worker_id, 0)
+        chosen: list[RolloutHeader] = []
+        refused = 0
+        while len(chosen) < len(active):
+            while not self._ready:
+                self._hear()
+            header = self._ready.popleft()
+            if latest_version - header.policy_version > self._max_policy_lag:
+                refused += 1
+                self._refuse(header, latest_version, refused)
+            else:
+                refused = 0
+                self._board.move(header.worker_id, header.slot, SlotState.LEASED)
+                chosen.append(header)
+        return sorted(chosen, key=lambda header: (header.worker_id, header.incarnation, header.sequence))
+
+    def _hear(self) -> None:
+        for header in self._backend.wait(_WAIT_S):
+            self._board.move(header.worker_id, header.slot, SlotState.READY)
+            self.last_headers[header.worker_id] = header
+            self._ready.append(header)
+
+    def _refuse(self, header: RolloutHeader, latest_version: int, in_a_row: int) -> None:
+        self.refused += 1
+        lag = latest_version - header.policy_version
+        _logger.warning(
+            "refused a rollout of worker %d: version %d is %d behind, max_policy_lag=%d",
+            header.worker_id,
+            header.policy_version,
+            lag,
+            self._max_policy_lag,
+        )
+        self._free(header.worker_id, header.slot)
+        if self._schedule == "sync":
+            self._grant(header.worker_id, 0)
+        if in_a_row >= _MAX_REFUSALS:
+            raise StalePolicyError(
+                f"{in_a_row} rollouts in a row were refused, the last by worker {header.worker_id} at lag {lag}; raise "
+                f"max_policy_lag={self._max_policy_lag}, or publish less often"
+            )
+
+    def _grant(self, worker_id: int, slot: int) -> None:
+        self._board.move(worker_id, slot, SlotState.GRANTED)
+        self._backend.grant(worker_id, slot)
+
+    def _free(self, worker_id: int, slot: int) -> None:
+        self._board.move(worker_id, slot, SlotState.FREE)
+        if self._schedule == "async":
+            self._grant_free_slots(worker_id)
+
+    def _grant_free_slots(self, worker_id: int) -> None:
+        if worker_id not in self.paused:
+            for _, slot in self._board.slots_in(SlotState.FREE, worker_id):
+                self._grant(worker_id, slot)
+
+    def _assemble(self, headers: Sequence[RolloutHeader]) -> dict[Key, Tensor]:
+        slots = {header.slot for header in headers}
+        workers = [header.worker_id for header in headers]
+        if len(slots) == 1 and workers == list(range(self._layout.num_workers)):
+            columns = self._layout.tensors(self._memory, slots.pop())
+            if self._zero_copy:
+                return columns
+            columns = {key: column.clone() for key, column in columns.items()}
+        else:
+            columns = self._gather(headers)
+        for header in headers:
+            self._free(header.worker_id, header.slot)
+        return columns
+
+    def _gather(self, headers: Sequence[RolloutHeader]) -> dict[Key, Tensor]:
+        parts: list[Mapping[Key, Tensor]] = [
+            self._layout.tensors(self._memory, header.slot, header.worker_id) for header in headers
+        ]
+        return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}

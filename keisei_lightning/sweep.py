@@ -1,0 +1,112 @@
+"""The summary of a multirun: one line for each job, and proof that a job left no process to the next."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from keisei_lightning.errors import ConfigError
+
+__all__ = ["SweepJob", "SweepSummary", "left_processes"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepJob:
+    """What became of one job.
+
+    Attributes:
+        overrides: as given for this job.
+        objective: what it returned (score against a random player), NaN if it failed.
+        folder: where its results are.
+        status: ``done``, ``bad configuration`` or ``failed``, with the reason's first line.
+    """
+
+    overrides: str
+    objective: float
+    folder: str
+    status: str
+
+
+def left_processes() -> list[str]:
+    """Name the child processes of this one that are not multiprocessing's own servers.
+
+    The fork server and the resource tracker live as long as this process; the next job uses them again.
+    """
+    import multiprocessing.forkserver
+    import multiprocessing.resource_tracker
+
+    servers = {
+        multiprocessing.forkserver._forkserver._forkserver_pid,  # type: ignore[attr-defined]
+        multiprocessing.resource_tracker._resource_tracker._pid,  # type: ignore[attr-defined]
+    }
+    left = []
+    for child in psutil.Process().children(recursive=True):
+        try:
+            if child.pid not in servers:
+                left.append(f"{child.pid} ({child.name()}, {child.status()})")
+        except psutil.NoSuchProcess:  # gone between the two calls
+            continue
+    return left
+
+
+class SweepSummary(Callback):
+    """Hydra callback: collects the jobs of a multirun and prints them as a table, the best one first.
+
+    Args:
+        **kwargs: Hydra's; none is used.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.jobs: list[SweepJob] = []
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Note how a job ended, and report what it left running."""
+        if left := left_processes():
+            log.error("the job left processes running: %s", ", ".join(left))
+        value = job_return._return_value
+        done = job_return.status is JobStatus.COMPLETED and isinstance(value, int | float)
+        self.jobs.append(
+            SweepJob(
+                overrides=" ".join(job_return.overrides or ()),
+                objective=float(value) if done else math.nan,
+                folder=_short(str(config.hydra.runtime.output_dir)),
+                status="done" if done else _reason(value),
+            )
+        )
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Print the table."""
+        table = Table(title=f"{len(self.jobs)} jobs, best first (objective: score against random play)")
+        for name in ("overrides", "objective", "status", "folder"):
+            table.add_column(name, overflow="fold", justify="right" if name == "objective" else "left")
+        for job in sorted(self.jobs, key=lambda job: -math.inf if math.isnan(job.objective) else job.objective)[::-1]:
+            objective = "-" if math.isnan(job.objective) else f"{job.objective:.4f}"
+            table.add_row(job.overrides or "(none)", objective, job.status, job.folder)
+        Console(highlight=False, markup=False).print(table)
+
+
+def _reason(value: object) -> str:
+    if not isinstance(value, BaseException):
+        return f"failed: returned {value!r}"
+    word = "bad configuration" if isinstance(value, ConfigError) else "failed"
+    lines = str(value).splitlines()
+    return f"{word}: {lines[0] if lines else type(value).__name__}"
+
+
+def _short(folder: str) -> str:
+    """A folder as seen from here, where that is shorter."""
+    path = Path(folder)
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else folder

@@ -1,0 +1,42 @@
+"""Training with Lightning: a data module that plays, a module that learns, and callbacks around them.
+
+::
+
+    trainer = Trainer(max_epochs=200, callbacks=[WeightSyncCallback(), SelfPlayMetrics()])
+    trainer.fit(PPOModule(actor_critic), datamodule=SelfPlayDataModule(collector))
+
+One epoch is one PPO iteration: the collector plays a rollout, the data module computes advantages and cuts minibatches,
+the module learns from them, and the callback publishes the new weights to the workers.
+"""
+
+from keisei_lightning.training.checkpoint import (
+    AtomicCheckpointIO,
+    CheckpointHeader,
+    check_checkpoint,
+    read_checkpoint_header,
+)
+from keisei_lightning.training.datamodule import SelfPlayDataModule
+from keisei_lightning.training.evaluation import EvaluationCallback
+from keisei_lightning.training.metrics import SelfPlayMetrics
+from keisei_lightning.training.module import PPOModule
+from keisei_lightning.training.progress import TrainingProgress
+from keisei_lightning.training.report import CurvesCallback, plot_curves, write_last_game
+from keisei_lightning.training.source import RolloutSource
+from keisei_lightning.training.weight_sync import WeightSyncCallback
+
+__all__ = [
+    "AtomicCheckpointIO",
+    "CheckpointHeader",
+    "CurvesCallback",
+    "EvaluationCallback",
+    "PPOModule",
+    "RolloutSource",
+    "SelfPlayDataModule",
+    "SelfPlayMetrics",
+    "TrainingProgress",
+    "WeightSyncCallback",
+    "check_checkpoint",
+    "plot_curves",
+    "read_checkpoint_header",
+    "write_last_game",
+]

@@ -1,0 +1,217 @@
+"""What a person sees while training runs: one bar on a terminal, a line now and then anywhere else."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, TextIO
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar, Timer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from keisei_lightning.training.evaluation import EvaluationCallback
+from keisei_lightning.training.source import source_of
+
+__all__ = ["TrainingProgress", "fraction_done", "redirected_log_streams"]
+
+_BAR_EVERY_S = 0.5
+
+
+class TrainingProgress(ProgressBar):
+    """One progress bar over the whole fit, with plies per second, games per second, policy lag and the latest score.
+
+    On a terminal it is a bar, and log records (those of the workers too) appear above it. Otherwise it is one plain
+    line every ``line_every_s`` seconds.
+
+    Args:
+        console: where to draw; None: standard error.
+        line_every_s: seconds between lines when the output is no terminal.
+        clock: seconds; injected by tests.
+    """
+
+    def __init__(
+        self,
+        *,
+        console: Console | None = None,
+        line_every_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__()
+        self._console = console if console is not None else Console(stderr=True)
+        self._line_every_s = line_every_s
+        self._clock = clock
+        self._enabled = True
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._log_streams = ExitStack()
+        self._started = self._shown = 0.0
+        self._fraction_at_start = 0.0
+
+    def disable(self) -> None:
+        """Show nothing from now on (Lightning calls it on all processes but the first)."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Show progress again."""
+        self._enabled = True
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Print above the bar."""
+        self._console.print(*args, **kwargs)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the empty bar."""
+        self._started = self._shown = self._clock()
+        self._fraction_at_start = fraction_done(trainer) or 0.0
+        if not (self._enabled and self._console.is_terminal):
+            return
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[detail]}", markup=False),
+            console=self._console,
+            transient=False,
+        )
+        self._task = self._progress.add_task(_epoch_text(trainer), total=None, detail="the workers are starting")
+        real = (sys.stdout, sys.stderr)
+        self._progress.start()
+        self._log_streams.enter_context(redirected_log_streams(zip(real, (sys.stdout, sys.stderr), strict=True)))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Show where training is, not more often than a person can read."""
+        every_s = _BAR_EVERY_S if self._progress is not None else self._line_every_s
+        if self._enabled and self._clock() - self._shown >= every_s:
+            self._show(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the last state, and leave it standing."""
+        if self._enabled:
+            self._show(trainer)
+        self._stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Give the terminal back."""
+        self._stop()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the terminal back, if nothing else has."""
+        self._stop()
+
+    def _show(self, trainer: Trainer) -> None:
+        self._shown = self._clock()
+        fraction = fraction_done(trainer)
+        detail = "  ".join([*_figures(trainer), *self._time_left(fraction)])
+        if self._progress is not None and self._task is not None:
+            self._progress.update(
+                self._task, description=_epoch_text(trainer), total=1.0, completed=fraction or 0.0, detail=detail
+            )
+            return
+        percent = "" if fraction is None else f"{fraction:4.0%}  "
+        self._console.print(
+            f"{_clock_text(self._shown - self._started)}  {_epoch_text(trainer)}  {percent}{detail}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+    def _time_left(self, fraction: float | None) -> list[str]:
+        """The time that is left at the pace so far, as a list of no or one word."""
+        if fraction is None or not self._fraction_at_start < fraction < 1.0:
+            return []
+        pace = (self._clock() - self._started) / (fraction - self._fraction_at_start)
+        return [f"{_clock_text(pace * (1.0 - fraction))} left"]
+
+    def _stop(self) -> None:
+        self._log_streams.close()
+        progress, self._progress = self._progress, None
+        if progress is not None:
+            progress.stop()
+
+
+def fraction_done(trainer: Trainer) -> float | None:
+    """How much of the fit is done, in [0, 1], by whichever limit is nearest: epochs, steps or time.
+
+    Args:
+        trainer: in a fit.
+
+    Returns:
+        None where the fit has no limit.
+    """
+    fractions = []
+    if trainer.max_epochs is not None and trainer.max_epochs > 0 and trainer.num_training_batches:
+        batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        within = min(1.0, batches / trainer.num_training_batches)
+        # Between two epochs the batches are those of the epoch that is done.
+        epochs: Any = trainer.fit_loop.epoch_progress.current
+        done = epochs.processed + (within if epochs.processed < epochs.started else 0.0)
+        fractions.append(done / trainer.max_epochs)
+    if trainer.max_steps > 0:
+        fractions.append(trainer.global_step / trainer.max_steps)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Timer) and (remaining := callback.time_remaining()) is not None:
+            elapsed = callback.time_elapsed()
+            fractions.append(elapsed / max(elapsed + remaining, 1e-9))
+    return min(1.0, max(fractions)) if fractions else None
+
+
+@contextmanager
+def redirected_log_streams(streams: Iterable[tuple[TextIO, TextIO]]) -> Iterator[None]:
+    """Let log handlers write somewhere else for a while.
+
+    While a bar is live, rich puts itself in the place of ``sys.stdout`` and ``sys.stderr``; a handler made before holds
+    the real ones, and would write into the middle of the bar.
+
+    Args:
+        streams: pairs of a stream and what is to take its place.
+    """
+    stand_ins = {id(real): stand_in for real, stand_in in streams if real is not stand_in}
+    loggers = [
+        logging.getLogger(),
+        *(x for x in logging.root.manager.loggerDict.values() if isinstance(x, logging.Logger)),
+    ]
+    redirected = []
+    for handler in {handler for logger in loggers for handler in logger.handlers}:
+        if isinstance(handler, logging.StreamHandler) and id(handler.stream) in stand_ins:
+            redirected.append((handler, handler.stream))
+            handler.setStream(stand_ins[id(handler.stream)])
+    try:
+        yield
+    finally:
+        for handler, stream in redirected:
+            handler.setStream(stream)
+
+
+def _epoch_text(trainer: Trainer) -> str:
+    limit = trainer.max_epochs
+    # The epoch's number as people count; at the end of the fit Lightning has counted one further.
+    number = trainer.current_epoch + 1 if limit is None or limit < 0 else min(trainer.current_epoch + 1, limit)
+    return f"epoch {number}" + ("" if limit is None or limit < 0 else f"/{limit}")
+
+
+def _figures(trainer: Trainer) -> list[str]:
+    stats = source_of(trainer).stats()
+    words = []
+    if "frames_per_s" in stats:
+        words.append(f"{stats['frames_per_s']:.0f} frames/s")
+    if "games_per_s" in stats:
+        words.append(f"{stats['games_per_s']:.1f} games/s")
+    if "policy_lag_max" in stats:
+        words.append(f"lag {stats['policy_lag_max']:.0f}")
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    results = [callback.last_result for callback in callbacks if isinstance(callback, EvaluationCallback)]
+    return words + [f"{result.score:.0%} against {result.opponent}" for result in results if result is not None]
+
+
+def _clock_text(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:d}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes:d}:{seconds:02d}"

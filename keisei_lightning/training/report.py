@@ -1,0 +1,241 @@
+"""What is left to look at when training has ended: the curves as a picture, and one game."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, PercentFormatter
+
+from keisei_lightning.evaluation import MatchResult
+from keisei_lightning.training.evaluation import EvaluationCallback
+
+__all__ = ["HISTORY_KEY", "CurvesCallback", "plot_curves", "write_last_game"]
+
+HISTORY_KEY = "keisei_history"
+"""Where a checkpoint keeps the metrics so far, so that the curves of a resumed run are whole."""
+
+_PLIES = "self_play/frames"
+
+log = logging.getLogger(__name__)
+
+History = Sequence[Mapping[str, float]]
+"""One mapping of metric names to numbers for each epoch; a name may be missing from an epoch."""
+
+
+class CurvesCallback(Callback):
+    """Keeps the metrics of every epoch, and at the end draws them and writes the last evaluation game.
+
+    Files in ``directory``: ``curves.png``, and after an evaluation ``last_game.svg`` with ``last_game.kif`` (shogi) or
+    ``last_game.txt``. They are also written when training ends early.
+
+    Args:
+        directory: where to write; made if need be.
+        clock: seconds; injected by tests.
+    """
+
+    def __init__(self, directory: str | Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.directory = Path(directory)
+        self.history: list[dict[str, float]] = []
+        """Metrics by name for each epoch, with ``epoch``, ``global_step`` and ``minutes``."""
+        self.files: list[Path] = []
+        """What has been written."""
+        self._clock = clock
+        self._started = clock()
+        self._minutes_before = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._started = self._clock()
+        self._minutes_before = self.history[-1]["minutes"] if self.history else 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the metrics of the epoch before: only now are they complete."""
+        self._record(trainer, epochs_done=trainer.current_epoch)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the last epoch's metrics and write everything."""
+        self._record(trainer, epochs_done=trainer.current_epoch)
+        self._write(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Write what there is."""
+        self._write(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the metrics so far in the checkpoint: plain numbers."""
+        epochs: Any = trainer.fit_loop.epoch_progress.current
+        if epochs.processed > epochs.completed:  # at the end of an epoch, whose metrics are complete
+            self._record(trainer, epochs_done=epochs.processed)
+        checkpoint[HISTORY_KEY] = [dict(row) for row in self.history]
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Go on with the curves of the run that is resumed."""
+        self.history = [dict(row) for row in checkpoint.get(HISTORY_KEY, [])]
+
+    def _record(self, trainer: Trainer, *, epochs_done: int) -> None:
+        """Add one row, unless that epoch has one."""
+        if self.history and self.history[-1]["epoch"] >= epochs_done:
+            return
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        # Lightning shows the latest value of every metric; a score belongs to the epoch that it was played in only.
+        scored = any(
+            isinstance(callback, EvaluationCallback) and callback.evaluated_step == trainer.global_step
+            for callback in trainer.callbacks  # type: ignore[attr-defined]
+        )
+        if not scored:
+            metrics = {name: value for name, value in metrics.items() if not name.startswith("eval/")}
+        if not metrics:
+            return
+        minutes = self._minutes_before + (self._clock() - self._started) / 60.0
+        position = {"epoch": float(epochs_done), "global_step": float(trainer.global_step), "minutes": minutes}
+        self.history.append({**metrics, **position})
+
+    def _write(self, trainer: Trainer) -> None:
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        files = [plot_curves(self.history, self.directory / "curves.png")] if self.history else []
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EvaluationCallback) and callback.last_result is not None:
+                files += write_last_game(callback.last_result, self.directory)
+        self.files = files
+
+
+def write_last_game(result: MatchResult, directory: str | Path) -> list[Path]:
+    """Write the game that a match shows.
+
+    Args:
+        result: of a match.
+        directory: where to write; made if need be.
+
+    Returns:
+        The files: ``last_game.svg``, the final position, and ``last_game.kif`` or ``last_game.txt``, its record.
+    """
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    suffix = ".kif" if "手合割" in result.last_record else ".txt"
+    files = []
+    for path, text in (
+        (folder / "last_game.svg", result.last_svg),
+        (folder / f"last_game{suffix}", result.last_record),
+    ):
+        if text:
+            path.write_text(text, encoding="utf-8")
+            files.append(path)
+    return files
+
+
+def plot_curves(history: History, path: str | Path) -> Path:
+    """Draw the course of a training run.
+
+    Args:
+        history: metrics of each epoch, as :class:`CurvesCallback` keeps them. What is missing is left out.
+        path: the PNG file; its folder is made if need be.
+
+    Returns:
+        The path.
+    """
+    figure = Figure(figsize=(17, 7.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(2, 4).flatten()
+    by_plies = any(_PLIES in row for row in history)
+    for axes, draw in zip(panels, _PANELS, strict=True):
+        draw(axes, history)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_xlabel("plies" if by_plies else "epoch")
+        if by_plies:
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=8)
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=110)
+    return target
+
+
+def _points(history: History, *names: str) -> tuple[list[float], ...]:
+    """Plies (or epochs) and the values of the given metrics, for the epochs that have them all."""
+    rows = [row for row in history if all(name in row for name in names)]
+    # An epoch before the first rollout has no plies yet.
+    x = [row.get(_PLIES, row.get("epoch", 0.0)) for row in rows]
+    return (x, *([row[name] for row in rows] for name in names))
+
+
+def _lines(axes: Axes, history: History, title: str, lines: Mapping[str, str]) -> None:
+    axes.set_title(title)
+    for name, label in lines.items():
+        x, y = _points(history, name)
+        if x:
+            axes.plot(x, y, label=label if len(lines) > 1 else None, linewidth=1.2)
+
+
+def _draw_score(axes: Axes, history: History) -> None:
+    axes.set_title("score (wins + draws / 2), 95 % interval")
+    prefix = "eval/score_vs_"
+    for name in sorted({name for row in history for name in row if name.startswith(prefix)}):
+        if name.endswith(("_low", "_high")):
+            continue
+        x, score, low, high = _points(history, name, f"{name}_low", f"{name}_high")
+        line = axes.plot(x, score, marker="o", markersize=3, label=f"against {name.removeprefix(prefix)}")[0]
+        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    axes.axhline(0.5, color="0.6", linewidth=0.8, linestyle=":")
+    axes.set_ylim(0.0, 1.02)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def _draw_losses(axes: Axes, history: History) -> None:
+    _lines(axes, history, "losses", {"train/loss_objective": "policy", "train/loss_critic": "value"})
+
+
+def _draw_value(axes: Axes, history: History) -> None:
+    _lines(axes, history, "explained variance of the value", {"train/explained_variance": "explained variance"})
+
+
+def _draw_entropy(axes: Axes, history: History) -> None:
+    _lines(axes, history, "entropy of the policy (nats)", {"train/entropy": "entropy"})
+
+
+def _draw_kl(axes: Axes, history: History) -> None:
+    _lines(axes, history, "policy change", {"train/kl_approx": "KL", "train/clip_fraction": "clipped share"})
+
+
+def _draw_speed(axes: Axes, history: History) -> None:
+    _lines(axes, history, "collected plies per second", {"self_play/frames_per_s": "plies/s"})
+    axes.set_ylim(bottom=0.0)
+    axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def _draw_length(axes: Axes, history: History) -> None:
+    _lines(axes, history, "game length (plies)", {"self_play/game_length_mean": "plies"})
+
+
+def _draw_results(axes: Axes, history: History) -> None:
+    shares = {
+        "self_play/first_win_share": "first wins",
+        "self_play/second_win_share": "second wins",
+        "self_play/draw_share": "draws",
+    }
+    _lines(axes, history, "results of self-play", shares)
+    axes.set_ylim(0.0, 1.02)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+_PANELS: tuple[Callable[[Axes, History], None], ...] = (
+    _draw_score,
+    _draw_losses,
+    _draw_value,
+    _draw_entropy,
+    _draw_kl,
+    _draw_speed,
+    _draw_length,
+    _draw_results,
+)

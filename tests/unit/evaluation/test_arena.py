@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import CountingGame, counting_game
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from keisei_lightning.errors import ConfigError, GameError
+from keisei_lightning.evaluation import MatchResult, RandomPlayer, Tally, play_match, wilson_interval
+from keisei_lightning.games import StepResult
+
+
+class Scripted:
+    """Plays by a rule from the count and what is left; notes what it was asked."""
+
+    def __init__(self, rule: Any, name: str = "scripted") -> None:
+        self.name = name
+        self._rule = rule
+        self.asked: list[int] = []
+        self.seen: list[list[int]] = []
+
+    def choose(self, observation: NDArray[np.uint8], legal: NDArray[np.uint8]) -> NDArray[np.int64]:
+        self.asked.append(len(observation))
+        self.seen.append(observation[:, 0, 0, 0].tolist())
+        counts = observation.reshape(len(observation), 2)
+        return np.array([self._rule(int(count), int(left)) - 1 for count, left in counts], dtype=np.int64)
+
+
+def perfect(count: int, left: int) -> int:
+    """Leave a multiple of four."""
+    return left % 4 or 1
+
+
+def by_one(count: int, left: int) -> int:
+    return 1
+
+
+def test_wilson_intervals_have_these_ends() -> None:
+    # Wilson 1927; the same numbers as statsmodels.stats.proportion.proportion_confint(method="wilson").
+    assert wilson_interval(0.5, 100) == pytest.approx((0.4038, 0.5962), abs=5e-5)
+    assert wilson_interval(1.0, 100) == pytest.approx((0.9630, 1.0), abs=5e-5)
+    assert wilson_interval(0.0, 10) == pytest.approx((0.0, 0.2775), abs=5e-5)
+    assert wilson_interval(0.95, 200) == pytest.approx((0.9104, 0.9726), abs=5e-5)
+
+
+@settings(deadline=None, max_examples=60)
+@given(wins=st.integers(0, 50), draws=st.integers(0, 50), losses=st.integers(0, 50))
+def test_a_score_lies_in_its_interval_which_turns_around_with_the_players(wins: int, draws: int, losses: int) -> None:
+    tally = Tally(wins=wins, draws=draws, losses=losses)
+    if not tally.games:
+        assert math.isnan(tally.score)
+        return
+    low, high = tally.interval
+    assert 0.0 <= low <= tally.score <= high <= 1.0
+    turned = Tally(wins=losses, draws=draws, losses=wins).interval
+    assert turned == pytest.approx((1.0 - high, 1.0 - low))
+
+
+def test_each_game_is_played_once_and_each_seat_half_of_the_time() -> None:
+    result = play_match(counting_game(), RandomPlayer(3, 1), RandomPlayer(3, 2), num_games=30, seed=4)
+    assert result.as_first.games == result.as_second.games == 15
+    assert result.num_games == result.wins + result.draws + result.losses == 30
+    assert result.outcomes == {"goal": 30}
+
+
+def test_a_perfect_player_wins_from_both_seats_where_it_can() -> None:
+    # From 0 of 10 the first player wins (leave 8); by_one never defends.
+    result = play_match(counting_game(), Scripted(perfect), Scripted(by_one), num_games=8, seed=0)
+    assert (result.wins, result.draws, result.losses) == (8, 0, 0)
+    assert result.score == 1.0
+    assert result.interval == pytest.approx((0.6756, 1.0), abs=5e-5)
+
+
+def test_seats_are_counted_apart() -> None:
+    # Both play perfectly: whoever is first from 0 of 10 wins.
+    result = play_match(counting_game(), Scripted(perfect), Scripted(perfect), num_games=6, seed=0)
+    assert result.as_first == Tally(wins=3)
+    assert result.as_second == Tally(losses=3)
+    assert result.score == 0.5
+
+
+def test_both_seats_get_the_same_openings_and_these_vary() -> None:
+    player, opponent = Scripted(by_one), Scripted(by_one)
+    play_match(counting_game(), player, opponent, num_games=40, opening_plies=3, seed=7)
+    # In a pair of games the same position comes to the player in one and to the opponent in the other.
+    assert sorted(player.seen[0]) == sorted(opponent.seen[0])
+    assert len(set(player.seen[0])) > 2
+
+
+def test_an_opening_never_ends_a_game() -> None:
+    result = play_match(counting_game(goal=3), Scripted(by_one), Scripted(by_one), num_games=60, opening_plies=9)
+    assert result.outcomes == {"goal": 60}
+    assert 1.0 <= result.mean_length <= 3.0
+
+
+def test_one_choice_for_all_boards_at_each_ply_and_none_for_finished_ones() -> None:
+    player, opponent = Scripted(by_one), Scripted(perfect)
+    result = play_match(counting_game(goal=6), player, opponent, num_games=10, seed=0)
+    # 5 games: 1, (2+) ... each player is asked once a ply, about its own boards that are going on.
+    assert player.asked[0] == 5
+    assert opponent.asked[0] == 5
+    assert len(player.asked) <= 6
+    assert sum(player.asked) + sum(opponent.asked) == round(result.mean_length * 10)
+
+
+def test_a_match_repeats_itself() -> None:
+    def match() -> MatchResult:
+        return play_match(
+            counting_game(), RandomPlayer(3, 1), RandomPlayer(3, 2), num_games=20, opening_plies=2, seed=9
+        )
+
+    assert match() == match()
+
+
+def test_a_game_that_is_cut_short_counts_as_half() -> None:
+    result = play_match(counting_game(truncate_after=2), Scripted(by_one), Scripted(by_one), num_games=4, seed=0)
+    assert (result.wins, result.draws, result.losses) == (0, 4, 0)
+    assert result.outcomes == {"cut short": 4}
+    assert result.score == 0.5
+
+
+def test_the_game_that_is_shown_is_a_whole_one_with_its_players() -> None:
+    result = play_match(counting_game(), Scripted(perfect, "me"), Scripted(by_one, "you"), num_games=2, seed=0)
+    assert result.last_title in ("me (first) against you (second): goal", "you (first) against me (second): goal")
+    assert sum(int(move) for move in result.last_record.split()) == 10
+    assert result.last_svg.startswith("<svg")
+    assert str(result) == "me scores 100.0% against you (95 % interval 34.2% to 100.0%; 2 wins, 0 draws, 0 losses)"
+
+
+def test_a_game_without_end_is_an_error() -> None:
+    class Endless(CountingGame):
+        def step(self, actions: NDArray[np.int64]) -> StepResult:
+            nothing = np.zeros(self.num_games, np.bool_)
+            return StepResult(nothing.astype(np.float32), nothing, nothing)
+
+    with pytest.raises(GameError, match="beyond max_plies=10"):
+        play_match(Endless, Scripted(by_one), Scripted(by_one), num_games=2, seed=0)
+
+
+@pytest.mark.parametrize("num_games", [0, -2, 7])
+def test_a_number_of_games_that_is_not_even_is_refused(num_games: int) -> None:
+    with pytest.raises(ConfigError, match=f"num_games={num_games}: must be an even number from 2 on"):
+        play_match(counting_game(), RandomPlayer(3), RandomPlayer(3), num_games=num_games)

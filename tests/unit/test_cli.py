@@ -1,0 +1,169 @@
+"""The words after ``keisei``, and which exit code each ending has."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+
+from keisei_lightning import cli, launch
+from keisei_lightning.config import register_configs
+from keisei_lightning.errors import WorkerError
+from keisei_lightning.launch import Stopped
+
+
+@pytest.fixture(autouse=True)
+def _own_folder_and_logging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Hydra sets up the root logger; put back what pytest had there, and close the log file."""
+    monkeypatch.chdir(tmp_path)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    for handler in root.handlers:
+        if handler not in handlers:
+            handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture
+def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(self: BaseProcess) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(BaseProcess, "start", start)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Replaces the training itself; what it returns or raises is decided by the seed."""
+    seen: list[str] = []
+
+    def fake(cfg: object) -> float:
+        seed = cfg.seed  # type: ignore[attr-defined]
+        seen.append(f"seed={seed}")
+        if seed == 13:
+            raise WorkerError("worker 3 died")
+        if seed in (signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), seed)
+        return seed / 100
+
+    monkeypatch.setattr("keisei_lightning.app.run", fake)
+    return seen
+
+
+class TestWords:
+    @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
+    def test_help_names_every_command(self, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(words) == 0
+        out = capsys.readouterr().out
+        assert all(f"  {command} " in out for command in cli.COMMANDS)
+
+    def test_an_unknown_command_names_those_there_are(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["fly"]) == 2
+        assert capsys.readouterr().err == f"keisei: fly: no such command; must be one of {', '.join(cli.COMMANDS)}\n"
+
+    def test_games_are_listed(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["games"]) == 0
+        assert {"shogi", "connect_four", "tic_tac_toe"} <= set(capsys.readouterr().out.split())
+
+    def test_train_help_lists_groups_and_options(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as left:
+            cli.main(["train", "--help"])
+        assert left.value.code in (0, None)
+        out = capsys.readouterr().out
+        assert "experiment: connect_four, quickstart, shogi, smoke, tic_tac_toe" in out
+
+
+class TestExitCodes:
+    def test_done_is_0(self, run: list[str]) -> None:
+        assert cli.main(["train", "seed=5"]) == 0
+        assert run == ["seed=5"]
+
+    def test_failed_is_1_with_the_traceback_on_the_screen_and_in_the_log(
+        self, run: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        assert cli.main(["train", "seed=13"]) == 1
+        assert "WorkerError: worker 3 died" in capsys.readouterr().err
+        (log,) = (tmp_path / "results" / "shogi").rglob("train.log")
+        assert "WorkerError: worker 3 died" in log.read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_a_signal_is_128_and_its_number(self, run: list[str], signum: int, code: int) -> None:
+        before = signal.getsignal(signum)
+        assert cli.main(["train", f"seed={int(signum)}"]) == code
+        assert signal.getsignal(signum) is before
+
+    def test_a_signal_is_no_failure_that_could_be_caught(self) -> None:
+        assert not issubclass(Stopped, Exception)
+
+    def test_sweeping_goes_on_after_a_failed_job_and_ends_with_1(
+        self, run: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        assert cli.main(["train", "-m", "seed=7,13,42"]) == 1
+        assert run == ["seed=7", "seed=13", "seed=42"]
+        out = capsys.readouterr().out
+        table = out[out.index("3 jobs, best first") :]
+        assert table.index("seed=42") < table.index("seed=7") < table.index("seed=13")
+        assert "0.4200" in table
+        assert "failed: worker 3" in table
+        (sweep,) = (tmp_path / "results" / "shogi").iterdir()
+        assert sorted(job.name for job in sweep.glob("job_*")) == ["job_0", "job_1", "job_2"]
+
+    def test_a_sweep_over_a_bad_value_ends_with_2(self, run: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["train", "-m", "seed=1", "ppo.clip_epsilon=0.1,2"]) == 2
+        assert run == ["seed=1"]
+        captured = capsys.readouterr()
+        assert "keisei: ppo.clip_epsilon=2: must be more than 0 and less than 1\n" in captured.err
+        assert "bad configuration" in captured.out
+
+
+@pytest.mark.usefixtures("no_process")
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("words", "line"),
+        [
+            (["parallel.num_workers=0"], "parallel.num_workers=0: must be from 1 to "),
+            (["parallel.num_workers=-5"], "parallel.num_workers=-5: must be from 1 to "),
+            (["parallel.num_workers=100000"], "parallel.num_workers=100000: must be from 1 to "),
+            (["parallel.num_worker=2"], "parallel.num_worker=2: no such key (did you mean parallel.num_workers?)"),
+            (["env.game=nosuch"], "env.game=nosuch: "),
+            (["env=open_spiel", "env.game=backgammon"], "env.game=backgammon: "),
+            (["env=open_spiel", "env.game=kuhn_poker"], "env.game=kuhn_poker: "),
+            (["model.channels=0"], "model.channels=0: must be from 1 to 8192"),
+            (["ppo.clip_epsilon=2"], "ppo.clip_epsilon=2: must be more than 0 and less than 1"),
+            (
+                ["experiment=smoke", "parallel.num_workers=1", "ppo.minibatch_size=4096"],
+                "ppo.minibatch_size=4096: must be from 1",
+            ),
+            (["ckpt_path=missing.ckpt"], "ckpt_path=missing.ckpt: there is no such file"),
+            (["env=shoggy"], "env=shoggy: no such option (did you mean shogi?)"),
+            (["ppo.gamma=high"], "ppo.gamma=high: "),
+        ],
+    )
+    def test_it_is_one_line_on_standard_error_and_exit_code_2(
+        self, words: list[str], line: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert cli.main(["train", *words]) == 2
+        captured = capsys.readouterr()
+        assert captured.err.startswith(f"keisei: {line}")
+        assert captured.err.count("\n") == 1
+        assert captured.out == ""
+
+    def test_the_environment_is_put_back(self) -> None:
+        launch.main(["parallel.num_worker=2"])
+        assert "HYDRA_FULL_ERROR" not in os.environ
+
+    def test_several_faults_are_several_lines(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["train", "parallel.num_workers=0", "ppo.clip_epsilon=2"]) == 2
+        assert capsys.readouterr().err.count("keisei: ") == 2
+
+
+def test_registering_the_schemas_twice_is_harmless() -> None:
+    register_configs()
+    register_configs()

@@ -1,0 +1,68 @@
+"""What the package exports is exact, and importing it is quick and starts nothing."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import keisei_lightning
+
+ROOT = Path(keisei_lightning.__file__).parent
+MODULES = sorted(
+    ".".join(["keisei_lightning", *file.relative_to(ROOT).with_suffix("").parts]).removesuffix(".__init__")
+    for file in ROOT.rglob("*.py")
+    if file.name != "__main__.py"
+)
+
+
+def test_every_public_name_is_there_and_sorted() -> None:
+    assert len(set(keisei_lightning.__all__)) == len(keisei_lightning.__all__)
+    assert all(getattr(keisei_lightning, name) is not None for name in keisei_lightning.__all__)
+    assert set(keisei_lightning.__all__) <= set(dir(keisei_lightning))
+
+
+def test_a_public_name_is_the_object_that_its_room_exports() -> None:
+    assert set(keisei_lightning._ROOM_OF) == set(keisei_lightning.__all__)
+    for name, room in keisei_lightning._ROOM_OF.items():
+        module = importlib.import_module(f"keisei_lightning.{room}")
+        assert name in module.__all__
+        assert getattr(keisei_lightning, name) is getattr(module, name)
+
+
+def test_every_error_is_exported() -> None:
+    from keisei_lightning import errors
+
+    assert set(errors.__all__) - {"RemoteTraceback"} <= set(keisei_lightning.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'ParallelManager'"):
+        keisei_lightning.ParallelManager  # noqa: B018
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_says_what_it_exports(name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.__doc__
+    assert all(hasattr(module, public) for public in module.__all__)
+    own = [public for public in vars(module) if not public.startswith("_")]
+    classes = {
+        public
+        for public in own
+        if isinstance(getattr(module, public), type) and getattr(module, public).__module__ == name
+    }
+    assert classes <= set(module.__all__), "a public class is not exported: give it an underscore or export it"
+
+
+def test_importing_the_package_imports_no_torch_and_starts_nothing() -> None:
+    code = (
+        "import sys, threading, keisei_lightning, keisei_lightning.launch, keisei_lightning.cli\n"
+        "heavy = {'torch', 'lightning', 'tensordict', 'torchrl', 'matplotlib', 'rsshogi', 'pyspiel'}\n"
+        "print(sorted(heavy & sys.modules.keys()), threading.active_count())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["[]", "1"]

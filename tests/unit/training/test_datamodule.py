@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from training_fakes import FakeCollector, NotingModule, ply_numbers, quiet_trainer
+
+from keisei_lightning.errors import ConfigError
+from keisei_lightning.training import SelfPlayDataModule, WeightSyncCallback
+
+
+def data_module(collector: FakeCollector, **options: Any) -> SelfPlayDataModule:
+    return SelfPlayDataModule(collector, **({"minibatch_size": 10, "num_epochs": 3} | options))
+
+
+def test_an_epoch_covers_each_ply_exactly_num_epochs_times(tmp_path: Path) -> None:
+    module = NotingModule()
+    quiet_trainer(tmp_path, max_epochs=2).fit(module, datamodule=data_module(FakeCollector()))
+    seen = Counter(ply for minibatch in module.minibatches for ply in minibatch)
+    assert seen == {(rollout, ply): 3 for rollout in (1, 2) for ply in range(32)}
+    assert [len(minibatch) for minibatch in module.minibatches] == 6 * [8, 8, 8, 8]
+
+
+def test_nothing_is_collected_before_the_first_minibatch_is_asked_for() -> None:
+    collector = FakeCollector()
+    data = data_module(collector)
+    loader = data.train_dataloader()
+    iterator = iter(loader)
+    assert len(loader) == 12
+    assert collector.events == []
+    next(iterator)
+    assert collector.events == ["collect"]
+
+
+def test_a_rollout_is_asked_for_only_after_the_weights_before_it_were_published(tmp_path: Path) -> None:
+    collector = FakeCollector()
+    trainer = quiet_trainer(tmp_path, max_epochs=3, callbacks=[WeightSyncCallback()])
+    trainer.fit(NotingModule(), datamodule=data_module(collector))
+    assert collector.events == ["publish", *(3 * ["collect", "publish"]), "shutdown"]
+
+
+def test_reloading_the_loader_every_epoch_restarts_nothing(tmp_path: Path) -> None:
+    collector = FakeCollector()
+    trainer = quiet_trainer(tmp_path, max_epochs=3, reload_dataloaders_every_n_epochs=1)
+    trainer.fit(NotingModule(), datamodule=data_module(collector))
+    assert collector.events == ["collect", "collect", "collect", "shutdown"]
+
+
+def test_the_workers_stop_when_training_raises(tmp_path: Path) -> None:
+    collector = FakeCollector()
+    module = NotingModule(fail_at=(2, ValueError("on purpose")))
+    with pytest.raises(ValueError, match="on purpose"):
+        quiet_trainer(tmp_path).fit(module, datamodule=data_module(collector))
+    assert collector.events == ["collect", "shutdown"]
+
+
+def test_the_workers_stop_on_ctrl_c(tmp_path: Path) -> None:
+    collector = FakeCollector()
+    module = NotingModule(fail_at=(2, KeyboardInterrupt()))
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit):
+            quiet_trainer(tmp_path).fit(module, datamodule=data_module(collector))
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning leaves it ignored
+    assert collector.events == ["collect", "shutdown"]
+
+
+def test_the_end_of_a_validation_does_not_stop_the_workers() -> None:
+    collector = FakeCollector()
+    data_module(collector).teardown("validate")
+    assert collector.events == []
+    data_module(collector).teardown("fit")
+    assert collector.events == ["shutdown"]
+
+
+def test_a_collector_that_has_delivered_all_ends_the_training(tmp_path: Path) -> None:
+    module = NotingModule()
+    trainer = quiet_trainer(tmp_path, max_epochs=100)
+    trainer.fit(module, datamodule=data_module(FakeCollector(num_rollouts=2)))
+    assert trainer.global_step == 2 * 12
+    assert trainer.current_epoch < 4
+
+
+@pytest.mark.parametrize(
+    ("options", "steps", "rollouts"),
+    [
+        ({"limit_train_batches": 5}, 10, 2),
+        ({"limit_train_batches": 0.5}, 12, 2),
+        ({"fast_dev_run": True}, 1, 1),
+        ({"max_steps": 15, "max_epochs": -1}, 15, 2),
+        ({"accumulate_grad_batches": 5}, 6, 2),
+    ],
+)
+def test_the_trainers_limits_mean_what_they_say(
+    tmp_path: Path, options: dict[str, Any], steps: int, rollouts: int
+) -> None:
+    collector = FakeCollector()
+    trainer = quiet_trainer(tmp_path, **options)
+    trainer.fit(NotingModule(), datamodule=data_module(collector))
+    assert trainer.global_step == steps
+    assert collector.events.count("collect") == rollouts
+
+
+def test_overfitting_repeats_the_first_minibatches(tmp_path: Path) -> None:
+    collector = FakeCollector()
+    module = NotingModule()
+    quiet_trainer(tmp_path, overfit_batches=2, max_epochs=3).fit(module, datamodule=data_module(collector))
+    assert collector.events.count("collect") == 1
+    assert len(module.minibatches) == 6
+    assert module.minibatches[:2] == module.minibatches[2:4] == module.minibatches[4:]
+
+
+def test_a_resumed_run_shuffles_as_one_that_never_stopped() -> None:
+    whole = data_module(FakeCollector())
+    first, second = (list(map(ply_numbers, whole.train_dataloader())) for _ in range(2))
+    stopped = data_module(FakeCollector())
+    assert list(map(ply_numbers, stopped.train_dataloader())) == first
+    resumed = data_module(FakeCollector())
+    resumed.load_state_dict(stopped.state_dict())
+    assert list(map(ply_numbers, resumed.train_dataloader())) == second
+
+
+def test_numbers_that_cannot_work_are_refused_a_line_each() -> None:
+    with pytest.raises(ConfigError) as caught:
+        data_module(FakeCollector(), minibatch_size=33, num_epochs=0, gamma=1.5)
+    assert caught.value.faults == (
+        "gamma=1.5: must be in [0, 1]",
+        "num_epochs=0: must be 1 or more",
+        "minibatch_size=33: must be from 1 to 32, the plies of one rollout",
+    )

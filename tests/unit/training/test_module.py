@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fakes import TinyNetwork, counting_game
+from lightning.pytorch import Callback
+from tensordict import TensorDict
+from training_fakes import SPEC, FakeCollector, FourByteNetwork, quiet_trainer
+
+from keisei_lightning.errors import ConfigError
+from keisei_lightning.models import ActorCritic, LegalCategorical
+from keisei_lightning.models.heads import WinDrawLossValue
+from keisei_lightning.parallel.collector import SelfPlayCollector
+from keisei_lightning.training import PPOModule, SelfPlayDataModule, WeightSyncCallback
+from keisei_lightning.training.minibatches import add_advantages
+
+
+class KeepsMetrics(Callback):
+    """Keeps the metrics of each epoch."""
+
+    def __init__(self) -> None:
+        self.epochs: list[dict[str, float]] = []
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        self._keep(trainer)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self._keep(trainer)
+
+    def _keep(self, trainer: Any) -> None:
+        if trainer.callback_metrics:
+            self.epochs.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+
+def self_play(tmp_path: Path, *, epochs: int = 4, **options: Any) -> tuple[list[dict[str, float]], PPOModule]:
+    """Train on the counting game with the real collector in this process."""
+    torch.manual_seed(5)
+    actor_critic = ActorCritic(TinyNetwork())
+    collector = SelfPlayCollector(
+        counting_game(), actor_critic, mode="serial", games_per_worker=8, plies_per_rollout=16, seed=3
+    )
+    metrics = KeepsMetrics()
+    trainer = quiet_trainer(tmp_path, max_epochs=epochs, callbacks=[WeightSyncCallback(), metrics], **options)
+    module = PPOModule(actor_critic, learning_rate=0.05)
+    trainer.fit(module, datamodule=SelfPlayDataModule(collector, minibatch_size=32, num_epochs=3, seed=1))
+    return metrics.epochs, module
+
+
+def minibatch(policy: ActorCritic | None = None) -> TensorDict:
+    plies, _ = add_advantages(FakeCollector(policy=policy).rollout(1), gamma=0.9, lmbda=0.8, normalize=True)
+    return plies
+
+
+def module_of(network: torch.nn.Module, **options: Any) -> PPOModule:
+    return PPOModule(ActorCritic(network), **options)
+
+
+def test_the_first_minibatch_after_a_publish_has_ratio_1_and_kl_0(tmp_path: Path) -> None:
+    epochs, _ = self_play(tmp_path)
+    assert len(epochs) == 4
+    for metrics in epochs:
+        assert metrics["train/first_ratio"] == pytest.approx(1.0, abs=1e-4)
+        assert metrics["train/first_kl"] == pytest.approx(0.0, abs=1e-4)
+        assert abs(metrics["train/mean_ratio"] - 1.0) > 1e-6  # the later ones have moved on
+
+
+def test_two_runs_of_one_seed_give_the_same_curves(tmp_path: Path) -> None:
+    first, module = self_play(tmp_path)
+    second, again = self_play(tmp_path)
+    assert first == second
+    for weight, other in zip(module.parameters(), again.parameters(), strict=True):
+        assert torch.equal(weight, other)
+
+
+def test_the_loss_is_that_of_the_formula() -> None:
+    torch.manual_seed(0)
+    module = module_of(FourByteNetwork(), clip_epsilon=0.1, entropy_coeff=0.03, critic_coeff=0.7)
+    batch = minibatch(ActorCritic(FourByteNetwork()))
+    loss = module.training_step(batch, 0)
+    logits, value = module(batch["observation"])
+    distribution = torch.distributions.Categorical(logits=logits)  # all three moves are legal
+    ratio = (distribution.log_prob(batch["action"]) - batch["action_log_prob"]).exp().unsqueeze(-1)
+    advantage = batch["advantage"]
+    objective = -torch.minimum(ratio * advantage, ratio.clamp(0.9, 1.1) * advantage).mean()
+    critic = 0.7 * (value - batch["value_target"]).square().mean()
+    entropy = -0.03 * distribution.entropy().mean()
+    assert loss.item() == pytest.approx((objective + critic + entropy).item(), abs=1e-6)
+
+
+def test_the_trunk_runs_once_for_each_minibatch() -> None:
+    network = FourByteNetwork()
+    module_of(network).training_step(minibatch(), 0)
+    assert network.calls == 1
+
+
+def test_a_minibatch_is_left_as_it_came() -> None:
+    batch = minibatch()
+    keys = set(batch.keys())
+    module_of(FourByteNetwork()).training_step(batch, 0)
+    assert set(batch.keys()) == keys
+
+
+def test_a_win_draw_loss_head_learns_its_expected_score() -> None:
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = WinDrawLossValue(4)
+
+        def forward(self, observation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.zeros(len(observation), 3), self.head(observation.float() / 255.0)
+
+    module = module_of(Network(), entropy_coeff=0.0)
+    batch = minibatch()
+    batch["advantage"] = torch.zeros_like(batch["advantage"])
+    batch["value_target"] = torch.full_like(batch["value_target"], 0.6)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        module.training_step(batch, 0).backward()
+        optimizer.step()
+    value = module(batch["observation"])[1]
+    assert value.mean().item() == pytest.approx(0.6, abs=0.01)
+
+
+def test_metrics_are_logged_once_an_epoch(tmp_path: Path) -> None:
+    epochs, _ = self_play(tmp_path, epochs=2, gradient_clip_val=0.5)
+    names = "loss_objective loss_critic loss_entropy entropy kl_approx clip_fraction ESS explained_variance mean_ratio"
+    names += " first_kl first_ratio grad_norm learning_rate entropy_coeff"
+    assert {f"train/{name}" for name in names.split()} == set(epochs[0])
+    assert 0.0 < epochs[0]["train/ESS"] <= 1.0
+    assert 0.0 < epochs[0]["train/entropy"] <= math.log(3) + 1e-6
+
+
+def test_gradients_are_clipped_to_the_trainers_value(tmp_path: Path) -> None:
+    class Watches(Callback):
+        norms: tuple[float, ...] = ()
+
+        def on_before_zero_grad(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+            gradients = [weight.grad for weight in pl_module.parameters() if weight.grad is not None]
+            if gradients:
+                self.norms += (torch.cat([gradient.flatten() for gradient in gradients]).norm().item(),)
+
+    actor_critic = ActorCritic(FourByteNetwork())
+    watch = Watches()
+    trainer = quiet_trainer(tmp_path, max_epochs=1, gradient_clip_val=0.01, callbacks=[watch])
+    data = SelfPlayDataModule(FakeCollector(policy=actor_critic), minibatch_size=8, num_epochs=1)
+    trainer.fit(PPOModule(actor_critic), datamodule=data)
+    assert watch.norms
+    assert max(watch.norms) <= 0.01 + 1e-6
+
+
+def test_learning_rate_and_entropy_go_linearly_to_their_ends(tmp_path: Path) -> None:
+    actor_critic = ActorCritic(FourByteNetwork())
+    metrics = KeepsMetrics()
+    trainer = quiet_trainer(tmp_path, max_epochs=4, callbacks=[metrics])
+    data = SelfPlayDataModule(FakeCollector(policy=actor_critic), minibatch_size=8, num_epochs=1)
+    module = PPOModule(
+        actor_critic, learning_rate=0.01, final_learning_rate=0.002, entropy_coeff=0.1, final_entropy_coeff=0.02
+    )
+    trainer.fit(module, datamodule=data)
+    rates = [epoch["train/learning_rate"] for epoch in metrics.epochs]
+    entropies = [epoch["train/entropy_coeff"] for epoch in metrics.epochs]
+    assert rates == pytest.approx([0.008, 0.006, 0.004, 0.002])  # after each epoch
+    assert entropies == pytest.approx([0.1, 0.08, 0.06, 0.04])  # during each epoch
+
+
+def test_the_schedule_goes_by_time_only_where_nothing_else_ends_training(tmp_path: Path) -> None:
+    module = PPOModule(ActorCritic(FourByteNetwork()))
+    for options, expected in (({"max_epochs": -1, "max_time": "00:00:01:40"}, 0.0), ({"max_epochs": 4}, 0.25)):
+        trainer = quiet_trainer(tmp_path, **options)
+        module.trainer = trainer
+        total_steps = math.inf if trainer.max_epochs == -1 else 40.0
+        assert module._fraction_done(10, total_steps) == pytest.approx(expected, abs=1e-3)
+
+
+def saved(tmp_path: Path) -> Path:
+    actor_critic = ActorCritic(FourByteNetwork())
+    trainer = quiet_trainer(tmp_path, max_epochs=1)
+    data = SelfPlayDataModule(FakeCollector(policy=actor_critic), minibatch_size=8)
+    trainer.fit(PPOModule(actor_critic), datamodule=data)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    return tmp_path / "last.ckpt"
+
+
+def test_a_checkpoint_names_its_game_and_holds_the_networks_weights_only(tmp_path: Path) -> None:
+    checkpoint = torch.load(saved(tmp_path), weights_only=True)
+    assert checkpoint["keisei"] == {"game": "fake", "num_actions": 3, "observation_shape": [4], "format": 1}
+    assert sorted(checkpoint["state_dict"]) == [
+        "actor_critic.network.linear.bias",
+        "actor_critic.network.linear.weight",
+    ]
+
+
+def test_a_checkpoint_of_another_game_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    collector = FakeCollector()
+    collector.spec = type(SPEC)(name="other", num_actions=3, observation_shape=(4,), max_plies=9)
+    module = PPOModule(ActorCritic(FourByteNetwork()))
+    with pytest.raises(ConfigError, match=r"last.ckpt: its game is fake, this run's is other$"):
+        quiet_trainer(tmp_path).fit(
+            module, datamodule=SelfPlayDataModule(collector, minibatch_size=8), ckpt_path=path, weights_only=True
+        )
+    assert collector.events == ["shutdown"]
+
+
+def test_a_checkpoint_of_another_network_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    module = PPOModule(ActorCritic(FourByteNetwork(num_actions=5)))
+    data = SelfPlayDataModule(FakeCollector(), minibatch_size=8)
+    with pytest.raises(ConfigError, match=r"linear.weight is \[4, 4\], here \[6, 4\]\); use the model it was trained with"):
+        quiet_trainer(tmp_path).fit(module, datamodule=data, ckpt_path=path, weights_only=True)
+
+
+def test_a_resumed_run_goes_on_with_the_restored_weights(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    actor_critic = ActorCritic(FourByteNetwork())
+    trainer = quiet_trainer(tmp_path, max_epochs=3)
+    data = SelfPlayDataModule(FakeCollector(policy=actor_critic), minibatch_size=8)
+    metrics = KeepsMetrics()
+    trainer.callbacks.append(metrics)
+    trainer.fit(PPOModule(actor_critic), datamodule=data, ckpt_path=path, weights_only=True)
+    assert data.iteration == 3
+    assert trainer.global_step == 3 * 8
+    assert metrics.epochs[0]["train/first_ratio"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_numbers_that_cannot_work_are_refused_a_line_each() -> None:
+    with pytest.raises(ConfigError) as caught:
+        module_of(FourByteNetwork(), clip_epsilon=2, learning_rate=0.0, entropy_coeff=-0.1, clip_value=0.0)
+    assert caught.value.faults == (
+        "clip_epsilon=2: must be above 0 and below 1",
+        "learning_rate=0.0: must be above 0",
+        "entropy_coeff=-0.1: must be 0 or more",
+        "clip_value=0.0: must be above 0, or null for no limit",
+    )
+
+
+def test_the_behaviour_policy_of_the_fake_is_the_learners() -> None:
+    policy = ActorCritic(FourByteNetwork())
+    batch = minibatch(policy)
+    logits, _ = policy(batch["observation"])
+    expected = LegalCategorical(logits, batch["action_mask"]).log_prob(batch["action"])
+    torch.testing.assert_close(batch["action_log_prob"], expected)
