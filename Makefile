@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 # The first interpreter that runs and is new enough; `make PYTHON=...` chooses another.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 # Asked for first and alone: resolved together with everything else, torch may come with gigabytes of CUDA packages.
 TORCH := $(shell grep -E '^torch==' constraints.txt)
 SOAK_ROUNDS ?= 20

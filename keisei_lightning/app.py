@@ -83,7 +83,7 @@ def run(cfg: DictConfig) -> float:
     parts = build(cfg)
     print_table(f"keisei-lightning: {cfg.name}", _start_rows(cfg, parts))
     parts.trainer.fit(parts.module, datamodule=parts.data, ckpt_path=cfg.ckpt_path, weights_only=True)
-    checkpoint = _save_last(parts)
+    checkpoint = _save_last(cfg, parts)
     print_table("done", _end_rows(parts, checkpoint))
     result = parts.evaluation.last_result
     return math.nan if result is None else result.score
@@ -133,7 +133,7 @@ def build(cfg: DictConfig) -> Run:
 def _build_trainer(cfg: DictConfig, callbacks: list[Callback], folder: Path) -> Trainer:
     if cfg.trainer.enable_progress_bar:
         callbacks.append(TrainingProgress())
-    if cfg.trainer.enable_checkpointing:
+    if _keeps_checkpoints(cfg):
         callbacks.append(
             ModelCheckpoint(
                 dirpath=folder / "checkpoints",
@@ -169,13 +169,16 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in options.items()}
 
 
-def _save_last(parts: Run) -> Path | None:
+def _keeps_checkpoints(cfg: DictConfig) -> bool:
+    return bool(cfg.trainer.enable_checkpointing) and not cfg.trainer.fast_dev_run
+
+
+def _save_last(cfg: DictConfig, parts: Run) -> Path | None:
     """Save the final weights: the last epoch need not be one that a checkpoint was due at."""
-    trainer = parts.trainer
-    if trainer.checkpoint_callback is None:  # switched off, or fast_dev_run
+    if not _keeps_checkpoints(cfg):
         return None
     path = parts.folder / "checkpoints" / "last.ckpt"
-    trainer.save_checkpoint(path, weights_only=False)  # with optimiser and progress, to go on from
+    parts.trainer.save_checkpoint(path, weights_only=False)  # with optimiser and progress, to go on from
     return path
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from keisei_lightning.config import SCHEMAS, CheckpointConfig, Config
@@ -80,6 +80,8 @@ def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
     message = str(error)
     if found := re.search(r"Could not override '([^']+)'", message):
         return no_such_key(found[1], _value_of(found[1], overrides))
+    if found := re.search(r"Missing mandatory value: (\S+)", message):
+        return f"{found[1]}: is missing; give it on the command line as {found[1]}=VALUE"
     if found := re.search(r"Could not find '([^']+)/([^'/]+)'", message):
         group, option = found[1], found[2]
         options = re.findall(r"^\t(?!provider=)(\S+)$", message, flags=re.MULTILINE)
@@ -89,8 +91,9 @@ def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
     if found := re.search(r"Error merging override \+{0,2}(.*)", message):
         cause = error.__cause__ or error
         return f"{found[1]}: {_first_line(str(cause))}"
-    if found := re.search(r"Error parsing override '(.*)'\n(.*)", message):
-        return f"{found[1]}: cannot be read ({found[2]}); write KEY=VALUE, with brackets or commas in quotes"
+    if isinstance(error, OverrideParseException):
+        reason = _first_line(message.partition(f"'{error.override}'\n")[2] or message)
+        return f"{error.override}: cannot be read ({reason}); write KEY=VALUE, with brackets or commas in quotes"
     return _one_line(message)
 
 

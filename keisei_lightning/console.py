@@ -7,8 +7,10 @@ import sys
 import warnings
 from collections.abc import Iterable, Mapping
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 __all__ = ["ConsoleHandler", "print_table", "quiet_libraries"]
 
@@ -34,10 +36,12 @@ def quiet_libraries() -> None:
     """Take library chatter off the screen that tells a user of this program nothing; each line says why."""
     # The loader hands out minibatches of a rollout that worker processes have played: it needs no workers of its own.
     warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
-    # A deprecated class inside torchrl itself.
-    warnings.filterwarnings("ignore", message=r"Creating VanillaWeightUpdater", category=DeprecationWarning)
+    # torchrl's own deprecated classes, as it is imported.
+    warnings.filterwarnings("ignore", message=r"Creating .* which inherits from WeightUpdaterBase is deprecated")
     # A run of few optimiser steps is no mistake here (smoke, quickstart).
     warnings.filterwarnings("ignore", message=r".*smaller than the logging interval.*")
+    # A run that goes on from another one has a folder of its own: which old checkpoints were kept there is no matter.
+    warnings.filterwarnings("ignore", message=r"The dirpath has changed from")
     # A deprecation inside Lightning, of torch's own tree functions.
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
     # Lightning prints its log lines itself, besides handing them on: each would be on the screen twice.
@@ -62,11 +66,11 @@ def print_table(title: str, rows: Mapping[str, object] | Iterable[tuple[str, obj
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(no_wrap=True)
-    pairs = rows.items() if isinstance(rows, Mapping) else rows
+    pairs = [(name, str(value)) for name, value in dict(rows).items() if value is not None]
     for name, value in pairs:
-        if value is not None:
-            table.add_row(name, str(value))
+        table.add_row(Text(name), Text(value))
     console = Console(highlight=False, markup=False)
     # A path that is broken over two lines cannot be copied: the terminal wraps lines better than a table does.
-    console.width = max(console.width, console.measure(table).maximum)
+    needed = sum(max((cell_len(pair[column]) for pair in pairs), default=0) for column in (0, 1)) + 4
+    console.width = max(console.width, needed)
     console.print(table)

@@ -32,6 +32,7 @@ from omegaconf import DictConfig
 from keisei_lightning.compose_errors import COMPOSE_ERRORS, explain, quote_games
 from keisei_lightning.config import config_dir, register_configs
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.sweep import collected_jobs, print_summary
 from keisei_lightning.validation import resolve, validate
 
 __all__ = ["Stopped", "main"]
@@ -78,28 +79,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code (see the module's table).
     """
     words = quote_games(sys.argv[1:] if argv is None else argv)
-    try:
-        with _hydra_raises(), _arguments(words), _signals_raise():
-            register_configs()
-            hydra.main(config_path=str(config_dir()), config_name="config", version_base="1.3")(_job)()
-    except Stopped as stop:
-        _say(str(stop))
-        return stop.exit_code
-    except _Refused as refused:
-        _say(*refused.error.faults)
-        return BAD_CONFIG
-    except ConfigError as error:  # the only or first fault of a multirun, after all of its jobs
+    with collected_jobs() as jobs:
+        try:
+            with _hydra_raises(), _arguments(words), _signals_raise():
+                register_configs()
+                hydra.main(config_path=str(config_dir()), config_name="config", version_base="1.3")(_job)()
+        except (Exception, Stopped, _Refused) as error:  # noqa: BLE001 - the last line: every ending has an exit code
+            return _exit_code(error, words)
+        finally:
+            if jobs:
+                print_summary(jobs)
+    return DONE
+
+
+def _exit_code(error: BaseException, words: Sequence[str]) -> int:
+    """Tell the person what happened, unless that has been done, and choose the code."""
+    if isinstance(error, Stopped):
+        _say(str(error))
+        return error.exit_code
+    if isinstance(error, _Refused):
+        error = error.error
+    if isinstance(error, ConfigError):  # in a multirun the first bad job's, after all jobs
         _say(*error.faults)
         return BAD_CONFIG
-    except Exception as error:  # noqa: BLE001 - the last line of defence: every failure has an exit code
-        if getattr(error, "keisei_reported", False):
-            return FAILED
-        if isinstance(error, COMPOSE_ERRORS):
-            _say(explain(error, words))
-            return BAD_CONFIG
-        traceback.print_exception(error)
+    if getattr(error, "keisei_reported", False):
         return FAILED
-    return DONE
+    if isinstance(error, COMPOSE_ERRORS):
+        _say(explain(error, words))
+        return BAD_CONFIG
+    traceback.print_exception(error)
+    return FAILED
 
 
 def _job(cfg: DictConfig) -> float:

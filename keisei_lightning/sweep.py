@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +15,14 @@ from typing import Any
 import psutil
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
 from keisei_lightning.errors import ConfigError
 
-__all__ = ["SweepJob", "SweepSummary", "left_processes"]
+__all__ = ["SweepJob", "SweepSummary", "collected_jobs", "left_processes", "print_summary"]
 
 log = logging.getLogger(__name__)
 
@@ -63,22 +67,28 @@ def left_processes() -> list[str]:
 
 
 class SweepSummary(Callback):
-    """Hydra callback: collects the jobs of a multirun and prints them as a table, the best one first.
+    """Hydra callback: notes how each job of a multirun ended, and what it left running.
+
+    The table is printed by whoever opened :func:`collected_jobs`: Hydra does not call ``on_multirun_end`` when a job
+    has failed, which is when the table is wanted most.
 
     Args:
         **kwargs: Hydra's; none is used.
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        self.jobs: list[SweepJob] = []
+        pass
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Note how a job ended, and report what it left running."""
+        jobs = _jobs.get()
+        if jobs is None or config.hydra.mode is not RunMode.MULTIRUN:
+            return
         if left := left_processes():
             log.error("the job left processes running: %s", ", ".join(left))
         value = job_return._return_value
         done = job_return.status is JobStatus.COMPLETED and isinstance(value, int | float)
-        self.jobs.append(
+        jobs.append(
             SweepJob(
                 overrides=" ".join(job_return.overrides or ()),
                 objective=float(value) if done else math.nan,
@@ -87,15 +97,30 @@ class SweepSummary(Callback):
             )
         )
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print the table."""
-        table = Table(title=f"{len(self.jobs)} jobs, best first (objective: score against random play)")
-        for name in ("overrides", "objective", "status", "folder"):
-            table.add_column(name, overflow="fold", justify="right" if name == "objective" else "left")
-        for job in sorted(self.jobs, key=lambda job: -math.inf if math.isnan(job.objective) else job.objective)[::-1]:
-            objective = "-" if math.isnan(job.objective) else f"{job.objective:.4f}"
-            table.add_row(job.overrides or "(none)", objective, job.status, job.folder)
-        Console(highlight=False, markup=False).print(table)
+
+_jobs: ContextVar[list[SweepJob] | None] = ContextVar("keisei_sweep_jobs", default=None)
+
+
+@contextlib.contextmanager
+def collected_jobs() -> Iterator[list[SweepJob]]:
+    """Context in which :class:`SweepSummary` adds each job that has ended to the list."""
+    jobs: list[SweepJob] = []
+    token = _jobs.set(jobs)
+    try:
+        yield jobs
+    finally:
+        _jobs.reset(token)
+
+
+def print_summary(jobs: Sequence[SweepJob]) -> None:
+    """Print the jobs as a table, the best one first, those without a result last."""
+    table = Table(title=f"{len(jobs)} jobs, best first (objective: score against random play)", title_justify="left")
+    for name in ("overrides", "objective", "status", "folder"):
+        table.add_column(name, overflow="fold", justify="right" if name == "objective" else "left")
+    for job in sorted(jobs, key=lambda job: math.inf if math.isnan(job.objective) else -job.objective):
+        objective = "-" if math.isnan(job.objective) else f"{job.objective:.4f}"
+        table.add_row(job.overrides or "(none)", objective, job.status, job.folder)
+    Console(highlight=False, markup=False).print(table)
 
 
 def _reason(value: object) -> str:

@@ -179,8 +179,13 @@ def validate(cfg: DictConfig) -> None:
 
 def _missing_keys(cfg: DictConfig) -> list[str]:
     """What ``???`` stands for, and sections that were taken away (``~ppo``, ``model=null``)."""
-    absent = {key for key in known_keys("") if key not in cfg and not OmegaConf.is_missing(cfg, key)}
-    return sorted(absent | set(OmegaConf.missing_keys(cfg)))
+    missing = [key for key in known_keys("") if key not in cfg and not OmegaConf.is_interpolation(cfg, key)]
+    for key in set(known_keys("")) - set(missing):
+        if OmegaConf.is_missing(cfg, key):
+            missing.append(key)
+        elif not OmegaConf.is_interpolation(cfg, key) and OmegaConf.is_config(cfg[key]):
+            missing += OmegaConf.missing_keys(cfg[key])  # their full names
+    return sorted(missing)
 
 
 def _unknown_keys(cfg: DictConfig) -> Iterator[str]:
@@ -271,7 +276,7 @@ def _trainer_faults(cfg: DictConfig) -> Iterator[str]:
 def _logger_faults(cfg: DictConfig) -> Iterator[str]:
     for name in ("wandb", "mlflow"):
         if cfg.logger[name] is not None and importlib.util.find_spec(name) is None:
-            yield f"logger={name}: is not installed; pip install 'keisei-lightning[tracking]', or logger=csv_tensorboard"
+            yield f"logger={name}: is not installed; must be csv_tensorboard, or install keisei-lightning[tracking]"
 
 
 def _evaluation_faults(cfg: DictConfig) -> Iterator[str]:

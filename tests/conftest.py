@@ -87,7 +87,7 @@ def _shared_memory() -> dict[str, str]:
 
 
 def _belongs_to_others(entry: str) -> bool:
-    """Whether a process outside this test run maps the entry: other programs use /dev/shm as well."""
+    """Whether a process outside this test run maps the entry, or did: other programs use /dev/shm as well."""
     ours = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
     path = str(SHARED_MEMORY / entry)
     for process in psutil.process_iter():
@@ -98,7 +98,7 @@ def _belongs_to_others(entry: str) -> bool:
                 return True
         except (psutil.Error, OSError):
             continue
-    return False
+    return not (SHARED_MEMORY / entry).exists()
 
 
 def _left_over(probe: Callable[[], dict[Key, str]], before: dict[Key, str]) -> dict[Key, str]:

@@ -49,7 +49,8 @@ def wilson_interval(score: float, num_games: int, *, z: float = Z_95) -> tuple[f
     centre = score + z * z / (2 * num_games)
     spread = z * math.sqrt(max(0.0, score * (1.0 - score)) / num_games + z * z / (4 * num_games * num_games))
     scale = 1.0 + z * z / num_games
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    # At scores of 0 and 1 an end is the score itself; rounding must not put it on the wrong side.
+    return max(0.0, min(score, (centre - spread) / scale)), min(1.0, max(score, (centre + spread) / scale))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

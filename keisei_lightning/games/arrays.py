@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from keisei_lightning.errors import ConfigError, GameError
 from keisei_lightning.games.protocol import NO_MOVE
 
-__all__ = ["LegalMoves", "OwnThread", "as_actions", "as_indices", "check_integers"]
+__all__ = ["LegalMoves", "OwnThread", "as_actions", "as_indices", "check_options"]
 
 
 class LegalMoves:
@@ -131,20 +131,28 @@ def as_indices(indices: NDArray[np.int64] | None, num_games: int) -> list[int]:
     return named
 
 
-def check_integers(game: str, limits: Mapping[str, tuple[object, int]]) -> None:
-    """Check the whole-number options of a game.
+def check_options(
+    game: str, integers: Mapping[str, tuple[object, int]], flags: Mapping[str, object] | None = None
+) -> None:
+    """Check the options of a game.
 
     Args:
         game: name for the message.
-        limits: value and smallest legal value of each option.
+        integers: value and smallest legal value of each whole-number option.
+        flags: value of each yes-or-no option.
 
     Raises:
-        ConfigError: one line for each option that is no integer or too small.
+        ConfigError: one line for each option that is of another type or too small.
     """
     faults = [
         f"{game}: {key}={value!r} must be an integer of at least {least}"
-        for key, (value, least) in limits.items()
+        for key, (value, least) in integers.items()
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least
+    ]
+    faults += [
+        f"{game}: {key}={value!r} must be True or False"
+        for key, value in (flags or {}).items()
+        if not isinstance(value, bool)
     ]
     if faults:
         raise ConfigError(faults)

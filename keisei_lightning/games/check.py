@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -51,7 +52,7 @@ def check_game(
     """
     game = _make(factory, num_games)
     _check_spec(game.spec)
-    _check_same_spec(game.spec, _make(cloudpickle.loads(cloudpickle.dumps(factory)), num_games).spec)
+    _check_same_spec(game.spec, _make(_shipped(factory), num_games).spec)
     _Player(game, seed=seed).play(num_plies)
     _check_determinism(factory, num_games, min(num_plies, 100), seed)
     _check_positions(factory, num_games, min(num_plies, 100), seed)
@@ -78,6 +79,15 @@ def _make(factory: GameFactory, num_games: int) -> Game:
     _demand(isinstance(game, Game), f"the factory makes a {type(game).__name__}, which lacks methods of Game")
     _demand(game.num_games == num_games, f"num_games is {game.num_games}, not the {num_games} asked for")
     return game
+
+
+def _shipped(factory: GameFactory) -> GameFactory:
+    """The factory as a worker gets it."""
+    try:
+        copy: GameFactory = cloudpickle.loads(cloudpickle.dumps(factory))
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise GameError(f"the factory cannot be pickled for the workers: {error}") from error
+    return copy
 
 
 def _check_spec(spec: GameSpec) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from open_spiel.python.observation import make_observation
 
 from keisei_lightning.errors import GameError, IllegalActionError, UnsupportedGameError
-from keisei_lightning.games.arrays import LegalMoves, OwnThread, as_actions, as_indices, check_integers
+from keisei_lightning.games.arrays import LegalMoves, OwnThread, as_actions, as_indices, check_options
 from keisei_lightning.games.grid_svg import grid_svg, text_svg
 from keisei_lightning.games.open_spiel_views import seat_view
 from keisei_lightning.games.protocol import GameSpec, RenderFormat, StepResult
@@ -108,7 +108,7 @@ class OpenSpielGame:
         self._name = str(self._game).removesuffix("()")
         longest = self._game.max_game_length()
         max_plies = longest if max_plies is None else max_plies
-        check_integers(
+        check_options(
             self._name, {"num_games": (num_games, 1), "max_plies": (max_plies, 1), "opening_plies": (opening_plies, 0)}
         )
         self._view = seat_view(self._game)
@@ -151,10 +151,10 @@ class OpenSpielGame:
     def reset(self, indices: NDArray[np.int64] | None = None) -> None:
         """Put boards back to the start and play their random openings."""
         self._thread.check()
+        named = as_indices(indices, self.num_games)
         if not self._states:
             self._states = [None] * self.num_games
-            indices = None  # no board has a state yet
-        named = as_indices(indices, self.num_games)
+            named = list(range(self.num_games))  # no board has a state yet
         for index in named:
             self._states[index] = self._opening(self._game.new_initial_state())
         self._refresh(named)

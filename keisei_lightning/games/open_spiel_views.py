@@ -63,8 +63,9 @@ class Drawing:
     def squares(self, tensor: NDArray[np.float32]) -> Index:
         """The board as int64 [height, width]: 0 empty, 1 first, 2 second player's stone, top row first."""
         planes = tensor.reshape(self.shape) > 0
-        board = planes[list(self.first)].any(axis=0) + 2 * planes[list(self.second)].any(axis=0)
-        return (board[::-1] if self.upwards else board).astype(np.int64)
+        first, second = (planes[list(stones)].max(axis=0) for stones in (self.first, self.second))
+        board: Index = np.where(first, 1, np.where(second, 2, 0))
+        return np.asarray(board[::-1] if self.upwards else board, dtype=np.int64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -116,12 +117,12 @@ def seat_view(game: Any) -> SeatView:
 def _tensor_index(game: Any) -> Index:
     """Index of OpenSpiel's flat tensor as [C, H, W]."""
     shape: list[int] = list(game.observation_tensor_shape())
-    index: Index = np.arange(math.prod(shape))
+    index: Index = np.arange(math.prod(shape), dtype=np.int64)
     if len(shape) < 3:
-        return index.reshape(1, *([1] * (2 - len(shape))), *shape)
+        return index.reshape([1] * (3 - len(shape)) + shape)
     if len(shape) == 3 and game.observation_tensor_layout() == pyspiel.TensorLayout.HWC:
         return index.reshape(shape).transpose(2, 0, 1)
-    return index.reshape(-1, *shape[-2:])
+    return index.reshape([-1, *shape[-2:]])
 
 
 def _plain_view(game: Any) -> SeatView:

@@ -126,7 +126,7 @@ def _open_spiel_name(name: str) -> str:
     if not open_spiel.is_known(name):
         known = ", ".join(game_names())
         raise UnsupportedGameError(
-            f"there is no game {name!r}: use {known}, or an OpenSpiel string ('hex(board_size=5)')"
+            f"no game is called {name!r}: use {known}, or an OpenSpiel string ('hex(board_size=5)')"
         )
     return open_spiel.canonical_string(name)
 

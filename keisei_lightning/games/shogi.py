@@ -33,12 +33,12 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from rsshogi.core import Board, Move
+from rsshogi.core import Board
 from rsshogi.record import Record
 from rsshogi.types import RepetitionState
 
 from keisei_lightning.errors import GameError, IllegalActionError
-from keisei_lightning.games.arrays import LegalMoves, OwnThread, as_actions, as_indices, check_integers
+from keisei_lightning.games.arrays import LegalMoves, OwnThread, as_actions, as_indices, check_options
 from keisei_lightning.games.protocol import GameSpec, RenderFormat, StepResult
 from keisei_lightning.games.shogi_codec import (
     CHECK_BYTE,
@@ -67,6 +67,7 @@ from keisei_lightning.games.shogi_rules import (
     NO_LEGAL_MOVE,
     PERPETUAL_CHECK,
     REPETITION,
+    MoveCache,
     board_state,
     declarations,
     end_of,
@@ -99,14 +100,6 @@ OUTCOMES: Final = (CHECKMATE, NO_LEGAL_MOVE, PERPETUAL_CHECK, REPETITION, DECLAR
 """Every way a game can end."""
 
 
-class _Moves(dict[int, Move]):
-    """Move objects by move code, made when first used: making one costs as much as finding all others."""
-
-    def __missing__(self, code: int) -> Move:
-        move = self[code] = Move(code)
-        return move
-
-
 class Shogi:
     """G boards of shogi that advance together; a :class:`~keisei_lightning.games.protocol.Game`.
 
@@ -125,16 +118,13 @@ class Shogi:
     """
 
     def __init__(
-        self,
-        num_games: int,
-        *,
-        max_plies: int | None = None,
-        opening_plies: int = 0,
-        declaration: bool = True,
+        self, num_games: int, *, max_plies: int | None = None, opening_plies: int = 0, declaration: bool = True
     ) -> None:
         max_plies = DEFAULT_MAX_PLIES if max_plies is None else max_plies
-        check_integers(
-            "shogi", {"num_games": (num_games, 1), "max_plies": (max_plies, 1), "opening_plies": (opening_plies, 0)}
+        check_options(
+            "shogi",
+            {"num_games": (num_games, 1), "max_plies": (max_plies, 1), "opening_plies": (opening_plies, 0)},
+            {"declaration": declaration},
         )
         self._spec = GameSpec(
             name="shogi",
@@ -148,7 +138,7 @@ class Shogi:
         self._opening_plies = min(opening_plies, max_plies - 1)
         self._declaration = declaration
         self._labels = label_table().reshape(-1)  # at seat << 16 | move code
-        self._moves = _Moves()
+        self._moves = MoveCache()
         self._random = random.Random(0)
         self._thread = OwnThread("shogi")
         self._boards: list[Board] = []
@@ -180,10 +170,10 @@ class Shogi:
     def reset(self, indices: NDArray[np.int64] | None = None) -> None:
         """Put boards back to the start and play their random openings."""
         self._thread.check()
+        named = as_indices(indices, self.num_games)
         if not self._boards:
             self._boards = [Board() for _ in range(self.num_games)]
-            indices = None  # fresh boards have no state at all yet
-        named = as_indices(indices, self.num_games)
+            named = list(range(self.num_games))  # fresh boards have no state at all yet
         for index in named:
             self._place(index, Board())
             self._play_opening(index)
@@ -255,18 +245,15 @@ class Shogi:
 
     def record(self, index: int) -> str:
         """The game of one board as KIF."""
-        text: str = self._record(index).to_kif()
-        return text
+        return str(self._record(index).to_kif())
 
     def csa(self, index: int) -> str:
         """The game of one board as CSA."""
-        text: str = self._record(index).to_csa()
-        return text
+        return str(self._record(index).to_csa())
 
     def usi(self, index: int) -> str:
-        """The game of one board as the argument of USI's ``position`` command."""
-        text: str = self._record(index).to_usi_position()
-        return text
+        """The game of one board as USI's ``position`` command."""
+        return str(self._record(index).to_usi_position())
 
     def _record(self, index: int) -> Record:
         self._board(index)
@@ -316,12 +303,11 @@ class Shogi:
 
     def _update(self, rows: NDArray[np.int64], codes: NDArray[np.int64], occurrences: NDArray[np.uint8]) -> None:
         """Bring the arrays of the boards that moved up to date."""
-        boards = self._boards
         states = advance(self._state[rows], codes, self._mover[rows])
         self._mover[rows] ^= 1
         self._ply[rows] += 1
         states[:, REPETITION_BYTE] = occurrences
-        states[:, CHECK_BYTE] = [boards[row].is_in_check() for row in rows.tolist()]
+        states[:, CHECK_BYTE] = [self._boards[row].is_in_check() for row in rows.tolist()]
         states[:, PLY_BYTE] = self._ply_byte(self._ply[rows])
         self._state[rows] = states
 

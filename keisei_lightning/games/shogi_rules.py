@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from rsshogi.core import Board
+from rsshogi.core import Board, Move
 from rsshogi.types import PieceType
 
 from keisei_lightning.errors import GameError
@@ -27,6 +27,7 @@ __all__ = [
     "PERPETUAL_CHECK",
     "REPETITION",
     "SECOND_POINTS",
+    "MoveCache",
     "board_state",
     "declarations",
     "end_of",
@@ -58,6 +59,14 @@ _SQUARE_POINTS[_KING] = 0
 _HAND_POINTS: Final = _WORTH[:7]
 _HAND_TYPES: Final = tuple(PieceType.from_usi(name) for name in codec.PIECE_NAMES[:7])
 _OWN_HAND: Final = slice(codec.HANDS_START, codec.HANDS_START + 7)
+
+
+class MoveCache(dict[int, Move]):
+    """Move objects by move code, made when first used: making one costs more than playing it."""
+
+    def __missing__(self, code: int) -> Move:
+        move = self[code] = Move(code)
+        return move
 
 
 def declarations(states: NDArray[np.uint8], movers: NDArray[np.int8]) -> NDArray[np.bool_]:

@@ -11,6 +11,7 @@ import math
 from functools import cached_property
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
@@ -46,7 +47,7 @@ class LegalCategorical(Distribution):
             raise ValueError(f"action_mask {list(mask.shape)} does not fit logits {list(logits.shape)}")
         super().__init__(logits.shape[:-1], validate_args=False)
         num_rows = math.prod(self.batch_shape)
-        self._legal = mask.reshape(-1).nonzero().squeeze(1)  # int64 [N]: row * A + action of each legal move, ascending
+        self._legal = _places(mask)  # row * A + action of each legal move, ascending
         self._row = self._legal.div(max(self._num_actions, 1), rounding_mode="floor")
         self._count = torch.bincount(self._row, minlength=num_rows)
         self._first = torch.arange(num_rows, device=logits.device) * self._num_actions  # of each row's labels
@@ -154,3 +155,10 @@ class LegalCategorical(Distribution):
     def deterministic_sample(self) -> Tensor:
         """The mode; the name by which TorchRL asks for it."""
         return self.mode
+
+
+def _places(mask: Tensor) -> Tensor:
+    """int64 [N]: where the flattened mask is true, ascending."""
+    if mask.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))  # twice as fast as torch's nonzero
+    return mask.reshape(-1).nonzero().squeeze(1)

@@ -14,6 +14,7 @@ from keisei_lightning.errors import StalePolicyError
 from keisei_lightning.parallel.backend import Backend
 from keisei_lightning.parallel.messages import RolloutHeader
 from keisei_lightning.parallel.transport import Key, SharedBuffer, SlotBoard, SlotLayout, SlotState
+from keisei_lightning.rl import StalenessBudget, policy_lag
 
 __all__ = ["Intake"]
 
@@ -50,7 +51,7 @@ class Intake:
         zero_copy: bool,
     ) -> None:
         self._backend, self._layout, self._memory = backend, layout, slots.array()
-        self._schedule, self._max_policy_lag, self._zero_copy = schedule, max_policy_lag, zero_copy
+        self._schedule, self._staleness, self._zero_copy = schedule, StalenessBudget(max_policy_lag), zero_copy
         self._board = SlotBoard(layout.num_workers, layout.num_slots)
         self._ready: deque[RolloutHeader] = deque()
         self.paused: set[int] = set()
@@ -99,7 +100,7 @@ class Intake:
             while not self._ready:
                 self._hear()
             header = self._ready.popleft()
-            if latest_version - header.policy_version > self._max_policy_lag:
+            if latest_version - header.policy_version > self._staleness.max_policy_lag:
                 refused += 1
                 self._refuse(header, latest_version, refused)
             else:
@@ -116,13 +117,13 @@ class Intake:
 
     def _refuse(self, header: RolloutHeader, latest_version: int, in_a_row: int) -> None:
         self.refused += 1
-        lag = latest_version - header.policy_version
+        lag = policy_lag(latest_version, header.policy_version)
         _logger.warning(
             "refused a rollout of worker %d: version %d is %d behind, max_policy_lag=%d",
             header.worker_id,
             header.policy_version,
             lag,
-            self._max_policy_lag,
+            self._staleness.max_policy_lag,
         )
         self._free(header.worker_id, header.slot)
         if self._schedule == "sync":
@@ -130,7 +131,7 @@ class Intake:
         if in_a_row >= _MAX_REFUSALS:
             raise StalePolicyError(
                 f"{in_a_row} rollouts in a row were refused, the last by worker {header.worker_id} at lag {lag}; raise "
-                f"max_policy_lag={self._max_policy_lag}, or publish less often"
+                f"max_policy_lag={self._staleness.max_policy_lag}, or publish less often"
             )
 
     def _grant(self, worker_id: int, slot: int) -> None:

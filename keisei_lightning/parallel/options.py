@@ -42,7 +42,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     faults += [f"{key}={options[key]}: must be above 0 seconds" for key in durations if not options[key] > 0]
     if options["threads_per_worker"] is not None and options["threads_per_worker"] < 1:
         faults.append(f"threads_per_worker={options['threads_per_worker']}: must be at least 1, or None")
-    if options["min_healthy_workers"] > options["num_workers"]:
+    if not faults and options["min_healthy_workers"] > options["num_workers"]:
         faults.append(
             f"min_healthy_workers={options['min_healthy_workers']}: "
             f"must be at most num_workers={options['num_workers']}"

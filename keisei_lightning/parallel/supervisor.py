@@ -12,8 +12,11 @@ What to do about it is ``restarts.decide``, a pure function.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import random
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -30,6 +33,7 @@ __all__ = ["Exited", "ProcessHandle", "Received", "Started", "Supervisor", "Work
 _logger = logging.getLogger("keisei_lightning.supervisor")
 _MUTE_GRACE_S = 1.0  # between a closed pipe and the process's end
 _STALL_S = 0.5  # a wait that lasts this much too long: this process was stopped (Ctrl-Z), and the workers with it
+_DUMP_GRACE_S = 0.1  # to write it
 _KILL_GRACE_S = 0.2  # between SIGTERM and SIGKILL for a worker that hangs: it has shown that it does not listen
 
 
@@ -259,6 +263,7 @@ class Supervisor:
                 reason = f"was not ready within start_timeout_s={self._policy.start_timeout_s:g}"
             else:
                 reason = f"gave no sign of life for heartbeat_s={self._policy.heartbeat_s:g}"
+                _dump_stack(process)
             process.terminate()
             process.join(_KILL_GRACE_S)
             if process.is_alive():
@@ -375,6 +380,14 @@ class Supervisor:
         worker.respawn_at = None
         self._move(worker, WorkerState.DEAD)
         return code
+
+
+def _dump_stack(process: ProcessHandle) -> None:
+    """Let a hung worker show on stderr where it hangs: its handler is C code and needs no interpreter lock."""
+    if process.pid is not None:
+        with contextlib.suppress(OSError):
+            os.kill(process.pid, signal.SIGUSR1)
+            process.join(_DUMP_GRACE_S)
 
 
 def _cause(exit: WorkerExit) -> RemoteTraceback | None:

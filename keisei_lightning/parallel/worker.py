@@ -6,6 +6,7 @@ It consumes grants; it waits for nothing else; it ends when told to, when it fai
 
 from __future__ import annotations
 
+import faulthandler
 import fcntl
 import logging
 import os
@@ -196,6 +197,7 @@ def run_worker(boot: WorkerBoot, connection: Connection[Any, Any]) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the learner alone answers it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the learner's handler may have been inherited
+    faulthandler.register(signal.SIGUSR1, file=2)  # the supervisor asks a hung worker where it hangs
     _end_with_parent()
     lock = threading.Lock()
 
@@ -203,7 +205,9 @@ def run_worker(boot: WorkerBoot, connection: Connection[Any, Any]) -> None:
         with lock:
             connection.send(message)
 
-    logging.basicConfig(handlers=[_PipeLogHandler(send)], level=logging.INFO, force=True)
+    logging.basicConfig(
+        handlers=[_PipeLogHandler(send)], format="%(name)s: %(message)s", level=logging.INFO, force=True
+    )
     logging.captureWarnings(True)
     try:
         worker = _boot(boot)

@@ -31,10 +31,11 @@ def policy_lag(latest: int, policy_version: VersionT) -> VersionT:
     Raises:
         ValueError: a version is newer than the latest, so it was published by nobody.
     """
-    newest = policy_version if isinstance(policy_version, int) else int(policy_version.max())
-    if newest > latest:
-        raise ValueError(f"policy_version={newest} is newer than the latest published version {latest}")
-    return latest - policy_version
+    lag = latest - policy_version
+    lowest = lag if isinstance(lag, int) else int(lag.min()) if lag.numel() else 0
+    if lowest < 0:
+        raise ValueError(f"policy_version={latest - lowest} is newer than the latest published version {latest}")
+    return lag
 
 
 @dataclass(frozen=True, slots=True)

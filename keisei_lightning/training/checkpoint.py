@@ -42,7 +42,6 @@ class CheckpointHeader:
         num_actions: A, the number of action labels.
         observation_shape: shape of one observation.
         format: layout of this header.
-        epoch: PPO iterations done.
         global_step: optimiser steps done.
     """
 
@@ -50,7 +49,6 @@ class CheckpointHeader:
     num_actions: int
     observation_shape: tuple[int, ...]
     format: int = CHECKPOINT_FORMAT
-    epoch: int = 0
     global_step: int = 0
 
     @classmethod
@@ -59,7 +57,7 @@ class CheckpointHeader:
         return cls(game=spec.name, num_actions=spec.num_actions, observation_shape=tuple(spec.observation_shape))
 
     def to_dict(self) -> dict[str, Any]:
-        """Primitives only, as it is written under :data:`HEADER_KEY`; counters are Lightning's own entries."""
+        """Primitives only, as it is written under :data:`HEADER_KEY`; the steps are Lightning's own entry."""
         return {
             "game": self.game,
             "num_actions": self.num_actions,
@@ -85,7 +83,6 @@ class CheckpointHeader:
             game=str(header["game"]),
             num_actions=int(header["num_actions"]),
             observation_shape=tuple(int(n) for n in header["observation_shape"]),
-            epoch=int(checkpoint.get("epoch", 0)),
             global_step=int(checkpoint.get("global_step", 0)),
         )
 

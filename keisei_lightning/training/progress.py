@@ -191,10 +191,10 @@ def redirected_log_streams(streams: Iterable[tuple[TextIO, TextIO]]) -> Iterator
 
 
 def _epoch_text(trainer: Trainer) -> str:
+    """Number of the epoch as people count, and how many there will be where that is known."""
+    epochs: Any = trainer.fit_loop.epoch_progress.current
     limit = trainer.max_epochs
-    # The epoch's number as people count; at the end of the fit Lightning has counted one further.
-    number = trainer.current_epoch + 1 if limit is None or limit < 0 else min(trainer.current_epoch + 1, limit)
-    return f"epoch {number}" + ("" if limit is None or limit < 0 else f"/{limit}")
+    return f"epoch {max(1, epochs.ready)}" + ("" if limit is None or limit < 0 else f"/{limit}")
 
 
 def _figures(trainer: Trainer) -> list[str]:

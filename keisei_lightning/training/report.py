@@ -25,6 +25,9 @@ HISTORY_KEY = "keisei_history"
 
 _PLIES = "self_play/frames"
 
+_KIF_COLUMNS = "手数----指手"
+"""The line above the moves in every KIF file."""
+
 log = logging.getLogger(__name__)
 
 History = Sequence[Mapping[str, float]]
@@ -68,7 +71,11 @@ class CurvesCallback(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write what there is."""
-        self._write(trainer)
+        try:
+            self._write(trainer)
+        except Exception:
+            # The error that ended the training must reach the user, and after this hook the workers are stopped.
+            log.exception("the curves could not be written to %s", self.directory)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep the metrics so far in the checkpoint: plain numbers."""
@@ -121,7 +128,7 @@ def write_last_game(result: MatchResult, directory: str | Path) -> list[Path]:
     """
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    suffix = ".kif" if "手合割" in result.last_record else ".txt"
+    suffix = ".kif" if _KIF_COLUMNS in result.last_record else ".txt"
     files = []
     for path, text in (
         (folder / "last_game.svg", result.last_svg),

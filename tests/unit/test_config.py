@@ -56,11 +56,8 @@ class TestComposing:
             monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
         if group == "hparams_search" and option == "optuna":
             pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="the extra 'sweep' is not installed")
-        overrides = [f"{group}={option}"] if group not in ("experiment", "debug", "hparams_search") else []
-        extra = [f"+{group}={option}"] if not overrides else []
-        if option == "open_spiel":
-            extra.append('env.game="hex(board_size=3)"')
-        cfg = composed(*overrides, *extra)
+        game = ['env.game="hex(board_size=3)"'] if option == "open_spiel" else []
+        cfg = composed(f"{group}={option}", *game)
         if option == "gpu" and not torch.cuda.is_available():
             with pytest.raises(ConfigError, match=r"trainer\.accelerator=gpu: must be cpu"):
                 validate(cfg)
@@ -106,7 +103,7 @@ class TestBadInput:
             (["parallel.num_workers=-5"], "parallel.num_workers=-5: must be from 1 to "),
             (["parallel.num_workers=100000"], "parallel.num_workers=100000: must be from 1 to "),
             (["parallel.num_workers=many"], "parallel.num_workers=many: must be from 1 to "),
-            (["env.game=nosuch"], "env.game=nosuch: there is no game 'nosuch'"),
+            (["env.game=nosuch"], "env.game=nosuch: no game is called 'nosuch'"),
             (["env=open_spiel", "env.game=backgammon"], "env.game=backgammon: "),
             (["env=open_spiel", "env.game=kuhn_poker"], "env.game=kuhn_poker: "),
             (["env=open_spiel"], "env.game: is missing"),
@@ -114,7 +111,7 @@ class TestBadInput:
             (["model.channels=0"], "model.channels=0: must be from 1 to 8192"),
             (["model.value_head=vector"], "model.value_head=vector: must be one of scalar, wdl"),
             (["ppo.clip_epsilon=2"], "ppo.clip_epsilon=2: must be more than 0 and less than 1"),
-            (["ppo.learning_rate=.nan"], "ppo.learning_rate=nan: must be more than 0 and at most 1"),
+            (["ppo.learning_rate=nan"], "ppo.learning_rate=nan: must be more than 0 and at most 1"),
             (["ppo.critic_loss=huber"], "ppo.critic_loss=huber: must be one of l2, smooth_l1, l1"),
             (["parallel.schedule=lazy"], "parallel.schedule=lazy: must be one of sync, async"),
             (["parallel=serial", "parallel.schedule=async"], "parallel.schedule=async: must be sync"),
@@ -184,7 +181,7 @@ class TestBadInput:
     def test_a_tracker_that_is_not_installed_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         assert faults("logger=wandb") == [
-            "logger=wandb: is not installed; pip install 'keisei-lightning[tracking]', or logger=csv_tensorboard"
+            "logger=wandb: is not installed; must be csv_tensorboard, or install keisei-lightning[tracking]"
         ]
 
 

@@ -148,3 +148,15 @@ def test_rows_may_have_any_leading_shape():
 def test_a_mask_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"action_mask \[3, 4\] does not fit logits \[2, 4\]"):
         LegalCategorical(LOGITS[:2], MASK)
+
+
+@pytest.mark.gpu
+def test_a_gpu_computes_the_same():
+    logits, mask = random_rows(8, 32, 200)
+    mask[5] = False
+    here, there = (LegalCategorical(logits.to(device), pack_mask(mask).to(device)) for device in ("cpu", "cuda"))
+    action = here.sample_with(torch.Generator().manual_seed(4))
+    assert torch.equal(there.sample_with(torch.Generator().manual_seed(4)).cpu(), action)
+    assert torch.equal(there.mode.cpu(), here.mode)
+    torch.testing.assert_close(there.log_prob(action.cuda()).cpu(), here.log_prob(action), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(there.entropy().cpu(), here.entropy(), atol=1e-5, rtol=1e-5)

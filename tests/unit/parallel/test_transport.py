@@ -148,12 +148,16 @@ def test_a_ply_of_shogi_takes_at_most_600_bytes() -> None:
 
 def test_memory_that_cannot_be_reserved_is_refused_with_the_keys_to_lower() -> None:
     descriptors = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(ConfigError, match=r"1073741824 MiB are needed and \d+ MiB are available; lower parallel\.num_w"):
+    with pytest.raises(
+        ConfigError, match=r"1073741824 MiB are needed and \d+ MiB are available; lower parallel\.num_w"
+    ):
         SharedBuffer(1 << 50)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
     try:
-        with pytest.raises(ConfigError, match=r"2 MiB cannot be reserved \(File too large\); lower parallel\.num_workers"):
+        with pytest.raises(
+            ConfigError, match=r"2 MiB cannot be reserved \(File too large\); lower parallel\.num_workers"
+        ):
             SharedBuffer(2 << 20)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

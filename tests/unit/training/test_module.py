@@ -211,7 +211,9 @@ def test_a_checkpoint_of_another_network_is_refused_in_one_line(tmp_path: Path) 
     path = saved(tmp_path)
     module = PPOModule(ActorCritic(FourByteNetwork(num_actions=5)))
     data = SelfPlayDataModule(FakeCollector(), minibatch_size=8)
-    with pytest.raises(ConfigError, match=r"linear.weight is \[4, 4\], here \[6, 4\]\); use the model it was trained with"):
+    with pytest.raises(
+        ConfigError, match=r"linear.weight is \[4, 4\], here \[6, 4\]\); use the model it was trained with"
+    ):
         quiet_trainer(tmp_path).fit(module, datamodule=data, ckpt_path=path, weights_only=True)
 
 

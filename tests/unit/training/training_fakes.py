@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fakes import TinyNetwork
 from lightning.pytorch import LightningModule, Trainer
 from tensordict import TensorDict
 from torch import Tensor, nn
@@ -76,7 +77,9 @@ class FakeCollector:
         if self._policy is not None:
             with torch.no_grad():
                 logits, _ = self._policy(observation.to(torch.uint8).flatten(0, 1))
-                log_prob = LegalCategorical(logits, action_mask.flatten(0, 1)).log_prob(action.flatten()).view(games, plies)
+                log_prob = (
+                    LegalCategorical(logits, action_mask.flatten(0, 1)).log_prob(action.flatten()).view(games, plies)
+                )
         mover = (torch.arange(plies) % 2).to(torch.int8).expand(games, plies).contiguous()
         nothing = torch.zeros(games, plies, 1, dtype=torch.bool)
         trainable = (torch.arange(plies) < round(plies * self._trainable_share)).expand(games, plies).contiguous()
@@ -146,6 +149,14 @@ class NotingModule(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class PlayingModule(NotingModule):
+    """Has a policy for the counting game beside the weight that it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.actor_critic = ActorCritic(TinyNetwork())
 
 
 def ply_numbers(minibatch: TensorDict) -> list[tuple[int, int]]:

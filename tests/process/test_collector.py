@@ -1,0 +1,568 @@
+"""The collector with real worker processes: the same numbers as without, whatever is published, paused or resumed."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fakes import CountingGame, MirrorGame, TinyNetwork, VersionNetwork, counting_game
+from rollout_checks import assert_continues, assert_whole, worker_rows
+from tensordict import TensorDict, TensorDictBase
+from torch import nn
+from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+
+from keisei_lightning.errors import CollectorClosedError, ConfigError, WeightsError
+from keisei_lightning.models import ActorCritic
+from keisei_lightning.parallel import SelfPlayCollector
+
+pytestmark = pytest.mark.process
+
+GAMES, PLIES, WORKERS = 4, 6, 2
+FRAMES = GAMES * PLIES * WORKERS
+
+
+def collector_of(policy: nn.Module | None = None, game: Any = None, **options: Any) -> SelfPlayCollector:
+    if policy is None:
+        torch.manual_seed(0)
+        policy = ActorCritic(TinyNetwork())
+    return SelfPlayCollector(
+        game or counting_game(opening_plies=2),
+        policy,
+        **{
+            "num_workers": WORKERS,
+            "games_per_worker": GAMES,
+            "plies_per_rollout": PLIES,
+            "heartbeat_s": 1.0,
+            "seed": 3,
+            **options,
+        },
+    )
+
+
+def take(collector: SelfPlayCollector, num_batches: int) -> list[TensorDictBase]:
+    batches = iter(collector)
+    return [next(batches) for _ in range(num_batches)]
+
+
+def disturb(policy: nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter += torch.randn(parameter.shape, generator=generator)
+
+
+def assert_same(batches: list[TensorDictBase], others: list[TensorDictBase]) -> None:
+    assert len(batches) == len(others)
+    for batch, other in zip(batches, others, strict=True):
+        assert set(batch.keys(True, True)) == set(other.keys(True, True))
+        for key in batch.keys(True, True):
+            assert torch.equal(batch[key], other[key]), key
+
+
+# ---- the same bits
+
+
+def run_with_publishes(mode: str, policy: Callable[[], nn.Module], **options: Any) -> list[TensorDictBase]:
+    torch.manual_seed(11)
+    module = policy()
+    out = []
+    with collector_of(module, mode=mode, **options) as collector:
+        for number, batch in enumerate(collector):
+            assert_whole(batch, games_per_worker=GAMES)
+            out.append(batch)
+            if number == 5:
+                break
+            if number % 2:
+                disturb(module, number)
+                collector.update_policy_weights_()
+    return out
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [lambda: ActorCritic(TinyNetwork()), lambda: ActorCritic(TinyNetwork()).as_policy()],
+    ids=["ActorCritic", "TensorDictModule"],
+)
+def test_workers_give_the_same_bits_as_no_workers_and_as_themselves(policy: Callable[[], nn.Module]) -> None:
+    serial, workers, again = (run_with_publishes(mode, policy) for mode in ("serial", "workers", "workers"))
+    assert_same(serial, workers)
+    assert_same(workers, again)
+    versions = [int(batch["collector", "policy_version"].max()) for batch in workers]
+    assert versions == [0, 0, 1, 1, 2, 2]
+
+
+def test_another_seed_and_another_worker_give_other_games() -> None:
+    batches = {}
+    for seed in (3, 4):
+        with collector_of(mode="serial", seed=seed) as collector:
+            batches[seed] = take(collector, 1)[0]
+    assert not torch.equal(batches[3]["action"], batches[4]["action"])
+    first, second = (worker_rows(batches[3], worker_id) for worker_id in range(WORKERS))
+    assert not torch.equal(first["action"], second["action"])
+
+
+def test_spawned_workers_give_the_same_bits_too() -> None:
+    with collector_of(mode="serial") as collector:
+        serial = take(collector, 1)
+    with collector_of(start_method="spawn") as collector:
+        spawned = take(collector, 1)
+    assert spawned[0].names == [None, "time"]
+    assert torch.equal(serial[0]["observation"], spawned[0]["observation"])
+
+
+def test_every_option_of_the_batch_works_in_workers() -> None:
+    options = {"include_next_observation": True, "unpack_action_mask": True, "augment_symmetry": True}
+    policy = ActorCritic(MirrorNetwork())
+    batches = {}
+    for mode in ("serial", "workers"):
+        with collector_of(policy, MirrorGame, mode=mode, **options) as collector:
+            batches[mode] = take(collector, 2)
+    assert_same(batches["serial"], batches["workers"])
+    batch = batches["workers"][0]
+    assert batch["action_mask"].dtype == torch.bool
+    assert batch["action_mask"].shape == (WORKERS * GAMES, PLIES, 4)
+    assert torch.equal(batch["action_mask"], batch["observation"][:, :, 0, 0] == 0)
+    assert batch["next", "observation"].shape == (WORKERS * GAMES, PLIES, 1, 1, 4)
+
+
+class MirrorNetwork(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 5)
+
+    def forward(self, observation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        out = self.linear(observation.flatten(1).float())
+        return out[:, :4], out[:, 4:]
+
+
+# ---- versions and lag
+
+
+@pytest.mark.parametrize("schedule", ["sync", "async"])
+def test_every_ply_carries_the_version_whose_weights_played_it(schedule: str) -> None:
+    policy = ActorCritic(VersionNetwork())
+    with collector_of(policy, schedule=schedule, max_policy_lag=2) as collector:
+        for number, batch in enumerate(collector):
+            assert_whole(batch, games_per_worker=GAMES)
+            version = batch["collector", "policy_version"]
+            assert torch.equal(batch["state_value"][..., 0], version.float())
+            assert collector.policy_version == number
+            assert (number - version).max() <= (0 if schedule == "sync" else 2)
+            if number == 10:
+                break
+            policy.network.version.data += 1
+            collector.update_policy_weights_()
+        assert version.min() > 0
+
+
+def test_async_refuses_what_is_too_old_and_delivers_what_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    policy = ActorCritic(VersionNetwork())
+    with collector_of(policy, schedule="async", max_policy_lag=1, slots_per_worker=3) as collector:
+        lags: list[int] = []
+        for number, batch in enumerate(collector):
+            lags += (collector.policy_version - batch["collector", "policy_version"]).unique().tolist()
+            if number == 6:
+                break
+            time.sleep(0.05)  # a slow learner: all slots fill up with the present version
+            for _ in range(2):
+                collector.update_policy_weights_()
+        stats = collector.stats()
+    assert set(lags) <= {0, 1}
+    assert stats["policy_lag_max"] <= 1
+    assert stats["refused_batches"] >= 6 * WORKERS
+    assert stats["refused_batches"] == sum("refused a rollout of worker" in line for line in caplog.messages)
+
+
+def test_workers_play_on_while_the_learner_is_busy_and_stop_when_their_slots_are_full() -> None:
+    with collector_of(schedule="async", slots_per_worker=2, max_policy_lag=100) as collector:
+        batches = iter(collector)
+        next(batches)
+        time.sleep(0.3)
+        start = time.perf_counter()
+        next(batches)
+        assert time.perf_counter() - start < 0.1  # it lay there
+        sequences = [header.sequence for header in collector._intake.last_headers.values()]
+        assert max(sequences) <= 4  # nothing was played for the bin
+
+
+def test_games_go_on_from_batch_to_batch() -> None:
+    with collector_of() as collector:
+        for earlier, later in zip(*(lambda b: (b, b[1:]))(take(collector, 6)), strict=False):
+            assert_continues(earlier, later)
+
+
+# ---- whose memory it is
+
+
+@pytest.mark.parametrize("schedule", ["sync", "async"])
+def test_a_batch_stays_intact_however_long_it_is_kept(schedule: str) -> None:
+    with collector_of(schedule=schedule, max_policy_lag=9) as collector:
+        kept, copies = [], []
+        for number, batch in enumerate(collector):
+            kept.append(batch)
+            copies.append(batch.clone())
+            if number == 8:
+                break
+        time.sleep(0.05)
+    assert_same(kept, copies)
+
+
+def test_a_zero_copy_batch_is_valid_until_the_next_one_is_asked_for() -> None:
+    with collector_of(zero_copy=True) as borrowing, collector_of() as copying:
+        for number, (borrowed, copied) in enumerate(zip(borrowing, copying, strict=True)):
+            assert_same([borrowed], [copied])
+            if number == 3:
+                break
+
+
+# ---- as a TorchRL collector
+
+
+def test_it_ends_after_total_frames_and_counts_exactly() -> None:
+    with collector_of(total_frames=3 * FRAMES - 1) as collector:
+        assert collector.frames_per_batch == collector.requested_frames_per_batch == FRAMES
+        games = sum(int(batch["next", "done"].sum()) for batch in collector)
+        assert collector.frames == 3 * FRAMES
+        assert collector.games == games > 0
+        stats = collector.stats()
+    assert stats["frames"] == 3 * FRAMES
+    assert stats["games"] == games
+    assert stats["first_win_share"] + stats["second_win_share"] == pytest.approx(1.0)
+    assert stats["outcome/goal"] == 1.0
+    assert stats["frames_per_s"] > 0
+    assert stats["restarts"] == stats["lost_rollouts"] == stats["refused_batches"] == 0
+
+
+def test_batches_go_into_a_replay_buffer_as_plies() -> None:
+    buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(3 * FRAMES), batch_size=10)
+    with collector_of(replay_buffer=buffer, total_frames=2 * FRAMES) as collector:
+        assert list(collector) == [None, None]
+    assert len(buffer) == 2 * FRAMES
+    with collector_of(mode="serial", total_frames=2 * FRAMES) as collector:
+        expected = torch.cat([batch.reshape(-1)["action"] for batch in collector])
+    assert torch.equal(buffer[:]["action"], expected)
+
+
+@pytest.mark.parametrize(
+    "publish",
+    [
+        lambda collector, policy: collector.update_policy_weights_(),
+        lambda collector, policy: collector.update_policy_weights_(policy),
+        lambda collector, policy: collector.update_policy_weights_(TensorDict.from_module(policy)),
+        lambda collector, policy: collector.update_policy_weights_(TensorDict.from_module(policy).data),
+        lambda collector, policy: collector.update_policy_weights_(weights=policy.state_dict()),
+        lambda collector, policy: collector.update_policy_weights_(policy=policy),
+        lambda collector, policy: collector.update_policy_weights_(
+            weights_dict={"policy": TensorDict.from_module(policy)}
+        ),
+        lambda collector, policy: collector.update_policy_weights_(policy, model_id="policy"),
+    ],
+    ids=["none", "module", "TensorDict", "TensorDict.data", "state_dict", "policy=", "weights_dict=", "model_id="],
+)
+def test_weights_are_taken_in_every_form_that_torchrl_gives_them(publish: Callable[..., None]) -> None:
+    policy = ActorCritic(VersionNetwork())
+    with collector_of(policy, mode="serial") as collector:
+        policy.network.version.data.fill_(7.0)
+        assert publish(collector, policy) is None  # before the start
+        assert collector.policy_version == 0
+        assert (take(collector, 1)[0]["state_value"] == 7).all()
+        policy.network.version.data.fill_(8.0)
+        publish(collector, policy)
+        assert collector.policy_version == 1
+        assert (take(collector, 1)[0]["state_value"] == 8).all()
+
+
+def test_weights_given_before_the_start_become_the_policys_own() -> None:
+    policy, other = ActorCritic(TinyNetwork()), ActorCritic(TinyNetwork())
+    other.network.scale.fill_(0.7)  # a buffer that no state_dict has
+    with collector_of(policy, mode="serial") as collector:
+        collector.update_policy_weights_(other)
+        assert torch.equal(policy.network.scale, torch.tensor(0.7))
+        assert torch.equal(policy.network.linear.weight, other.network.linear.weight)
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_weights_that_cannot_be_published_change_nothing(started: bool) -> None:
+    policy = ActorCritic(VersionNetwork())
+    with collector_of(policy, mode="serial") as collector:
+        if started:
+            collector.start()
+        for bad in ({"network.typo": torch.zeros(())}, {"network.version": torch.tensor(torch.nan)}, TinyNetwork()):
+            with pytest.raises(WeightsError):
+                collector.update_policy_weights_(bad)
+        with pytest.raises(ConfigError, match="worker_ids=0: weights are published for all workers at once"):
+            collector.update_policy_weights_(worker_ids=0)
+        with pytest.raises(ConfigError, match='the only model is "policy"'):
+            collector.update_policy_weights_(weights_dict={"critic": policy})
+        with pytest.raises(ConfigError, match="give the weights once"):
+            collector.update_policy_weights_(policy, weights=policy.state_dict())
+        assert collector.policy_version == 0
+        assert (take(collector, 1)[0]["state_value"] == 0).all()
+
+
+def test_it_works_with_torchrls_own_weight_updates_hook() -> None:
+    from torchrl.trainers import UpdateWeights
+
+    policy = ActorCritic(VersionNetwork())
+    with collector_of(policy, mode="serial") as collector:
+        hook = UpdateWeights(collector, 2, policy_weights_getter=lambda: TensorDict.from_module(policy))
+        batches = iter(collector)
+        for _ in range(4):
+            next(batches)
+            policy.network.version.data += 1
+            hook()
+        assert collector.policy_version == 2
+        assert (next(batches)["state_value"] == 4).all()
+
+
+# ---- control
+
+
+@pytest.mark.parametrize("schedule", ["sync", "async"])
+def test_paused_workers_sit_out_and_come_back_with_their_games(schedule: str) -> None:
+    with collector_of(schedule=schedule, max_policy_lag=9) as collector:
+        batches = iter(collector)
+        next(batches)
+        collector.pause_workers([0])
+        assert [worker["paused"] for worker in collector.health()] == [True, False]
+        for _ in range(5):  # in async, what it had played by then still comes
+            batch = next(batches)
+        assert batch.batch_size == (GAMES, PLIES)
+        assert batch["collector", "worker_id"].unique().tolist() == [1]
+        collector.resume_workers()
+        seen: set[int] = set()
+        for _ in range(20):
+            batch = next(batches)
+            assert_whole(batch, games_per_worker=GAMES)
+            seen |= set(batch["collector", "worker_id"].unique().tolist())
+            if seen == {0, 1}:
+                break
+            time.sleep(0.02)
+        assert seen == {0, 1}
+        with collector.pause(), pytest.raises(RuntimeError, match="all workers are paused"):
+            collector._next_batch()
+        assert next(batches).batch_size[0] == WORKERS * GAMES
+
+
+def test_reset_games_begins_the_games_of_the_chosen_workers_anew() -> None:
+    with collector_of(game=counting_game(), plies_per_rollout=2) as collector:
+        batches = iter(collector)
+        before = next(batches)
+        collector.reset_games([1])
+        after = next(batches)
+    assert_continues(worker_rows(before, 0), worker_rows(after, 0))
+    reset = worker_rows(after, 1)
+    assert (reset["observation"][:, 0, 0] == 0).all()
+    assert not set(reset["collector", "traj_ids"].unique().tolist()) & set(
+        worker_rows(before, 1)["collector", "traj_ids"].unique().tolist()
+    )
+
+
+def slow_boot(num_games: int, *, learner: int) -> CountingGame:
+    if os.getpid() != learner:
+        time.sleep(1.5)  # longer than a heartbeat
+    return CountingGame(num_games)
+
+
+def test_it_is_healthy_from_the_start_however_slow_that_is() -> None:
+    collector = collector_of(game=functools.partial(slow_boot, learner=os.getpid()))
+    assert collector.is_healthy()
+    assert collector.health() == []
+    with collector:
+        collector.start()
+        collector.start()  # twice is harmless
+        assert collector.is_healthy()
+        assert [worker["state"] for worker in collector.health()] == ["starting", "starting"]
+        next(iter(collector))
+        assert collector.is_healthy()
+        for worker_id, worker in enumerate(collector.health()):
+            assert worker["worker_id"] == worker_id
+            assert worker["state"] == "running"
+            assert worker["pid"] != os.getpid()
+            assert worker["incarnation"] == worker["restarts"] == 0
+            assert (worker["policy_version"], worker["policy_lag"]) == (0, 0)
+            assert worker["rss_bytes"] > 1 << 20
+            assert worker["last_sign_of_life_s"] < 1.0
+    assert not collector.is_healthy()
+
+
+def test_workers_start_together_and_not_one_after_another() -> None:
+    game = functools.partial(slow_boot, learner=os.getpid())
+    with collector_of(game=game, num_workers=3, threads_per_worker=1) as collector:
+        start = time.perf_counter()
+        next(iter(collector))
+        assert time.perf_counter() - start < 4.0  # in turn it would be 3 x 1.5
+
+
+@pytest.mark.parametrize("mode", ["serial", "workers"])
+def test_a_closed_collector_says_so(mode: str) -> None:
+    collector = collector_of(mode=mode)
+    batches = iter(collector)
+    next(batches)
+    collector.shutdown()
+    collector.shutdown(timeout=1.0)
+    assert not collector.is_healthy()
+    for use in (collector.start, lambda: next(batches), lambda: next(iter(collector))):
+        with pytest.raises(CollectorClosedError, match="make a new one"):
+            use()
+
+
+def test_a_collector_that_was_never_started_can_be_closed() -> None:
+    collector = collector_of()
+    collector.shutdown()
+    with pytest.raises(CollectorClosedError):
+        next(iter(collector))
+
+
+def test_log_records_of_workers_arrive_in_the_learner(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), collector_of(game=counting_game(before_step=log_the_first)) as collector:
+        take(collector, 1)
+    assert ("keisei_lightning.worker", logging.INFO, "[worker 1.0] game: step 0 begins") in caplog.record_tuples
+
+
+def log_the_first(step: int) -> None:
+    if step == 0:
+        logging.getLogger("game").info("step %d begins", step)
+
+
+# ---- seed and state
+
+
+def test_set_seed_is_the_seed_of_the_run_and_only_before_it() -> None:
+    with collector_of(mode="serial", seed=8) as collector:
+        expected = take(collector, 1)
+    with collector_of(mode="serial", seed=0) as collector:
+        assert collector.set_seed(8) == 9
+        assert collector.set_seed(8, static_seed=True) == 8
+        assert_same(take(collector, 1), expected)
+        with pytest.raises(ConfigError, match="seed=9: the workers have started"):
+            collector.set_seed(9)
+
+
+def test_a_restored_collector_counts_on_and_plays_new_games(tmp_path: Path) -> None:
+    policy = ActorCritic(VersionNetwork())
+    with collector_of(policy, mode="serial") as collector:
+        before = take(collector, 3)
+        for _ in range(5):
+            collector.update_policy_weights_()
+        torch.save(collector.state_dict(), tmp_path / "state.pt")
+        games = collector.games
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert state == {"frames": 3 * FRAMES, "games": games, "refused_batches": 0, "policy_version": 5, "seed": 3}
+    with collector_of(policy, mode="serial", total_frames=5 * FRAMES) as collector:
+        collector.load_state_dict(state)
+        assert (collector.frames, collector.games, collector.policy_version) == (3 * FRAMES, games, 5)
+        after = list(collector)
+        assert len(after) == 2
+        assert collector.frames == 5 * FRAMES
+        assert {int(version) for batch in after for version in batch["collector", "policy_version"].unique()} == {5}
+        assert not torch.equal(after[0]["action"], before[0]["action"])  # another random stream
+        collector.update_policy_weights_()
+        assert collector.policy_version == 6
+        with pytest.raises(ConfigError, match="restore before the first batch"):
+            collector.load_state_dict(state)
+
+
+# ---- bad options
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"num_workers": 0}, "num_workers=0: must be a whole number, at least 1"),
+        ({"num_workers": -5}, "num_workers=-5: must be a whole number, at least 1"),
+        ({"num_workers": "4"}, "num_workers=4: must be a whole number, at least 1"),
+        ({"games_per_worker": 2.5}, "games_per_worker=2.5: must be a whole number, at least 1"),
+        ({"plies_per_rollout": "8"}, "plies_per_rollout=8: must be a whole number, at least 1"),
+        ({"max_policy_lag": -1}, "max_policy_lag=-1: must be a whole number, at least 0"),
+        ({"slots_per_worker": 0}, "slots_per_worker=0: must be a whole number, at least 1"),
+        ({"max_restarts": -1}, "max_restarts=-1: must be a whole number, at least 0"),
+        ({"total_frames": -2}, "total_frames=-2: must be a whole number, at least -1"),
+        ({"seed": -1}, "seed=-1: must be a whole number, at least 0"),
+        ({"mode": "threads"}, "mode=threads: must be one of serial, workers"),
+        ({"schedule": "later"}, "schedule=later: must be one of sync, async"),
+        ({"start_method": "fork"}, "start_method=fork: must be one of None, forkserver, spawn"),
+        ({"heartbeat_s": 0.0}, "heartbeat_s=0.0: must be above 0 seconds"),
+        ({"start_timeout_s": float("nan")}, "start_timeout_s=nan: must be above 0 seconds"),
+        ({"restart_backoff_s": 0.0}, "restart_backoff_s=0.0: must be above 0 seconds"),
+        ({"threads_per_worker": 0}, "threads_per_worker=0: must be at least 1, or None"),
+        ({"min_healthy_workers": 3}, "min_healthy_workers=3: must be at most num_workers=2"),
+    ],
+)
+def test_an_option_that_cannot_work_is_named_with_its_range(options: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ConfigError) as info:
+        collector_of(**options)
+    assert info.value.faults == (fault,)
+
+
+def test_all_faults_are_named_at_once() -> None:
+    with pytest.raises(ConfigError) as info:
+        collector_of(num_workers=0, heartbeat_s=-1.0, mode="x")
+    assert [fault.split("=")[0] for fault in info.value.faults] == ["mode", "num_workers", "heartbeat_s"]
+
+
+def test_more_slots_than_memory_are_refused_with_the_arithmetic() -> None:
+    with pytest.raises(
+        ConfigError, match=r"slots need \d+ MiB = num_workers 2 x slots_per_worker 1 x games_per_worker 9"
+    ):
+        collector_of(games_per_worker=999_999_999)
+
+
+# ---- scripts
+
+
+SCRIPT = """
+import sys
+sys.path[:0] = sys.argv[1:]
+from fakes import CountingGame, TinyNetwork
+from keisei_lightning.models import ActorCritic
+from keisei_lightning.parallel import SelfPlayCollector
+
+class MyGame(CountingGame):
+    pass
+
+class MyNetwork(TinyNetwork):
+    pass
+
+print("script runs", flush=True)
+policy = ActorCritic(MyNetwork())
+with SelfPlayCollector(MyGame, policy, num_workers=2, games_per_worker=2, plies_per_rollout=3) as collector:
+    for batch in collector:
+        print("batch", list(batch.batch_size), flush=True)
+        break
+"""
+
+
+def test_classes_of_a_script_without_a_main_guard_reach_the_workers(tmp_path: Path) -> None:
+    script = tmp_path / "train_my_game.py"
+    script.write_text(SCRIPT)
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", script, root / "tests", root],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["script runs", "batch [4, 3]"]  # once: no worker ran the script again
+    assert done.returncode == 0
+
+
+def test_a_collector_works_in_a_thread() -> None:
+    out: list[TensorDictBase] = []
+    with collector_of() as collector:
+        thread = threading.Thread(target=lambda: out.extend(take(collector, 2)))
+        thread.start()
+        thread.join(30)
+    assert len(out) == 2

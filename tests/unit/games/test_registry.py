@@ -1,0 +1,89 @@
+"""Games by name."""
+
+from __future__ import annotations
+
+import pickle
+from importlib.metadata import EntryPoint
+
+import cloudpickle
+import pytest
+
+from keisei_lightning.errors import ConfigError, UnsupportedGameError
+from keisei_lightning.games import Game, canonical_name, game_factory, game_names, make_game, register_game, registry
+from keisei_lightning.games.open_spiel import OpenSpielGame
+from keisei_lightning.games.shogi import Shogi
+
+
+@pytest.fixture(autouse=True)
+def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_registered", {})
+
+
+def small(num_games: int, *, size: int = 3) -> Game:
+    return OpenSpielGame(f"mnk(m={size},n={size},k=3)", num_games)
+
+
+def test_built_in_games_need_no_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_installed", dict)
+    assert game_names() == ["breakthrough", "connect_four", "hex", "othello", "shogi", "tic_tac_toe"]
+    assert isinstance(make_game("shogi", 2), Shogi)
+    assert make_game("tic_tac_toe", 2).num_games == 2
+
+
+def test_other_packages_add_games_by_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint("six_by_seven", "keisei_lightning.games.shogi:make", registry.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(registry, "_installed", lambda: {"six_by_seven": entry})
+    assert "six_by_seven" in game_names()
+    assert canonical_name("six_by_seven") == "six_by_seven"
+    assert make_game("six_by_seven", 1, max_plies=9).spec.max_plies == 9
+
+
+def test_a_program_adds_its_own_game() -> None:
+    register_game("small", small)
+    assert "small" in game_names()
+    assert make_game("small", 2, size=4).spec.name == "mnk(k=3,m=4,n=4)"
+    with pytest.raises(ConfigError, match="small: unknown option sise=4; it has size"):
+        make_game("small", 2, sise=4)
+
+
+@pytest.mark.parametrize("name", ["", " ", "hex(5)"])
+def test_names_that_could_not_be_found_again_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="must not be empty"):
+        register_game(name, small)
+
+
+def test_any_open_spiel_string_is_a_name() -> None:
+    assert canonical_name(" hex( board_size = 5 ) ") == "hex(board_size=5)"
+    assert canonical_name("tic_tac_toe()") == "tic_tac_toe"
+    assert canonical_name("shogi") == "shogi"
+    assert make_game("breakthrough(rows=6, columns=6)", 1).spec.name == "breakthrough(columns=6,rows=6)"
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(UnsupportedGameError) as caught:
+        make_game("shoji", 1)
+    assert str(caught.value) == (
+        "no game is called 'shoji': use breakthrough, connect_four, hex, othello, shogi, tic_tac_toe, "
+        "or an OpenSpiel string ('hex(board_size=5)')"
+    )
+
+
+@pytest.mark.parametrize("name", ["shogi", "tic_tac_toe"])
+def test_an_unknown_option_is_named_before_any_worker_starts(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}: unknown option max_ply=9; it has .*max_plies, opening_plies"):
+        game_factory(name, max_ply=9)
+
+
+@pytest.mark.parametrize("name", ["shogi", "connect_four"])
+def test_a_factory_can_be_pickled_and_keeps_its_options(name: str) -> None:
+    factory = game_factory(name, max_plies=30, opening_plies=3)
+    for copy in (factory, pickle.loads(pickle.dumps(factory)), cloudpickle.loads(cloudpickle.dumps(factory))):
+        game = copy(5)
+        assert (game.num_games, game.spec.max_plies) == (5, 30)
+
+
+def test_a_factory_carries_a_registered_maker_along() -> None:
+    register_game("small", lambda num_games: small(num_games))
+    shipped = cloudpickle.dumps(game_factory("small"))
+    registry._registered.clear()
+    assert cloudpickle.loads(shipped)(3).num_games == 3

@@ -1,0 +1,171 @@
+"""What makes a batch, with a backend that the test plays itself."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+
+from keisei_lightning.errors import StalePolicyError
+from keisei_lightning.games import GameSpec
+from keisei_lightning.parallel.intake import Intake
+from keisei_lightning.parallel.messages import RolloutHeader
+from keisei_lightning.parallel.supervisor import WorkerHealth
+from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
+
+NUM_WORKERS, NUM_GAMES, NUM_PLIES = 3, 2, 4
+
+
+class FakeBackend:
+    """Workers play as soon as they are asked to, in the order of their speed; each rollout's actions are its number."""
+
+    lost_rollouts = 0
+
+    def __init__(self, num_slots: int) -> None:
+        spec = GameSpec(name="small", num_actions=3, observation_shape=(1,), max_plies=9)
+        self.layout = SlotLayout.for_game(
+            spec, num_slots=num_slots, num_workers=NUM_WORKERS, num_games=NUM_GAMES, num_plies=NUM_PLIES
+        )
+        self.buffer = SharedBuffer(self.layout.num_bytes)
+        self.granted: deque[tuple[int, int]] = deque()
+        self.sequences = [0] * NUM_WORKERS
+        self.version_of = [0] * NUM_WORKERS
+        self.slow: set[int] = set()
+
+    def start(self) -> None: ...
+    def shutdown(self, timeout_s: float) -> None: ...
+    def reset_games(self, worker_ids: Sequence[int]) -> None: ...
+    def health(self) -> list[WorkerHealth]:
+        return []
+
+    def grant(self, worker_id: int, slot: int) -> None:
+        self.granted.append((worker_id, slot))
+
+    def wait(self, timeout_s: float) -> list[RolloutHeader]:
+        quick = [grant for grant in self.granted if grant[0] not in self.slow]
+        worker_id, slot = quick[0] if quick else self.granted[0]
+        self.granted.remove((worker_id, slot))
+        sequence = self.sequences[worker_id]
+        self.sequences[worker_id] += 1
+        self.layout.views(self.buffer.array(), slot, worker_id)["action",][:] = 100 * worker_id + sequence
+        return [
+            RolloutHeader(
+                worker_id=worker_id,
+                incarnation=0,
+                sequence=sequence,
+                slot=slot,
+                policy_version=self.version_of[worker_id],
+                plies=NUM_GAMES * NUM_PLIES,
+            )
+        ]
+
+
+def intake_of(
+    schedule: Literal["sync", "async"], *, num_slots: int = 1, max_policy_lag: int = 1, zero_copy: bool = False
+) -> tuple[Intake, FakeBackend]:
+    backend = FakeBackend(num_slots)
+    intake = Intake(
+        backend,
+        backend.layout,
+        backend.buffer,
+        schedule=schedule,
+        max_policy_lag=max_policy_lag,
+        zero_copy=zero_copy,
+    )
+    intake.open()
+    return intake, backend
+
+
+def rollouts(intake: Intake, version: int = 0) -> list[int]:
+    columns, headers = intake.take(version)
+    action = columns["action",]
+    assert action.shape == (NUM_GAMES * len(headers), NUM_PLIES)
+    blocks = action.view(len(headers), NUM_GAMES * NUM_PLIES)
+    assert (blocks == blocks[:, :1]).all()
+    assert blocks[:, 0].tolist() == [100 * header.worker_id + header.sequence for header in headers]
+    return blocks[:, 0].tolist()
+
+
+def test_sync_grants_when_a_batch_is_asked_for_and_orders_it_by_worker() -> None:
+    intake, backend = intake_of("sync")
+    backend.slow = {0}
+    assert not backend.granted
+    assert rollouts(intake) == [0, 100, 200]
+    assert not backend.granted
+    assert rollouts(intake) == [1, 101, 201]
+
+
+def test_async_grants_every_free_slot_and_takes_what_comes_first() -> None:
+    intake, backend = intake_of("async", num_slots=2)
+    assert len(backend.granted) == NUM_WORKERS * 2
+    backend.slow = {0}
+    assert rollouts(intake) == [100, 101, 200]
+    assert len(backend.granted) == NUM_WORKERS * 2  # handed back and granted anew
+
+
+@pytest.mark.parametrize("schedule", ["sync", "async"])
+def test_rollouts_beyond_the_lag_are_refused_counted_and_named(
+    schedule: Literal["sync", "async"], caplog: pytest.LogCaptureFixture
+) -> None:
+    intake, backend = intake_of(schedule, max_policy_lag=2)
+    backend.version_of = [8, 10, 7]
+    wait = backend.wait
+
+    def adopt_after_the_first(timeout_s: float) -> list[RolloutHeader]:
+        headers = wait(timeout_s)
+        backend.version_of[headers[0].worker_id] = 10
+        return headers
+
+    backend.wait = adopt_after_the_first  # type: ignore[method-assign]
+    columns, headers = intake.take(10)
+    assert all(10 - header.policy_version <= 2 for header in headers)
+    assert 200 not in columns["action",]
+    assert intake.refused == 1
+    assert "refused a rollout of worker 2: version 7 is 3 behind, max_policy_lag=2" in caplog.text
+
+
+def test_a_worker_that_never_adopts_ends_in_an_error_that_names_it(caplog: pytest.LogCaptureFixture) -> None:
+    intake, backend = intake_of("sync", max_policy_lag=1)
+    backend.version_of = [5, 2, 5]
+    with pytest.raises(StalePolicyError, match="100 rollouts in a row were refused, the last by worker 1 at lag 3;"):
+        intake.take(5)
+    assert intake.refused == 101  # one more came before worker 2 was accepted
+
+
+def test_refusals_with_accepted_rollouts_in_between_are_no_error() -> None:
+    intake, backend = intake_of("async", max_policy_lag=0)
+    backend.version_of = [0, 1, 1]
+    for _ in range(150):
+        assert all(header.worker_id != 0 for header in intake.take(1)[1])
+    assert intake.refused > 100
+
+
+def test_a_copied_batch_stays_as_it_was_and_a_borrowed_one_does_not() -> None:
+    copied, _ = intake_of("sync")
+    first = copied.take(0)[0]["action",]
+    before = first.clone()
+    copied.take(0)
+    assert torch.equal(first, before)
+
+    borrowed, backend = intake_of("sync", zero_copy=True)
+    first = borrowed.take(0)[0]["action",]
+    assert np.shares_memory(first.numpy(), backend.buffer.array())
+    assert first[:, 0].tolist() == [0, 0, 100, 100, 200, 200]
+    borrowed.take(0)
+    assert first[:, 0].tolist() == [1, 1, 101, 101, 201, 201]
+
+
+def test_paused_workers_are_not_granted_and_not_waited_for() -> None:
+    intake, backend = intake_of("sync")
+    intake.paused = {1}
+    assert rollouts(intake) == [0, 200]
+    intake.paused = set()
+    assert rollouts(intake) == [1, 100, 201]
+    intake.paused = {0, 1, 2}
+    with pytest.raises(RuntimeError, match="all workers are paused: resume_workers"):
+        intake.take(0)
+    assert not backend.granted

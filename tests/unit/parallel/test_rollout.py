@@ -1,0 +1,327 @@
+"""One worker's rollouts against a slow and obvious replay of every game, move by move."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fakes import COUNTING_GOAL, CountingGame, MirrorGame, TinyNetwork
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from keisei_lightning.errors import ConfigError
+from keisei_lightning.games import Game
+from keisei_lightning.models import ActorCritic
+from keisei_lightning.parallel.rollout import ActingPolicy, RolloutPlayer, RolloutResult, acting_policy, worker_seeds
+from keisei_lightning.parallel.transport import Key, SlotLayout
+
+CPU = torch.device("cpu")
+NUM_GAMES, NUM_PLIES = 5, 17
+Slot = dict[Key, NDArray[Any]]
+
+
+def value_of(count: int) -> float:
+    return (count * 37 % 11) / 11 - 0.4
+
+
+class Guesser:
+    """Plays evenly; the value of a state is a fixed jumble of its count."""
+
+    def act(
+        self, observation: Tensor, action_mask: Tensor, *, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        legal = torch.from_numpy(np.unpackbits(action_mask.numpy(), axis=1, count=3)).float()
+        action = torch.multinomial(legal, 1, generator=generator)[:, 0]
+        return action, -legal.sum(1).log(), self.value(observation)
+
+    def value(self, observation: Tensor) -> Tensor:
+        return torch.tensor([[value_of(int(count))] for count in observation[:, 0, 0, 0]])
+
+
+def player_of(
+    game: Game,
+    policy: ActingPolicy,
+    *,
+    num_plies: int = NUM_PLIES,
+    seeds: tuple[int, int] = (5, 6),
+    worker_id: int = 3,
+    incarnation: int = 2,
+    augment_symmetry: bool = False,
+) -> RolloutPlayer:
+    return RolloutPlayer(
+        game=game,
+        policy=policy,
+        num_plies=num_plies,
+        worker_id=worker_id,
+        incarnation=incarnation,
+        seeds=seeds,
+        device=CPU,
+        augment_symmetry=augment_symmetry,
+    )
+
+
+def new_slot(game: Game, num_plies: int = NUM_PLIES, *, include_next_observation: bool = True) -> Slot:
+    layout = SlotLayout.for_game(
+        game.spec,
+        num_slots=1,
+        num_workers=1,
+        num_games=game.num_games,
+        num_plies=num_plies,
+        include_next_observation=include_next_observation,
+    )
+    garbage = np.full(layout.num_bytes, 0xAB, np.uint8)  # a slot is never clean: nothing may be left as it was
+    return layout.views(garbage, 0)
+
+
+class Replay:
+    """One game of the counting game, replayed from the stored moves."""
+
+    def __init__(self, count: int) -> None:
+        self.count = self.ply = count  # each random opening ply adds 1
+        self.moves = 0
+
+    def legal(self) -> list[int]:
+        return [action for action in range(3) if self.count + action + 1 <= COUNTING_GOAL]
+
+    def observation(self) -> list[int]:
+        return [self.count, COUNTING_GOAL - self.count]
+
+
+def assert_ply_is_right(slot: Slot, game: int, ply: int, replay: Replay, truncate_after: int) -> bool:
+    """Check one cell of the rollout and play its move; returns whether the game is over."""
+
+    def cell(*key: str) -> Any:
+        value = slot[key][game, ply]
+        return value.ravel().tolist() if value.size > 1 else value.item()
+
+    assert cell("observation") == replay.observation()
+    assert np.flatnonzero(np.unpackbits(slot["action_mask",][game, ply], count=3)).tolist() == replay.legal()
+    assert cell("mover") == replay.ply % 2
+    assert cell("action") in replay.legal()
+    assert cell("action_log_prob") == pytest.approx(-np.log(len(replay.legal())))
+    assert cell("state_value") == pytest.approx(value_of(replay.count))
+    assert cell("trainable") is True
+    replay.count += cell("action") + 1
+    replay.ply += 1
+    replay.moves += 1
+    won = replay.count == COUNTING_GOAL
+    cut = not won and replay.ply == truncate_after
+    assert cell("next", "reward") == float(won)
+    assert (cell("next", "terminated"), cell("next", "truncated"), cell("next", "done")) == (won, cut, won or cut)
+    assert cell("next", "mover") == replay.ply % 2
+    assert cell("next", "state_value") == pytest.approx(0.0 if won else value_of(replay.count))
+    assert cell("next", "observation") == replay.observation()  # the last one of its own game, not of the next
+    return won or cut
+
+
+@pytest.mark.parametrize("truncate_after", [0, 4, 6])
+@pytest.mark.parametrize("opening_plies", [0, 3])
+def test_every_number_of_several_rollouts_is_that_of_a_move_by_move_replay(
+    truncate_after: int, opening_plies: int
+) -> None:
+    game = CountingGame(NUM_GAMES, truncate_after=truncate_after, opening_plies=opening_plies)
+    player = player_of(game, Guesser())
+    replays = [Replay(0)] * NUM_GAMES
+    begins = [True] * NUM_GAMES
+    trajectories: list[int] = [0] * NUM_GAMES
+    seen: set[int] = set()
+    totals, lengths, firsts, cuts = RolloutResult(), [], 0, 0
+    for version in range(4):  # games go on from one rollout into the next
+        slot = new_slot(game)
+        result = player.play(slot, version)
+        totals.games += result.games
+        totals.game_plies += result.game_plies
+        totals.results += result.results
+        totals.outcomes += result.outcomes
+        assert (slot["collector", "policy_version"] == version).all()
+        assert (slot["collector", "worker_id"] == 3).all()
+        for row in range(NUM_GAMES):
+            for ply in range(NUM_PLIES):
+                trajectory = int(slot["collector", "traj_ids"][row, ply])
+                if begins[row]:
+                    replays[row] = Replay(int(slot["observation",][row, ply, 0, 0, 0]))
+                    assert replays[row].count <= opening_plies
+                    assert trajectory not in seen
+                    seen.add(trajectory)
+                    trajectories[row] = trajectory
+                assert trajectory == trajectories[row]
+                mover = replays[row].ply % 2
+                begins[row] = assert_ply_is_right(slot, row, ply, replays[row], truncate_after)
+                if begins[row]:
+                    lengths.append(replays[row].moves)
+                    won = replays[row].count == COUNTING_GOAL
+                    firsts += won and mover == 0
+                    cuts += not won
+    assert totals.games == len(lengths) > 20
+    assert totals.game_plies == sum(lengths)
+    assert totals.results["first"] == firsts
+    assert totals.results["draw"] == totals.outcomes["cut short"] == cuts
+    assert totals.results["second"] == len(lengths) - firsts - cuts
+    assert (cuts > 0) == (truncate_after > 0)
+    assert totals.outcomes["goal"] == len(lengths) - cuts
+    assert {trajectory >> 48 for trajectory in seen} == {3}  # worker
+    assert {trajectory >> 32 & 0xFFFF for trajectory in seen} == {2}  # incarnation
+
+
+def test_trajectory_ids_of_other_workers_and_incarnations_are_never_the_same() -> None:
+    seen: list[int] = []
+    for worker_id, incarnation in [(0, 0), (0, 1), (1, 0), (1, 1), (999, 65_535)]:
+        game = CountingGame(NUM_GAMES)
+        slot = new_slot(game)
+        player_of(game, Guesser(), worker_id=worker_id, incarnation=incarnation).play(slot, 0)
+        seen += np.unique(slot["collector", "traj_ids"]).tolist()
+    assert len(seen) == len(set(seen))
+    assert min(seen) >= 0
+
+
+@pytest.mark.parametrize("truncate_after", [0, 4])
+def test_next_observations_change_nothing_but_themselves(truncate_after: int) -> None:
+    games = [CountingGame(NUM_GAMES, truncate_after=truncate_after) for _ in range(2)]
+    slots = [new_slot(games[0]), new_slot(games[1], include_next_observation=False)]
+    for game, slot in zip(games, slots, strict=True):
+        player_of(game, Guesser()).play(slot, 0)
+    assert set(slots[0]) - set(slots[1]) == {("next", "observation")}
+    for key, column in slots[1].items():
+        np.testing.assert_array_equal(column, slots[0][key], err_msg=str(key))
+
+
+def test_reset_begins_every_game_anew() -> None:
+    game = CountingGame(NUM_GAMES)
+    player = player_of(game, Guesser(), num_plies=2)
+    before, after = new_slot(game, 2), new_slot(game, 2)
+    player.play(before, 0)
+    player.reset_games()
+    player.play(after, 0)
+    assert (after["observation",][:, 0, 0] == 0).all()
+    assert not set(after["collector", "traj_ids"].ravel()) & set(before["collector", "traj_ids"].ravel())
+
+
+def test_the_same_seeds_give_the_same_rollouts_and_others_do_not() -> None:
+    def actions(seeds: tuple[int, int]) -> list[int]:
+        game = CountingGame(NUM_GAMES, opening_plies=3)
+        slot = new_slot(game)
+        player_of(game, Guesser(), seeds=seeds).play(slot, 0)
+        return slot["action",].ravel().tolist()  # type: ignore[no-any-return]
+
+    assert actions((1, 2)) == actions((1, 2))
+    assert actions((1, 2)) != actions((1, 3))
+
+
+def test_every_life_of_every_worker_of_every_run_has_its_own_seeds() -> None:
+    lives = [(seed, w, i, start) for seed in range(3) for w in range(4) for i in range(3) for start in (0, 640, 1280)]
+    seeds = [worker_seeds(*life) for life in lives]
+    assert len({number for pair in seeds for number in pair}) == 2 * len(lives)
+    assert seeds == [worker_seeds(*life) for life in lives]
+
+
+def test_the_worker_shows_life_once_a_ply() -> None:
+    beats = []
+    game = CountingGame(NUM_GAMES)
+    player_of(game, Guesser()).play(new_slot(game), 0, lambda: beats.append(0))
+    assert len(beats) == NUM_PLIES
+
+
+@pytest.mark.parametrize("bad", ["log-probability", "value"])
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite_never_reach_the_learner(bad: str, number: float) -> None:
+    class Broken(Guesser):
+        def act(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
+            action, log_prob, value = super().act(*args, **kwargs)
+            (log_prob if bad == "log-probability" else value)[-1] = number
+            return action, log_prob, value
+
+    game = CountingGame(NUM_GAMES)
+    with pytest.raises(FloatingPointError, match="policy version 8 gave a log-probability or value that is not finite"):
+        player_of(game, Broken()).play(new_slot(game), 8)
+
+
+# ---- symmetry
+
+
+class LowestLegal:
+    """Takes the lowest legal label, and remembers what it was shown."""
+
+    def __init__(self) -> None:
+        self.observations: list[Tensor] = []
+        self.masks: list[Tensor] = []
+
+    def act(
+        self, observation: Tensor, action_mask: Tensor, *, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        self.observations.append(observation.clone())
+        self.masks.append(action_mask.clone())
+        legal = np.unpackbits(action_mask.numpy(), axis=1, count=4)
+        return torch.from_numpy(legal.argmax(1)), torch.zeros(len(legal)), self.value(observation)
+
+    def value(self, observation: Tensor) -> Tensor:
+        weights = torch.tensor([0.1, 0.02, 0.003, 0.0004])
+        return (observation[:, 0, 0].float() * weights).sum(1, keepdim=True)
+
+
+def test_a_mirrored_game_is_stored_as_the_policy_saw_it_and_played_as_the_game_means_it() -> None:
+    game, policy = MirrorGame(64), LowestLegal()
+    slot = new_slot(game, 8)
+    player_of(game, policy, num_plies=8, augment_symmetry=True).play(slot, 0)
+    np.testing.assert_array_equal(slot["observation",], torch.stack(policy.observations, 1).numpy())
+    np.testing.assert_array_equal(slot["action_mask",], torch.stack(policy.masks, 1).numpy())
+    stored, played = slot["action",], np.stack(game.played, 1)
+    assert (stored == np.tile(np.arange(4), 2)).all()  # the policy always fills its own view from the left
+    mirrored = played[:, ::4] == 3  # by game: two for each board
+    assert 0.3 < mirrored.mean() < 0.7
+    assert (mirrored[:, 0] != mirrored[:, 1]).any()  # drawn anew for each game
+    for half in (0, 1):
+        expected = np.where(mirrored[:, half, None], 3 - np.arange(4), np.arange(4))
+        np.testing.assert_array_equal(played[:, 4 * half : 4 * half + 4], expected)
+    next_values = policy.value(torch.from_numpy(slot["next", "observation"].reshape(-1, 1, 1, 4))).numpy()
+    terminated = slot["next", "terminated"]
+    np.testing.assert_allclose(slot["next", "state_value"], np.where(terminated, 0, next_values.reshape(64, 8, 1)))
+    going_on = ~slot["next", "done"][:, :-1, 0]
+    np.testing.assert_array_equal(slot["next", "observation"][:, :-1][going_on], slot["observation",][:, 1:][going_on])
+
+
+def test_without_the_option_nothing_is_mirrored() -> None:
+    game, policy = MirrorGame(16), LowestLegal()
+    player_of(game, policy, num_plies=4).play(new_slot(game, 4), 0)
+    assert (np.stack(game.played, 1) == np.arange(4)).all()
+
+
+# ---- policies of TorchRL
+
+
+def test_a_torchrl_policy_plays_by_its_own_stream_and_leaves_the_global_one_alone() -> None:
+    module = ActorCritic(TinyNetwork()).as_policy()
+
+    def actions(seed: int, disturb: int) -> list[int]:
+        torch.manual_seed(disturb)
+        before = torch.get_rng_state()
+        game = CountingGame(NUM_GAMES)
+        slot = new_slot(game)
+        player_of(game, acting_policy(module, num_actions=3, seed=seed)).play(slot, 0)
+        assert torch.equal(torch.get_rng_state(), before)
+        return slot["action",].ravel().tolist()  # type: ignore[no-any-return]
+
+    assert actions(1, 100) == actions(1, 200)
+    assert actions(1, 100) != actions(2, 100)
+
+
+def test_a_torchrl_actor_and_critic_in_sequence_are_a_policy() -> None:
+    from tensordict.nn import TensorDictSequential
+
+    actor_critic = ActorCritic(TinyNetwork())
+    module = TensorDictSequential(actor_critic.as_critic(), actor_critic.as_actor())
+    game = CountingGame(NUM_GAMES)
+    slot = new_slot(game)
+    player_of(game, acting_policy(module, num_actions=3, seed=0)).play(slot, 0)
+    observation = torch.from_numpy(slot["observation",]).flatten(0, 1)
+    np.testing.assert_allclose(
+        slot["state_value",].ravel(), actor_critic.value(observation).detach().numpy().ravel(), rtol=1e-6
+    )
+
+
+def test_a_policy_that_cannot_play_or_judge_is_refused_with_what_is_missing() -> None:
+    with pytest.raises(ConfigError, match=r"policy: its out_keys lack \['state_value'\]"):
+        acting_policy(ActorCritic(TinyNetwork()).as_actor(), num_actions=3, seed=0)
+    with pytest.raises(ConfigError, match=r"policy: Linear has neither act\(\) and value\(\)"):
+        acting_policy(nn.Linear(1, 1), num_actions=3, seed=0)

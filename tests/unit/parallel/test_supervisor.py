@@ -1,0 +1,491 @@
+"""Supervision on a clock that the test turns, with processes that are a pipe and a flag."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pytest
+
+from keisei_lightning.errors import RemoteTraceback, TooFewWorkersError, WorkerBootError, WorkerCrashLoopError
+from keisei_lightning.parallel.messages import Failure, LogRecord, Play, Ready, RolloutHeader, Stop
+from keisei_lightning.parallel.restarts import GiveUp, Respawn, RestartPolicy, WorkerExit, WorkerState, decide
+from keisei_lightning.parallel.supervisor import Exited, Received, Started, Supervisor
+
+STARTING, RUNNING, STOPPING, DEAD = (
+    WorkerState.STARTING,
+    WorkerState.RUNNING,
+    WorkerState.STOPPING,
+    WorkerState.DEAD,
+)
+
+
+def worker_exit(
+    *,
+    incarnation: int = 0,
+    state: WorkerState = RUNNING,
+    exit_code: int | None = 1,
+    failure: Failure | None = None,
+    reason: str = "",
+) -> WorkerExit:
+    return WorkerExit(
+        worker_id=3, incarnation=incarnation, state=state, exit_code=exit_code, failure=failure, reason=reason
+    )
+
+
+# ---- decide: a table
+
+
+POLICY = RestartPolicy(max_restarts=5, window_s=300.0, backoff_s=0.5, backoff_cap_s=5.0)
+
+
+@pytest.mark.parametrize(
+    ("history", "now", "delay_s"),
+    [
+        ([], 1000.0, 0.5),
+        ([999.0], 1000.0, 1.0),
+        ([998.0, 999.0], 1000.0, 2.0),
+        ([997.0, 998.0, 999.0], 1000.0, 4.0),
+        ([996.0, 997.0, 998.0, 999.0], 1000.0, 5.0),  # 8 s, capped
+        ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 1000.0, 0.5),  # all out of the window
+        ([700.0, 701.0], 1000.0, 1.0),  # 300 s ago is out of a window of 300 s, 299 s ago is in it
+    ],
+)
+def test_each_restart_in_the_window_doubles_the_delay_up_to_the_cap(
+    history: list[float], now: float, delay_s: float
+) -> None:
+    assert decide(worker_exit(), history, now, POLICY) == Respawn(delay_s=delay_s)
+
+
+def test_the_budget_slides_with_the_window() -> None:
+    history = [100.0, 200.0, 300.0, 350.0, 390.0]
+    assert isinstance(decide(worker_exit(), history, 399.9, POLICY), GiveUp)
+    assert decide(worker_exit(), history, 400.0, POLICY) == Respawn(delay_s=5.0)  # the first has left; four count
+
+
+def test_a_crash_loop_names_worker_cause_and_times() -> None:
+    decision = decide(
+        worker_exit(incarnation=5, exit_code=-signal.SIGSEGV), [990.0, 991.5, 993.0, 996.0, 999.75], 1000.0, POLICY
+    )
+    assert decision == GiveUp(
+        error=WorkerCrashLoopError,
+        message=(
+            "worker 3 (incarnation 5) was ended by SIGSEGV; its budget of 5 restarts in 300 s is spent "
+            "(restarts: 10.0 s ago, 8.5 s ago, 7.0 s ago, 4.0 s ago, 0.2 s ago)"
+        ),
+    )
+
+
+def test_without_a_budget_the_first_death_is_the_last() -> None:
+    decision = decide(worker_exit(), [], 0.0, RestartPolicy(max_restarts=0))
+    assert isinstance(decision, GiveUp)
+    assert decision.error is WorkerCrashLoopError
+    assert "budget of 0 restarts in 300 s is spent (restarts: none)" in decision.message
+
+
+def test_a_first_incarnation_that_never_got_ready_is_not_restarted() -> None:
+    decision = decide(worker_exit(state=STARTING), [], 0.0, POLICY)
+    assert decision == GiveUp(
+        error=WorkerBootError,
+        message=(
+            "worker 3 (incarnation 0) left without being asked, exit code 1, before it was ready; nothing was restarted"
+        ),
+    )
+    assert isinstance(decide(worker_exit(state=STARTING, incarnation=1), [0.0], 1.0, POLICY), Respawn)
+
+
+@pytest.mark.parametrize(
+    ("ended", "text"),
+    [
+        (worker_exit(exit_code=-signal.SIGSEGV), "was ended by SIGSEGV"),
+        (worker_exit(exit_code=-signal.SIGABRT), "was ended by SIGABRT"),
+        (worker_exit(exit_code=-signal.SIGBUS), "was ended by SIGBUS"),
+        (worker_exit(exit_code=-signal.SIGKILL), "was ended by SIGKILL (likely out of memory, if nobody killed it)"),
+        (worker_exit(exit_code=-200), "was ended by signal 200"),
+        (worker_exit(exit_code=0), "left without being asked, exit code 0"),
+        (worker_exit(exit_code=-9, reason="gave no sign of life"), "gave no sign of life"),
+        (
+            worker_exit(failure=Failure(kind="KeyError", message="'x'", traceback=""), reason="was mute"),
+            "raised KeyError: 'x'",
+        ),
+    ],
+)
+def test_an_exit_is_described_by_the_best_that_is_known(ended: WorkerExit, text: str) -> None:
+    assert ended.describe() == f"worker 3 (incarnation 0) {text}"
+
+
+# ---- the supervisor, with fake processes
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class FakeProcess:
+    """A process is alive until its exit code is set; its sentinel is a pipe that closes then."""
+
+    pid = None
+
+    def __init__(self, worker_id: int, incarnation: int, connection: Connection[Any, Any]) -> None:
+        self.worker_id, self.incarnation, self.connection = worker_id, incarnation, connection
+        self.exitcode: int | None = None
+        self.ignores_sigterm = False
+        self.received: list[str] = []
+        self.sentinel, self._alive = os.pipe()
+
+    # as the worker
+
+    def say(self, message: object) -> None:
+        self.connection.send(message)
+
+    def heard(self) -> list[object]:
+        out = []
+        while self.connection.poll():
+            out.append(self.connection.recv())
+        return out
+
+    def die(self, exitcode: int) -> None:
+        if self.exitcode is None:
+            self.exitcode = exitcode
+            os.close(self._alive)
+            self.connection.close()
+
+    # as multiprocessing.Process
+
+    def is_alive(self) -> bool:
+        return self.exitcode is None
+
+    def terminate(self) -> None:
+        self.received.append("SIGTERM")
+        if not self.ignores_sigterm:
+            self.die(-signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.received.append("SIGKILL")
+        self.die(-signal.SIGKILL)
+
+    def join(self, timeout: float | None = None) -> None:
+        pass
+
+    def close(self) -> None:
+        assert self.exitcode is not None, "closed alive: a zombie"
+        os.close(self.sentinel)
+
+
+class Crew:
+    """A supervisor with its clock and every process it ever started."""
+
+    def __init__(self, num_workers: int = 2, *, jitter: float = 0.0, **policy: Any) -> None:
+        self.clock = Clock()
+        self.started: list[FakeProcess] = []
+        self.beats: dict[int, float] = {}
+        self.supervisor = Supervisor(
+            self._spawn,
+            num_workers=num_workers,
+            policy=RestartPolicy(**{"heartbeat_s": 10.0, "start_timeout_s": 60.0, "backoff_s": 1.0, **policy}),
+            last_beat=lambda worker_id: self.beats.get(worker_id, 0.0),
+            clock=self.clock,
+            jitter=lambda: jitter,
+        )
+
+    def _spawn(self, worker_id: int, incarnation: int) -> tuple[FakeProcess, Connection[Any, Any]]:
+        ours, theirs = Pipe()
+        self.started.append(FakeProcess(worker_id, incarnation, theirs))
+        return self.started[-1], ours
+
+    def run(self) -> None:
+        """Start, and let every worker get ready."""
+        self.supervisor.start()
+        for process in self.started:
+            process.say(Ready(pid=0))
+        assert len(self.supervisor.wait(0.0)) == len(self.started)
+
+    def states(self) -> list[WorkerState]:
+        return [worker.state for worker in self.supervisor.health()]
+
+    def close(self) -> None:
+        for process in self.started:
+            process.die(0)
+        self.supervisor.shutdown(0.0)
+        for process in self.started:
+            with contextlib.suppress(OSError):
+                process.connection.close()
+
+
+@pytest.fixture
+def crews() -> Iterator[list[Crew]]:
+    made: list[Crew] = []
+    yield made
+    for crew in made:
+        crew.close()
+
+
+def header(sequence: int = 0) -> RolloutHeader:
+    return RolloutHeader(worker_id=0, incarnation=0, sequence=sequence, slot=0, policy_version=0, plies=1)
+
+
+def test_all_workers_are_started_at_once_and_are_running_once_they_say_so(crews: list[Crew]) -> None:
+    crews.append(crew := Crew(3))
+    crew.supervisor.start()
+    assert [(process.worker_id, process.incarnation) for process in crew.started] == [(0, 0), (1, 0), (2, 0)]
+    assert crew.states() == [STARTING] * 3
+    assert not crew.supervisor.send(1, Play(slot=0))
+    crew.started[1].say(Ready(pid=0))
+    assert crew.supervisor.wait(0.0) == [Started(worker_id=1, incarnation=0)]
+    assert crew.states() == [STARTING, RUNNING, STARTING]
+    assert crew.supervisor.send(1, Play(slot=5))
+    assert crew.started[1].heard() == [Play(slot=5)]
+
+
+def test_what_a_worker_announced_before_its_death_comes_before_its_exit(crews: list[Crew]) -> None:
+    crews.append(crew := Crew(1))
+    crew.run()
+    crew.started[0].say(header(0))
+    crew.started[0].say(header(1))
+    crew.started[0].die(-signal.SIGKILL)
+    events = crew.supervisor.wait(0.0)
+    assert events[:2] == [Received(worker_id=0, incarnation=0, message=header(n)) for n in range(2)]
+    assert [type(event) for event in events[2:]] == [Exited]
+    assert events[2].exit.exit_code == -signal.SIGKILL  # type: ignore[union-attr]
+    assert crew.states() == [DEAD]
+
+
+def test_restarts_wait_for_their_backoff_and_give_up_past_the_budget(crews: list[Crew]) -> None:
+    crews.append(crew := Crew(2, max_restarts=3, backoff_s=1.0))
+    crew.run()
+    for restart, delay_s in enumerate((1.0, 2.0, 4.0)):
+        crew.started[-1].die(1)
+        crew.supervisor.wait(0.0)
+        assert crew.states() == [RUNNING, DEAD]
+        crew.clock.now += delay_s - 0.01
+        crew.supervisor.wait(0.0)
+        assert crew.states() == [RUNNING, DEAD]
+        crew.clock.now += 0.01
+        crew.beats[0] = crew.clock.now
+        crew.supervisor.wait(0.0)
+        assert crew.states() == [RUNNING, STARTING]
+        assert (crew.started[-1].worker_id, crew.started[-1].incarnation) == (1, restart + 1)
+        crew.started[-1].say(Ready(pid=0))
+        crew.supervisor.wait(0.0)
+    assert crew.supervisor.health()[1].restarts == 3
+    crew.started[-1].say(Failure(kind="ValueError", message="boom", traceback="Traceback: line 7"))
+    crew.started[-1].die(1)
+    with pytest.raises(WorkerCrashLoopError, match=r"worker 1 \(incarnation 3\) raised ValueError: boom; its") as info:
+        crew.supervisor.wait(0.0)
+    assert isinstance(info.value.__cause__, RemoteTraceback)
+    assert info.value.__cause__.text == "Traceback: line 7"
+    assert "(restarts: 6.0 s ago, 4.0 s ago, 0.0 s ago)" in str(info.value)
+    assert len(crew.started) == 2 + 3
+
+
+@pytest.mark.parametrize(("jitter", "delay_s"), [(-1.0, 8.0), (1.0, 12.0)])
+def test_delays_vary_by_a_fifth(crews: list[Crew], jitter: float, delay_s: float) -> None:
+    crews.append(crew := Crew(1, backoff_s=10.0, jitter=jitter))
+    crew.run()
+    crew.started[0].die(1)
+    crew.supervisor.wait(0.0)
+    crew.clock.now += delay_s - 0.01
+    crew.supervisor.wait(0.0)
+    assert crew.states() == [DEAD]
+    crew.clock.now += 0.02
+    crew.supervisor.wait(0.0)
+    assert crew.states() == [STARTING]
+
+
+def test_a_boot_failure_is_an_error_at_once_with_the_childs_traceback(crews: list[Crew]) -> None:
+    crews.append(crew := Crew(2))
+    crew.supervisor.start()
+    crew.started[1].say(Failure(kind="ImportError", message="no game", traceback="line 3"))
+    crew.started[1].die(1)
+    with pytest.raises(
+        WorkerBootError, match=r"worker 1 \(incarnation 0\) raised ImportError: no game, before"
+    ) as info:
+        crew.supervisor.wait(0.0)
+    assert isinstance(info.value.__cause__, RemoteTraceback)
+    assert len(crew.started) == 2
+
+
+def test_too_few_workers_end_the_run_naming_who_died(crews: list[Crew]) -> None:
+    crews.append(crew := Crew(3, min_healthy_workers=2))
+    crew.run()
+    crew.started[0].die(1)
+    assert len(crew.supervisor.wait(0.0)) == 1  # two are left: a warning
+    crew.started[1].die(-signal.SIGSEGV)
+    with pytest.raises(
+        TooFewWorkersError, match=r"worker 1 .* SIGSEGV; 1 of 3 workers are left, min_healthy_workers=2"
+    ):
+        crew.supervisor.wait(0.0)
+
+
+@pytest.mark.parametrize("ignores_sigterm", [False, True])
+def test_a_worker_without_a_sign_of_life_is_ended_and_replaced(crews: list[Crew], ignores_sigterm: bool) -> None:
+    crews.append(crew := Crew(2, heartbeat_s=10.0))
+    crew.run()
+    hung = crew.started[0]
+    hung.ignores_sigterm = ignores_sigterm
+    crew.clock.now += 9.9
+    crew.beats = {0: 1000.0, 1: crew.clock.now}
+    assert crew.supervisor.wait(0.0) == []
+    crew.clock.now += 0.1
+    events = crew.supervisor.wait(0.0)
+    assert hung.received == (["SIGTERM", "SIGKILL"] if ignores_sigterm else ["SIGTERM"])
+    assert [event.exit.describe() for event in events if isinstance(event, Exited)] == [
+        "worker 0 (incarnation 0) gave no sign of life for heartbeat_s=10"
+    ]
+    assert crew.states() == [DEAD, RUNNING]
+    crew.clock.now += 1.0
+    crew.supervisor.wait(0.0)
+    assert crew.states() == [STARTING, RUNNING]
+
+
+def test_a_beat_or_a_message_is_a_sign_of_life(crews: list[Crew]) -> None:
+    crews.append(crew := Crew(2, heartbeat_s=10.0))
+    crew.run()
+    crew.clock.now += 9.0
+    crew.beats[0] = crew.clock.now
+    crew.started[1].say(LogRecord(level=logging.INFO, name="x", message="still here"))
+    crew.supervisor.wait(0.0)
+    crew.clock.now += 9.0
+    crew.supervisor.wait(0.0)
+    assert crew.states() == [RUNNING, RUNNING]
+    assert [worker.last_sign_of_life_s for worker in crew.supervisor.health()] == [9.0, 9.0]
+
+
+def test_a_worker_that_spoke_while_the_owner_was_busy_is_not_late(crews: list[Crew]) -> None:
+    crews.append(crew := Crew(1, start_timeout_s=60.0))
+    crew.supervisor.start()
+    crew.started[0].say(Ready(pid=0))
+    crew.clock.now += 3600.0  # the owner compiled its network
+    assert crew.supervisor.wait(0.0) == [Started(worker_id=0, incarnation=0)]
+    assert crew.states() == [RUNNING]
+
+
+def test_nobody_is_hung_who_was_stopped_together_with_the_owner(
+    crews: list[Crew], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crews.append(crew := Crew(2, heartbeat_s=10.0))
+    crew.run()
+
+    def stopped_for_an_hour(items: object, timeout: float | None = None) -> list[object]:
+        crew.clock.now += 3600.0 if timeout else 0.0
+        return []
+
+    with monkeypatch.context() as patch:
+        patch.setattr("keisei_lightning.parallel.supervisor.wait", stopped_for_an_hour)
+        assert crew.supervisor.wait(1.0) == []
+    assert crew.states() == [RUNNING, RUNNING]
+
+
+def test_a_start_that_takes_too_long_is_a_boot_failure(crews: list[Crew]) -> None:
+    crews.append(crew := Crew(1, start_timeout_s=60.0, heartbeat_s=1.0))
+    crew.supervisor.start()
+    crew.clock.now += 59.9
+    assert crew.supervisor.wait(0.0) == []  # a slow start is no missed heartbeat
+    assert crew.states() == [STARTING]
+    crew.clock.now += 0.1
+    with pytest.raises(WorkerBootError, match=r"was not ready within start_timeout_s=60, before it was ready"):
+        crew.supervisor.wait(0.0)
+
+
+def test_a_worker_that_closes_its_pipe_and_stays_is_ended_after_a_grace(crews: list[Crew]) -> None:
+    crews.append(crew := Crew(1))
+    crew.run()
+    crew.started[0].connection.close()
+    assert crew.supervisor.wait(0.0) == []
+    crew.clock.now += 1.0
+    events = crew.supervisor.wait(0.0)
+    assert crew.started[0].received == ["SIGTERM"]
+    assert "closed its pipe but did not leave" in events[0].exit.describe()  # type: ignore[union-attr]
+
+
+def test_a_workers_log_records_arrive_with_its_name(crews: list[Crew], caplog: pytest.LogCaptureFixture) -> None:
+    crews.append(crew := Crew(1))
+    crew.run()
+    crew.started[0].say(LogRecord(level=logging.WARNING, name="game", message="odd position"))
+    crew.supervisor.wait(0.0)
+    assert caplog.record_tuples == [("keisei_lightning.worker", logging.WARNING, "[worker 0.0] odd position")]
+
+
+def test_shutdown_asks_then_terminates_then_kills_and_reaps_everybody() -> None:
+    crew = Crew(3)
+    crew.supervisor._clock = time.monotonic
+    crew.run()
+    polite, deaf, stubborn = crew.started
+    stubborn.ignores_sigterm = True
+    polite.die(0)  # as if it had heard the Stop that it is sent
+    crew.supervisor.shutdown(0.2)
+    assert [process.received for process in crew.started] == [[], ["SIGTERM"], ["SIGTERM", "SIGKILL"]]
+    assert crew.states() == [DEAD] * 3
+    crew.supervisor.shutdown(0.2)  # twice is harmless
+    assert deaf.received == ["SIGTERM"]
+
+
+def test_shutdown_asks_running_workers_and_ends_starting_ones_at_once(crews: list[Crew]) -> None:
+    crews.append(crew := Crew(2))
+    crew.supervisor.start()
+    crew.started[0].say(Ready(pid=0))
+    crew.supervisor.wait(0.0)
+    running, starting = crew.started
+    crew.supervisor.shutdown(0.0)
+    assert starting.received == ["SIGTERM"]
+    assert running.received == ["SIGTERM"] or running.received == ["SIGTERM", "SIGKILL"]
+
+
+def test_a_second_ctrl_c_during_shutdown_still_leaves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    crew = Crew(2)
+    crew.run()
+    calls = [0]
+
+    def interrupted(items: object, timeout: float | None = None) -> list[object]:
+        calls[0] += 1
+        if calls[0] == 1:
+            raise KeyboardInterrupt
+        return list(items)  # type: ignore[call-overload]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("keisei_lightning.parallel.supervisor.wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            crew.supervisor.shutdown(10.0)
+    assert [process.received for process in crew.started] == [["SIGKILL"], ["SIGKILL"]]
+    assert crew.states() == [DEAD, DEAD]
+
+
+@pytest.mark.parametrize(
+    ("state", "to"),
+    [(RUNNING, STARTING), (DEAD, RUNNING), (DEAD, STOPPING), (STOPPING, RUNNING), (RUNNING, RUNNING)],
+)
+def test_an_illegal_transition_is_refused(state: WorkerState, to: WorkerState) -> None:
+    crew = Crew(1)
+    worker = crew.supervisor._workers[0]
+    worker.state = state
+    with pytest.raises(RuntimeError, match=f"worker 0 cannot go from {state} to {to}"):
+        crew.supervisor._move(worker, to)
+
+
+def test_a_worker_that_gets_ready_twice_breaks_the_protocol(crews: list[Crew]) -> None:
+    crews.append(crew := Crew(1))
+    crew.run()
+    crew.started[0].say(Ready(pid=0))
+    with pytest.raises(RuntimeError, match="cannot go from running to running"):
+        crew.supervisor.wait(0.0)
+
+
+def test_a_stop_is_what_a_running_worker_hears_at_shutdown() -> None:
+    crew = Crew(1)
+    crew.run()
+    heard: list[object] = []
+    process = crew.started[0]
+    process.terminate = lambda: (heard.extend(process.heard()), process.die(0))  # type: ignore[method-assign,assignment]
+    crew.supervisor.shutdown(0.0)
+    assert heard == [Stop()]

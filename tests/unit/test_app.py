@@ -1,0 +1,164 @@
+"""A configuration becomes the parts of a run, and a run reports what came of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from keisei_lightning.app import build, run
+from keisei_lightning.config import config_dir, register_configs
+from keisei_lightning.errors import ConfigError
+from keisei_lightning.games import GameSpec
+from keisei_lightning.models import build_network
+from keisei_lightning.training import EvaluationCallback, TrainingProgress, WeightSyncCallback
+from keisei_lightning.validation import resolve, validate
+
+TINY = [
+    "experiment=smoke",
+    "env=tic_tac_toe",
+    "env.max_plies=null",
+    "model=mlp",
+    "model.channels=16",
+    "parallel=serial",
+    "parallel.games_per_worker=8",
+    "parallel.plies_per_rollout=16",
+    "trainer.max_epochs=1",
+    "evaluation.num_games=2",
+]
+
+
+@pytest.fixture(autouse=True)
+def _hydra() -> Iterator[None]:
+    register_configs()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        yield
+    GlobalHydra.instance().clear()
+
+
+def composed(folder: Path, *overrides: str) -> DictConfig:
+    cfg = compose("config", overrides=[f"output_dir={folder}", *TINY, *overrides])
+    resolve(cfg)
+    validate(cfg)
+    return cfg
+
+
+def winged_network(spec: GameSpec, *, wings: int) -> nn.Module:
+    """A third party's network, as a YAML file of its own would name it."""
+    return build_network(spec, kind="mlp", num_blocks=1, channels=8 * wings)
+
+
+def test_every_key_reaches_its_part(tmp_path: Path) -> None:
+    parts = build(
+        composed(
+            tmp_path,
+            "seed=11",
+            "ppo.gamma=0.9",
+            "ppo.lmbda=0.8",
+            "ppo.epochs=3",
+            "ppo.minibatch_size=32",
+            "ppo.clip_epsilon=0.3",
+            "ppo.entropy_coeff=0.07",
+            "ppo.learning_rate=0.002",
+            "ppo.final_learning_rate=null",
+            "parallel.heartbeat_s=3",
+            "weight_sync.every_n_steps=5",
+            "evaluation.num_games=6",
+            "evaluation.every_n_epochs=4",
+            "checkpoint.every_n_epochs=2",
+            "trainer.max_epochs=9",
+            "trainer.gradient_clip_val=0.7",
+        )
+    )
+    data, module, trainer = parts.data, parts.module, parts.trainer
+    assert (data.gamma, data.lmbda, data.num_epochs, data.minibatch_size, data.seed) == (0.9, 0.8, 3, 32, 11)
+    assert module.hparams["clip_epsilon"] == 0.3
+    assert (module.entropy_coeff, module.learning_rate, module.final_learning_rate) == (0.07, 0.002, None)
+    assert data.collector.frames_per_batch == 128
+    assert (trainer.max_epochs, trainer.gradient_clip_val) == (9, 0.7)
+    assert (parts.evaluation.num_games, parts.evaluation.every_n_epochs) == (6, 4)
+    assert parts.evaluation.opening_plies is None
+    (sync,) = (callback for callback in trainer.callbacks if isinstance(callback, WeightSyncCallback))
+    assert sync.every_n_steps == 5
+    (checkpoint,) = (callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint))
+    assert checkpoint.dirpath == str(tmp_path / "checkpoints")
+    assert checkpoint._every_n_epochs == 2
+
+
+def test_the_learner_and_the_workers_share_one_network(tmp_path: Path) -> None:
+    parts = build(composed(tmp_path))
+    assert parts.data.collector.policy is parts.module.actor_critic
+
+
+def test_loggers_are_those_that_are_configured(tmp_path: Path) -> None:
+    csv, tensorboard = build(composed(tmp_path)).trainer.loggers
+    assert isinstance(csv, CSVLogger)
+    assert isinstance(tensorboard, TensorBoardLogger)
+    assert Path(csv.log_dir) == tmp_path / "csv"
+    assert Path(tensorboard.log_dir) == tmp_path / "tensorboard"
+    assert build(composed(tmp_path, "logger=none")).trainer.loggers == []
+
+
+def test_the_bar_and_the_checkpoints_can_be_switched_off(tmp_path: Path) -> None:
+    off = ["trainer.enable_progress_bar=false", "trainer.enable_checkpointing=false"]
+    kinds = {type(callback) for callback in build(composed(tmp_path, *off)).trainer.callbacks}
+    assert not kinds & {TrainingProgress, ModelCheckpoint}
+    assert EvaluationCallback in kinds
+
+
+def test_a_third_partys_network_is_built_from_its_target(tmp_path: Path) -> None:
+    cfg = composed(tmp_path)
+    cfg.model = OmegaConf.create({"_target_": f"{__name__}.winged_network", "wings": 3})
+    validate(cfg)
+    widths = {p.shape[0] for p in build(cfg).module.actor_critic.parameters() if p.ndim == 2}
+    assert 24 in widths
+
+
+def test_what_lightning_refuses_is_bad_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^trainer: .*no_such_strategy"):
+        build(composed(tmp_path, "trainer.strategy=no_such_strategy"))
+
+
+def test_a_bad_configuration_is_refused_before_anything_is_built(tmp_path: Path) -> None:
+    cfg = composed(tmp_path)
+    cfg.ppo.clip_epsilon = 2.0
+    with pytest.raises(ConfigError, match=r"^ppo\.clip_epsilon=2: must be"):
+        run(cfg)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_returns_the_score_and_shows_where_everything_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    score = run(composed(tmp_path, "logger=none"))
+    assert 0.0 <= score <= 1.0
+    out = capsys.readouterr().out
+    assert f"policy scores {score:.1%} against random" in out
+    for name in ("checkpoints/last.ckpt", "curves.png", "last_game.svg", "last_game.txt"):
+        assert (tmp_path / name).stat().st_size > 0
+        assert f" {name}" in out
+
+
+def test_last_goes_on_where_the_run_ended(tmp_path: Path) -> None:
+    results, shape = f"results_dir={tmp_path}", ["name=again", "logger.tensorboard=null"]
+    run(composed(tmp_path / "again" / "first", results, *shape))
+    cfg = composed(tmp_path / "again" / "second", results, *shape, "ckpt_path=last", "trainer.max_epochs=2")
+    assert cfg.ckpt_path == str(tmp_path / "again" / "first" / "checkpoints" / "last.ckpt")
+    run(cfg)
+    names, *rows = (tmp_path / "again" / "second" / "csv" / "metrics.csv").read_text(encoding="utf-8").splitlines()
+    epochs = {row.split(",")[names.split(",").index("epoch")] for row in rows}
+    assert epochs == {"1"}, "only the second epoch is trained"
+
+
+def test_fast_dev_run_takes_one_step_and_writes_nothing(tmp_path: Path) -> None:
+    assert not math.isnan(run(composed(tmp_path, "debug=fast_dev_run")))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fakes import counting_game
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from training_fakes import FakeCollector, PlayingModule, quiet_trainer
+
+from keisei_lightning.errors import ConfigError
+from keisei_lightning.evaluation import RandomPlayer
+from keisei_lightning.training import AtomicCheckpointIO, EvaluationCallback, SelfPlayDataModule
+
+
+class CountsMatches(EvaluationCallback):
+    """Notes the optimiser step of each match."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(counting_game(), **({"num_games": 4, "opening_plies": 2} | options))
+        self.steps: list[int] = []
+
+    def play(self, trainer: Any, pl_module: Any) -> dict[str, float]:
+        self.steps.append(trainer.global_step)
+        return super().play(trainer, pl_module)
+
+
+def fit(tmp_path: Path, *callbacks: Callback, **options: Any) -> Any:
+    trainer = quiet_trainer(tmp_path, callbacks=list(callbacks), **options)
+    trainer.fit(PlayingModule(), datamodule=SelfPlayDataModule(FakeCollector(), minibatch_size=32, num_epochs=1))
+    return trainer  # one step an epoch
+
+
+@pytest.mark.parametrize(
+    ("options", "trainer_options", "steps"),
+    [
+        ({"every_n_epochs": 2}, {"max_epochs": 5}, [2, 4, 5]),
+        ({"every_n_epochs": 2}, {"max_epochs": 4}, [2, 4]),
+        ({"every_n_epochs": 0}, {"max_epochs": 3}, [3]),
+        ({"every_n_epochs": 2, "at_start": True}, {"max_epochs": 2}, [0, 2]),
+        ({"every_n_epochs": 2}, {"max_steps": 3, "max_epochs": -1}, [2, 3]),
+    ],
+)
+def test_matches_are_played_after_these_steps_and_once_at_the_end(
+    tmp_path: Path, options: dict[str, Any], trainer_options: dict[str, Any], steps: list[int]
+) -> None:
+    callback = CountsMatches(**options)
+    fit(tmp_path, callback, **trainer_options)
+    assert callback.steps == steps
+
+
+def test_a_stop_that_comes_after_the_match_was_due_is_still_evaluated(tmp_path: Path) -> None:
+    class StopsLate(Callback):
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            trainer.should_stop = trainer.current_epoch == 2
+
+    callback = CountsMatches(every_n_epochs=2)
+    logger = CSVLogger(tmp_path)
+    trainer = fit(tmp_path, callback, StopsLate(), max_epochs=9, logger=logger, log_every_n_steps=1)
+    assert callback.steps == [2, 3]
+    assert callback.last_result is not None
+    assert trainer.callback_metrics["eval/score_vs_random"].item() == pytest.approx(callback.last_result.score)
+    assert "eval/score_vs_random" in Path(logger.log_dir, "metrics.csv").read_text()
+
+
+def test_the_result_is_logged_under_these_names(tmp_path: Path) -> None:
+    callback = CountsMatches(num_games=10)
+    metrics = {name: float(value) for name, value in fit(tmp_path, callback).callback_metrics.items()}
+    result = callback.last_result
+    assert result is not None
+    assert metrics.pop("eval/seconds_vs_random") > 0.0
+    low, high = result.interval
+    expected = {
+        "eval/score_vs_random": result.score,
+        "eval/score_vs_random_low": low,
+        "eval/score_vs_random_high": high,
+        "eval/wins_vs_random": result.wins,
+        "eval/draws_vs_random": result.draws,
+        "eval/losses_vs_random": result.losses,
+        "eval/game_length_vs_random": result.mean_length,
+    }
+    assert metrics == pytest.approx(expected)
+
+
+def test_a_checkpoint_callback_can_monitor_the_score(tmp_path: Path) -> None:
+    checkpoint = ModelCheckpoint(tmp_path, monitor="eval/score_vs_random", mode="max")
+    fit(
+        tmp_path,
+        CountsMatches(every_n_epochs=1),
+        checkpoint,
+        enable_checkpointing=True,
+        plugins=[AtomicCheckpointIO()],
+    )
+    assert checkpoint.best_model_score is not None
+    assert 0.0 <= checkpoint.best_model_score.item() <= 1.0
+
+
+def test_training_is_left_as_it_was(tmp_path: Path) -> None:
+    callback = CountsMatches()
+    module = PlayingModule()
+    module.train()
+    module.actor_critic.network.linear.eval()  # a part that somebody froze
+    trainer = quiet_trainer(tmp_path)
+    before = (torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate())  # noqa: NPY002
+    callback.play(trainer, module)
+    after = (torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate())  # noqa: NPY002
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+    assert module.actor_critic.training
+    assert not module.actor_critic.network.linear.training
+
+
+def test_the_policy_plays_in_evaluation_mode(tmp_path: Path) -> None:
+    modes: list[bool] = []
+    module = PlayingModule()
+    module.actor_critic.network.register_forward_hook(lambda network, *_: modes.append(network.training))
+    CountsMatches().play(quiet_trainer(tmp_path), module)
+    assert modes
+    assert not any(modes)
+
+
+def test_each_evaluation_plays_the_same_games(tmp_path: Path) -> None:
+    callback = CountsMatches(num_games=20)
+    module, trainer = PlayingModule(), quiet_trainer(tmp_path)
+    callback.play(trainer, module)
+    first = callback.last_result
+    callback.play(trainer, module)
+    assert callback.last_result == first
+
+
+def test_another_opponent_gives_its_name_to_the_metrics(tmp_path: Path) -> None:
+    def rival(num_actions: int, seed: int) -> RandomPlayer:
+        return RandomPlayer(num_actions, seed, name="rival")
+
+    metrics = CountsMatches(make_opponent=rival).play(quiet_trainer(tmp_path), PlayingModule())
+    assert "eval/score_vs_rival_low" in metrics
+
+
+def test_a_fast_dev_run_plays_two_games(tmp_path: Path) -> None:
+    callback = CountsMatches(num_games=40)
+    fit(tmp_path, callback, fast_dev_run=True)
+    assert callback.last_result is not None
+    assert callback.last_result.num_games == 2
+
+
+def test_numbers_that_cannot_work_are_refused_a_line_each() -> None:
+    with pytest.raises(ConfigError) as caught:
+        EvaluationCallback(counting_game(), num_games=5, opening_plies=-1, every_n_epochs=-2)
+    assert [fault.split(":")[0] for fault in caught.value.faults] == [
+        "num_games=5",
+        "opening_plies=-1",
+        "every_n_epochs=-2",
+    ]

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import counting_game
+from rich.console import Console
+from training_fakes import FakeCollector, PlayingModule, quiet_trainer
+
+from keisei_lightning.training import EvaluationCallback, SelfPlayDataModule, TrainingProgress
+from keisei_lightning.training.progress import redirected_log_streams
+
+
+def ticking(seconds: float) -> Callable[[], float]:
+    """A clock that goes on by so much whenever it is read."""
+    ticks: Iterator[int] = count()
+    return lambda: next(ticks) * seconds
+
+
+def shown(tmp_path: Path, *, terminal: bool, seconds: float = 0.01, **options: Any) -> list[str]:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=120, color_system=None)
+    progress = TrainingProgress(console=console, clock=ticking(seconds))
+    evaluation = EvaluationCallback(counting_game(), num_games=4, every_n_epochs=1)
+    trainer = quiet_trainer(tmp_path, enable_progress_bar=True, callbacks=[progress, evaluation], **options)
+    trainer.fit(PlayingModule(), datamodule=SelfPlayDataModule(FakeCollector(), minibatch_size=8, num_epochs=1))
+    return out.getvalue().splitlines()
+
+
+def test_without_a_terminal_there_is_a_plain_line_every_ten_seconds(tmp_path: Path) -> None:
+    # 8 batches; the clock goes on by 3 s at each look.
+    lines = shown(tmp_path, terminal=False, seconds=3.0)
+    assert 2 <= len(lines) <= 5
+    assert "\x1b" not in "".join(lines)
+    assert lines[-1].startswith("0:")
+    assert "epoch 2/2  100%  1234 frames/s  5.5 games/s  lag 1  " in lines[-1]
+    assert "% against random" in lines[-1]
+    assert " left" in lines[0]
+
+
+def test_a_short_run_without_a_terminal_says_one_line(tmp_path: Path) -> None:
+    assert len(shown(tmp_path, terminal=False)) == 1
+
+
+def test_on_a_terminal_there_is_one_bar_over_the_whole_fit(tmp_path: Path) -> None:
+    text = "\n".join(shown(tmp_path, terminal=True, seconds=0.3))
+    assert "epoch 2/2" in text
+    assert "100%" in text
+    assert "1234 frames/s" in text
+
+
+def test_a_limit_by_time_or_steps_drives_the_bar_as_well(tmp_path: Path) -> None:
+    assert " 100%" in shown(tmp_path, terminal=False, max_epochs=-1, max_steps=6)[-1]
+    line = shown(tmp_path, terminal=False, max_epochs=-1, max_steps=6, max_time="00:01:00:00")[-1]
+    assert "epoch 2" in line
+    assert "epoch 2/" not in line
+
+
+def test_the_terminal_is_given_back_after_an_error(tmp_path: Path) -> None:
+    class Fails(PlayingModule):
+        def training_step(self, minibatch: Any, batch_idx: int) -> Any:
+            raise ValueError("on purpose")
+
+    streams = (sys.stdout, sys.stderr)
+    console = Console(file=io.StringIO(), force_terminal=True)
+    trainer = quiet_trainer(tmp_path, enable_progress_bar=True, callbacks=[TrainingProgress(console=console)])
+    with pytest.raises(ValueError, match="on purpose"):
+        trainer.fit(Fails(), datamodule=SelfPlayDataModule(FakeCollector(), minibatch_size=8))
+    assert (sys.stdout, sys.stderr) == streams
+
+
+def test_log_records_go_above_the_bar_and_then_where_they_went_before() -> None:
+    terminal, above = io.StringIO(), io.StringIO()
+    handler = logging.StreamHandler(terminal)
+    logger = logging.getLogger("keisei_lightning.worker")
+    logger.addHandler(handler)
+    try:
+        with redirected_log_streams([(terminal, above)]):
+            logger.warning("[worker 3.0] during")
+        logger.warning("[worker 3.0] after")
+    finally:
+        logger.removeHandler(handler)
+    assert above.getvalue() == "[worker 3.0] during\n"
+    assert terminal.getvalue() == "[worker 3.0] after\n"
