@@ -32,13 +32,13 @@ class SweepJob:
     """What became of one job.
 
     Attributes:
-        overrides: as given for this job.
+        overrides: as given for this job, a word each.
         objective: what it returned (score against a random player), NaN if it failed.
         folder: where its results are.
         status: ``done``, ``bad configuration`` or ``failed``, with the reason's first line.
     """
 
-    overrides: str
+    overrides: tuple[str, ...]
     objective: float
     folder: str
     status: str
@@ -90,7 +90,7 @@ class SweepSummary(Callback):
         done = job_return.status is JobStatus.COMPLETED and isinstance(value, int | float)
         jobs.append(
             SweepJob(
-                overrides=" ".join(job_return.overrides or ()),
+                overrides=tuple(job_return.overrides or ()),
                 objective=float(value) if done else math.nan,
                 folder=_short(str(config.hydra.runtime.output_dir)),
                 status="done" if done else _reason(value),
@@ -113,13 +113,15 @@ def collected_jobs() -> Iterator[list[SweepJob]]:
 
 
 def print_summary(jobs: Sequence[SweepJob]) -> None:
-    """Print the jobs as a table, the best one first, those without a result last."""
+    """Print the jobs as a table, the best one first, those without a result last, with what their overrides differ in."""
+    common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
     table = Table(title=f"{len(jobs)} jobs, best first (objective: score against random play)", title_justify="left")
     for name in ("overrides", "objective", "status", "folder"):
         table.add_column(name, overflow="fold", justify="right" if name == "objective" else "left")
     for job in sorted(jobs, key=lambda job: math.inf if math.isnan(job.objective) else -job.objective):
         objective = "-" if math.isnan(job.objective) else f"{job.objective:.4f}"
-        table.add_row(job.overrides or "(none)", objective, job.status, job.folder)
+        own = " ".join(word for word in job.overrides if word not in common)
+        table.add_row(own or "-", objective, job.status, job.folder)
     Console(highlight=False, markup=False).print(table)
 
 

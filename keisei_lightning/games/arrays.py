@@ -117,14 +117,17 @@ def as_actions(actions: NDArray[np.int64], num_games: int) -> tuple[NDArray[np.i
 
 
 def as_indices(indices: NDArray[np.int64] | None, num_games: int) -> list[int]:
-    """The boards that a caller names, in his order; all where he names none.
+    """The boards that a caller names, in his order and each once; all where he names none.
 
     Raises:
-        GameError: there is no such board.
+        GameError: there is no such board, or the indices are no integers (a mask, say).
     """
     if indices is None:
         return list(range(num_games))
-    named: list[int] = np.asarray(indices, dtype=np.int64).reshape(-1).tolist()
+    indices = np.asarray(indices)
+    if indices.size and indices.dtype.kind not in "iu":
+        raise GameError(f"boards are named by their indices, not by {indices.dtype}")
+    named = list(dict.fromkeys(indices.reshape(-1).tolist()))
     for index in named:
         if not 0 <= index < num_games:
             raise GameError(f"there is no board {index}: indices go from 0 to {num_games - 1}")

@@ -195,8 +195,8 @@ class Shogi:
             self._refuse(int(rows[codes == 0][0]), int(labels[codes == 0][0]))
         reward = np.zeros(self.num_games, dtype=np.float32)
         if rows.size:
-            occurrences, moves, sizes = self._make_moves(rows.tolist(), codes.tolist())
-            self._update(rows, codes, occurrences)
+            occurrences, checks, moves, sizes = self._make_moves(rows.tolist(), codes.tolist())
+            self._update(rows, codes, occurrences, checks)
             self._write_legal(rows, moves, sizes)
             reward[rows] = self._judge(rows, occurrences, np.array(sizes))
         return StepResult(reward, self._ended.copy(), np.zeros(self.num_games, dtype=np.bool_))
@@ -240,8 +240,8 @@ class Shogi:
     def render(self, index: int, format: RenderFormat = "text") -> str:
         """Draw one board: the usual Japanese diagram as text, or an SVG picture."""
         board = self._board(index)
-        status = self._outcome[index] or f"ply {self._ply[index]}, {('first', 'second')[self._mover[index]]} to move"
-        return diagram(board, status=status, format=format)
+        going_on = f"ply {self._ply[index]}, {('first', 'second')[self._mover[index]]} to move"
+        return diagram(board, status=self._outcome[index] or going_on, format=format)
 
     def record(self, index: int) -> str:
         """The game of one board as KIF."""
@@ -276,17 +276,17 @@ class Shogi:
             game="shogi", ply=int(self._ply[index]), position=self.position(index), move=describe_label(action)
         )
 
-    def _make_moves(self, rows: list[int], codes: list[int]) -> tuple[NDArray[np.uint8], list[int], list[int]]:
-        """Make one move on each of some boards.
+    def _make_moves(
+        self, rows: list[int], codes: list[int]
+    ) -> tuple[NDArray[np.uint8], list[bool], list[int], list[int]]:
+        """Make one move on each of n boards.
 
-        Returns:
-            How often each new position occurred before (uint8 [n]), the codes of its legal moves, board after board,
-            and their numbers.
+        Returns how often each new position occurred before (uint8 [n]), whether it is check, the codes of its legal
+        moves, board after board, and how many they are.
         """
         boards, seen, played, moves = self._boards, self._seen, self._played, self._moves
-        occurrences: list[int] = []
-        legal: list[int] = []
-        sizes: list[int] = []
+        occurrences, checks = list[int](), list[bool]()
+        legal, sizes = list[int](), list[int]()
         for row, code in zip(rows, codes, strict=True):
             board, positions = boards[row], seen[row]
             board.apply_move(moves[code])
@@ -295,19 +295,21 @@ class Shogi:
             positions[key] = before + 1
             occurrences.append(before)
             played[row].append(code)
+            checks.append(board.is_in_check())
             options = board.legal_moves()
-            # A move's hash is its code, and hash() is the quicker way to it than int().
-            legal += map(hash, options)
+            legal += map(hash, options)  # a move's hash is its code, and hash() is quicker than int()
             sizes.append(len(options))
-        return np.array(occurrences, dtype=np.uint8), legal, sizes
+        return np.array(occurrences, dtype=np.uint8), checks, legal, sizes
 
-    def _update(self, rows: NDArray[np.int64], codes: NDArray[np.int64], occurrences: NDArray[np.uint8]) -> None:
+    def _update(
+        self, rows: NDArray[np.int64], codes: NDArray[np.int64], occurrences: NDArray[np.uint8], checks: list[bool]
+    ) -> None:
         """Bring the arrays of the boards that moved up to date."""
         states = advance(self._state[rows], codes, self._mover[rows])
         self._mover[rows] ^= 1
         self._ply[rows] += 1
         states[:, REPETITION_BYTE] = occurrences
-        states[:, CHECK_BYTE] = [self._boards[row].is_in_check() for row in rows.tolist()]
+        states[:, CHECK_BYTE] = checks
         states[:, PLY_BYTE] = self._ply_byte(self._ply[rows])
         self._state[rows] = states
 

@@ -111,7 +111,8 @@ _MIRRORED_WAY: Final = (0, 2, 1, 4, 3, 5, 7, 6, 9, 8)
 
 # Own and opponent's codes change places; index 0 (empty) stays.
 _SWAP_SIDES: Final = np.array([0, *range(15, 29), *range(1, 15)], dtype=np.uint8)
-_TURN_BOARD: Final = np.concatenate([np.arange(80, -1, -1), np.arange(88, 95), np.arange(81, 88)])
+_OWN_HAND: Final = slice(HANDS_START, HANDS_START + 7)
+_OPPONENTS_HAND: Final = slice(HANDS_START + 7, REPETITION_BYTE)
 # From a captured piece's code (15..28) to the hand byte it arrives in; promotion is lost, a king is never captured.
 _CAPTURE_BYTE: Final = np.array(
     [0] * 15 + [HANDS_START + piece % _PROMOTION for piece in (0, 1, 2, 3, 4, 5, 6, 0, 0, 1, 2, 3, 4, 5)],
@@ -189,8 +190,8 @@ def advance(states: NDArray[np.uint8], codes: NDArray[np.int64], movers: NDArray
     states[rows[caught], _CAPTURE_BYTE[captured[caught]]] += 1
     states[rows[is_drop], HANDS_START - 1 + origin[is_drop]] -= 1
     after = np.zeros_like(states)
-    after[:, :REPETITION_BYTE] = states[:, _TURN_BOARD]
-    after[:, :NUM_SQUARES] = _SWAP_SIDES[after[:, :NUM_SQUARES]]
+    after[:, :NUM_SQUARES] = _SWAP_SIDES.take(states[:, NUM_SQUARES - 1 :: -1])
+    after[:, _OWN_HAND], after[:, _OPPONENTS_HAND] = states[:, _OPPONENTS_HAND], states[:, _OWN_HAND]
     return after
 
 

@@ -69,8 +69,7 @@ class SharedBuffer:
         except OSError as error:
             os.close(fd)
             raise ConfigError(
-                f"shared memory: {num_bytes / 2**20:.0f} MiB cannot be reserved ({error.strerror}); "
-                + _LOWER_THESE
+                f"shared memory: {num_bytes / 2**20:.0f} MiB cannot be reserved ({error.strerror}); " + _LOWER_THESE
             ) from error
         self._attach(fd, num_bytes)
 

@@ -1,7 +1,14 @@
 """Pure tensor functions of reinforcement learning for two players."""
 
-from keisei_lightning.rl.advantages import normalize_advantage, two_player_gae
+from keisei_lightning.rl.advantages import batch_advantages, normalize_advantage, two_player_gae
 from keisei_lightning.rl.staleness import StalenessBudget, policy_lag
 from keisei_lightning.rl.symmetry import TensorSymmetry
 
-__all__ = ["StalenessBudget", "TensorSymmetry", "normalize_advantage", "policy_lag", "two_player_gae"]
+__all__ = [
+    "StalenessBudget",
+    "TensorSymmetry",
+    "batch_advantages",
+    "normalize_advantage",
+    "policy_lag",
+    "two_player_gae",
+]

@@ -26,9 +26,10 @@ Plies of a frozen opponent
 from __future__ import annotations
 
 import torch
+from tensordict import TensorDictBase
 from torch import Tensor
 
-__all__ = ["normalize_advantage", "two_player_gae"]
+__all__ = ["batch_advantages", "normalize_advantage", "two_player_gae"]
 
 
 def two_player_gae(
@@ -96,6 +97,32 @@ def two_player_gae(
         advantage.masked_fill_(~learner, 0.0)
     result = advantage.T.unsqueeze(-1).contiguous()
     return result, result + state_value.detach()
+
+
+def batch_advantages(batch: TensorDictBase, *, gamma: float, lmbda: float) -> tuple[Tensor, Tensor]:
+    """:func:`two_player_gae` of a collected batch.
+
+    Args:
+        batch: TensorDict [B, T] with the keys of the collector's batch table.
+        gamma: discount per ply.
+        lmbda: GAE's lambda.
+
+    Returns:
+        ``advantage`` and ``value_target``, each float [B, T, 1], in the mover's view.
+    """
+    following = batch.get("next")
+    return two_player_gae(
+        gamma=gamma,
+        lmbda=lmbda,
+        state_value=batch.get("state_value"),
+        next_state_value=following.get("state_value"),
+        reward=following.get("reward"),
+        done=following.get("done"),
+        terminated=following.get("terminated"),
+        mover=batch.get("mover"),
+        next_mover=following.get("mover"),
+        trainable=batch.get("trainable"),
+    )
 
 
 def normalize_advantage(advantage: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -52,7 +52,7 @@ class EvaluationCallback(Callback):
         game: GameFactory,
         *,
         num_games: int = 100,
-        opening_plies: int | None = 10,
+        opening_plies: int | None = None,
         every_n_epochs: int = 10,
         at_start: bool = False,
         seed: int = 0,

@@ -13,7 +13,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from keisei_lightning.rl.advantages import normalize_advantage, two_player_gae
+from keisei_lightning.rl.advantages import batch_advantages, normalize_advantage
 
 __all__ = ["MINIBATCH_KEYS", "add_advantages", "minibatches", "shuffle_generator"]
 
@@ -46,18 +46,7 @@ def add_advantages(
     """
     trainable = rollout.get("trainable")
     with torch.no_grad():
-        advantage, value_target = two_player_gae(
-            gamma=gamma,
-            lmbda=lmbda,
-            state_value=rollout.get("state_value"),
-            next_state_value=rollout.get(("next", "state_value")),
-            reward=rollout.get(("next", "reward")),
-            done=rollout.get(("next", "done")),
-            terminated=rollout.get(("next", "terminated")),
-            mover=rollout.get("mover"),
-            next_mover=rollout.get(("next", "mover")),
-            trainable=trainable,
-        )
+        advantage, value_target = batch_advantages(rollout, gamma=gamma, lmbda=lmbda)
         if normalize:
             advantage = normalize_advantage(advantage, trainable)
     values = {"advantage": advantage, "value_target": value_target}

@@ -52,9 +52,9 @@ class TestSweepSummary:
             callback.on_job_end(self.config(), self.ended(ConfigError("x=1: bad"), JobStatus.FAILED))  # type: ignore[arg-type]
             callback.on_job_end(self.config(), self.ended(OSError(), JobStatus.FAILED))  # type: ignore[arg-type]
         assert [(job.overrides, job.status) for job in jobs] == [
-            ("a=1 b=2", "done"),
-            ("a=1 b=2", "bad configuration: x=1: bad"),
-            ("a=1 b=2", "failed: OSError"),
+            (("a=1", "b=2"), "done"),
+            (("a=1", "b=2"), "bad configuration: x=1: bad"),
+            (("a=1", "b=2"), "failed: OSError"),
         ]
         assert jobs[0].objective == 0.75
 
@@ -65,8 +65,15 @@ class TestSweepSummary:
 
     def test_the_best_job_is_first_and_failed_ones_are_last(self, capsys: pytest.CaptureFixture[str]) -> None:
         scores = {"low": 0.25, "broken": float("nan"), "high": 0.75}
-        print_summary([SweepJob(overrides=k, objective=v, folder=f"job_{k}", status="-") for k, v in scores.items()])
+        print_summary(
+            [
+                SweepJob(overrides=("seed=1", f"x={name}"), objective=score, folder=f"job_{name}", status="-")
+                for name, score in scores.items()
+            ]
+        )
         out = capsys.readouterr().out
+        assert "x=low" in out
+        assert "seed=1" not in out, "only what the jobs differ in is shown"
         assert out.index("job_high") < out.index("job_low") < out.index("job_broken")
 
     def test_a_child_process_that_is_left_is_named(self) -> None:

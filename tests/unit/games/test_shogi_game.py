@@ -110,6 +110,16 @@ def test_a_game_has_at_least_one_board_and_no_board_beyond_the_last() -> None:
         Shogi(2).position(2)
     with pytest.raises(GameError, match="there is no board -1"):
         Shogi(2).reset(np.array([-1]))
+    with pytest.raises(GameError, match="named by their indices, not by bool"):
+        Shogi(2).reset(np.array([True, False]))
+
+
+def test_a_board_named_twice_is_reset_once_and_the_others_not_at_all() -> None:
+    game = Shogi(2)
+    play(game, "7g7f", index=1)
+    game.reset(np.array([0, 0]))
+    assert look(game).mask.sum(axis=1).tolist() == [30, 30]
+    assert game.position(1).endswith(" w - 2")
 
 
 # Openings

@@ -137,7 +137,7 @@ def test_a_worker_that_never_adopts_ends_in_an_error_that_names_it(caplog: pytes
 
 
 def test_refusals_with_accepted_rollouts_in_between_are_no_error() -> None:
-    intake, backend = intake_of("async", max_policy_lag=0)
+    intake, backend = intake_of("async", num_slots=2, max_policy_lag=0)
     backend.version_of = [0, 1, 1]
     for _ in range(150):
         assert all(header.worker_id != 0 for header in intake.take(1)[1])
