@@ -184,7 +184,8 @@ def _save_last(cfg: DictConfig, parts: Run) -> Path | None:
 
 def _start_rows(cfg: DictConfig, parts: Run) -> dict[str, object]:
     parallel, spec, collector = cfg.parallel, parts.data.collector.spec, parts.data.collector
-    player = "1 process, no workers" if parallel.mode == "serial" else f"{parallel.num_workers} workers"
+    workers = f"{parallel.num_workers} worker{'' if parallel.num_workers == 1 else 's'}"
+    player = f"{workers} in this process" if parallel.mode == "serial" else workers
     size = f"{cfg.model.num_blocks} x {cfg.model.channels}" if "num_blocks" in cfg.model else ""
     kind = " ".join(word for word in (cfg.model.get("kind", "network"), size) if word)
     return {

@@ -113,7 +113,11 @@ def collected_jobs() -> Iterator[list[SweepJob]]:
 
 
 def print_summary(jobs: Sequence[SweepJob]) -> None:
-    """Print the jobs as a table, the best one first, those without a result last, with what their overrides differ in."""
+    """Print the jobs as a table, the best one first, those without a result last.
+
+    Args:
+        jobs: of one multirun; of their overrides only those that differ are shown.
+    """
     common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
     table = Table(title=f"{len(jobs)} jobs, best first (objective: score against random play)", title_justify="left")
     for name in ("overrides", "objective", "status", "folder"):

@@ -80,7 +80,7 @@ class SelfPlayCollector(BaseCollector):
         WorkerBootError, WorkerCrashLoopError, TooFewWorkersError, StalePolicyError: while iterating.
     """
 
-    init_random_frames: int | None = None  # TorchRL's Trainer asks; self-play has no use for random frames
+    init_random_frames = 0  # TorchRL's Trainer compares with it; self-play has no use for random frames
 
     def __init__(
         self,

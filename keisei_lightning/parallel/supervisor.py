@@ -263,6 +263,7 @@ class Supervisor:
                 reason = f"was not ready within start_timeout_s={self._policy.start_timeout_s:g}"
             else:
                 reason = f"gave no sign of life for heartbeat_s={self._policy.heartbeat_s:g}"
+                _close_pipe(worker)  # should it wake now, nobody hears what it says
                 _dump_stack(process)
             process.terminate()
             process.join(_KILL_GRACE_S)
@@ -298,9 +299,8 @@ class Supervisor:
             while connection is not None and connection.poll():
                 self._hear(worker, connection.recv())
         except (EOFError, OSError):  # its end is closed: it is dying, and the sentinel tells the rest
-            if connection is not None:
-                connection.close()
-            worker.connection, worker.mute_since = None, self._clock()
+            _close_pipe(worker)
+            worker.mute_since = self._clock()
 
     def _hear(self, worker: _Worker, message: ToLearner) -> None:
         worker.last_heard = self._clock()
@@ -374,12 +374,16 @@ class Supervisor:
                 process.join()
                 code = process.exitcode
             process.close()
-        if worker.connection is not None:
-            worker.connection.close()
-            worker.connection = None
+        _close_pipe(worker)
         worker.respawn_at = None
         self._move(worker, WorkerState.DEAD)
         return code
+
+
+def _close_pipe(worker: _Worker) -> None:
+    if worker.connection is not None:
+        worker.connection.close()
+        worker.connection = None
 
 
 def _dump_stack(process: ProcessHandle) -> None:

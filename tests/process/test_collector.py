@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import gc
-import logging
-import os
 import subprocess
 import sys
 import threading
@@ -16,43 +13,17 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import CountingGame, MirrorGame, TinyNetwork, VersionNetwork, counting_game
+from collector_helpers import FRAMES, GAMES, PLIES, WORKERS, assert_same, collector_of, take
+from fakes import MirrorGame, TinyNetwork, VersionNetwork
 from rollout_checks import assert_continues, assert_whole, worker_rows
 from tensordict import TensorDict, TensorDictBase
 from torch import nn
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
-from keisei_lightning.errors import CollectorClosedError, ConfigError, WeightsError
+from keisei_lightning.errors import ConfigError, WeightsError
 from keisei_lightning.models import ActorCritic
-from keisei_lightning.parallel import SelfPlayCollector
 
 pytestmark = pytest.mark.process
-
-GAMES, PLIES, WORKERS = 4, 6, 2
-FRAMES = GAMES * PLIES * WORKERS
-
-
-def collector_of(policy: nn.Module | None = None, game: Any = None, **options: Any) -> SelfPlayCollector:
-    if policy is None:
-        torch.manual_seed(0)
-        policy = ActorCritic(TinyNetwork())
-    return SelfPlayCollector(
-        game or counting_game(opening_plies=2),
-        policy,
-        **{
-            "num_workers": WORKERS,
-            "games_per_worker": GAMES,
-            "plies_per_rollout": PLIES,
-            "heartbeat_s": 1.0,
-            "seed": 3,
-            **options,
-        },
-    )
-
-
-def take(collector: SelfPlayCollector, num_batches: int) -> list[TensorDictBase]:
-    batches = iter(collector)
-    return [next(batches) for _ in range(num_batches)]
 
 
 def disturb(policy: nn.Module, seed: int) -> None:
@@ -60,14 +31,6 @@ def disturb(policy: nn.Module, seed: int) -> None:
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter += torch.randn(parameter.shape, generator=generator)
-
-
-def assert_same(batches: list[TensorDictBase], others: list[TensorDictBase]) -> None:
-    assert len(batches) == len(others)
-    for batch, other in zip(batches, others, strict=True):
-        assert set(batch.keys(True, True)) == set(other.keys(True, True))
-        for key in batch.keys(True, True):
-            assert torch.equal(batch[key], other[key]), key
 
 
 # ---- the same bits
@@ -328,197 +291,38 @@ def test_it_works_with_torchrls_own_weight_updates_hook() -> None:
         assert (next(batches)["state_value"] == 4).all()
 
 
-# ---- control
+class ValueLoss(nn.Module):
+    def __init__(self, policy: ActorCritic) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, batch: TensorDictBase) -> TensorDict:
+        value = self.policy.value(batch["observation"].flatten(0, 1))
+        return TensorDict({"loss_value": (value - 1).square().mean()}, [])
 
 
-@pytest.mark.parametrize("schedule", ["sync", "async"])
-def test_paused_workers_sit_out_and_come_back_with_their_games(schedule: str) -> None:
-    with collector_of(schedule=schedule, max_policy_lag=9) as collector:
-        batches = iter(collector)
-        next(batches)
-        collector.pause_workers([0])
-        assert [worker["paused"] for worker in collector.health()] == [True, False]
-        for _ in range(5):  # in async, what it had played by then still comes
-            batch = next(batches)
-        assert batch.batch_size == (GAMES, PLIES)
-        assert batch["collector", "worker_id"].unique().tolist() == [1]
-        collector.resume_workers()
-        seen: set[int] = set()
-        for _ in range(20):
-            batch = next(batches)
-            assert_whole(batch, games_per_worker=GAMES)
-            seen |= set(batch["collector", "worker_id"].unique().tolist())
-            if seen == {0, 1}:
-                break
-            time.sleep(0.02)
-        assert seen == {0, 1}
-        with collector.pause(), pytest.raises(RuntimeError, match="all workers are paused"):
-            collector._next_batch()
-        assert next(batches).batch_size[0] == WORKERS * GAMES
+@pytest.mark.filterwarnings("ignore:The 'optimizer' hook stage will be replaced:FutureWarning")  # its own default
+def test_it_works_inside_torchrls_own_trainer() -> None:
+    from torchrl.trainers import Trainer, UpdateWeights
 
-
-def test_reset_games_begins_the_games_of_the_chosen_workers_anew() -> None:
-    with collector_of(game=counting_game(), plies_per_rollout=2) as collector:
-        batches = iter(collector)
-        before = next(batches)
-        collector.reset_games([1])
-        after = next(batches)
-    assert_continues(worker_rows(before, 0), worker_rows(after, 0))
-    reset = worker_rows(after, 1)
-    assert (reset["observation"][:, 0, 0] == 0).all()
-    assert not set(reset["collector", "traj_ids"].unique().tolist()) & set(
-        worker_rows(before, 1)["collector", "traj_ids"].unique().tolist()
-    )
-
-
-def slow_boot(num_games: int, *, learner: int) -> CountingGame:
-    if os.getpid() != learner:
-        time.sleep(1.5)  # longer than a heartbeat
-    return CountingGame(num_games)
-
-
-def test_it_is_healthy_from_the_start_however_slow_that_is() -> None:
-    collector = collector_of(game=functools.partial(slow_boot, learner=os.getpid()))
-    assert collector.is_healthy()
-    assert collector.health() == []
-    with collector:
-        collector.start()
-        collector.start()  # twice is harmless
-        assert collector.is_healthy()
-        assert [worker["state"] for worker in collector.health()] == ["starting", "starting"]
-        next(iter(collector))
-        assert collector.is_healthy()
-        for worker_id, worker in enumerate(collector.health()):
-            assert worker["worker_id"] == worker_id
-            assert worker["state"] == "running"
-            assert worker["pid"] != os.getpid()
-            assert worker["incarnation"] == worker["restarts"] == 0
-            assert (worker["policy_version"], worker["policy_lag"]) == (0, 0)
-            assert worker["rss_bytes"] > 1 << 20
-            assert worker["last_sign_of_life_s"] < 1.0
-    assert not collector.is_healthy()
-
-
-def test_workers_start_together_and_not_one_after_another() -> None:
-    game = functools.partial(slow_boot, learner=os.getpid())
-    with collector_of(game=game, num_workers=3, threads_per_worker=1) as collector:
-        start = time.perf_counter()
-        next(iter(collector))
-        assert time.perf_counter() - start < 4.0  # in turn it would be 3 x 1.5
-
-
-@pytest.mark.parametrize("mode", ["serial", "workers"])
-def test_a_closed_collector_says_so(mode: str) -> None:
-    collector = collector_of(mode=mode)
-    batches = iter(collector)
-    next(batches)
-    collector.shutdown()
-    collector.shutdown(timeout=1.0)
-    assert not collector.is_healthy()
-    for use in (collector.start, lambda: next(batches), lambda: next(iter(collector))):
-        with pytest.raises(CollectorClosedError, match="make a new one"):
-            use()
-
-
-def test_a_collector_that_was_never_started_can_be_closed() -> None:
-    collector = collector_of()
-    collector.shutdown()
-    with pytest.raises(CollectorClosedError):
-        next(iter(collector))
-
-
-def test_log_records_of_workers_arrive_in_the_learner(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO), collector_of(game=counting_game(before_step=log_the_first)) as collector:
-        take(collector, 1)
-    assert ("keisei_lightning.worker", logging.INFO, "[worker 1.0] game: step 0 begins") in caplog.record_tuples
-
-
-def log_the_first(step: int) -> None:
-    if step == 0:
-        logging.getLogger("game").info("step %d begins", step)
-
-
-# ---- seed and state
-
-
-def test_set_seed_is_the_seed_of_the_run_and_only_before_it() -> None:
-    with collector_of(mode="serial", seed=8) as collector:
-        expected = take(collector, 1)
-    with collector_of(mode="serial", seed=0) as collector:
-        assert collector.set_seed(8) == 9
-        assert collector.set_seed(8, static_seed=True) == 8
-        assert_same(take(collector, 1), expected)
-        with pytest.raises(ConfigError, match="seed=9: the workers have started"):
-            collector.set_seed(9)
-
-
-def test_a_restored_collector_counts_on_and_plays_new_games(tmp_path: Path) -> None:
-    policy = ActorCritic(VersionNetwork())
-    with collector_of(policy, mode="serial") as collector:
-        before = take(collector, 3)
-        for _ in range(5):
-            collector.update_policy_weights_()
-        torch.save(collector.state_dict(), tmp_path / "state.pt")
-        games = collector.games
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
-    assert state == {"frames": 3 * FRAMES, "games": games, "refused_batches": 0, "policy_version": 5, "seed": 3}
-    with collector_of(policy, mode="serial", total_frames=5 * FRAMES) as collector:
-        collector.load_state_dict(state)
-        assert (collector.frames, collector.games, collector.policy_version) == (3 * FRAMES, games, 5)
-        after = list(collector)
-        assert len(after) == 2
-        assert collector.frames == 5 * FRAMES
-        assert {int(version) for batch in after for version in batch["collector", "policy_version"].unique()} == {5}
-        assert not torch.equal(after[0]["action"], before[0]["action"])  # another random stream
-        collector.update_policy_weights_()
-        assert collector.policy_version == 6
-        with pytest.raises(ConfigError, match="restore before the first batch"):
-            collector.load_state_dict(state)
-
-
-# ---- bad options
-
-
-@pytest.mark.parametrize(
-    ("options", "fault"),
-    [
-        ({"num_workers": 0}, "num_workers=0: must be a whole number, at least 1"),
-        ({"num_workers": -5}, "num_workers=-5: must be a whole number, at least 1"),
-        ({"num_workers": "4"}, "num_workers=4: must be a whole number, at least 1"),
-        ({"games_per_worker": 2.5}, "games_per_worker=2.5: must be a whole number, at least 1"),
-        ({"plies_per_rollout": "8"}, "plies_per_rollout=8: must be a whole number, at least 1"),
-        ({"max_policy_lag": -1}, "max_policy_lag=-1: must be a whole number, at least 0"),
-        ({"slots_per_worker": 0}, "slots_per_worker=0: must be a whole number, at least 1"),
-        ({"max_restarts": -1}, "max_restarts=-1: must be a whole number, at least 0"),
-        ({"total_frames": -2}, "total_frames=-2: must be a whole number, at least -1"),
-        ({"seed": -1}, "seed=-1: must be a whole number, at least 0"),
-        ({"mode": "threads"}, "mode=threads: must be one of serial, workers"),
-        ({"schedule": "later"}, "schedule=later: must be one of sync, async"),
-        ({"start_method": "fork"}, "start_method=fork: must be one of None, forkserver, spawn"),
-        ({"heartbeat_s": 0.0}, "heartbeat_s=0.0: must be above 0 seconds"),
-        ({"start_timeout_s": float("nan")}, "start_timeout_s=nan: must be above 0 seconds"),
-        ({"restart_backoff_s": 0.0}, "restart_backoff_s=0.0: must be above 0 seconds"),
-        ({"threads_per_worker": 0}, "threads_per_worker=0: must be at least 1, or None"),
-        ({"min_healthy_workers": 3}, "min_healthy_workers=3: must be at most num_workers=2"),
-    ],
-)
-def test_an_option_that_cannot_work_is_named_with_its_range(options: dict[str, Any], fault: str) -> None:
-    with pytest.raises(ConfigError) as info:
-        collector_of(**options)
-    assert info.value.faults == (fault,)
-
-
-def test_all_faults_are_named_at_once() -> None:
-    with pytest.raises(ConfigError) as info:
-        collector_of(num_workers=0, heartbeat_s=-1.0, mode="x")
-    assert [fault.split("=")[0] for fault in info.value.faults] == ["mode", "num_workers", "heartbeat_s"]
-
-
-def test_more_slots_than_memory_are_refused_with_the_arithmetic() -> None:
-    with pytest.raises(
-        ConfigError, match=r"slots need \d+ MiB = num_workers 2 x slots_per_worker 1 x games_per_worker 9"
-    ):
-        collector_of(games_per_worker=999_999_999)
+    policy = ActorCritic(TinyNetwork())
+    before = policy.network.linear.weight.clone()
+    loss = ValueLoss(policy)
+    with collector_of(policy, total_frames=5 * FRAMES) as collector:
+        trainer = Trainer(
+            collector=collector,
+            total_frames=5 * FRAMES,
+            frame_skip=1,
+            optim_steps_per_batch=2,
+            loss_module=loss,
+            optimizer=torch.optim.SGD(loss.parameters(), 0.1),
+            progress_bar=False,
+        )
+        UpdateWeights(collector, 1).register(trainer)
+        trainer.train()
+        assert trainer.collected_frames == collector.frames == 5 * FRAMES
+        assert collector.policy_version == 5
+    assert not torch.equal(policy.network.linear.weight, before)
 
 
 # ---- scripts
