@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from keisei_lightning.parallel.backend import available_cpus
+from keisei_lightning.machine import available_cpus
 
 __all__ = ["describe_machine", "print_report"]
 

@@ -29,7 +29,7 @@ from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
 from keisei_lightning.parallel.weights import WeightReader, WeightStore
 from keisei_lightning.parallel.worker import PlayerOptions, RolloutWorker, WorkerBoot, run_worker
 
-__all__ = ["Backend", "ProcessBackend", "SerialBackend", "Work", "available_cpus", "choose_start_method"]
+__all__ = ["Backend", "ProcessBackend", "SerialBackend", "Work", "choose_start_method"]
 
 # Imported once by the fork server, so that a worker starts in a fraction of a second.
 _PRELOAD = ("keisei_lightning.parallel.worker", "keisei_lightning.models", "keisei_lightning.games.shogi")
@@ -88,13 +88,6 @@ class Backend(Protocol):
     def shutdown(self, timeout_s: float) -> None:
         """End everything; twice is harmless."""
         ...
-
-
-def available_cpus() -> int:
-    """CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def choose_start_method(start_method: str | None = None) -> str:

@@ -15,22 +15,23 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 import psutil
-import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torchrl.collectors import BaseCollector
 
 from keisei_lightning.errors import CollectorClosedError, ConfigError
 from keisei_lightning.games import GameFactory
+from keisei_lightning.machine import available_cpus
 from keisei_lightning.models import unpack_mask
-from keisei_lightning.parallel.backend import Backend, ProcessBackend, SerialBackend, Work, available_cpus
+from keisei_lightning.parallel.backend import Backend, ProcessBackend, SerialBackend, Work
 from keisei_lightning.parallel.intake import Intake
 from keisei_lightning.parallel.options import check_memory, check_options
 from keisei_lightning.parallel.restarts import RestartPolicy, WorkerState
 from keisei_lightning.parallel.rollout import acting_policy
 from keisei_lightning.parallel.stats import CollectionStats
 from keisei_lightning.parallel.transport import Key, SharedBuffer, SlotLayout
-from keisei_lightning.parallel.weights import WeightLayout, WeightStore, named_weights
+from keisei_lightning.parallel.weight_sources import choose_weights
+from keisei_lightning.parallel.weights import WeightLayout, WeightStore, copy_weights
 from keisei_lightning.parallel.worker import PlayerOptions
 
 __all__ = ["SelfPlayCollector"]
@@ -126,6 +127,8 @@ class SelfPlayCollector(BaseCollector):
         self.policy, self.seed, self.replay_buffer = policy, seed, replay_buffer
         self._game = game
         self.spec = game(1).spec
+        if augment_symmetry and not self.spec.symmetries:
+            raise ConfigError(f"augment_symmetry=True: {self.spec.name} has no symmetry; leave it False")
         acting_policy(policy, num_actions=self.spec.num_actions, seed=seed)  # fails here, not in a worker
         self._layout = SlotLayout.for_game(
             self.spec,
@@ -289,32 +292,17 @@ class SelfPlayCollector(BaseCollector):
             WeightsError: a name, shape or dtype differs, or a parameter is not finite; the published weights stay as
                 they were.
         """
-        if worker_ids is not None:
-            raise ConfigError(f"worker_ids={worker_ids}: weights are published for all workers at once; leave it out")
-        if kwargs.pop("model_id", "policy") != "policy" or kwargs or (weights_dict and set(weights_dict) != {"policy"}):
-            raise ConfigError('update_policy_weights_: the only model is "policy"')
-        given = [item for item in (policy_or_weights, weights, policy) if item is not None]
-        given += [weights_dict["policy"]] if weights_dict else []
-        if len(given) > 1:
-            raise ConfigError("update_policy_weights_: give the weights once")
-        source = given[0] if given else self.policy
+        given = [policy_or_weights, weights, policy, *(weights_dict or {}).values()]
+        models = {kwargs.pop("model_id", "policy"), *(weights_dict or {})}
+        source = choose_weights(given, models=models, worker_ids=worker_ids, unknown=kwargs)
+        source = self.policy if source is None else source
         if self._backend is None:
-            self._take_weights(source)
+            copy_weights(source, self.policy)
             return
         start = time.perf_counter()
         self._weights.publish(source, self._version + 1)
         self._version += 1
         self._stats.publish_s = time.perf_counter() - start
-
-    @torch.no_grad()
-    def _take_weights(self, source: nn.Module | TensorDictBase | Mapping[str, Any]) -> None:
-        """Before the start: the policy itself takes them over; they will be version 0 (or the restored one)."""
-        if source is self.policy:
-            return
-        given, own = named_weights(source), named_weights(self.policy)
-        WeightLayout.of(self.policy).check(given)
-        for name, tensor in given.items():
-            own[name].copy_(tensor)
 
     # ---- control
 
@@ -378,20 +366,12 @@ class SelfPlayCollector(BaseCollector):
         """One entry for each worker: state, pid, incarnation, restarts, version, lag, last batch age, RSS in bytes."""
         if self._backend is None or self._intake is None:
             return []
-        out = []
-        for worker in self._backend.health():
-            header = self._intake.last_headers.get(worker.worker_id)
-            version = header.policy_version if header is not None else None
-            rss = None
-            if worker.pid is not None:
-                with contextlib.suppress(psutil.Error):
-                    rss = psutil.Process(worker.pid).memory_info().rss
-            out.append(
-                asdict(worker)
-                | {"policy_version": version, "policy_lag": None if version is None else self._version - version}
-                | {"rss_bytes": rss, "paused": worker.worker_id in self._paused}
-            )
-        return out
+        return [
+            asdict(worker)
+            | self._intake.describe_last(worker.worker_id, latest_version=self._version)
+            | {"rss_bytes": _rss_bytes(worker.pid), "paused": worker.worker_id in self._paused}
+            for worker in self._backend.health()
+        ]
 
     def is_healthy(self) -> bool:
         """Every worker is starting (within its time) or running; before the start there is nothing to complain of."""
@@ -444,3 +424,13 @@ class SelfPlayCollector(BaseCollector):
             f"{type(self).__name__}({self.spec.name}, mode={self.mode}, schedule={self.schedule}, "
             f"{self.num_workers} x {self.games_per_worker} games x {self.plies_per_rollout} plies)"
         )
+
+
+def _rss_bytes(pid: int | None) -> int | None:
+    """Resident memory of a process, None where there is none."""
+    if pid is None:
+        return None
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -57,6 +58,7 @@ class Intake:
         self.paused: set[int] = set()
         self.refused = 0
         self.last_headers: dict[int, RolloutHeader] = {}
+        self._last_arrivals: dict[int, float] = {}
 
     def open(self) -> None:
         """Grant what may be granted without being asked for: every free slot, if workers play ahead."""
@@ -81,6 +83,17 @@ class Intake:
             self._free(worker_id, slot)
         headers = self._collect(latest_version)
         return self._assemble(headers), headers
+
+    def describe_last(self, worker_id: int, *, latest_version: int) -> dict[str, float | int | None]:
+        """Version, lag and age (seconds) of a worker's newest rollout; None before its first."""
+        header = self.last_headers.get(worker_id)
+        if header is None:
+            return {"policy_version": None, "policy_lag": None, "last_batch_age_s": None}
+        return {
+            "policy_version": header.policy_version,
+            "policy_lag": policy_lag(latest_version, header.policy_version),
+            "last_batch_age_s": time.monotonic() - self._last_arrivals[worker_id],
+        }
 
     def _active_workers(self) -> list[int]:
         active = [worker_id for worker_id in range(self._layout.num_workers) if worker_id not in self.paused]
@@ -113,6 +126,7 @@ class Intake:
         for header in self._backend.wait(_WAIT_S):
             self._board.move(header.worker_id, header.slot, SlotState.READY)
             self.last_headers[header.worker_id] = header
+            self._last_arrivals[header.worker_id] = time.monotonic()
             self._ready.append(header)
 
     def _refuse(self, header: RolloutHeader, latest_version: int, in_a_row: int) -> None:

@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.parallel.transport import SlotLayout, available_memory_bytes
+from keisei_lightning.machine import available_memory
+from keisei_lightning.parallel.transport import SlotLayout
 
-__all__ = ["check_memory", "check_options"]
+__all__ = ["MIN_HEARTBEAT_S", "check_memory", "check_options"]
+
+MIN_HEARTBEAT_S = 0.5
+"""Below this, an idle worker, which shows life four times a second, could be taken for a hung one."""
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -40,6 +44,8 @@ def check_options(options: Mapping[str, Any]) -> None:
             faults.append(f"{key}={options[key]}: must be a whole number, at least {lowest}")
     durations = ("heartbeat_s", "start_timeout_s", "shutdown_timeout_s", "restart_window_s", "restart_backoff_s")
     faults += [f"{key}={options[key]}: must be above 0 seconds" for key in durations if not options[key] > 0]
+    if 0 < options["heartbeat_s"] < MIN_HEARTBEAT_S:
+        faults.append(f"heartbeat_s={options['heartbeat_s']}: must be at least {MIN_HEARTBEAT_S} seconds")
     if options["threads_per_worker"] is not None and options["threads_per_worker"] < 1:
         faults.append(f"threads_per_worker={options['threads_per_worker']}: must be at least 1, or None")
     if not faults and options["min_healthy_workers"] > options["num_workers"]:
@@ -57,7 +63,7 @@ def check_memory(layout: SlotLayout) -> None:
     Raises:
         ConfigError: with the arithmetic.
     """
-    available = available_memory_bytes()
+    available = available_memory()
     if layout.num_bytes > available:
         raise ConfigError(
             f"slots need {layout.num_bytes / 2**20:.0f} MiB = num_workers {layout.num_workers} x slots_per_worker "

@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameSpec
+from keisei_lightning.machine import available_memory
 
-__all__ = ["Field", "SharedBuffer", "SlotBoard", "SlotLayout", "SlotState", "available_memory_bytes"]
+__all__ = ["Field", "SharedBuffer", "SlotBoard", "SlotLayout", "SlotState"]
 
 _ALIGNMENT = 64  # bytes: a cache line, so that no two fields share one
 _LOWER_THESE = "lower parallel.num_workers, games_per_worker, plies_per_rollout or slots_per_worker"
@@ -52,7 +53,7 @@ class SharedBuffer:
     """
 
     def __init__(self, num_bytes: int) -> None:
-        if num_bytes > (available := available_memory_bytes()):  # reserving it would call the out-of-memory killer
+        if num_bytes > (available := available_memory()):  # reserving it would call the out-of-memory killer
             raise ConfigError(
                 f"shared memory: {num_bytes / 2**20:.0f} MiB are needed and {available / 2**20:.0f} MiB are available; "
                 + _LOWER_THESE
@@ -98,19 +99,6 @@ def _rebuild_shared_buffer(duplicated: Any, num_bytes: int) -> SharedBuffer:
     buffer._attach(duplicated.detach(), num_bytes)
     buffer.close()  # the mapping is enough: a worker never passes it on
     return buffer
-
-
-def available_memory_bytes() -> int:
-    """Memory that this process may still take: the machine's, or less where a cgroup says so."""
-    import psutil
-
-    available = int(psutil.virtual_memory().available)
-    try:
-        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as current:
-            available = min(available, int(limit.read()) - int(current.read()))
-    except (OSError, ValueError):  # no cgroup v2 here, or "max": no limit
-        pass
-    return available
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ its one copy, which takes about a millisecond.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from keisei_lightning.errors import WeightsError
 from keisei_lightning.parallel.transport import SharedBuffer
+from keisei_lightning.parallel.weight_sources import named_tensors, named_weights
 
-__all__ = ["WeightLayout", "WeightReader", "WeightStore", "named_weights"]
+__all__ = ["WeightLayout", "WeightReader", "WeightStore", "copy_weights"]
 
 _ALIGNMENT = 64
 _HEADER_BYTES = 256
@@ -42,32 +43,6 @@ class _Leaf:
     num_bytes: int
 
 
-def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    # Buffers that are not persistent count too: a worker starts from the bare structure and gets all its values here.
-    yield from module.named_parameters(remove_duplicate=False)
-    yield from module.named_buffers(remove_duplicate=False)
-
-
-def named_weights(source: nn.Module | TensorDictBase | Mapping[str, Any]) -> dict[str, Any]:
-    """Weights in whatever form they are given, as one flat mapping.
-
-    Args:
-        source: a module, a TensorDict (``TensorDict.from_module``), or a flat or nested mapping of names to tensors.
-
-    Returns:
-        The tensors by dotted name, not copied.
-    """
-    if isinstance(source, nn.Module) and not isinstance(source, TensorDictBase):  # TensorDictParams is both
-        return dict(_named_tensors(source))
-    out: dict[str, Any] = {}
-    for name, value in source.items():
-        if isinstance(value, Mapping | TensorDictBase):
-            out |= {f"{name}.{inner}": tensor for inner, tensor in named_weights(value).items()}
-        else:
-            out[name] = value
-    return out
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WeightLayout:
     """Where each parameter and buffer of a module lies in a flat run of bytes.
@@ -85,7 +60,7 @@ class WeightLayout:
         """The layout of a module; strides are kept, so that channels-last weights stay channels-last."""
         leaves, offset = [], 0
         parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
-        for name, tensor in _named_tensors(module):
+        for name, tensor in named_tensors(module):
             num_bytes = tensor.numel() * tensor.element_size()
             stride = tuple(torch.empty_like(tensor, device="meta").stride())  # dense, in the tensor's own order
             leaves.append(
@@ -146,7 +121,7 @@ class WeightLayout:
         """
         flat = torch.zeros(self.num_bytes, dtype=torch.uint8, device=device)
         shared: dict[int, nn.Parameter] = {}  # tied parameters stay tied
-        named = dict(_named_tensors(module))
+        named = dict(named_tensors(module))
         for name, view in self.views(flat).items():
             owner_name, _, attribute = name.rpartition(".")
             owner = module.get_submodule(owner_name)
@@ -162,6 +137,25 @@ class WeightLayout:
 def _is_finite(tensor: Tensor) -> bool:
     # A sum is many times quicker than looking at each number; it may overflow, so only what it suspects is looked at.
     return math.isfinite(tensor.sum().item()) or bool(tensor.isfinite().all())
+
+
+@torch.no_grad()
+def copy_weights(source: nn.Module | TensorDictBase | Mapping[str, Any], module: nn.Module) -> None:
+    """Copy weights into a module, checked as a publish checks them.
+
+    Args:
+        source: see :func:`~keisei_lightning.parallel.weight_sources.named_weights`.
+        module: takes them over.
+
+    Raises:
+        WeightsError: see :meth:`WeightLayout.check`; nothing is copied then.
+    """
+    if source is module:
+        return
+    given, own = named_weights(source), named_weights(module)
+    WeightLayout.of(module).check(given)
+    for name, tensor in given.items():
+        own[name].copy_(tensor)
 
 
 class WeightStore:

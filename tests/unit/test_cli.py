@@ -95,9 +95,19 @@ class TestExitCodes:
 
     @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
     def test_a_signal_is_128_and_its_number(self, run: list[str], signum: int, code: int) -> None:
-        before = signal.getsignal(signum)
-        assert cli.main(["train", f"seed={int(signum)}"]) == code
-        assert signal.getsignal(signum) is before
+        before = signal.signal(signum, signal.SIG_DFL)  # a background job of a shell starts with SIGINT ignored
+        try:
+            assert cli.main(["train", f"seed={int(signum)}"]) == code
+            assert signal.getsignal(signum) is signal.SIG_DFL
+        finally:
+            signal.signal(signum, before)
+
+    def test_a_signal_that_is_ignored_stays_ignored(self, run: list[str]) -> None:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            assert cli.main(["train", f"seed={int(signal.SIGINT)}"]) == 0
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def test_a_signal_is_no_failure_that_could_be_caught(self) -> None:
         assert not issubclass(Stopped, Exception)

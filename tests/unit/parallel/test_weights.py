@@ -13,7 +13,8 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from keisei_lightning.errors import WeightsError
-from keisei_lightning.parallel.weights import WeightLayout, WeightReader, WeightStore, named_weights
+from keisei_lightning.parallel.weight_sources import named_weights
+from keisei_lightning.parallel.weights import WeightLayout, WeightReader, WeightStore
 
 CPU = torch.device("cpu")
 
