@@ -146,6 +146,7 @@ class ParallelConfig:
         shutdown_timeout_s: time for all workers to end by themselves.
         max_restarts: restarts of one worker inside ``restart_window_s`` before training gives up.
         restart_window_s: see ``max_restarts``.
+        restart_backoff_s: pause before the first restart in the window; each further one doubles it.
         min_healthy_workers: with fewer workers alive training gives up; 0: only when a restart budget is used up.
         augment_symmetry: play half of the games in the game's mirror image.
     """
@@ -165,6 +166,7 @@ class ParallelConfig:
     shutdown_timeout_s: float = 10.0
     max_restarts: int = 5
     restart_window_s: float = 300.0
+    restart_backoff_s: float = 0.5
     min_healthy_workers: int = 0
     augment_symmetry: bool = False
 

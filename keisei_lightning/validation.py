@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import multiprocessing
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from keisei_lightning.bounds import BOUNDS, CHOICES, Bounds
 from keisei_lightning.compose_errors import known_keys, no_such_key
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.machine import available_cpus, available_memory
@@ -34,88 +33,6 @@ WORKERS_PER_CPU = 64
 MAX_WORKERS = 1024
 """More worker processes than this are a mistake on any machine."""
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Bounds:
-    """An interval of legal numbers; ``open_*`` leaves the end itself out."""
-
-    low: float
-    high: float = math.inf
-    open_low: bool = False
-    open_high: bool = False
-
-    def contain(self, value: Any) -> bool:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        above = value > self.low if self.open_low else value >= self.low
-        below = value < self.high if self.open_high else value <= self.high
-        return above and below and math.isfinite(value)
-
-    def __str__(self) -> str:
-        low = f"more than {self.low:g}" if self.open_low else f"{self.low:g} or more"
-        if self.high == math.inf:
-            return low
-        if not self.open_low and not self.open_high:
-            return f"from {self.low:g} to {self.high:g}"
-        return f"{low} and {'less than' if self.open_high else 'at most'} {self.high:g}"
-
-
-_COUNT = _Bounds(low=1)
-_NOT_NEGATIVE = _Bounds(low=0)
-_POSITIVE = _Bounds(low=0, open_low=True)
-_UNIT = _Bounds(low=0, high=1)
-
-BOUNDS: dict[str, _Bounds] = {
-    "seed": _Bounds(low=0, high=2**32 - 1),
-    "env.max_plies": _COUNT,
-    "env.opening_plies": _NOT_NEGATIVE,
-    "model.num_blocks": _Bounds(low=1, high=256),
-    "model.channels": _Bounds(low=1, high=8192),
-    "ppo.gamma": _UNIT,
-    "ppo.lmbda": _UNIT,
-    "ppo.clip_epsilon": _Bounds(low=0, high=1, open_low=True, open_high=True),
-    "ppo.entropy_coeff": _NOT_NEGATIVE,
-    "ppo.final_entropy_coeff": _NOT_NEGATIVE,
-    "ppo.critic_coeff": _POSITIVE,
-    "ppo.clip_value": _POSITIVE,
-    "ppo.adam_eps": _POSITIVE,
-    "ppo.weight_decay": _NOT_NEGATIVE,
-    "ppo.learning_rate": _Bounds(low=0, high=1, open_low=True),
-    "ppo.final_learning_rate": _UNIT,
-    "ppo.epochs": _Bounds(low=1, high=100),
-    "ppo.minibatch_size": _COUNT,
-    "parallel.games_per_worker": _Bounds(low=1, high=65536),
-    "parallel.plies_per_rollout": _Bounds(low=1, high=65536),
-    "parallel.max_policy_lag": _NOT_NEGATIVE,
-    "parallel.slots_per_worker": _Bounds(low=1, high=64),
-    "parallel.threads_per_worker": _Bounds(low=1, high=1024),
-    "parallel.heartbeat_s": _POSITIVE,
-    "parallel.start_timeout_s": _POSITIVE,
-    "parallel.shutdown_timeout_s": _POSITIVE,
-    "parallel.max_restarts": _NOT_NEGATIVE,
-    "parallel.restart_window_s": _POSITIVE,
-    "parallel.min_healthy_workers": _NOT_NEGATIVE,
-    "weight_sync.every_n_steps": _COUNT,
-    "trainer.max_epochs": _COUNT,
-    "trainer.gradient_clip_val": _NOT_NEGATIVE,
-    "trainer.accumulate_grad_batches": _COUNT,
-    "trainer.log_every_n_steps": _NOT_NEGATIVE,
-    "evaluation.every_n_epochs": _NOT_NEGATIVE,
-    "evaluation.num_games": _Bounds(low=2, high=100_000),
-    "evaluation.opening_plies": _NOT_NEGATIVE,
-    "checkpoint.every_n_epochs": _COUNT,
-    "checkpoint.keep": _Bounds(low=-1),
-}
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "model.kind": ("mlp", "resnet"),
-    "model.value_head": ("scalar", "wdl"),
-    "ppo.critic_loss": ("l2", "smooth_l1", "l1"),
-    "parallel.mode": ("serial", "workers"),
-    "parallel.schedule": ("sync", "async"),
-    # Never fork: torch has threads, and a forked child of a threaded process may hang.
-    "parallel.start_method": tuple(m for m in multiprocessing.get_all_start_methods() if m != "fork"),
-}
 
 _OUR_NETWORKS = "keisei_lightning.models.build_network"
 
@@ -237,7 +154,7 @@ def _worker_faults(cfg: DictConfig) -> Iterator[str]:
     most = max_workers(cpus)
     workers = parallel.num_workers
     arithmetic = f"{WORKERS_PER_CPU} for each of the {cpus} CPUs that this process may use, at most {MAX_WORKERS}"
-    if not _Bounds(low=1, high=most).contain(workers):
+    if not Bounds(low=1, high=most).contain(workers):
         yield f"parallel.num_workers={workers}: must be from 1 to {most} ({arithmetic}), or auto"
     elif parallel.min_healthy_workers > workers:
         yield (

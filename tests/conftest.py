@@ -1,7 +1,4 @@
-"""What every test here is held to: it leaves no process, no thread and no shared memory behind.
-
-``KEISEI_SOAK=20`` repeats each process test twenty times (``make soak``).
-"""
+"""What every test here is held to: it leaves no process, no thread and no shared memory behind."""
 
 from __future__ import annotations
 
@@ -31,14 +28,6 @@ LASTING_THREADS: tuple[str, ...] = (
     "tqdm_monitor",  # one for the whole interpreter, started by whoever draws the first tqdm bar
     "IPythonHistorySavingThread",  # one for the whole interpreter, started by the first notebook kernel client
 )
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Repeat the process tests under ``KEISEI_SOAK``."""
-    rounds = int(os.environ.get("KEISEI_SOAK", "1"))
-    if rounds > 1 and metafunc.definition.get_closest_marker("process"):
-        metafunc.fixturenames.append("soak_round")
-        metafunc.parametrize("soak_round", range(rounds))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

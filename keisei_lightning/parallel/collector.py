@@ -94,7 +94,7 @@ class SelfPlayCollector(BaseCollector):
         games_per_worker: int = 64,
         plies_per_rollout: int = 32,
         total_frames: int = -1,
-        max_policy_lag: int = 1,
+        max_policy_lag: int = 2,
         slots_per_worker: int = 2,
         start_method: Literal["forkserver", "spawn"] | None = None,
         worker_device: str = "cpu",
