@@ -148,6 +148,7 @@ class ParallelConfig:
         restart_window_s: see ``max_restarts``.
         restart_backoff_s: pause before the first restart in the window; each further one doubles it.
         min_healthy_workers: with fewer workers alive training gives up; 0: only when a restart budget is used up.
+        stagger_games: begin the first games somewhere in their course, so that a batch holds all phases of a game.
         augment_symmetry: play half of the games in the game's mirror image.
     """
 
@@ -168,6 +169,7 @@ class ParallelConfig:
     restart_window_s: float = 300.0
     restart_backoff_s: float = 0.5
     min_healthy_workers: int = 0
+    stagger_games: bool = True
     augment_symmetry: bool = False
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["available_cpus", "available_memory"]
+__all__ = ["available_cpus", "available_memory", "resident_memory"]
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 
@@ -47,6 +47,16 @@ def available_memory(cgroup_root: Path = CGROUP_ROOT) -> int:
         if limit.isdigit() and usage.isdigit():
             return max(0, min(available, int(limit) - int(usage)))
     return available
+
+
+def resident_memory(pid: int | None) -> int | None:
+    """Bytes of memory that a process holds; None where there is no such process."""
+    if pid is None:
+        return None
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return None
 
 
 def _cpu_quota(root: Path) -> float | None:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import cloudpickle
 import numpy as np
@@ -29,7 +29,7 @@ from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
 from keisei_lightning.parallel.weights import WeightReader, WeightStore
 from keisei_lightning.parallel.worker import PlayerOptions, RolloutWorker, WorkerBoot, run_worker
 
-__all__ = ["Backend", "ProcessBackend", "SerialBackend", "Work", "choose_start_method"]
+__all__ = ["Backend", "ProcessBackend", "SerialBackend", "Work", "choose_start_method", "make_backend"]
 
 # Imported once by the fork server, so that a worker starts in a fraction of a second.
 _PRELOAD = ("keisei_lightning.parallel.worker", "keisei_lightning.models", "keisei_lightning.games.shogi")
@@ -264,6 +264,15 @@ class ProcessBackend(Backend):
     def shutdown(self, timeout_s: float) -> None:
         self._supervisor.shutdown(timeout_s)
         self._beats.close()
+
+
+def make_backend(
+    mode: Literal["serial", "workers"], work: Work, *, restart_policy: RestartPolicy, start_method: str | None
+) -> Backend:
+    """The backend of a mode; it starts nothing yet."""
+    if mode == "serial":
+        return SerialBackend(work)
+    return ProcessBackend(work, restart_policy=restart_policy, start_method=start_method)
 
 
 @contextlib.contextmanager

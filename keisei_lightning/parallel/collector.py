@@ -14,22 +14,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
-import psutil
-from tensordict import TensorDict, TensorDictBase
-from torch import Tensor, nn
+from tensordict import TensorDictBase
+from torch import nn
 from torchrl.collectors import BaseCollector
 
 from keisei_lightning.errors import CollectorClosedError, ConfigError
 from keisei_lightning.games import GameFactory
-from keisei_lightning.machine import available_cpus
+from keisei_lightning.machine import available_cpus, resident_memory
 from keisei_lightning.models import unpack_mask
-from keisei_lightning.parallel.backend import Backend, ProcessBackend, SerialBackend, Work
-from keisei_lightning.parallel.intake import Intake
+from keisei_lightning.parallel.backend import Backend, Work, make_backend
+from keisei_lightning.parallel.intake import Intake, to_batch
 from keisei_lightning.parallel.options import check_memory, check_options
 from keisei_lightning.parallel.restarts import RestartPolicy, WorkerState
 from keisei_lightning.parallel.rollout import acting_policy
 from keisei_lightning.parallel.stats import CollectionStats
-from keisei_lightning.parallel.transport import Key, SharedBuffer, SlotLayout
+from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
 from keisei_lightning.parallel.weight_sources import choose_weights
 from keisei_lightning.parallel.weights import WeightLayout, WeightStore, copy_weights
 from keisei_lightning.parallel.worker import PlayerOptions
@@ -70,6 +69,7 @@ class SelfPlayCollector(BaseCollector):
         min_healthy_workers: with fewer alive, ``TooFewWorkersError``; 0: as long as the budgets last.
         unpack_action_mask: deliver ``action_mask`` as bool [W * G, T, A].
         include_next_observation: store ("next", "observation") too.
+        stagger_games: begin the first games somewhere in their course, so that every batch holds all phases of a game.
         augment_symmetry: play half of the games in the game's mirror image.
         zero_copy: a batch is a view of shared memory where it can be, valid until the next batch is asked for.
             Otherwise it is a copy and yours.
@@ -108,6 +108,7 @@ class SelfPlayCollector(BaseCollector):
         min_healthy_workers: int = 0,
         unpack_action_mask: bool = False,
         include_next_observation: bool = False,
+        stagger_games: bool = True,
         augment_symmetry: bool = False,
         zero_copy: bool = False,
         replay_buffer: Any | None = None,
@@ -116,11 +117,8 @@ class SelfPlayCollector(BaseCollector):
         super().__init__()
         check_options(locals())
         self.mode, self.schedule = mode, schedule
-        self.num_workers, self.games_per_worker, self.plies_per_rollout = (
-            num_workers,
-            games_per_worker,
-            plies_per_rollout,
-        )
+        self.num_workers, self.games_per_worker = num_workers, games_per_worker
+        self.plies_per_rollout = plies_per_rollout
         self.total_frames, self.max_policy_lag = total_frames, max_policy_lag
         self.frames_per_batch = num_workers * games_per_worker * plies_per_rollout
         self.requested_frames_per_batch = self.frames_per_batch
@@ -148,7 +146,8 @@ class SelfPlayCollector(BaseCollector):
             min_healthy_workers=min_healthy_workers,
         )
         self._start_method, self._shutdown_timeout_s = start_method, shutdown_timeout_s
-        self._worker_device, self._augment_symmetry = worker_device, augment_symmetry
+        self._worker_device = worker_device
+        self._stagger_games, self._augment_symmetry = stagger_games, augment_symmetry
         self._num_threads = threads_per_worker or max(1, available_cpus() // num_workers)
         self._unpack_action_mask, self._zero_copy = unpack_action_mask, zero_copy
         self._stats = CollectionStats()
@@ -183,16 +182,16 @@ class SelfPlayCollector(BaseCollector):
                 num_threads=self._num_threads,
                 seed=self.seed,
                 start=self._stats.frames,
+                stagger_games=self._stagger_games,
                 augment_symmetry=self._augment_symmetry,
             ),
             slots=self._slots,
             slot_layout=self._layout,
             weights=self._weights,
         )
-        if self.mode == "serial":
-            self._backend = SerialBackend(work)
-        else:
-            self._backend = ProcessBackend(work, restart_policy=self._restart_policy, start_method=self._start_method)
+        self._backend = make_backend(
+            self.mode, work, restart_policy=self._restart_policy, start_method=self._start_method
+        )
         self._intake = Intake(
             self._backend,
             self._layout,
@@ -200,8 +199,8 @@ class SelfPlayCollector(BaseCollector):
             schedule=self.schedule,
             max_policy_lag=self.max_policy_lag,
             zero_copy=self._zero_copy,
+            paused=self._paused,
         )
-        self._intake.paused |= self._paused
         self._backend.start()
         self._intake.open()
 
@@ -210,8 +209,8 @@ class SelfPlayCollector(BaseCollector):
 
         Args:
             timeout: seconds before workers are killed; None: ``shutdown_timeout_s``.
-            close_env: accepted as TorchRL's collectors do; a worker's games end with it.
-            raise_on_error: likewise; nothing is raised here.
+            close_env: taken because TorchRL's collectors do, like ``raise_on_error``; neither changes anything.
+            raise_on_error: see ``close_env``.
         """
         self._closed = True
         if self._backend is None:
@@ -246,16 +245,9 @@ class SelfPlayCollector(BaseCollector):
         columns, headers = self._intake.take(self._version)
         self._stats.add(headers, latest_version=self._version, learner_wait_s=time.perf_counter() - asked)
         self._stats.refused_batches = self._refused_before + self._intake.refused
-        return self._to_tensordict(columns)
-
-    def _to_tensordict(self, columns: Mapping[Key, Tensor]) -> TensorDictBase:
         if self._unpack_action_mask:
-            columns = {**columns, ("action_mask",): unpack_mask(columns["action_mask",], self.spec.num_actions)}
-        batch_size = columns["action",].shape
-        batch = TensorDict({}, batch_size=batch_size, names=[None, "time"])
-        for key, column in columns.items():
-            batch.set(key, column)
-        return batch
+            columns["action_mask",] = unpack_mask(columns["action_mask",], self.spec.num_actions)
+        return to_batch(columns)
 
     # ---- weights
 
@@ -312,14 +304,11 @@ class SelfPlayCollector(BaseCollector):
         A batch is then made of the other workers' rollouts alone.
         """
         self._paused |= set(range(self.num_workers) if worker_ids is None else worker_ids)
-        if self._intake is not None:
-            self._intake.paused = set(self._paused)
 
     def resume_workers(self, worker_ids: Sequence[int] | None = None) -> None:
         """Let paused workers (default: all) play on."""
         self._paused -= set(range(self.num_workers) if worker_ids is None else worker_ids)
         if self._intake is not None:
-            self._intake.paused = set(self._paused)
             self._intake.open()
 
     @contextlib.contextmanager
@@ -369,7 +358,7 @@ class SelfPlayCollector(BaseCollector):
         return [
             asdict(worker)
             | self._intake.describe_last(worker.worker_id, latest_version=self._version)
-            | {"rss_bytes": _rss_bytes(worker.pid), "paused": worker.worker_id in self._paused}
+            | {"rss_bytes": resident_memory(worker.pid), "paused": worker.worker_id in self._paused}
             for worker in self._backend.health()
         ]
 
@@ -424,13 +413,3 @@ class SelfPlayCollector(BaseCollector):
             f"{type(self).__name__}({self.spec.name}, mode={self.mode}, schedule={self.schedule}, "
             f"{self.num_workers} x {self.games_per_worker} games x {self.plies_per_rollout} plies)"
         )
-
-
-def _rss_bytes(pid: int | None) -> int | None:
-    """Resident memory of a process, None where there is none."""
-    if pid is None:
-        return None
-    try:
-        return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:
-        return None

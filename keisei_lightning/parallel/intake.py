@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
+from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from keisei_lightning.errors import StalePolicyError
@@ -17,7 +18,7 @@ from keisei_lightning.parallel.messages import RolloutHeader
 from keisei_lightning.parallel.transport import Key, SharedBuffer, SlotBoard, SlotLayout, SlotState
 from keisei_lightning.rl import StalenessBudget, policy_lag
 
-__all__ = ["Intake"]
+__all__ = ["Intake", "to_batch"]
 
 _logger = logging.getLogger("keisei_lightning.collector")
 _WAIT_S = 1.0  # how long one wait lasts at most; nothing depends on it
@@ -34,9 +35,9 @@ class Intake:
         schedule: "sync" (slots are granted when a batch is asked for) or "async" (as soon as they are free).
         max_policy_lag: what is further behind than this is refused.
         zero_copy: lend views of the slots where a batch lies in one piece.
+        paused: workers that get no grants; the owner changes the set, and calls :meth:`open` when it has shrunk.
 
     Attributes:
-        paused: workers that get no grants.
         refused: rollouts refused so far.
         last_headers: the newest header of each worker.
     """
@@ -50,12 +51,13 @@ class Intake:
         schedule: Literal["sync", "async"],
         max_policy_lag: int,
         zero_copy: bool,
+        paused: set[int] | None = None,
     ) -> None:
         self._backend, self._layout, self._memory = backend, layout, slots.array()
         self._schedule, self._staleness, self._zero_copy = schedule, StalenessBudget(max_policy_lag), zero_copy
         self._board = SlotBoard(layout.num_workers, layout.num_slots)
         self._ready: deque[RolloutHeader] = deque()
-        self.paused: set[int] = set()
+        self._paused = set() if paused is None else paused
         self.refused = 0
         self.last_headers: dict[int, RolloutHeader] = {}
         self._last_arrivals: dict[int, float] = {}
@@ -96,7 +98,7 @@ class Intake:
         }
 
     def _active_workers(self) -> list[int]:
-        active = [worker_id for worker_id in range(self._layout.num_workers) if worker_id not in self.paused]
+        active = [worker_id for worker_id in range(self._layout.num_workers) if worker_id not in self._paused]
         if not active:
             raise RuntimeError("all workers are paused: resume_workers() before asking for a batch")
         return active
@@ -158,7 +160,7 @@ class Intake:
             self._grant_free_slots(worker_id)
 
     def _grant_free_slots(self, worker_id: int) -> None:
-        if worker_id not in self.paused:
+        if worker_id not in self._paused:
             for _, slot in self._board.slots_in(SlotState.FREE, worker_id):
                 self._grant(worker_id, slot)
 
@@ -181,3 +183,11 @@ class Intake:
             self._layout.tensors(self._memory, header.slot, header.worker_id) for header in headers
         ]
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
+def to_batch(columns: Mapping[Key, Tensor]) -> TensorDictBase:
+    """Columns [B, T, ...] as a TensorDict of batch size [B, T] (names ``(None, "time")``) that shares their memory."""
+    batch = TensorDict({}, batch_size=columns["action",].shape, names=[None, "time"])
+    for key, column in columns.items():
+        batch.set(key, column)
+    return batch

@@ -169,6 +169,9 @@ class RolloutPlayer:
         incarnation: which life of the worker; makes trajectory ids unique.
         seeds: for openings and mirrors, and for the actions.
         device: where the policy's weights are.
+        stagger_games: begin the first game of each board somewhere in its course (after uniformly 0 to ``max_plies``
+            random plies that are not stored). Otherwise all games would be at the same ply for a long time, and one
+            batch would hold openings only, the next one middle games only.
         augment_symmetry: play half of the games in the game's mirror image (stored as the policy saw and played it, so
             its log-probabilities are its own).
     """
@@ -183,6 +186,7 @@ class RolloutPlayer:
         incarnation: int,
         seeds: tuple[int, int],
         device: torch.device,
+        stagger_games: bool = False,
         augment_symmetry: bool = False,
     ) -> None:
         self._game, self._policy, self._num_plies = game, policy, num_plies
@@ -195,12 +199,31 @@ class RolloutPlayer:
         self._trajectory = np.zeros(game.num_games, np.int64)
         self._length = np.zeros(game.num_games, np.int64)
         self.reset_games()
+        if stagger_games:
+            self._stagger(np.random.default_rng(seeds))
 
     def reset_games(self) -> None:
         """Begin all games anew."""
         self._game.reset()
         self._begin(np.arange(self._game.num_games))
         self._view.look()
+
+    def _stagger(self, rng: np.random.Generator) -> None:
+        """Play each game on for a random number of random plies; a game that ends on the way begins anew."""
+        view, game = self._view, self._game
+        left = rng.integers(0, game.spec.max_plies, game.num_games)
+        for _ in range(int(left.max(initial=0))):
+            game.observe(view.observation, view.legal, view.mover)
+            legal = np.unpackbits(view.legal, axis=1, count=game.spec.num_actions)
+            choices = (legal * rng.random(legal.shape, dtype=np.float32)).argmax(axis=1)
+            step = game.step(np.where(left > 0, choices, NO_MOVE))
+            self._length += left > 0
+            left -= left > 0
+            finished = np.flatnonzero(step.terminated | step.truncated)
+            if finished.size:
+                game.reset(finished)
+                self._begin(finished)
+        view.look()
 
     def _begin(self, indices: NDArray[np.int64]) -> None:
         self._trajectory[indices] = self._next_trajectory + np.arange(len(indices))

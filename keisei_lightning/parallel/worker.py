@@ -57,6 +57,7 @@ class PlayerOptions:
         num_threads: of torch in the worker.
         seed: the run's.
         start: frames delivered before this start (above 0 in a resumed run): keeps its random streams apart.
+        stagger_games: begin the first games somewhere in their course.
         augment_symmetry: play half of the games mirrored.
     """
 
@@ -64,6 +65,7 @@ class PlayerOptions:
     num_threads: int
     seed: int
     start: int
+    stagger_games: bool
     augment_symmetry: bool
 
 
@@ -139,6 +141,7 @@ class RolloutWorker:
             incarnation=incarnation,
             seeds=seeds,
             device=device,
+            stagger_games=options.stagger_games,
             augment_symmetry=options.augment_symmetry,
         )
 

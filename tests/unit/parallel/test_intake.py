@@ -65,7 +65,12 @@ class FakeBackend:
 
 
 def intake_of(
-    schedule: Literal["sync", "async"], *, num_slots: int = 1, max_policy_lag: int = 1, zero_copy: bool = False
+    schedule: Literal["sync", "async"],
+    *,
+    num_slots: int = 1,
+    max_policy_lag: int = 1,
+    zero_copy: bool = False,
+    paused: set[int] | None = None,
 ) -> tuple[Intake, FakeBackend]:
     backend = FakeBackend(num_slots)
     intake = Intake(
@@ -75,6 +80,7 @@ def intake_of(
         schedule=schedule,
         max_policy_lag=max_policy_lag,
         zero_copy=zero_copy,
+        paused=paused,
     )
     intake.open()
     return intake, backend
@@ -160,12 +166,12 @@ def test_a_copied_batch_stays_as_it_was_and_a_borrowed_one_does_not() -> None:
 
 
 def test_paused_workers_are_not_granted_and_not_waited_for() -> None:
-    intake, backend = intake_of("sync")
-    intake.paused = {1}
+    paused = {1}
+    intake, backend = intake_of("sync", paused=paused)
     assert rollouts(intake) == [0, 200]
-    intake.paused = set()
+    paused.clear()
     assert rollouts(intake) == [1, 100, 201]
-    intake.paused = {0, 1, 2}
+    paused |= {0, 1, 2}
     with pytest.raises(RuntimeError, match="all workers are paused: resume_workers"):
         intake.take(0)
     assert not backend.granted
