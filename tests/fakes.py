@@ -243,9 +243,9 @@ class MirrorGame:
 
     def step(self, actions: NDArray[np.int64]) -> StepResult:
         self.played.append(actions.copy())
-        rows = np.arange(self.num_games)
-        assert (self._cells[rows, actions] == 0).all()
-        self._cells[rows, actions] = self._mover() + 1
+        rows = np.flatnonzero(actions != NO_MOVE)
+        assert (self._cells[rows, actions[rows]] == 0).all()
+        self._cells[rows, actions[rows]] = (self._mover() + 1)[rows]
         full = (self._cells != 0).all(1)
         return StepResult(full.astype(np.float32), full, np.zeros_like(full))
 

@@ -198,9 +198,8 @@ class RolloutPlayer:
         self._next_trajectory = ((worker_id << _INCARNATION_BITS) | incarnation) << _TRAJECTORY_BITS
         self._trajectory = np.zeros(game.num_games, np.int64)
         self._length = np.zeros(game.num_games, np.int64)
+        self._stagger_rng = np.random.default_rng(seeds) if stagger_games else None
         self.reset_games()
-        if stagger_games:
-            self._stagger(np.random.default_rng(seeds))
 
     def reset_games(self) -> None:
         """Begin all games anew."""
@@ -208,11 +207,12 @@ class RolloutPlayer:
         self._begin(np.arange(self._game.num_games))
         self._view.look()
 
-    def _stagger(self, rng: np.random.Generator) -> None:
+    def _stagger(self, rng: np.random.Generator, beat: Callable[[], None]) -> None:
         """Play each game on for a random number of random plies; a game that ends on the way begins anew."""
         view, game = self._view, self._game
         left = rng.integers(0, game.spec.max_plies, game.num_games)
         for _ in range(int(left.max(initial=0))):
+            beat()
             game.observe(view.observation, view.legal, view.mover)
             legal = np.unpackbits(view.legal, axis=1, count=game.spec.num_actions)
             choices = (legal * rng.random(legal.shape, dtype=np.float32)).argmax(axis=1)
@@ -251,6 +251,9 @@ class RolloutPlayer:
         Raises:
             FloatingPointError: the policy gave a log-probability or value that is not finite.
         """
+        if self._stagger_rng is not None:  # here, where a hang or a crash is the game's and not the worker's boot
+            self._stagger(self._stagger_rng, beat)
+            self._stagger_rng = None
         result = RolloutResult()
         slot[
             "collector",

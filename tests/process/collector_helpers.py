@@ -31,6 +31,7 @@ def collector_of(policy: nn.Module | None = None, game: Any = None, **options: A
             "plies_per_rollout": PLIES,
             "heartbeat_s": 1.0,
             "seed": 3,
+            "stagger_games": False,
             **options,
         },
     )

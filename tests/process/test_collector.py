@@ -86,6 +86,7 @@ def test_a_spawned_worker_gives_the_same_bits_too() -> None:
 
 def test_every_option_of_the_batch_works_in_workers() -> None:
     options = {"include_next_observation": True, "unpack_action_mask": True, "augment_symmetry": True}
+    options["stagger_games"] = True
     policy = ActorCritic(MirrorNetwork())
     batches = {}
     for mode in ("serial", "workers"):

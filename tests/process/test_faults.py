@@ -52,6 +52,7 @@ def collector_of(game: Any = None, *, policy: ActorCritic | None = None, **optio
             "heartbeat_s": HEARTBEAT_S,
             "restart_backoff_s": 0.02,
             "seed": 5,
+            "stagger_games": False,  # faults are placed by the number of steps that a game has made
             **options,
         },
     )
@@ -361,7 +362,8 @@ from keisei_lightning.parallel import SelfPlayCollector
 
 def collector_of(game, **options):
     return SelfPlayCollector(
-        game, ActorCritic(VersionNetwork()), games_per_worker=4, plies_per_rollout=6, heartbeat_s=600, **options
+        game, ActorCritic(VersionNetwork()), games_per_worker=4, plies_per_rollout=6, heartbeat_s=600,
+        stagger_games=False, **options
     )
 
 idle = collector_of(counting_game(), num_workers=2)

@@ -49,6 +49,7 @@ def player_of(
     worker_id: int = 3,
     incarnation: int = 2,
     augment_symmetry: bool = False,
+    stagger_games: bool = False,
 ) -> RolloutPlayer:
     return RolloutPlayer(
         game=game,
@@ -59,6 +60,7 @@ def player_of(
         seeds=seeds,
         device=CPU,
         augment_symmetry=augment_symmetry,
+        stagger_games=stagger_games,
     )
 
 
@@ -214,6 +216,27 @@ def test_every_life_of_every_worker_of_every_run_has_its_own_seeds() -> None:
     seeds = [worker_seeds(*life) for life in lives]
     assert len({number for pair in seeds for number in pair}) == 2 * len(lives)
     assert seeds == [worker_seeds(*life) for life in lives]
+
+
+def test_staggered_games_begin_at_all_plies_and_are_counted_from_their_real_start() -> None:
+    def first_counts(stagger_games: bool) -> tuple[list[int], int]:
+        game = CountingGame(64)
+        beats: list[int] = []
+        player = player_of(game, Guesser(), num_plies=1, stagger_games=stagger_games)
+        slot = new_slot(game, 1)
+        counts: list[list[int]] = []
+        for _ in range(COUNTING_GOAL):
+            result = player.play(slot, 0, lambda: beats.append(1))
+            counts.append(slot["observation",][:, 0, 0].ravel().tolist())
+            assert result.game_plies <= result.games * COUNTING_GOAL
+            assert result.game_plies >= result.games * COUNTING_GOAL / 3  # no game is quicker than three a ply
+        return counts[0], len(beats)
+
+    counts, beats = first_counts(stagger_games=True)
+    assert len(set(counts)) > COUNTING_GOAL / 2
+    assert max(counts) < COUNTING_GOAL  # no game is over
+    assert beats > COUNTING_GOAL  # a hang in these plies would be seen too
+    assert first_counts(stagger_games=False) == ([0] * 64, COUNTING_GOAL)
 
 
 def test_the_worker_shows_life_once_a_ply() -> None:
