@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from tensordict import TensorDictBase
@@ -146,9 +146,12 @@ class SelfPlayCollector(BaseCollector):
             min_healthy_workers=min_healthy_workers,
         )
         self._start_method, self._shutdown_timeout_s = start_method, shutdown_timeout_s
-        self._worker_device = worker_device
-        self._stagger_games, self._augment_symmetry = stagger_games, augment_symmetry
-        self._num_threads = threads_per_worker or max(1, available_cpus() // num_workers)
+        self._player_options = PlayerOptions(
+            device=worker_device,
+            num_threads=threads_per_worker or max(1, available_cpus() // num_workers),
+            stagger_games=stagger_games,
+            augment_symmetry=augment_symmetry,
+        )
         self._unpack_action_mask, self._zero_copy = unpack_action_mask, zero_copy
         self._stats = CollectionStats()
         self._version = 0
@@ -177,14 +180,7 @@ class SelfPlayCollector(BaseCollector):
         work = Work(
             game=self._game,
             policy=self.policy,
-            options=PlayerOptions(
-                device=self._worker_device,
-                num_threads=self._num_threads,
-                seed=self.seed,
-                start=self._stats.frames,
-                stagger_games=self._stagger_games,
-                augment_symmetry=self._augment_symmetry,
-            ),
+            options=replace(self._player_options, seed=self.seed, start=self._stats.frames),
             slots=self._slots,
             slot_layout=self._layout,
             weights=self._weights,
@@ -209,8 +205,7 @@ class SelfPlayCollector(BaseCollector):
 
         Args:
             timeout: seconds before workers are killed; None: ``shutdown_timeout_s``.
-            close_env: taken because TorchRL's collectors do, like ``raise_on_error``; neither changes anything.
-            raise_on_error: see ``close_env``.
+            close_env, raise_on_error: taken because TorchRL's collectors do; they change nothing.
         """
         self._closed = True
         if self._backend is None:
@@ -272,13 +267,11 @@ class SelfPlayCollector(BaseCollector):
         is nobody to tell: the weights at the start are version 0 (or the restored version).
 
         Args:
-            policy_or_weights: a module of the policy's structure, or its weights as a TensorDict or a flat or nested
-                mapping of names; None: the policy that the collector was made with, as it is now.
-            weights: the same, by keyword.
-            policy: the same, by keyword.
-            weights_dict: ``{"policy": weights}``, as TorchRL's trainers give it.
+            policy_or_weights: a module of the policy's structure, or its weights as a TensorDict or a mapping of names;
+                None: the policy that the collector was made with, as it is now.
+            weights, policy, weights_dict: the same, in the words of TorchRL's trainers (``{"policy": weights}``).
             worker_ids: refused: weights are published for all workers at once.
-            **kwargs: ``model_id="policy"`` is accepted, as TorchRL's trainers give it.
+            **kwargs: ``model_id="policy"`` is accepted.
 
         Raises:
             WeightsError: a name, shape or dtype differs, or a parameter is not finite; the published weights stay as
@@ -372,10 +365,7 @@ class SelfPlayCollector(BaseCollector):
     # ---- state
 
     def set_seed(self, seed: int, static_seed: bool = False) -> int:
-        """Set the seed before the start.
-
-        Returns:
-            The seed for whatever comes next, as TorchRL's collectors do: the same if ``static_seed``, else one more.
+        """Set the seed, before the start; returns the next one (the same if ``static_seed``), as TorchRL's do.
 
         Raises:
             ConfigError: the workers have started.

@@ -63,8 +63,8 @@ class PlayerOptions:
 
     device: str
     num_threads: int
-    seed: int
-    start: int
+    seed: int = 0
+    start: int = 0
     stagger_games: bool
     augment_symmetry: bool
 
