@@ -205,7 +205,8 @@ class SelfPlayCollector(BaseCollector):
 
         Args:
             timeout: seconds before workers are killed; None: ``shutdown_timeout_s``.
-            close_env, raise_on_error: taken because TorchRL's collectors do; they change nothing.
+            close_env: taken because TorchRL's collectors do; changes nothing.
+            raise_on_error: likewise.
         """
         self._closed = True
         if self._backend is None:
@@ -269,7 +270,9 @@ class SelfPlayCollector(BaseCollector):
         Args:
             policy_or_weights: a module of the policy's structure, or its weights as a TensorDict or a mapping of names;
                 None: the policy that the collector was made with, as it is now.
-            weights, policy, weights_dict: the same, in the words of TorchRL's trainers (``{"policy": weights}``).
+            weights: the same, by keyword.
+            policy: the same, by keyword.
+            weights_dict: the same, as TorchRL's trainers give it: ``{"policy": weights}``.
             worker_ids: refused: weights are published for all workers at once.
             **kwargs: ``model_id="policy"`` is accepted.
 
