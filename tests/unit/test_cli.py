@@ -10,6 +10,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+from hydra.core.config_store import ConfigStore
 
 from keisei_lightning import cli, launch
 from keisei_lightning.config import register_configs
@@ -176,4 +177,6 @@ class TestBadInput:
 
 def test_registering_the_schemas_twice_is_harmless() -> None:
     register_configs()
+    once = ConfigStore.instance().list("schema")
     register_configs()
+    assert ConfigStore.instance().list("schema") == once != []

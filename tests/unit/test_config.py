@@ -48,7 +48,9 @@ def faults(*overrides: str) -> list[str]:
 
 class TestComposing:
     def test_the_default_configuration_is_valid(self) -> None:
-        validate(composed())
+        cfg = composed()
+        validate(cfg)
+        assert (cfg.env.game, cfg.model.channels, cfg.parallel.mode) == ("shogi", 32, "workers")
 
     @pytest.mark.parametrize(("group", "option"), OPTIONS)
     def test_every_file_composes_and_is_valid(self, group: str, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +179,7 @@ class TestBadInput:
         cfg = composed()
         cfg.model = OmegaConf.create({"_target_": "somewhere.else", "channels": 0, "wings": 2})
         validate(cfg)
+        assert cfg.model.wings == 2
 
     def test_a_tracker_that_is_not_installed_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
