@@ -21,8 +21,7 @@ from torch import nn
 
 from keisei_lightning.bench.report import print_report
 from keisei_lightning.parallel.backend import choose_start_method
-from keisei_lightning.parallel.transport import SharedBuffer
-from keisei_lightning.parallel.weights import WeightLayout, WeightReader, WeightStore
+from keisei_lightning.parallel.weights import WeightLayout, WeightMemory, WeightReader, WeightStore
 
 __all__ = ["add_arguments", "run"]
 
@@ -41,21 +40,34 @@ def _network() -> nn.Module:
     return nn.Sequential(*(nn.Linear(_WIDTH, _WIDTH) for _ in range(_LAYERS)))
 
 
-def _adopting_worker(pipe: Connection[Any, Any], buffer: SharedBuffer, layout: WeightLayout) -> None:
+@torch.no_grad()
+def _mark(module: nn.Module, number: int) -> None:
+    for tensor in module.parameters():
+        tensor.view(-1)[0] = float(number)
+
+
+@torch.no_grad()
+def _read_all(module: nn.Module) -> tuple[set[float], bool]:
+    """The marks in all tensors, and whether every weight is finite (so that every one is read)."""
+    finite = all(tensor.sum().isfinite() for tensor in module.parameters())
+    return {tensor.view(-1)[0].item() for tensor in module.parameters()}, finite
+
+
+def _adopting_worker(pipe: Connection[Any, Any], memory: WeightMemory, reader_id: int) -> None:
     torch.set_num_threads(1)
     module = _network()
-    reader, flat = WeightReader(buffer, layout), layout.bind(module, torch.device("cpu"))
-    probe = next(module.parameters())
+    reader = WeightReader(memory, reader_id=reader_id, module=module, device=torch.device("cpu"))
     pipe.send(True)
     while pipe.recv():
-        version = reader.adopt(flat)
-        pipe.send((version, probe.view(-1)[0].item()))
+        reader.adopt()
+        pipe.send(True)
+        pipe.recv()
+        pipe.send(_read_all(module))
 
 
 def _unpacking_worker(pipe: Connection[Any, Any], queue: Any) -> None:
     torch.set_num_threads(1)
     module = _network()
-    probe = next(module.parameters())
     pipe.send(True)
     while pipe.recv():
         state = {
@@ -63,20 +75,22 @@ def _unpacking_worker(pipe: Connection[Any, Any], queue: Any) -> None:
             for name, (data, dtype, shape) in queue.get().items()
         }
         module.load_state_dict(state)
-        pipe.send((0, probe.view(-1)[0].item()))
+        pipe.send(True)
+        pipe.recv()
+        pipe.send(_read_all(module))
 
 
 def _measure(
-    num_workers: int, rounds: int, target: Callable[..., None], extra: Callable[[], tuple[Any, ...]],
+    num_workers: int, rounds: int, target: Callable[..., None], extra: Callable[[int], tuple[Any, ...]],
     publish: Callable[[int, list[tuple[Any, ...]]], None], module: nn.Module,
-) -> tuple[float, float]:  # fmt: skip
-    """Median milliseconds of (publish, publish until the last worker has adopted)."""
+) -> tuple[float, float, float]:  # fmt: skip
+    """Median milliseconds of (publish, publish until the last worker has adopted, all workers' first reading after)."""
     context = multiprocessing.get_context(choose_start_method())
     pipes, processes, extras = [], [], []
     try:
-        for _ in range(num_workers):
+        for worker_id in range(num_workers):
             ours, theirs = context.Pipe()
-            extras.append(extra())
+            extras.append(extra(worker_id))
             process = context.Process(target=target, args=(theirs, *extras[-1]), daemon=True)  # type: ignore[attr-defined]
             process.start()
             theirs.close()
@@ -84,37 +98,42 @@ def _measure(
             processes.append(process)
         for pipe in pipes:
             pipe.recv()
-        published, adopted = [], []
-        probe = next(module.parameters())
+        published, adopted, read = [], [], []
         for number in range(1, rounds + 1):
-            with torch.no_grad():
-                probe.view(-1)[0] = float(number)
+            _mark(module, number)
             start = time.perf_counter()
             publish(number, extras)
             published.append(time.perf_counter() - start)
             for pipe in pipes:
                 pipe.send(True)
-            answers = [pipe.recv() for pipe in pipes]
+            for pipe in pipes:
+                pipe.recv()
             adopted.append(time.perf_counter() - start)
-            assert all(value == number for _, value in answers), "a worker has other weights than were published"
+            start = time.perf_counter()
+            for pipe in pipes:
+                pipe.send(True)
+            answers = [pipe.recv() for pipe in pipes]
+            read.append(time.perf_counter() - start)
+            assert answers == [({float(number)}, True)] * num_workers, "a worker has other weights than were published"
     finally:
         for pipe in pipes:
             pipe.send(False)
         for process in processes:
             process.join()
-    return statistics.median(published) * 1e3, statistics.median(adopted) * 1e3
+    published_s, adopted_s, read_s = map(statistics.median, (published, adopted, read))
+    return published_s * 1e3, adopted_s * 1e3, read_s * 1e3
 
 
-def _measure_ours(num_workers: int, rounds: int) -> tuple[float, float]:
+def _measure_ours(num_workers: int, rounds: int) -> tuple[float, float, float]:
     module = _network()
-    store = WeightStore(WeightLayout.of(module))
+    store = WeightStore(WeightLayout.of(module), num_workers)
     store.publish(module, 0)
     try:
         return _measure(
             num_workers,
             rounds,
             _adopting_worker,
-            lambda: (store.buffer, store.layout),
+            lambda worker_id: (store.memory, worker_id),
             lambda number, extras: store.publish(module, number),
             module,
         )
@@ -122,7 +141,7 @@ def _measure_ours(num_workers: int, rounds: int) -> tuple[float, float]:
         store.close()
 
 
-def _measure_replica(num_workers: int, rounds: int) -> tuple[float, float]:
+def _measure_replica(num_workers: int, rounds: int) -> tuple[float, float, float]:
     module = _network()
     context = multiprocessing.get_context(choose_start_method())
 
@@ -134,7 +153,7 @@ def _measure_replica(num_workers: int, rounds: int) -> tuple[float, float]:
         for (queue,) in extras:
             queue.put(packed)
 
-    return _measure(num_workers, rounds, _unpacking_worker, lambda: (context.Queue(),), publish, module)
+    return _measure(num_workers, rounds, _unpacking_worker, lambda worker_id: (context.Queue(),), publish, module)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -142,14 +161,15 @@ def run(arguments: argparse.Namespace) -> int:
     megabytes = WeightLayout.of(_network()).num_bytes / 1e6
     rows = []
     for num_workers in arguments.workers:
-        published, adopted = _measure_ours(num_workers, arguments.rounds)
-        _, replica = _measure_replica(num_workers, arguments.replica_rounds)
+        published, adopted, read = _measure_ours(num_workers, arguments.rounds)
+        _, replica, _ = _measure_replica(num_workers, arguments.replica_rounds)
         rows.append(
             {
                 "workers": num_workers,
                 "megabytes": round(megabytes, 1),
                 "publish_ms": round(published, 2),
                 "publish_and_adopt_ms": round(adopted, 2),
+                "first_reading_ms": round(read, 2),
                 "gzip_and_queues_ms": round(replica, 1),
                 "times_faster": round(replica / adopted, 1),
             }

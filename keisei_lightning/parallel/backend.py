@@ -26,7 +26,7 @@ from keisei_lightning.parallel.messages import Play, ResetGames, RolloutHeader
 from keisei_lightning.parallel.restarts import RestartPolicy, WorkerState
 from keisei_lightning.parallel.supervisor import Exited, ProcessHandle, Received, Started, Supervisor, WorkerHealth
 from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
-from keisei_lightning.parallel.weights import WeightReader, WeightStore
+from keisei_lightning.parallel.weights import WeightMemory
 from keisei_lightning.parallel.worker import PlayerOptions, RolloutWorker, WorkerBoot, run_worker
 
 __all__ = ["Backend", "ProcessBackend", "SerialBackend", "Work", "choose_start_method", "make_backend"]
@@ -53,7 +53,7 @@ class Work:
     options: PlayerOptions
     slots: SharedBuffer
     slot_layout: SlotLayout
-    weights: WeightStore
+    weights: WeightMemory
 
     def policy_structure(self) -> nn.Module:
         """The policy without its weights (on the meta device): what a worker fills with adopted ones."""
@@ -119,8 +119,7 @@ class SerialBackend(Backend):
                     options=work.options,
                     slots=work.slots.array(),
                     slot_layout=work.slot_layout,
-                    reader=WeightReader(work.weights.buffer, work.weights.layout),
-                    weight_layout=work.weights.layout,
+                    weights=work.weights,
                 )
             )
 
@@ -202,8 +201,7 @@ class ProcessBackend(Backend):
             options=self._work.options,
             slots=self._work.slots,
             slot_layout=self._work.slot_layout,
-            weights=self._work.weights.buffer,
-            weight_layout=self._work.weights.layout,
+            weights=self._work.weights,
             beats=self._beats,
         )
         process = self._context.Process(  # type: ignore[attr-defined]

@@ -174,7 +174,7 @@ class SelfPlayCollector(BaseCollector):
         if self._backend is not None:
             return
         self._slots = SharedBuffer(self._layout.num_bytes)
-        self._weights = WeightStore(WeightLayout.of(self.policy))
+        self._weights = WeightStore(WeightLayout.of(self.policy), self.num_workers)
         self._weights.publish(self.policy, self._version)
         self._stats.start()
         work = Work(
@@ -183,7 +183,7 @@ class SelfPlayCollector(BaseCollector):
             options=replace(self._player_options, seed=self.seed, start=self._stats.frames),
             slots=self._slots,
             slot_layout=self._layout,
-            weights=self._weights,
+            weights=self._weights.memory,
         )
         self._backend = make_backend(
             self.mode, work, restart_policy=self._restart_policy, start_method=self._start_method

@@ -1,15 +1,24 @@
-"""Published weights: one copy into shared memory, a version that flips, and readers that can never be torn.
+"""Published weights: one copy into shared memory, a version that flips, and readers that play straight from it.
 
-The learner writes into the buffer that nobody has been told of, then flips the version. Each buffer carries a sequence
-number that is odd while it is being written (a seqlock): a reader copies the buffer and looks at the number again, and
-copies anew if it moved. Publishing never waits for a reader; a reader retries only when two publishes happened during
-its one copy, which takes about a millisecond.
+There are two buffers more than readers. The learner writes into one that is neither the latest nor in use, then flips
+the version. A reader notes in shared memory which buffer it is going to use, looks whether that is still the latest,
+and then points its parameters at it: adopting copies nothing, so it costs the same for one worker and for eight, and
+all workers on one machine read the same physical memory. A noted buffer is left alone until its reader moves on
+(a hazard pointer, Michael 2004). Publishing never waits for a reader, and a reader looks again only if a publish ended
+in the microseconds between its note and its look.
+
+That nothing was torn is checked, not only argued: every buffer has a sequence number that each publish into it raises,
+and a reader compares it after each rollout (:meth:`WeightReader.verify`).
+
+Buffers of a module (running means, noise) are copied, because a policy may write to its own; so is everything for a
+worker whose policy lies on another device.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,14 +31,12 @@ from keisei_lightning.errors import WeightsError
 from keisei_lightning.parallel.transport import SharedBuffer
 from keisei_lightning.parallel.weight_sources import named_tensors, named_weights
 
-__all__ = ["WeightLayout", "WeightReader", "WeightStore", "copy_weights"]
+__all__ = ["WeightLayout", "WeightMemory", "WeightReader", "WeightStore", "copy_weights"]
 
-_ALIGNMENT = 64
-_HEADER_BYTES = 256
-# int64 slots of the header: the latest version, then for each of the two buffers its sequence number and its version.
-_LATEST = 0
-_SEQUENCE = (8, 16)  # a cache line each
-_STAMP = (9, 17)
+_ALIGNMENT = 64  # bytes: a cache line
+_LINE = _ALIGNMENT // 8  # int64 slots of the header that are a cache line, so that no two writers share one
+_NOT_PUBLISHED = -1
+_NOT_IN_USE = -1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,18 +49,25 @@ class _Leaf:
     offset: int
     num_bytes: int
 
+    def view(self, flat: Tensor, first_byte: int = 0) -> Tensor:
+        """This tensor in a flat run of bytes that begins at ``first_byte`` of the set, sharing its memory."""
+        start = self.offset - first_byte
+        return flat[start : start + self.num_bytes].view(self.dtype).as_strided(self.shape, self.stride)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WeightLayout:
     """Where each parameter and buffer of a module lies in a flat run of bytes.
 
     Attributes:
-        leaves: one for each tensor, in the module's own order.
+        leaves: one for each tensor, in the module's own order: parameters, then buffers.
         num_bytes: of one set of weights.
+        parameter_bytes: of its parameters, which come first.
     """
 
     leaves: tuple[_Leaf, ...]
     num_bytes: int
+    parameter_bytes: int
 
     @classmethod
     def of(cls, module: nn.Module) -> WeightLayout:
@@ -75,16 +89,12 @@ class WeightLayout:
                 )
             )
             offset += -(-num_bytes // _ALIGNMENT) * _ALIGNMENT
-        return cls(leaves=tuple(leaves), num_bytes=max(offset, _ALIGNMENT))
+        parameter_bytes = next((leaf.offset for leaf in leaves if not leaf.is_parameter), offset)
+        return cls(leaves=tuple(leaves), num_bytes=max(offset, _ALIGNMENT), parameter_bytes=parameter_bytes)
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
         """The tensors of a flat uint8 [num_bytes] run, by name, sharing its memory."""
-        return {
-            leaf.name: flat[leaf.offset : leaf.offset + leaf.num_bytes]
-            .view(leaf.dtype)
-            .as_strided(leaf.shape, leaf.stride)
-            for leaf in self.leaves
-        }
+        return {leaf.name: leaf.view(flat) for leaf in self.leaves}
 
     def check(self, tensors: Mapping[str, Any]) -> None:
         """Refuse what does not fit this layout (a missing name is no fault here) or would poison the workers.
@@ -108,30 +118,6 @@ class WeightLayout:
         for leaf in self.leaves:
             if leaf.is_parameter and leaf.name in tensors and not _is_finite(tensors[leaf.name].detach()):
                 raise WeightsError(f"weights: {leaf.name!r} is not finite")
-
-    def bind(self, module: nn.Module, device: torch.device) -> Tensor:
-        """Make the module's parameters and buffers views of one flat run, so that adopting is one copy.
-
-        Args:
-            module: of the same structure (on any device, "meta" included); changed in place.
-            device: where its weights are to lie.
-
-        Returns:
-            The flat uint8 [num_bytes] run.
-        """
-        flat = torch.zeros(self.num_bytes, dtype=torch.uint8, device=device)
-        shared: dict[int, nn.Parameter] = {}  # tied parameters stay tied
-        named = dict(named_tensors(module))
-        for name, view in self.views(flat).items():
-            owner_name, _, attribute = name.rpartition(".")
-            owner = module.get_submodule(owner_name)
-            if attribute in owner._parameters:
-                old = id(named[name])
-                shared.setdefault(old, nn.Parameter(view, requires_grad=False))
-                owner._parameters[attribute] = shared[old]
-            else:
-                owner._buffers[attribute] = view
-        return flat
 
 
 def _is_finite(tensor: Tensor) -> bool:
@@ -158,96 +144,222 @@ def copy_weights(source: nn.Module | TensorDictBase | Mapping[str, Any], module:
         own[name].copy_(tensor)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeightMemory:
+    """Where published weights lie; it goes to every worker when it is started.
+
+    Attributes:
+        layout: of one set of weights.
+        num_readers: how many workers there are.
+        shared: the memory, made by :meth:`reserve`.
+    """
+
+    layout: WeightLayout
+    num_readers: int
+    shared: SharedBuffer
+
+    @classmethod
+    def reserve(cls, layout: WeightLayout, num_readers: int) -> WeightMemory:
+        """Reserve memory for two sets of weights more than there are readers.
+
+        Raises:
+            ConfigError: the machine has not so much.
+        """
+        num_buffers = num_readers + 2
+        shared = SharedBuffer((1 + num_buffers + num_readers) * _ALIGNMENT + num_buffers * layout.num_bytes)
+        return cls(layout=layout, num_readers=num_readers, shared=shared)
+
+
+class _WeightArrays:
+    """The shared memory as arrays: a header, then the buffers.
+
+    The header holds, a cache line each: the latest publish (``version * num_buffers + buffer``, so that one aligned
+    store tells both); the sequence number of each buffer; the buffer that each reader uses.
+    """
+
+    def __init__(self, memory: WeightMemory) -> None:
+        self.num_buffers = memory.num_readers + 2
+        flat, size = torch.from_numpy(memory.shared.array()), memory.layout.num_bytes
+        start = memory.shared.num_bytes - self.num_buffers * size
+        header = flat[:start].numpy().view(np.int64)[::_LINE]
+        self.latest = header[:1]
+        self.sequences = header[1 : 1 + self.num_buffers]
+        self.in_use = header[1 + self.num_buffers :]
+        self.flats = flat[start:].split(size)
+        self._lock = threading.Lock()
+
+    def fence(self) -> None:
+        """Let what this process has written be seen by others before it reads on.
+
+        A processor may let a load overtake an earlier store to another address; the atomic instructions of a lock
+        forbid it (two turns, for processors on which taking and giving back are one-way barriers).
+        """
+        for _ in range(2):
+            with self._lock:
+                pass
+
+
 class WeightStore:
-    """The learner's side: two buffers in shared memory and the version that tells which is the latest.
+    """The learner's side: buffers in shared memory, and the version that tells which is the latest.
 
     Args:
         layout: of the policy.
+        num_readers: how many workers there are.
+
+    Attributes:
+        memory: for the workers.
     """
 
-    def __init__(self, layout: WeightLayout) -> None:
-        self.layout = layout
-        self.buffer = SharedBuffer(_HEADER_BYTES + 2 * layout.num_bytes)
-        self._header, self._flats = _split(self.buffer, layout)
-        self._header[:] = -1
-        self._header[list(_SEQUENCE)] = 0
-        self._views = [layout.views(flat) for flat in self._flats]
+    def __init__(self, layout: WeightLayout, num_readers: int) -> None:
+        self.memory = WeightMemory.reserve(layout, num_readers)
+        self._arrays = _WeightArrays(self.memory)
+        self._arrays.latest[0] = _NOT_PUBLISHED
+        self._arrays.in_use[:] = _NOT_IN_USE
+        self._views = [layout.views(flat) for flat in self._arrays.flats]
 
     @property
     def latest_version(self) -> int:
         """The version that workers adopt next; -1 before the first publish."""
-        return int(self._header[_LATEST])
+        return int(self._arrays.latest[0]) // self._arrays.num_buffers
 
     @torch.no_grad()
     def publish(self, source: nn.Module | Mapping[str, Any], version: int) -> None:
-        """Copy weights into the inactive buffer, then flip the version. Never waits for a worker.
+        """Copy weights into a buffer that nobody uses, then flip the version. Never waits for a worker.
 
         Args:
             source: the policy, or its parameters and buffers by name (:func:`named_weights`); one that is missing keeps
                 its last value.
-            version: of these weights; one more than the last.
+            version: of these weights; more than the last.
 
         Raises:
             WeightsError: a name, shape or dtype differs, or a parameter is not finite; nothing is published then.
         """
         tensors = named_weights(source)
-        self.layout.check(tensors)
-        missing = [leaf.name for leaf in self.layout.leaves if leaf.name not in tensors]
-        if missing and self.latest_version < 0:
+        self.memory.layout.check(tensors)
+        missing = [leaf.name for leaf in self.memory.layout.leaves if leaf.name not in tensors]
+        arrays, latest = self._arrays, int(self._arrays.latest[0])
+        if missing and latest == _NOT_PUBLISHED:
             raise WeightsError(f"weights: {missing[0]!r} is missing, and there is no earlier version to take it from")
-        active = version % 2
-        sequence = int(self._header[_SEQUENCE[active]])
-        self._header[_SEQUENCE[active]] = (sequence + 1) | 1  # odd: being written (also after an interrupted one)
-        views = self._views[active]
+        target = self._unused_buffer()
+        arrays.sequences[target] += 1  # also if what follows is interrupted
         if missing:
-            self._flats[active].copy_(self._flats[1 - active])
+            arrays.flats[target].copy_(arrays.flats[latest % arrays.num_buffers])
+        views = self._views[target]
         torch._foreach_copy_([views[name] for name in tensors], list(tensors.values()))
-        self._header[_STAMP[active]] = version
-        self._header[_SEQUENCE[active]] += 1  # even: whole
-        self._header[_LATEST] = version
+        arrays.latest[0] = version * arrays.num_buffers + target
+
+    def _unused_buffer(self) -> int:
+        """A buffer that is not the latest and that no reader has noted: of R + 2, R can be noted and one the latest."""
+        self._arrays.fence()  # the flip of the publish before is seen by whoever notes its buffer after this look
+        taken = {int(self._arrays.latest[0]) % self._arrays.num_buffers, *self._arrays.in_use.tolist()}
+        return next(index for index in range(self._arrays.num_buffers) if index not in taken)
 
     def close(self) -> None:
         """Give up the shared memory's descriptor."""
-        self.buffer.close()
+        self.memory.shared.close()
 
 
 class WeightReader:
-    """A worker's side: adopts the latest weights into a flat run that the policy's parameters are views of.
+    """A worker's side: lets a policy play with the latest published weights.
 
     Args:
-        buffer: of the learner's :class:`WeightStore`.
-        layout: the same.
+        memory: of the learner's :class:`WeightStore`.
+        reader_id: which reader, 0 to ``num_readers - 1``; only one of each may be alive.
+        module: of the policy's structure (on any device, "meta" included); its parameters and buffers are replaced.
+        device: where its weights are to lie. On the CPU its parameters lie in the shared memory itself.
+
+    Attributes:
+        version: that the module holds; -1 before the first :meth:`adopt`.
     """
 
-    def __init__(self, buffer: SharedBuffer, layout: WeightLayout) -> None:
-        self._header, self._flats = _split(buffer, layout)
+    def __init__(
+        self,
+        memory: WeightMemory,
+        *,
+        reader_id: int,
+        module: nn.Module,
+        device: torch.device,
+    ) -> None:
         self.version = -1
+        self._arrays = _WeightArrays(memory)
+        self._layout, self._reader_id = memory.layout, reader_id
+        self._arrays.in_use[reader_id] = _NOT_IN_USE  # of the life before
+        self._adopted = _NOT_PUBLISHED
+        self._sequence = 0
+        self._writes: list[int] = []
+        in_place = device.type == "cpu"
+        self._copied_from = self._layout.parameter_bytes if in_place else 0
+        self._copied = torch.zeros(self._layout.num_bytes - self._copied_from, dtype=torch.uint8, device=device)
+        self._in_place: dict[_Leaf, nn.Parameter] = {}
+        self._views: dict[int, list[Tensor]] = {}  # of each buffer, made when it is first used
+        self._bind(module, in_place)
 
-    def adopt(self, flat: Tensor) -> int:
-        """Copy the latest weights into ``flat`` unless they are there already.
+    def _bind(self, module: nn.Module, in_place: bool) -> None:
+        """Give the module its new parameters and buffers."""
+        named = dict(named_tensors(module))
+        made: dict[int, nn.Parameter] = {}  # tied parameters stay tied
+        for leaf in self._layout.leaves:
+            owner_name, _, attribute = leaf.name.rpartition(".")
+            owner = module.get_submodule(owner_name)
+            if not leaf.is_parameter:
+                owner._buffers[attribute] = leaf.view(self._copied, self._copied_from)
+                continue
+            old = id(named[leaf.name])
+            if old not in made:
+                view = leaf.view(self._arrays.flats[0]) if in_place else leaf.view(self._copied)
+                made[old] = nn.Parameter(view.data, requires_grad=False)  # .data: it counts its writes alone
+                if in_place:
+                    self._in_place[leaf] = made[old]
+            owner._parameters[attribute] = made[old]
 
-        Args:
-            flat: uint8 [num_bytes], as :meth:`WeightLayout.bind` made it; only this reader writes to it.
+    @torch.no_grad()
+    def adopt(self) -> int:
+        """Let the module hold the latest weights.
 
         Returns:
-            The version that ``flat`` now holds, whole.
+            Their version. Nobody writes to them before the next call.
         """
-        while self.version != (latest := int(self._header[_LATEST])):
-            active = latest % 2
-            before = int(self._header[_SEQUENCE[active]])
-            if before % 2:
-                continue  # the learner is two publishes ahead already: read the newer version
-            flat.copy_(self._flats[active])
-            stamp = int(self._header[_STAMP[active]])
-            if int(self._header[_SEQUENCE[active]]) == before:
-                self.version = stamp
-                break
+        for _ in self._adopt_in_steps():
+            pass
         return self.version
 
+    def _adopt_in_steps(self) -> Iterator[None]:
+        """Adopt, halting wherever the learner may come between (tests let it)."""
+        arrays = self._arrays
+        while (latest := int(arrays.latest[0])) != self._adopted:
+            yield
+            buffer = latest % arrays.num_buffers
+            arrays.in_use[self._reader_id] = buffer
+            arrays.fence()
+            yield
+            if int(arrays.latest[0]) != latest:
+                continue  # published anew since: the note may have come too late
+            yield
+            self._sequence = int(arrays.sequences[buffer])
+            for parameter, view in zip(self._in_place.values(), self._views_of(buffer), strict=True):
+                parameter.data = view
+            self._writes = [parameter._version for parameter in self._in_place.values()]
+            self._copied.copy_(arrays.flats[buffer][self._copied_from :])
+            self._adopted, self.version = latest, latest // arrays.num_buffers
+            return
 
-def _split(buffer: SharedBuffer, layout: WeightLayout) -> tuple[Any, tuple[Tensor, Tensor]]:
-    memory = buffer.array()
-    header = memory[:_HEADER_BYTES].view(np.int64)
-    start, size = _HEADER_BYTES, layout.num_bytes
-    flats = tuple(torch.from_numpy(memory[start + i * size : start + (i + 1) * size]) for i in range(2))
-    return header, (flats[0], flats[1])
+    def _views_of(self, buffer: int) -> list[Tensor]:
+        if buffer not in self._views:
+            self._views[buffer] = [leaf.view(self._arrays.flats[buffer]) for leaf in self._in_place]
+        return self._views[buffer]
+
+    def verify(self) -> None:
+        """Check that the weights are those that were adopted: nobody wrote to them since.
+
+        Raises:
+            WeightsError: the policy changed a parameter of its own (all workers see it), or the learner published into
+                memory that was in use, which would be a fault of this module.
+        """
+        for (leaf, parameter), before in zip(self._in_place.items(), self._writes, strict=True):
+            if parameter._version != before:
+                raise WeightsError(
+                    f"weights: the policy writes to its parameter {leaf.name!r} while it plays, but workers share "
+                    "their parameters' memory; keep what changes in a buffer (register_buffer): each has its own"
+                )
+        if int(self._arrays.sequences[self._adopted % self._arrays.num_buffers]) != self._sequence:
+            raise WeightsError(f"weights: version {self.version} was overwritten while it was in use")

@@ -39,7 +39,7 @@ from keisei_lightning.parallel.messages import (
 )
 from keisei_lightning.parallel.rollout import RolloutPlayer, acting_policy, worker_seeds
 from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
-from keisei_lightning.parallel.weights import WeightLayout, WeightReader
+from keisei_lightning.parallel.weights import WeightMemory, WeightReader
 
 __all__ = ["PlayerOptions", "RolloutWorker", "WorkerBoot", "run_worker"]
 
@@ -81,8 +81,7 @@ class WorkerBoot:
         options: how to play.
         slots: memory of the slots.
         slot_layout: where its columns lie.
-        weights: memory of the published weights.
-        weight_layout: where its tensors lie.
+        weights: published weights.
         beats: memory of the signs of life, int64 nanoseconds of ``time.monotonic``, one for each worker.
     """
 
@@ -92,8 +91,7 @@ class WorkerBoot:
     options: PlayerOptions
     slots: SharedBuffer
     slot_layout: SlotLayout
-    weights: SharedBuffer
-    weight_layout: WeightLayout
+    weights: WeightMemory
     beats: SharedBuffer
 
 
@@ -108,8 +106,7 @@ class RolloutWorker:
         options: how to play.
         slots: memory of the slots, uint8 [slot_layout.num_bytes].
         slot_layout: where its columns lie.
-        reader: of the published weights.
-        weight_layout: where its tensors lie.
+        weights: published weights.
     """
 
     def __init__(
@@ -122,14 +119,12 @@ class RolloutWorker:
         options: PlayerOptions,
         slots: NDArray[np.uint8],
         slot_layout: SlotLayout,
-        reader: WeightReader,
-        weight_layout: WeightLayout,
+        weights: WeightMemory,
     ) -> None:
         self._worker_id, self._incarnation, self._sequence = worker_id, incarnation, 0
         self._slots, self._slot_layout = slots, slot_layout
-        self._reader = reader
         device = _resolve_device(options.device, worker_id)
-        self._flat = weight_layout.bind(policy, device)
+        self._reader = WeightReader(weights, reader_id=worker_id, module=policy, device=device)
         policy.eval()
         boards = game(slot_layout.num_games)
         seeds = worker_seeds(options.seed, worker_id, incarnation, options.start)
@@ -152,9 +147,10 @@ class RolloutWorker:
     def play(self, slot: int, *, wait_s: float = 0.0, beat: Callable[[], None] = lambda: None) -> RolloutHeader:
         """Adopt the newest weights, play one rollout into the slot, and return its header (for sending *after*)."""
         start = time.perf_counter()
-        version = self._reader.adopt(self._flat)
+        version = self._reader.adopt()
         adopted = time.perf_counter()
         result = self._player.play(self._slot_layout.views(self._slots, slot, self._worker_id), version, beat)
+        self._reader.verify()
         header = RolloutHeader(
             worker_id=self._worker_id,
             incarnation=self._incarnation,
@@ -249,8 +245,7 @@ def _boot(boot: WorkerBoot) -> RolloutWorker:
         options=boot.options,
         slots=boot.slots.array(),
         slot_layout=boot.slot_layout,
-        reader=WeightReader(boot.weights, boot.weight_layout),
-        weight_layout=boot.weight_layout,
+        weights=boot.weights,
     )
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import copy
+import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tensordict import TensorDict
 from torch import Tensor, nn
 
@@ -46,12 +51,14 @@ def tensors_of(module: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def reader_of(store: WeightStore, module: nn.Module) -> tuple[nn.Module, Callable[[], int]]:
+def store_for(module: nn.Module, num_readers: int = 1) -> WeightStore:
+    return WeightStore(WeightLayout.of(module), num_readers)
+
+
+def reader_of(store: WeightStore, module: nn.Module, reader_id: int = 0) -> tuple[nn.Module, WeightReader]:
     """A copy of the module's structure alone, and what fills it."""
     structure = copy.deepcopy(module).to("meta")
-    flat = store.layout.bind(structure, CPU)
-    reader = WeightReader(store.buffer, store.layout)
-    return structure, lambda: reader.adopt(flat)
+    return structure, WeightReader(store.memory, reader_id=reader_id, module=structure, device=CPU)
 
 
 def change(module: nn.Module) -> None:
@@ -72,42 +79,136 @@ def assert_same(module: nn.Module, other: nn.Module) -> None:
 def test_every_tensor_arrives_with_its_dtype_and_strides_at_every_version() -> None:
     module = Mixed()
     assert module.conv.weight.is_contiguous(memory_format=torch.channels_last)
-    store = WeightStore(WeightLayout.of(module))
-    copied, adopt = reader_of(store, module)
+    store = store_for(module)
+    copied, reader = reader_of(store, module)
     assert store.latest_version == -1
     for version in range(4):
         store.publish(module, version)
         assert store.latest_version == version
-        assert adopt() == version
+        assert reader.adopt() == version
         assert_same(module, copied)
-        assert adopt() == version  # again: nothing to do
+        assert reader.adopt() == version  # again: nothing to do
         change(module)
     store.close()
 
 
 def test_a_reader_that_slept_adopts_the_latest_version_at_once() -> None:
     module = nn.Linear(2, 2)
-    store = WeightStore(WeightLayout.of(module))
-    copied, adopt = reader_of(store, module)
+    store = store_for(module)
+    copied, reader = reader_of(store, module)
     for version in range(7, 12):  # a resumed run does not begin at 0
         change(module)
         store.publish(module, version)
-    assert adopt() == 11
+    assert reader.adopt() == 11
     assert_same(module, copied)
     store.close()
 
 
-def test_adopted_weights_are_views_of_one_run_and_tied_parameters_stay_tied() -> None:
+def test_parameters_are_the_shared_memory_itself_and_tied_ones_stay_tied() -> None:
     module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     module[1].weight = module[0].weight
-    store = WeightStore(WeightLayout.of(module))
-    other = copy.deepcopy(module)
-    flat = store.layout.bind(other, CPU)
-    assert other[1].weight is other[0].weight
-    storages = {tensor.untyped_storage().data_ptr() for tensor in other.parameters()}
-    assert storages == {flat.untyped_storage().data_ptr()}
-    assert not any(parameter.requires_grad for parameter in other.parameters())
+    store = store_for(module, num_readers=2)
+    structures = [copy.deepcopy(module) for _ in range(2)]  # not on "meta": moving there unties
+    readers = [
+        (other, WeightReader(store.memory, reader_id=reader_id, module=other, device=CPU))
+        for reader_id, other in enumerate(structures)
+    ]
+    store.publish(module, 0)
+    for other, reader in readers:
+        kept = other[0].weight
+        reader.adopt()
+        assert other[1].weight is other[0].weight is kept  # a policy may hold on to its parameters
+        assert not any(parameter.requires_grad for parameter in other.parameters())
+    one, two = (dict(other.named_parameters()) for other, _ in readers)
+    for name in one:  # two mappings of one piece of memory: what is written through one is read through the other
+        with torch.no_grad():
+            one[name].fill_(7)
+        assert torch.equal(two[name], torch.full_like(two[name], 7))
     store.close()
+
+
+def test_buffers_are_a_workers_own_and_weights_on_another_device_too() -> None:
+    module = nn.BatchNorm1d(3)
+    store = store_for(module, num_readers=2)
+    (one, first), (two, second) = (reader_of(store, module, reader_id) for reader_id in range(2))
+    store.publish(module, 0)
+    first.adopt()
+    second.adopt()
+    one(torch.randn(8, 3))  # in training mode: changes its running mean
+    assert not torch.equal(one.running_mean, module.running_mean)
+    assert torch.equal(two.running_mean, module.running_mean)
+    first.verify()
+    store.publish(module, 1)
+    first.adopt()
+    assert_same(module, one)
+    store.close()
+
+
+def test_a_worker_on_another_device_copies_all_its_weights() -> None:
+    module = Mixed()
+    store = store_for(module)
+    store.publish(module, 0)
+    structure = copy.deepcopy(module).to("meta")
+    reader = WeightReader(store.memory, reader_id=0, module=structure, device=torch.device("meta"))
+    assert reader.adopt() == 0
+    assert {tensor.device.type for tensor in tensors_of(structure).values()} == {"meta"}
+    for name, tensor in tensors_of(structure).items():
+        assert (tensor.shape, tensor.stride(), tensor.dtype) == (
+            (mine := tensors_of(module)[name]).shape,
+            mine.stride(),
+            mine.dtype,
+        )
+    reader.verify()
+    store.close()
+
+
+@pytest.mark.gpu
+def test_a_worker_on_a_gpu_holds_the_published_weights() -> None:
+    module = Mixed()
+    store = store_for(module)
+    structure = copy.deepcopy(module).to("meta")
+    reader = WeightReader(store.memory, reader_id=0, module=structure, device=torch.device("cuda"))
+    for version in range(3):
+        store.publish(module, version)
+        assert reader.adopt() == version
+        assert_same(module, structure.cpu())
+        structure.cuda()
+        change(module)
+    store.close()
+
+
+def test_a_policy_that_writes_to_its_parameters_is_told_so() -> None:
+    module = nn.Linear(2, 2)
+    store = store_for(module)
+    copied, reader = reader_of(store, module)
+    for version in range(3):
+        store.publish(module, version)
+        reader.adopt()
+        reader.verify()
+    with torch.inference_mode():
+        copied.bias.add_(1)
+    with pytest.raises(WeightsError, match=r"writes to its parameter 'bias' .* \(register_buffer\)"):
+        reader.verify()
+    store.close()
+
+
+def test_weights_that_were_overwritten_while_in_use_are_found_out() -> None:
+    module = nn.Linear(2, 2)
+    store = store_for(module)
+    _, reader = reader_of(store, module)
+    store.publish(module, 0)
+    reader.adopt()
+    forget_who_reads(store)
+    store.publish(module, 1)
+    reader.verify()  # there was one buffer left
+    store.publish(module, 2)
+    with pytest.raises(WeightsError, match="version 0 was overwritten while it was in use"):
+        reader.verify()
+    store.close()
+
+
+def forget_who_reads(store: WeightStore) -> None:
+    store._arrays.in_use[:] = -1
 
 
 def as_module(module: nn.Module) -> object:
@@ -133,15 +234,15 @@ def as_nested_mapping(module: nn.Module) -> object:
 @pytest.mark.parametrize("form", [as_module, as_state_dict, as_tensordict, as_plain_tensordict, as_nested_mapping])
 def test_weights_are_taken_in_every_form(form: Callable[[nn.Module], object]) -> None:
     module = Mixed()
-    store = WeightStore(WeightLayout.of(module))
+    store = store_for(module)
     store.publish(module, 0)
-    copied, adopt = reader_of(store, module)
+    copied, reader = reader_of(store, module)
     with torch.no_grad():
         module.head.bias += 1
         module.conv.weight *= 2
         module.mask.logical_not_()
     store.publish(form(module), 1)  # type: ignore[arg-type]
-    assert adopt() == 1
+    assert reader.adopt() == 1
     assert_same(module, copied)  # a state_dict lacks the buffers that are not persistent: they keep their values
     store.close()
 
@@ -176,20 +277,20 @@ def test_weights_that_do_not_fit_are_refused_and_the_last_version_is_kept(
     weights: dict[str, Tensor], message: str
 ) -> None:
     module = nn.Linear(2, 2)
-    store = WeightStore(WeightLayout.of(module))
+    store = store_for(module)
     store.publish(module, 0)
-    copied, adopt = reader_of(store, module)
+    copied, reader = reader_of(store, module)
     with pytest.raises(WeightsError, match=message):
         store.publish(weights, 1)
     assert store.latest_version == 0
-    assert adopt() == 0
+    assert reader.adopt() == 0
     assert_same(module, copied)
     store.close()
 
 
 def test_the_first_version_must_be_complete() -> None:
     module = nn.Linear(2, 2)
-    store = WeightStore(WeightLayout.of(module))
+    store = store_for(module)
     with pytest.raises(WeightsError, match="'bias' is missing, and there is no earlier version to take it from"):
         store.publish({"weight": torch.zeros(2, 2)}, 0)
     assert store.latest_version == -1
@@ -198,10 +299,10 @@ def test_the_first_version_must_be_complete() -> None:
 
 def test_a_publish_that_is_interrupted_half_way_is_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
     module = nn.Linear(2, 2)
-    store = WeightStore(WeightLayout.of(module))
+    store = store_for(module)
     store.publish(module, 0)
     before = copy.deepcopy(module)
-    copied, adopt = reader_of(store, module)
+    copied, reader = reader_of(store, module)
 
     def write_half(targets: list[Tensor], sources: list[Tensor]) -> None:
         targets[0].copy_(sources[0])
@@ -213,75 +314,135 @@ def test_a_publish_that_is_interrupted_half_way_is_never_read(monkeypatch: pytes
         for _ in range(3):
             with pytest.raises(KeyboardInterrupt):
                 store.publish(module, 1)
-            assert adopt() == 0
+            assert reader.adopt() == 0
             assert_same(before, copied)
     store.publish(module, 1)
-    assert adopt() == 1
+    assert reader.adopt() == 1
     assert_same(module, copied)
     store.close()
 
 
-class SlowRun:
-    """A flat run that is copied into in two halves with a pause between, as if the reader's time slice had ended."""
-
-    def __init__(self, num_bytes: int) -> None:
-        self.flat = torch.zeros(num_bytes, dtype=torch.uint8)
-        self.copies = 0
-
-    def copy_(self, source: Tensor) -> None:
-        half = len(source) // 2
-        self.flat[:half].copy_(source[:half])
-        time.sleep(0.001)
-        self.flat[half:].copy_(source[half:])
-        self.copies += 1
-
-
-def test_a_reader_never_sees_two_versions_at_once_however_fast_they_come() -> None:
-    """Every tensor of version v is filled with v; a quick and a slow reader adopt while v counts up."""
-    module = nn.ParameterList([nn.Parameter(torch.zeros(20_000)) for _ in range(8)])
-    store = WeightStore(WeightLayout.of(module))
+def test_readers_that_pause_in_every_step_never_see_two_versions_at_once_however_fast_they_come() -> None:
+    """Every tensor of version v is filled with v; three readers adopt and read, with pauses, while v counts up."""
+    num_readers = 3
+    module = nn.ParameterList([nn.Parameter(torch.zeros(2_000)) for _ in range(8)])
+    store = store_for(module, num_readers)
     store.publish(module, 0)
-    quick, slow = torch.zeros(store.layout.num_bytes, dtype=torch.uint8), SlowRun(store.layout.num_bytes)
-    quick_reader, slow_reader = (WeightReader(store.buffer, store.layout) for _ in range(2))
-    stop = threading.Event()
-    published = [0]
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in a worker: two pools of threads on few cores hinder each other
+    stop, published = threading.Event(), [0]
+    adopted: list[list[int]] = [[] for _ in range(num_readers)]
+    mixtures: list[set[float]] = []
+    overtaken = [0] * num_readers
 
     def publish() -> None:
         while not stop.is_set():
-            version = published[0] + 1
             with torch.no_grad():
-                torch._foreach_zero_(list(module))
-                torch._foreach_add_(list(module), float(version))
-            store.publish(module, version)
-            published[0] = version
-            if version % 5 == 0:  # five as fast as it can; a reader slower than two publishes must get a chance
-                time.sleep(0.005)
+                torch._foreach_add_(list(module), 1.0)
+            published[0] += 1
+            store.publish(module, published[0])
 
-    def versions_in(flat: Tensor) -> set[float]:
-        return {float(edge) for view in store.layout.views(flat).values() for edge in view.aminmax()}
+    def read(reader_id: int) -> None:
+        pauses = random.Random(reader_id)
+        policy, reader = reader_of(store, module, reader_id)
 
-    writer = threading.Thread(target=publish)
-    writer.start()
-    adopted: dict[str, list[int]] = {"quick": [], "slow": []}
-    mixtures = 0
-    start = time.monotonic()
-    try:
-        while time.monotonic() - start < 1.5:
-            adopted["quick"].append(quick_reader.adopt(quick))
-            mixtures += versions_in(quick) != {float(adopted["quick"][-1])}
-            adopted["slow"].append(slow_reader.adopt(slow))  # type: ignore[arg-type]
-            mixtures += versions_in(slow.flat) != {float(adopted["slow"][-1])}
-    finally:
+        def pause() -> None:
+            time.sleep(pauses.choice((0.0, 0.0, 0.0005, 0.002)))
+
+        steps = reader._adopt_in_steps
+
+        def steps_with_pauses() -> Iterator[None]:
+            for step in steps():
+                before = reader._arrays.latest[0]
+                pause()
+                overtaken[reader_id] += reader._arrays.latest[0] != before
+                yield step
+
+        reader._adopt_in_steps = steps_with_pauses  # type: ignore[method-assign]
+        while not stop.is_set():
+            version = reader.adopt()
+            for _ in range(3):
+                seen = {float(edge) for parameter in policy.parameters() for edge in parameter.aminmax()}
+                if seen != {float(version)}:
+                    mixtures.append(seen)
+                pause()
+            reader.verify()
+            adopted[reader_id].append(version)
+
+    with concurrent.futures.ThreadPoolExecutor(num_readers + 1) as pool:
+        running = [pool.submit(publish), *(pool.submit(read, reader_id) for reader_id in range(num_readers))]
+        concurrent.futures.wait(running, timeout=1.5, return_when=concurrent.futures.FIRST_EXCEPTION)
         stop.set()
-        writer.join()
-        store.close()
-        torch.set_num_threads(num_threads)
-    assert mixtures == 0
-    for versions in adopted.values():
+        for future in running:
+            future.result()
+    store.close()
+    assert mixtures == []
+    for versions in adopted:
         assert versions == sorted(versions)
-        assert len(set(versions)) > 50
-    assert published[0] > len(set(adopted["quick"]))
-    retries = slow.copies - len(set(adopted["slow"]))
-    assert retries > 10, "publishes never overlapped a read: this test has shown nothing"
+        assert len(set(versions)) > 20
+    assert published[0] > 5 * max(len(set(versions)) for versions in adopted), "publishes never overtook a reader"
+    assert min(overtaken) > 10, "no publish came between two steps of an adoption: this test has shown nothing"
+
+
+class Interleaving(RuleBasedStateMachine):
+    """Publishes, and readers halted or killed between any two of their steps, in every order hypothesis thinks of."""
+
+    num_readers = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module = nn.ParameterList([nn.Parameter(torch.zeros(3)) for _ in range(2)])
+        self.store = store_for(self.module, self.num_readers)
+        self.version = -1
+        self.publish([])
+        self.policies: list[nn.Module] = [nn.Module()] * self.num_readers
+        self.readers: list[WeightReader] = [None] * self.num_readers  # type: ignore[list-item]
+        self.adopting: list[Iterator[None] | None] = [None] * self.num_readers
+        for reader_id in range(self.num_readers):
+            self.kill_and_replace(reader_id)
+
+    @rule(meanwhile=st.lists(st.integers(0, num_readers - 1), max_size=6))
+    def publish(self, meanwhile: list[int]) -> None:
+        """Publish; when half is written, readers take these steps."""
+        self.version += 1
+        with torch.no_grad():
+            torch._foreach_zero_(list(self.module))
+            torch._foreach_add_(list(self.module), float(self.version))
+        copy_all = torch._foreach_copy_
+
+        def copy_in_halves(targets: list[Tensor], sources: list[Tensor]) -> None:
+            copy_all(targets[:1], sources[:1])
+            for reader_id in meanwhile:
+                self.step(reader_id)
+                self.readers_at_rest_hold_what_they_adopted()
+            copy_all(targets[1:], sources[1:])
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "_foreach_copy_", copy_in_halves)
+            self.store.publish(self.module, self.version)
+
+    @rule(reader_id=st.integers(0, num_readers - 1))
+    def step(self, reader_id: int) -> None:
+        """Let a reader do the next thing that others can see."""
+        adopting = self.adopting[reader_id] or self.readers[reader_id]._adopt_in_steps()
+        self.adopting[reader_id] = adopting if next(adopting, "adopted") is None else None
+
+    @rule(reader_id=st.integers(0, num_readers - 1))
+    def kill_and_replace(self, reader_id: int) -> None:
+        """Kill a reader where it stands; the next one starts from nothing."""
+        self.adopting[reader_id] = None
+        self.policies[reader_id], self.readers[reader_id] = reader_of(self.store, self.module, reader_id)
+
+    @invariant()
+    def readers_at_rest_hold_what_they_adopted(self) -> None:
+        """Who has adopted a version has all of it and nothing else, until it adopts the next."""
+        for reader, policy, adopting in zip(self.readers, self.policies, self.adopting, strict=True):
+            if adopting is None and reader.version >= 0:
+                reader.verify()
+                assert [tensor.tolist() for tensor in policy.parameters()] == [[float(reader.version)] * 3] * 2
+
+    def teardown(self) -> None:
+        """Let go of the shared memory."""
+        self.store.close()
+
+
+TestInterleaving = Interleaving.TestCase
+TestInterleaving.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
