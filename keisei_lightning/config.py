@@ -138,6 +138,7 @@ class ParallelConfig:
         plies_per_rollout: plies of each board in one batch.
         max_policy_lag: rollouts older than this many published versions are refused.
         slots_per_worker: rollouts that are stored for each worker; with ``async`` it plays on while one is free.
+        drop_oldest: with ``async``, deliver the newest of the rollouts that wait, and drop (and count) the others.
         start_method: of the processes; null picks forkserver where there is one, spawn elsewhere.
         worker_device: device of the workers' policy: ``cpu``, ``cuda:N`` or ``auto``.
         threads_per_worker: torch threads of a worker; null shares the CPUs out.
@@ -146,7 +147,7 @@ class ParallelConfig:
         shutdown_timeout_s: time for all workers to end by themselves.
         max_restarts: restarts of one worker inside ``restart_window_s`` before training gives up.
         restart_window_s: see ``max_restarts``.
-        restart_backoff_s: pause before the first restart in the window; each further one doubles it.
+        restart_backoff_s: pause before the second restart in the window (the first comes at once); then doubled.
         min_healthy_workers: with fewer workers alive training gives up; 0: only when a restart budget is used up.
         stagger_games: begin the first games somewhere in their course, so that a batch holds all phases of a game.
         augment_symmetry: play half of the games in the game's mirror image.
@@ -159,6 +160,7 @@ class ParallelConfig:
     plies_per_rollout: int = 32
     max_policy_lag: int = 2
     slots_per_worker: int = 2
+    drop_oldest: bool = False
     start_method: str | None = None
     worker_device: str = "cpu"
     threads_per_worker: int | None = None

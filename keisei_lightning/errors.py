@@ -10,7 +10,9 @@
     ├── WorkerError                a worker process failed; ``__cause__`` is its own traceback
     │   ├── WorkerBootError        it never became ready: nothing is restarted
     │   ├── WorkerCrashLoopError   it died more often than the restart budget allows
-    │   └── TooFewWorkersError     fewer than ``min_healthy_workers`` are left
+    │   ├── TooFewWorkersError     fewer than ``min_healthy_workers`` are left
+    │   └── QuarantineError        more than 1 % of the rollouts were not fit to be delivered
+    ├── RolloutError               a rollout that may not be delivered (not finite, wrong shape, endless game)
     ├── StalePolicyError           only batches beyond ``max_policy_lag`` arrive
     ├── WeightsError               weights that may not be published (wrong shape, not finite)
     └── CollectorClosedError       the collector was used after ``shutdown``
@@ -29,7 +31,9 @@ __all__ = [
     "GameError",
     "IllegalActionError",
     "KeiseiError",
+    "QuarantineError",
     "RemoteTraceback",
+    "RolloutError",
     "StalePolicyError",
     "TooFewWorkersError",
     "UnsupportedGameError",
@@ -105,6 +109,14 @@ class WorkerCrashLoopError(WorkerError):
 
 class TooFewWorkersError(WorkerError):
     """Fewer workers than ``min_healthy_workers`` are alive."""
+
+
+class QuarantineError(WorkerError):
+    """Too many rollouts were not fit to be delivered; ``__cause__`` tells of the last one."""
+
+
+class RolloutError(KeiseiError):
+    """A rollout that may not be delivered: numbers that are not finite or of a wrong shape, or a game that is stuck."""
 
 
 class StalePolicyError(KeiseiError):

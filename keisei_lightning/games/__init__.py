@@ -7,7 +7,16 @@ made, not before.
 """
 
 from keisei_lightning.games.check import check_game
-from keisei_lightning.games.protocol import NO_MOVE, Game, GameFactory, GameSpec, RenderFormat, StepResult, Symmetry
+from keisei_lightning.games.protocol import (
+    NO_MOVE,
+    Game,
+    GameFactory,
+    GameSpec,
+    RenderFormat,
+    ResumableGame,
+    StepResult,
+    Symmetry,
+)
 from keisei_lightning.games.registry import canonical_name, game_factory, game_names, make_game, register_game
 
 __all__ = [
@@ -16,6 +25,7 @@ __all__ = [
     "GameFactory",
     "GameSpec",
     "RenderFormat",
+    "ResumableGame",
     "StepResult",
     "Symmetry",
     "canonical_name",

@@ -206,6 +206,14 @@ class OpenSpielGame:
         self._states[index] = state
         self._refresh([index])
 
+    def history(self, index: int) -> str:
+        """The same as :meth:`position`, which tells all moves."""
+        return self.position(index)
+
+    def set_history(self, index: int, history: str) -> None:
+        """The same as :meth:`set_position`."""
+        self.set_position(index, history)
+
     def action_name(self, index: int, action: int) -> str:
         """OpenSpiel's name of a legal action of one board's mover.
 

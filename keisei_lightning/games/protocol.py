@@ -16,7 +16,16 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NO_MOVE", "Game", "GameFactory", "GameSpec", "RenderFormat", "StepResult", "Symmetry"]
+__all__ = [
+    "NO_MOVE",
+    "Game",
+    "GameFactory",
+    "GameSpec",
+    "RenderFormat",
+    "ResumableGame",
+    "StepResult",
+    "Symmetry",
+]
 
 NO_MOVE = -1
 """Action that leaves a board as it is (it sits this ply out, finished or not)."""
@@ -166,6 +175,27 @@ class Game(Protocol):
 
     def record(self, index: int) -> str:
         """The whole game of one board as a record that other programs read (KIF for shogi, a move list for others)."""
+        ...
+
+
+@runtime_checkable
+class ResumableGame(Game, Protocol):
+    """A game that can tell and retell how its boards came to their positions.
+
+    Optional: with it, a serial run that goes on from a checkpoint goes on with the games in flight, to the last bit.
+    (A position alone does not tell which positions occurred before.) Without it, games begin anew.
+    """
+
+    def history(self, index: int) -> str:
+        """One board's start position and all moves since, in the game's own notation, for :meth:`set_history`."""
+        ...
+
+    def set_history(self, index: int, history: str) -> None:
+        """Put one board where :meth:`history` left it.
+
+        Raises:
+            GameError: the notation cannot be read, or a move in it is not legal.
+        """
         ...
 
 

@@ -220,6 +220,28 @@ class Shogi:
         self._place(index, board)
         self._refresh([index])
 
+    def history(self, index: int) -> str:
+        """One board's start position and all moves since, as in USI's ``position`` command: ``SFEN moves 7g7f ...``."""
+        self._board(index)
+        return " ".join([self._start[index], "moves", *(self._moves[code].to_usi() for code in self._played[index])])
+
+    def set_history(self, index: int, history: str) -> None:
+        """Put one board where :meth:`history` left it, with all occurrences of its positions.
+
+        Raises:
+            GameError: a move is not legal, or the SFEN cannot be read.
+        """
+        self._board(index)
+        start, _, moves = history.partition(" moves")
+        self._place(index, parse_sfen(start))
+        for usi in moves.split():
+            codes = [hash(move) for move in self._boards[index].legal_moves() if move.to_usi() == usi]
+            if not codes:
+                raise GameError(f"shogi: {usi!r} is not legal in {self.position(index)!r}, in the history {history!r}")
+            self._make_moves([index], codes)
+            self._ply[index] += 1
+        self._refresh([index])
+
     def action_name(self, index: int, action: int) -> str:
         """USI of a legal action of one board's mover.
 

@@ -10,13 +10,12 @@ import sys
 import time
 import types
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Literal, Protocol
 
 import cloudpickle
-import numpy as np
 import torch
 from torch import nn
 from typing_extensions import override
@@ -26,6 +25,7 @@ from keisei_lightning.parallel.messages import Play, ResetGames, RolloutHeader
 from keisei_lightning.parallel.restarts import RestartPolicy, WorkerState
 from keisei_lightning.parallel.supervisor import Exited, ProcessHandle, Received, Started, Supervisor, WorkerHealth
 from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
+from keisei_lightning.parallel.vital_signs import VitalSigns
 from keisei_lightning.parallel.weights import WeightMemory
 from keisei_lightning.parallel.worker import PlayerOptions, RolloutWorker, WorkerBoot, run_worker
 
@@ -46,6 +46,7 @@ class Work:
         slots: memory of the slots.
         slot_layout: where its columns lie.
         weights: published weights.
+        games_in_flight: of each worker, to go on with (serial only); empty to begin anew.
     """
 
     game: GameFactory
@@ -54,6 +55,7 @@ class Work:
     slots: SharedBuffer
     slot_layout: SlotLayout
     weights: WeightMemory
+    games_in_flight: Sequence[Mapping[str, Any]] = ()
 
     def policy_structure(self) -> nn.Module:
         """The policy without its weights (on the meta device): what a worker fills with adopted ones."""
@@ -79,6 +81,10 @@ class Backend(Protocol):
 
     def reset_games(self, worker_ids: Sequence[int]) -> None:
         """Let workers begin all their games anew before their next rollout."""
+        ...
+
+    def games_in_flight(self) -> list[dict[str, Any]]:
+        """The games of each worker, between two rollouts; empty where they are not kept."""
         ...
 
     def health(self) -> list[WorkerHealth]:
@@ -122,10 +128,18 @@ class SerialBackend(Backend):
                     weights=work.weights,
                 )
             )
+        if len(work.games_in_flight) == len(self._workers):
+            for worker, state in zip(self._workers, work.games_in_flight, strict=True):
+                worker.load_state_dict(state)
 
     @override
     def grant(self, worker_id: int, slot: int) -> None:
         self._granted.append((worker_id, slot))
+
+    @override
+    def games_in_flight(self) -> list[dict[str, Any]]:
+        states = [worker.state_dict() for worker in self._workers]
+        return [] if None in states else [state for state in states if state is not None]
 
     @override
     def wait(self, timeout_s: float) -> list[RolloutHeader]:
@@ -177,8 +191,7 @@ class ProcessBackend(Backend):
         self.lost_rollouts = 0
         self._work = work
         num_workers = work.slot_layout.num_workers
-        self._beats = SharedBuffer(8 * num_workers)
-        self._beats_ns = self._beats.array().view(np.int64)
+        self._signs = VitalSigns.reserve(num_workers)
         self._context = multiprocessing.get_context(choose_start_method(start_method))
         if self._context.get_start_method() == "forkserver":
             self._context.set_forkserver_preload(list(_PRELOAD))
@@ -186,13 +199,15 @@ class ProcessBackend(Backend):
         self._outstanding: list[list[int]] = [[] for _ in range(num_workers)]
         self._sequences: dict[tuple[int, int], int] = {}
         self._supervisor = Supervisor(
-            self._spawn, num_workers=num_workers, policy=restart_policy, last_beat=self._last_beat
+            self._spawn,
+            num_workers=num_workers,
+            policy=restart_policy,
+            last_beat=self._signs.last_beat,
+            resident_bytes=self._signs.resident_bytes,
         )
 
-    def _last_beat(self, worker_id: int) -> float:
-        return float(self._beats_ns[worker_id]) * 1e-9
-
     def _spawn(self, worker_id: int, incarnation: int) -> tuple[ProcessHandle, Connection[Any, Any]]:
+        self._signs.forget(worker_id)
         ours, theirs = self._context.Pipe()
         boot = WorkerBoot(
             worker_id=worker_id,
@@ -202,7 +217,7 @@ class ProcessBackend(Backend):
             slots=self._work.slots,
             slot_layout=self._work.slot_layout,
             weights=self._work.weights,
-            beats=self._beats,
+            signs=self._signs.buffer,
         )
         process = self._context.Process(  # type: ignore[attr-defined]
             target=run_worker, args=(boot, theirs), name=f"keisei-worker-{worker_id}.{incarnation}", daemon=True
@@ -225,8 +240,8 @@ class ProcessBackend(Backend):
     def wait(self, timeout_s: float) -> list[RolloutHeader]:
         deadline = time.monotonic() + timeout_s
         headers: list[RolloutHeader] = []
-        while not headers and (left := deadline - time.monotonic()) > 0:
-            for event in self._supervisor.wait(left):
+        while True:
+            for event in self._supervisor.wait(max(0.0, deadline - time.monotonic())):
                 match event:
                     case Started(worker_id=worker_id):
                         for slot in self._outstanding[worker_id]:
@@ -236,7 +251,8 @@ class ProcessBackend(Backend):
                         headers.append(header)
                     case Exited(exit=exit) if exit.state is WorkerState.RUNNING and self._outstanding[exit.worker_id]:
                         self.lost_rollouts += 1  # at most the one it was playing; the other slots were not begun
-        return headers
+            if headers or time.monotonic() >= deadline:
+                return headers
 
     def _accept(self, header: RolloutHeader, incarnation: int) -> None:
         life = (header.worker_id, header.incarnation)
@@ -255,13 +271,17 @@ class ProcessBackend(Backend):
             self._supervisor.send(worker_id, ResetGames())  # not running: its games begin anew anyway
 
     @override
+    def games_in_flight(self) -> list[dict[str, Any]]:
+        return []  # a worker may be in the middle of a rollout that will never be delivered
+
+    @override
     def health(self) -> list[WorkerHealth]:
         return self._supervisor.health()
 
     @override
     def shutdown(self, timeout_s: float) -> None:
         self._supervisor.shutdown(timeout_s)
-        self._beats.close()
+        self._signs.buffer.close()
 
 
 def make_backend(

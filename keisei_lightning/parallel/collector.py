@@ -23,7 +23,7 @@ from keisei_lightning.games import GameFactory
 from keisei_lightning.machine import available_cpus, resident_memory
 from keisei_lightning.models import unpack_mask
 from keisei_lightning.parallel.backend import Backend, Work, make_backend
-from keisei_lightning.parallel.intake import Intake, to_batch
+from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, Intake, to_batch
 from keisei_lightning.parallel.options import check_memory, check_options
 from keisei_lightning.parallel.restarts import RestartPolicy, WorkerState
 from keisei_lightning.parallel.rollout import acting_policy
@@ -32,8 +32,11 @@ from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
 from keisei_lightning.parallel.weight_sources import choose_weights
 from keisei_lightning.parallel.weights import WeightLayout, WeightStore, copy_weights
 from keisei_lightning.parallel.worker import PlayerOptions
+from keisei_lightning.rl import policy_lag
 
 __all__ = ["SelfPlayCollector"]
+
+_HEALTHY = (WorkerState.STARTING, WorkerState.RUNNING)
 
 
 class SelfPlayCollector(BaseCollector):
@@ -65,7 +68,10 @@ class SelfPlayCollector(BaseCollector):
         shutdown_timeout_s: how long :meth:`shutdown` asks politely before it kills.
         max_restarts: of one worker within ``restart_window_s``; the next death raises ``WorkerCrashLoopError``.
         restart_window_s: sliding window of that budget.
-        restart_backoff_s: delay before the first restart in the window; doubled for each further one, up to 30 s.
+        restart_backoff_s: delay before the second restart in the window (the first comes at once); doubled for each
+            further one, up to 30 s.
+        drop_oldest: with ``schedule="async"``: of more waiting rollouts than a batch takes, deliver the newest and drop
+            (and count) the others. By default nothing is ever dropped: workers wait for the learner.
         min_healthy_workers: with fewer alive, ``TooFewWorkersError``; 0: as long as the budgets last.
         unpack_action_mask: deliver ``action_mask`` as bool [W * G, T, A].
         include_next_observation: store ("next", "observation") too.
@@ -96,6 +102,7 @@ class SelfPlayCollector(BaseCollector):
         total_frames: int = -1,
         max_policy_lag: int = 2,
         slots_per_worker: int = 2,
+        drop_oldest: bool = False,
         start_method: Literal["forkserver", "spawn"] | None = None,
         worker_device: str = "cpu",
         threads_per_worker: int | None = None,
@@ -127,7 +134,7 @@ class SelfPlayCollector(BaseCollector):
         self.spec = game(1).spec
         if augment_symmetry and not self.spec.symmetries:
             raise ConfigError(f"augment_symmetry=True: {self.spec.name} has no symmetry; leave it False")
-        acting_policy(policy, num_actions=self.spec.num_actions, seed=seed)  # fails here, not in a worker
+        acting_policy(policy, num_actions=self.spec.num_actions)  # fails here, not in a worker
         self._layout = SlotLayout.for_game(
             self.spec,
             num_slots=slots_per_worker if schedule == "async" else 1,
@@ -152,14 +159,15 @@ class SelfPlayCollector(BaseCollector):
             stagger_games=stagger_games,
             augment_symmetry=augment_symmetry,
         )
-        self._unpack_action_mask, self._zero_copy = unpack_action_mask, zero_copy
+        self._unpack_action_mask, self._zero_copy, self._drop_oldest = unpack_action_mask, zero_copy, drop_oldest
         self._stats = CollectionStats()
         self._version = 0
         self._backend: Backend | None = None
         self._intake: Intake | None = None
         self._closed = False
         self._paused: set[int] = set()
-        self._refused_before = 0
+        self._undelivered: Mapping[str, int] = NOTHING_UNDELIVERED
+        self._games_in_flight: Sequence[Mapping[str, Any]] = ()
 
     # ---- life
 
@@ -184,6 +192,7 @@ class SelfPlayCollector(BaseCollector):
             slots=self._slots,
             slot_layout=self._layout,
             weights=self._weights.memory,
+            games_in_flight=self._games_in_flight,
         )
         self._backend = make_backend(
             self.mode, work, restart_policy=self._restart_policy, start_method=self._start_method
@@ -195,8 +204,11 @@ class SelfPlayCollector(BaseCollector):
             schedule=self.schedule,
             max_policy_lag=self.max_policy_lag,
             zero_copy=self._zero_copy,
+            drop_oldest=self._drop_oldest,
             paused=self._paused,
+            undelivered=self._undelivered,
         )
+        self._undelivered = self._intake.undelivered
         self._backend.start()
         self._intake.open()
 
@@ -240,7 +252,6 @@ class SelfPlayCollector(BaseCollector):
         asked = time.perf_counter()
         columns, headers = self._intake.take(self._version)
         self._stats.add(headers, latest_version=self._version, learner_wait_s=time.perf_counter() - asked)
-        self._stats.refused_batches = self._refused_before + self._intake.refused
         if self._unpack_action_mask:
             columns["action_mask",] = unpack_mask(columns["action_mask",], self.spec.num_actions)
         return to_batch(columns)
@@ -343,27 +354,43 @@ class SelfPlayCollector(BaseCollector):
         """Totals, and rates and shares over the last minute (see ``README.md``, metrics)."""
         backend = self._backend
         out = self._stats.summary()
-        out["restarts"] = sum(worker.restarts for worker in backend.health()) if backend else 0
+        workers = backend.health() if backend else []
+        out |= self._undelivered
+        out["restarts"] = sum(worker.restarts for worker in workers)
+        out["healthy_workers"] = sum(worker.state in _HEALTHY for worker in workers)
         out["lost_rollouts"] = backend.lost_rollouts if backend else 0
         return out
 
     def health(self) -> list[dict[str, Any]]:
-        """One entry for each worker: state, pid, incarnation, restarts, version, lag, last batch age, RSS in bytes."""
+        """One entry for each worker.
+
+        ``state``, ``pid``, ``incarnation``, ``restarts``, ``last_sign_of_life_s``; ``policy_version`` (the one that it
+        says it has adopted) and ``policy_lag`` behind the latest, None before its first; ``last_batch_age_s``;
+        ``rss_bytes``; ``paused``.
+        """
         if self._backend is None or self._intake is None:
             return []
         return [
             asdict(worker)
-            | self._intake.describe_last(worker.worker_id, latest_version=self._version)
-            | {"rss_bytes": resident_memory(worker.pid), "paused": worker.worker_id in self._paused}
+            | self._adoption(worker.worker_id)
+            | {
+                "last_batch_age_s": self._intake.last_batch_age_s(worker.worker_id),
+                "rss_bytes": resident_memory(worker.pid),
+                "paused": worker.worker_id in self._paused,
+            }
             for worker in self._backend.health()
         ]
+
+    def _adoption(self, worker_id: int) -> dict[str, int | None]:
+        version = self._weights.adopted_version(worker_id)
+        lag = None if version is None else policy_lag(self._version, version)
+        return {"policy_version": version, "policy_lag": lag}
 
     def is_healthy(self) -> bool:
         """Every worker is starting (within its time) or running; before the start there is nothing to complain of."""
         if self._closed:
             return False
-        good = (WorkerState.STARTING, WorkerState.RUNNING)
-        return self._backend is None or all(worker.state in good for worker in self._backend.health())
+        return self._backend is None or all(worker.state in _HEALTHY for worker in self._backend.health())
 
     # ---- state
 
@@ -379,13 +406,20 @@ class SelfPlayCollector(BaseCollector):
         return seed if static_seed else seed + 1
 
     def state_dict(self) -> OrderedDict[str, Any]:
-        """Counters and the version, as plain numbers. Games in flight are missing data afterwards, never spliced."""
+        """Counters, the version, and in serial mode the games in flight, as plain numbers and text.
+
+        With it, ``mode="serial"`` goes on as if there had been no stop. Games that worker processes had in flight are
+        missing data afterwards, never spliced.
+        """
+        backend = self._backend
+        games = self._games_in_flight if backend is None else backend.games_in_flight()
         return OrderedDict(
             frames=self._stats.frames,
             games=self._stats.games,
-            refused_batches=self._stats.refused_batches,
+            **self._undelivered,
             policy_version=self._version,
             seed=self.seed,
+            games_in_flight=list(games),
         )
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -398,8 +432,9 @@ class SelfPlayCollector(BaseCollector):
             raise ConfigError("load_state_dict: the workers have started; restore before the first batch")
         self._stats.frames = int(state_dict["frames"])
         self._stats.games = int(state_dict["games"])
-        self._stats.refused_batches = self._refused_before = int(state_dict["refused_batches"])
+        self._undelivered = {name: int(state_dict.get(name, 0)) for name in NOTHING_UNDELIVERED}
         self._version = int(state_dict["policy_version"])
+        self._games_in_flight = state_dict.get("games_in_flight", ())
 
     def __repr__(self) -> str:
         return (

@@ -12,17 +12,22 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from keisei_lightning.errors import StalePolicyError
+from keisei_lightning.errors import QuarantineError, RemoteTraceback, StalePolicyError
 from keisei_lightning.parallel.backend import Backend
-from keisei_lightning.parallel.messages import RolloutHeader
+from keisei_lightning.parallel.messages import Failure, RolloutHeader
 from keisei_lightning.parallel.transport import Key, SharedBuffer, SlotBoard, SlotLayout, SlotState
 from keisei_lightning.rl import StalenessBudget, policy_lag
 
-__all__ = ["Intake", "to_batch"]
+__all__ = ["NOTHING_UNDELIVERED", "Intake", "to_batch"]
 
 _logger = logging.getLogger("keisei_lightning.collector")
 _WAIT_S = 1.0  # how long one wait lasts at most; nothing depends on it
 _MAX_REFUSALS = 100  # in a row, before it is an error and not bad luck
+_MAX_QUARANTINED_SHARE = 0.01
+_QUARANTINED_ANYWAY = 3  # a few are no reason to stop, however short the run has been
+
+NOTHING_UNDELIVERED: Mapping[str, int] = {"refused_batches": 0, "quarantined_batches": 0, "dropped_batches": 0}
+"""Rollouts that were played whole and not delivered, by the reason."""
 
 
 class Intake:
@@ -35,10 +40,13 @@ class Intake:
         schedule: "sync" (slots are granted when a batch is asked for) or "async" (as soon as they are free).
         max_policy_lag: what is further behind than this is refused.
         zero_copy: lend views of the slots where a batch lies in one piece.
+        drop_oldest: of more rollouts than a batch takes, deliver the newest and drop the others.
         paused: workers that get no grants; the owner changes the set, and calls :meth:`open` when it has shrunk.
+        undelivered: counts to go on from: rollouts refused as too old, quarantined as not fit to be delivered, dropped
+            for newer ones.
 
     Attributes:
-        refused: rollouts refused so far.
+        undelivered: the same counts, now.
         last_headers: the newest header of each worker.
     """
 
@@ -51,14 +59,18 @@ class Intake:
         schedule: Literal["sync", "async"],
         max_policy_lag: int,
         zero_copy: bool,
+        drop_oldest: bool = False,
         paused: set[int] | None = None,
+        undelivered: Mapping[str, int] | None = None,
     ) -> None:
         self._backend, self._layout, self._memory = backend, layout, slots.array()
         self._schedule, self._staleness, self._zero_copy = schedule, StalenessBudget(max_policy_lag), zero_copy
         self._board = SlotBoard(layout.num_workers, layout.num_slots)
         self._ready: deque[RolloutHeader] = deque()
         self._paused = set() if paused is None else paused
-        self.refused = 0
+        self._drop_oldest = drop_oldest
+        self._arrived, self._quarantined = 0, 0
+        self.undelivered = {**NOTHING_UNDELIVERED, **(undelivered or {})}
         self.last_headers: dict[int, RolloutHeader] = {}
         self._last_arrivals: dict[int, float] = {}
 
@@ -80,22 +92,17 @@ class Intake:
 
         Raises:
             StalePolicyError: nothing but rollouts beyond ``max_policy_lag`` arrives.
+            QuarantineError: too many rollouts are not fit to be delivered.
         """
         for worker_id, slot in self._board.slots_in(SlotState.LEASED):  # of the batch before
             self._free(worker_id, slot)
         headers = self._collect(latest_version)
         return self._assemble(headers), headers
 
-    def describe_last(self, worker_id: int, *, latest_version: int) -> dict[str, float | int | None]:
-        """Version, lag and age (seconds) of a worker's newest rollout; None before its first."""
-        header = self.last_headers.get(worker_id)
-        if header is None:
-            return {"policy_version": None, "policy_lag": None, "last_batch_age_s": None}
-        return {
-            "policy_version": header.policy_version,
-            "policy_lag": policy_lag(latest_version, header.policy_version),
-            "last_batch_age_s": time.monotonic() - self._last_arrivals[worker_id],
-        }
+    def last_batch_age_s(self, worker_id: int) -> float | None:
+        """Seconds since a worker's newest rollout was heard of; None before its first."""
+        arrival = self._last_arrivals.get(worker_id)
+        return None if arrival is None else time.monotonic() - arrival
 
     def _active_workers(self) -> list[int]:
         active = [worker_id for worker_id in range(self._layout.num_workers) if worker_id not in self._paused]
@@ -111,6 +118,8 @@ class Intake:
                     self._grant(worker_id, 0)
         chosen: list[RolloutHeader] = []
         refused = 0
+        if self._drop_oldest:
+            self._drop_all_but_the_newest(len(active))
         while len(chosen) < len(active):
             while not self._ready:
                 self._hear()
@@ -124,15 +133,42 @@ class Intake:
                 chosen.append(header)
         return sorted(chosen, key=lambda header: (header.worker_id, header.incarnation, header.sequence))
 
-    def _hear(self) -> None:
-        for header in self._backend.wait(_WAIT_S):
+    def _drop_all_but_the_newest(self, number: int) -> None:
+        """Let go of old rollouts that are waiting, where there are newer ones enough for a batch."""
+        self._hear(wait_s=0.0)
+        while len(self._ready) > number:
+            header = self._ready.popleft()
+            self.undelivered["dropped_batches"] += 1
+            self._free(header.worker_id, header.slot)
+
+    def _hear(self, wait_s: float = _WAIT_S) -> None:
+        for header in self._backend.wait(wait_s):
             self._board.move(header.worker_id, header.slot, SlotState.READY)
+            self._arrived += 1
+            if header.fault is not None:
+                self._quarantine(header, header.fault)
+                continue
             self.last_headers[header.worker_id] = header
             self._last_arrivals[header.worker_id] = time.monotonic()
             self._ready.append(header)
 
+    def _quarantine(self, header: RolloutHeader, fault: Failure) -> None:
+        """Count a rollout that may not be delivered, and have another one played in its place."""
+        self._quarantined += 1
+        self.undelivered["quarantined_batches"] += 1
+        what = f"worker {header.worker_id} (incarnation {header.incarnation}): {fault.kind}: {fault.message}"
+        _logger.warning("a rollout was not delivered, the games begin anew: %s", what)
+        if self._quarantined > max(_QUARANTINED_ANYWAY, _MAX_QUARANTINED_SHARE * self._arrived):
+            raise QuarantineError(
+                f"{what}; {self._quarantined} of {self._arrived} rollouts were not fit to be delivered, at most "
+                f"{_MAX_QUARANTINED_SHARE:.0%} (and {_QUARANTINED_ANYWAY}) may be"
+            ) from RemoteTraceback(fault.traceback)
+        self._free(header.worker_id, header.slot)
+        if self._schedule == "sync":
+            self._grant(header.worker_id, header.slot)
+
     def _refuse(self, header: RolloutHeader, latest_version: int, in_a_row: int) -> None:
-        self.refused += 1
+        self.undelivered["refused_batches"] += 1
         lag = policy_lag(latest_version, header.policy_version)
         _logger.warning(
             "refused a rollout of worker %d: version %d is %d behind, max_policy_lag=%d",

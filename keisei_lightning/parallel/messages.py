@@ -34,7 +34,7 @@ class Ready:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
-    """Worker to learner, as its last word: the exception that ends it, as text (it need not be picklable)."""
+    """Worker to learner: an exception as text (it need not be picklable); alone, it is the worker's last word."""
 
     kind: str
     message: str
@@ -68,6 +68,7 @@ class RolloutHeader:
         play_s: seconds spent playing.
         wait_s: seconds spent waiting for the slot before.
         adopt_s: seconds spent taking over weights.
+        fault: why the slot holds nothing that may be delivered; the worker goes on with new games.
     """
 
     worker_id: int
@@ -83,6 +84,7 @@ class RolloutHeader:
     play_s: float = 0.0
     wait_s: float = 0.0
     adopt_s: float = 0.0
+    fault: Failure | None = None
 
 
 ToWorker = Play | ResetGames | Stop

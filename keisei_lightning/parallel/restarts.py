@@ -40,7 +40,7 @@ class RestartPolicy:
         start_timeout_s: a worker must be ready within this time.
         max_restarts: of one worker within ``window_s``; the next death is a crash loop.
         window_s: the sliding window of the restart budget.
-        backoff_s: delay before the first restart; doubled for each further one in the window.
+        backoff_s: delay before the second restart in the window (the first comes at once); then doubled each time.
         backoff_cap_s: the longest delay.
         jitter: delays vary by this share, so that workers that died together do not come back together.
         min_healthy_workers: with fewer alive, training ends (0: as long as the restart budgets last).
@@ -67,6 +67,7 @@ class WorkerExit:
         exit_code: as ``multiprocessing`` gives it: negative for a signal.
         failure: its last words, if it could say any.
         reason: set where the supervisor ended it: why.
+        resident_bytes: memory that it held, when it last looked.
     """
 
     worker_id: int
@@ -75,6 +76,7 @@ class WorkerExit:
     exit_code: int | None
     failure: Failure | None = None
     reason: str = ""
+    resident_bytes: int | None = None
 
     def describe(self) -> str:
         """One line: who, how, and what that likely means."""
@@ -86,9 +88,12 @@ class WorkerExit:
         code = self.exit_code
         if code is not None and code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-            hint = " (likely out of memory, if nobody killed it)" if name == "SIGKILL" else ""
-            return f"{who} was ended by {name}{hint}"
+            return f"{who} was ended by {name}{self._memory_hint() if name == 'SIGKILL' else ''}"
         return f"{who} left without being asked, exit code {code}"
+
+    def _memory_hint(self) -> str:
+        held = "" if self.resident_bytes is None else f"; it held {self.resident_bytes / 2**20:.0f} MiB"
+        return f" (likely out of memory, if nobody killed it{held})"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,8 +121,9 @@ def decide(exit: WorkerExit, history: Sequence[float], now: float, policy: Resta
         policy: the budget.
 
     Returns:
-        :class:`Respawn` after ``backoff_s * 2**k`` seconds, where k counts the restarts in the window; or
-        :class:`GiveUp`: the first incarnation never got ready (nor would the next), or the budget is spent.
+        :class:`Respawn` at once if there was no restart in the window, else after ``backoff_s * 2**(k - 1)`` seconds,
+        where k counts them; or :class:`GiveUp`: the first incarnation never got ready (nor would the next), or the
+        budget is spent.
     """
     if exit.state is WorkerState.STARTING and exit.incarnation == 0:
         return GiveUp(error=WorkerBootError, message=f"{exit.describe()}, before it was ready; nothing was restarted")
@@ -131,4 +137,6 @@ def decide(exit: WorkerExit, history: Sequence[float], now: float, policy: Resta
                 f"(restarts: {times})"
             ),
         )
-    return Respawn(delay_s=min(policy.backoff_s * 2 ** len(recent), policy.backoff_cap_s))
+    if not recent:
+        return Respawn(delay_s=0.0)  # one death is no loop: training need not wait
+    return Respawn(delay_s=min(policy.backoff_s * 2 ** (len(recent) - 1), policy.backoff_cap_s))

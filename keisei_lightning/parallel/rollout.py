@@ -17,11 +17,11 @@ from tensordict import TensorDict
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
-from keisei_lightning.errors import ConfigError
-from keisei_lightning.games import NO_MOVE, Game, Symmetry
+from keisei_lightning.errors import ConfigError, RolloutError
+from keisei_lightning.games import NO_MOVE, Game, ResumableGame, Symmetry
 from keisei_lightning.parallel.transport import Key
 
-__all__ = ["ActingPolicy", "RolloutPlayer", "RolloutResult", "acting_policy", "worker_seeds"]
+__all__ = ["ActingPolicy", "RolloutPlayer", "RolloutResult", "acting_policy", "rollout_seeds"]
 
 _TRAJECTORY_BITS = 32  # games of one incarnation
 _INCARNATION_BITS = 16
@@ -47,9 +47,13 @@ class _TensorDictPolicy:
     TorchRL samples from torch's global generator, so this keeps a global state for each player and swaps it in.
     """
 
-    def __init__(self, module: TensorDictModuleBase, num_actions: int, seed: int) -> None:
+    def __init__(self, module: TensorDictModuleBase, num_actions: int) -> None:
         self._module = module
         self._num_actions = num_actions
+        self.manual_seed(0)
+
+    def manual_seed(self, seed: int) -> None:
+        """Begin a random stream of its own."""
         self._rng_state = torch.Generator().manual_seed(seed).get_state()
 
     def _run(self, observation: Tensor, action_mask: Tensor) -> TensorDict:
@@ -80,7 +84,7 @@ class _TensorDictPolicy:
         return value
 
 
-def acting_policy(policy: nn.Module, *, num_actions: int, seed: int) -> ActingPolicy:
+def acting_policy(policy: nn.Module, *, num_actions: int) -> ActingPolicy:
     """The acting side of a policy: itself if it has ``act`` and ``value``, else a wrapper around a TorchRL policy.
 
     Raises:
@@ -95,20 +99,27 @@ def acting_policy(policy: nn.Module, *, num_actions: int, seed: int) -> ActingPo
                 f"policy: its out_keys lack {missing}; self-play stores {sorted(written)}, so that advantages and the "
                 "ratio can be computed (ProbabilisticActor: return_log_prob=True, log_prob_key='action_log_prob')"
             )
-        return _TensorDictPolicy(policy, num_actions, seed)
+        return _TensorDictPolicy(policy, num_actions)
     raise ConfigError(
         f"policy: {type(policy).__name__} has neither act() and value() (use ActorCritic(network)) "
         "nor is it a TensorDictModule"
     )
 
 
-def worker_seeds(seed: int, worker_id: int, incarnation: int, start: int) -> tuple[int, int]:
-    """Seeds of one life of one worker: (for the game's openings, for sampling actions).
+def rollout_seeds(seed: int, worker_id: int, incarnation: int, position: int) -> tuple[int, int]:
+    """Seeds of one rollout: (for the game's openings and all else around it, for sampling actions).
 
-    Every worker, every incarnation of it and every resumed run (``start``: frames delivered before) has a stream of its
-    own, all spawned from one seed (``numpy.random.SeedSequence``).
+    Every rollout has random streams of its own, all spawned from one seed (``numpy.random.SeedSequence``), so that no
+    state of a generator has to be kept to go on from a checkpoint as if there had been no stop.
+
+    Args:
+        seed: the run's.
+        worker_id: who plays.
+        incarnation: in which life.
+        position: plies that the collector has delivered before this rollout, were none ever lost.
     """
-    game, actions = np.random.SeedSequence(seed, spawn_key=(worker_id, incarnation, start)).generate_state(2, np.uint32)
+    key = (worker_id, incarnation, position)
+    game, actions = np.random.SeedSequence(seed, spawn_key=key).generate_state(2, np.uint32)
     return int(game), int(actions)
 
 
@@ -125,25 +136,26 @@ class RolloutResult:
 class _View:
     """The state that the policy is shown: the game's own arrays, mirrored for the games that chose so."""
 
-    def __init__(self, game: Game, symmetry: Symmetry | None, rng: np.random.Generator) -> None:
-        self._game, self._symmetry, self._rng = game, symmetry, rng
+    def __init__(self, game: Game, symmetry: Symmetry | None) -> None:
+        self._game, self._symmetry = game, symmetry
+        self.rng = np.random.default_rng(0)
         spec, num_games = game.spec, game.num_games
         self.observation = np.zeros((num_games, *spec.observation_shape), np.uint8)
         self.legal = np.zeros((num_games, spec.mask_bytes), np.uint8)
         self.mover = np.zeros(num_games, np.int8)
-        self._mirrored = np.zeros(num_games, np.bool_)
+        self.mirrored = np.zeros(num_games, np.bool_)
         if symmetry is not None:
             self._inverse = np.argsort(symmetry.action_index)
 
     def choose(self, indices: NDArray[np.int64]) -> None:
         """Draw anew, for games that begin, whether they are played mirrored."""
         if self._symmetry is not None:
-            self._mirrored[indices] = self._rng.random(len(indices)) < 0.5
+            self.mirrored[indices] = self.rng.random(len(indices)) < 0.5
 
     def look(self) -> None:
         """Fill the arrays with the present state of every game."""
         self._game.observe(self.observation, self.legal, self.mover)
-        if self._symmetry is None or not (rows := np.flatnonzero(self._mirrored)).size:
+        if self._symmetry is None or not (rows := np.flatnonzero(self.mirrored)).size:
             return
         flat = self.observation.reshape(len(self.observation), -1)
         flat[rows] = flat[rows][:, self._symmetry.observation_index]
@@ -154,7 +166,7 @@ class _View:
         """The actions as the game labels them: ``shown[j] = legal[action_index[j]]``, so j is the game's index[j]."""
         if self._symmetry is None:
             return actions
-        real = self._mirrored & (actions != NO_MOVE)
+        real = self.mirrored & (actions != NO_MOVE)
         return np.where(real, self._symmetry.action_index[actions], actions)
 
 
@@ -167,7 +179,9 @@ class RolloutPlayer:
         num_plies: T.
         worker_id: stored with every ply.
         incarnation: which life of the worker; makes trajectory ids unique.
-        seeds: for openings and mirrors, and for the actions.
+        seed: the run's.
+        start: plies delivered before this run (above 0 in a resumed one).
+        stride: plies of one batch of the collector.
         device: where the policy's weights are.
         stagger_games: begin the first game of each board somewhere in its course (after uniformly 0 to ``max_plies``
             random plies that are not stored). Otherwise all games would be at the same ply for a long time, and one
@@ -184,28 +198,48 @@ class RolloutPlayer:
         num_plies: int,
         worker_id: int,
         incarnation: int,
-        seeds: tuple[int, int],
+        seed: int = 0,
+        start: int = 0,
+        stride: int = 1,
         device: torch.device,
         stagger_games: bool = False,
         augment_symmetry: bool = False,
     ) -> None:
         self._game, self._policy, self._num_plies = game, policy, num_plies
-        self._worker_id, self._device = worker_id, device
-        game.seed(seeds[0])
-        self._generator = torch.Generator(device=device).manual_seed(seeds[1])
+        self._worker_id, self._incarnation, self._device = worker_id, incarnation, device
+        self._seed, self._position, self._stride = seed, start, stride
+        self._generator = torch.Generator(device=device)
         symmetry = game.spec.symmetries[0] if augment_symmetry and game.spec.symmetries else None
-        self._view = _View(game, symmetry, np.random.default_rng(seeds[0]))
+        self._view = _View(game, symmetry)
         self._next_trajectory = ((worker_id << _INCARNATION_BITS) | incarnation) << _TRAJECTORY_BITS
         self._trajectory = np.zeros(game.num_games, np.int64)
         self._length = np.zeros(game.num_games, np.int64)
-        self._stagger_rng = np.random.default_rng(seeds) if stagger_games else None
-        self.reset_games()
+        self._games_are_to_begin = True
+        self._stagger_games = stagger_games
+        game.reset()  # a game that cannot is a worker that cannot start
 
     def reset_games(self) -> None:
-        """Begin all games anew."""
+        """Let all games begin anew with the next rollout."""
+        self._games_are_to_begin = True
+
+    def _begin_streams(self) -> tuple[int, int]:
+        seeds = rollout_seeds(self._seed, self._worker_id, self._incarnation, self._position)
+        self._position += self._stride
+        self._game.seed(seeds[0])
+        self._view.rng = np.random.default_rng(seeds[0])
+        self._generator.manual_seed(seeds[1])
+        if isinstance(self._policy, _TensorDictPolicy):
+            self._policy.manual_seed(seeds[1])
+        return seeds
+
+    def _begin_games(self, seeds: tuple[int, int], beat: Callable[[], None]) -> None:
         self._game.reset()
         self._begin(np.arange(self._game.num_games))
         self._view.look()
+        if self._stagger_games:
+            self._stagger_games = False
+            self._stagger(np.random.default_rng(seeds), beat)
+        self._games_are_to_begin = False
 
     def _stagger(self, rng: np.random.Generator, beat: Callable[[], None]) -> None:
         """Play each game on for a random number of random plies; a game that ends on the way begins anew."""
@@ -249,11 +283,13 @@ class RolloutPlayer:
             What the finished games came to.
 
         Raises:
-            FloatingPointError: the policy gave a log-probability or value that is not finite.
+            RolloutError: the policy gave numbers of a wrong shape or that are not finite, or a game goes on without a
+                legal move or past its ``max_plies``. The games are to begin anew then.
+            GameError: the game found a fault of its own, or the policy's move illegal; likewise.
         """
-        if self._stagger_rng is not None:  # here, where a hang or a crash is the game's and not the worker's boot
-            self._stagger(self._stagger_rng, beat)
-            self._stagger_rng = None
+        seeds = self._begin_streams()
+        if self._games_are_to_begin:  # here, where a hang or a crash is the game's and not the worker's boot
+            self._begin_games(seeds, beat)
         result = RolloutResult()
         slot[
             "collector",
@@ -267,26 +303,22 @@ class RolloutPlayer:
         for ply in range(self._num_plies):
             beat()
             self._play_ply(slot, ply, result)
-        last = self._policy.value(self._to_device(self._view.observation)).cpu().numpy()
+        last = self._value()
         self._link_next_states(slot, last)
         if not (np.isfinite(slot["action_log_prob",]).all() and np.isfinite(slot["state_value",]).all()):
-            raise FloatingPointError(
-                f"policy version {policy_version} gave a log-probability or value that is not finite"
-            )
+            raise RolloutError(f"policy version {policy_version} gave a log-probability or value that is not finite")
         return result
 
     def _play_ply(self, slot: Mapping[Key, NDArray[Any]], ply: int, result: RolloutResult) -> None:
         view = self._view
-        action, log_prob, value = self._policy.act(
-            self._to_device(view.observation), self._to_device(view.legal), generator=self._generator
-        )
-        actions = action.cpu().numpy()
+        self._check_games()
+        actions, log_prob, value = self._act()
         slot["observation",][:, ply] = view.observation
         slot["action_mask",][:, ply] = view.legal
         slot["mover",][:, ply] = view.mover
         slot["action",][:, ply] = actions
-        slot["action_log_prob",][:, ply] = log_prob.cpu().numpy()
-        slot["state_value",][:, ply] = value.cpu().numpy()
+        slot["action_log_prob",][:, ply] = log_prob
+        slot["state_value",][:, ply] = value
         slot["collector", "traj_ids"][:, ply] = self._trajectory
         mover = view.mover.copy()
         step = self._game.step(view.to_game(actions))
@@ -305,7 +337,7 @@ class RolloutPlayer:
             return
         if step.truncated.any() or next_observation is not None:
             view.look()  # the last state itself: it bootstraps a truncated game
-            last_value = self._policy.value(self._to_device(view.observation)).cpu().numpy()
+            last_value = self._value()
             slot["next", "state_value"][:, ply] = np.where(step.terminated[:, None], 0.0, last_value)
             if next_observation is not None:
                 next_observation[:, ply] = view.observation
@@ -318,6 +350,29 @@ class RolloutPlayer:
         self._begin(finished)
         view.look()
         slot["next", "mover"][:, ply] = np.where(done, slot["next", "mover"][:, ply], view.mover)
+
+    def _check_games(self) -> None:
+        spec, stuck = self._game.spec, np.flatnonzero(~self._view.legal.any(axis=1))
+        if stuck.size:
+            where = self._game.position(int(stuck[0]))
+            raise RolloutError(f"{spec.name}: a game goes on without a legal move, in position {where}")
+        if (longest := int(self._length.max())) >= spec.max_plies:
+            raise RolloutError(f"{spec.name}: a game goes on after {longest} plies, its max_plies is {spec.max_plies}")
+
+    def _act(self) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+        view, num_games = self._view, self._game.num_games
+        action, log_prob, value = self._policy.act(
+            self._to_device(view.observation), self._to_device(view.legal), generator=self._generator
+        )
+        return (
+            _to_array("action", action, (num_games,)),
+            _to_array("action_log_prob", log_prob, (num_games,)),
+            _to_array("state_value", value, (num_games, 1)),
+        )
+
+    def _value(self) -> NDArray[np.float32]:
+        value = self._policy.value(self._to_device(self._view.observation))
+        return _to_array("state_value", value, (self._game.num_games, 1))
 
     def _link_next_states(self, slot: Mapping[Key, NDArray[Any]], last: NDArray[np.float32]) -> None:
         """Fill the value after each ply of a game that went on: the next ply's own, or the one after the last ply."""
@@ -336,3 +391,42 @@ class RolloutPlayer:
             else:
                 first_won = (reward[index] > 0) == (mover[index] == 0)
                 result.results["first" if first_won else "second"] += 1
+
+    # ---- games in flight
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """The games in flight as plain numbers and text; None if the game cannot tell its history."""
+        game = self._game
+        if self._games_are_to_begin or not isinstance(game, ResumableGame):
+            return None
+        return {
+            "histories": [game.history(index) for index in range(game.num_games)],
+            "mirrored": self._view.mirrored.tolist(),
+            "lengths": self._length.tolist(),
+            "trajectories": self._trajectory.tolist(),
+            "next_trajectory": self._next_trajectory,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the games that :meth:`state_dict` told of.
+
+        Raises:
+            GameError: a history cannot be read.
+        """
+        game = self._game
+        assert isinstance(game, ResumableGame)
+        for index, history in enumerate(state["histories"]):
+            game.set_history(index, history)
+        self._view.mirrored[:] = state["mirrored"]
+        self._length[:] = state["lengths"]
+        self._trajectory[:] = state["trajectories"]
+        self._next_trajectory = state["next_trajectory"]
+        self._view.look()
+        self._games_are_to_begin = self._stagger_games = False
+
+
+def _to_array(name: str, tensor: Tensor, shape: tuple[int, ...]) -> NDArray[Any]:
+    if tuple(tensor.shape) != shape:
+        raise RolloutError(f"policy: {name} is {list(tensor.shape)}, must be {list(shape)}")
+    array: NDArray[Any] = tensor.cpu().numpy()
+    return array

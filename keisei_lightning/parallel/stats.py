@@ -34,7 +34,6 @@ class CollectionStats:
         clock: seconds; injected by tests.
         frames: plies delivered.
         games: games finished in delivered rollouts.
-        refused_batches: rollouts refused as older than ``max_policy_lag``.
         publish_s: duration of the last publish.
     """
 
@@ -42,7 +41,6 @@ class CollectionStats:
     clock: Callable[[], float] = time.monotonic
     frames: int = 0
     games: int = 0
-    refused_batches: int = 0
     publish_s: float = 0.0
     _window: deque[_Delivery] = field(default_factory=deque)
     _window_start: float | None = None
@@ -84,7 +82,6 @@ class CollectionStats:
         out: dict[str, float] = {
             "frames": self.frames,
             "games": self.games,
-            "refused_batches": self.refused_batches,
             "publish_ms": self.publish_s * 1e3,
         }
         if not window:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import pickle
 import random
 import signal
 import time
@@ -26,6 +27,7 @@ from typing import Any, Literal, Protocol
 
 from keisei_lightning.errors import RemoteTraceback, TooFewWorkersError
 from keisei_lightning.parallel.messages import Failure, LogRecord, Ready, Stop, ToLearner, ToWorker
+from keisei_lightning.parallel.pipes import MessageReader
 from keisei_lightning.parallel.restarts import TRANSITIONS, GiveUp, RestartPolicy, WorkerExit, WorkerState, decide
 
 __all__ = ["Exited", "ProcessHandle", "Received", "Started", "Supervisor", "WorkerHealth"]
@@ -99,6 +101,7 @@ class _Worker:
     incarnation: int = -1
     process: ProcessHandle | None = None
     connection: Connection[Any, Any] | None = None
+    reader: MessageReader | None = None
     started_at: float = 0.0
     last_heard: float = 0.0
     mute_since: float | None = None
@@ -118,6 +121,7 @@ class Supervisor:
         num_workers: how many.
         policy: timeouts and budget.
         last_beat: time of a worker's last sign of life on ``clock``'s scale, or None where it gives none but messages.
+        resident_bytes: memory that a worker held when it last looked, where that is known.
         clock: seconds; injected by tests.
         jitter: a number in [-1, 1); injected by tests.
     """
@@ -129,10 +133,12 @@ class Supervisor:
         num_workers: int,
         policy: RestartPolicy,
         last_beat: Callable[[int], float] | None = None,
+        resident_bytes: Callable[[int], int | None] = lambda worker_id: None,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = lambda: random.uniform(-1, 1),
     ) -> None:
         self._spawn, self._policy = spawn, policy
+        self._resident_bytes = resident_bytes
         self._last_beat, self._clock, self._jitter = last_beat, clock, jitter
         self._workers = [_Worker(worker_id) for worker_id in range(num_workers)]
         self._events: deque[Event] = deque()
@@ -176,6 +182,7 @@ class Supervisor:
             self._wait_once(timeout)
             if self._clock() - now > timeout + _STALL_S:
                 self._forgive_silence()
+        self._respawn_due()  # whoever died just now, if at once: the owner may not come back for a while
         events = list(self._events)
         self._events.clear()
         return events
@@ -230,6 +237,7 @@ class Supervisor:
         worker.failure, worker.respawn_at, worker.mute_since = None, None, None
         self._move(worker, WorkerState.STARTING)
         worker.process, worker.connection = self._spawn(worker.worker_id, worker.incarnation)
+        worker.reader = MessageReader(worker.connection)
         worker.started_at = worker.last_heard = self._clock()
 
     def _respawn_due(self) -> None:
@@ -294,11 +302,12 @@ class Supervisor:
 
     def _read(self, worker: _Worker) -> None:
         """Take in everything that a worker has said."""
-        connection = worker.connection
+        if worker.reader is None:
+            return
         try:
-            while connection is not None and connection.poll():
-                self._hear(worker, connection.recv())
-        except (EOFError, OSError):  # its end is closed: it is dying, and the sentinel tells the rest
+            for message in worker.reader.read():
+                self._hear(worker, message)
+        except (EOFError, OSError, pickle.UnpicklingError):  # its end is closed: the sentinel tells the rest
             _close_pipe(worker)
             worker.mute_since = self._clock()
 
@@ -329,6 +338,7 @@ class Supervisor:
             exit_code=code,
             failure=worker.failure,
             reason=reason,
+            resident_bytes=self._resident_bytes(worker.worker_id),
         )
         self._events.append(Exited(exit=exit))
         now = self._clock()
@@ -383,7 +393,7 @@ class Supervisor:
 def _close_pipe(worker: _Worker) -> None:
     if worker.connection is not None:
         worker.connection.close()
-        worker.connection = None
+        worker.connection, worker.reader = None, None
 
 
 def _dump_stack(process: ProcessHandle) -> None:

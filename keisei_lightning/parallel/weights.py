@@ -174,17 +174,18 @@ class _WeightArrays:
     """The shared memory as arrays: a header, then the buffers.
 
     The header holds, a cache line each: the latest publish (``version * num_buffers + buffer``, so that one aligned
-    store tells both); the sequence number of each buffer; the buffer that each reader uses.
+    store tells both); the sequence number of each buffer; the buffer that each reader uses and the version that it has
+    adopted.
     """
 
     def __init__(self, memory: WeightMemory) -> None:
         self.num_buffers = memory.num_readers + 2
         flat, size = torch.from_numpy(memory.shared.array()), memory.layout.num_bytes
         start = memory.shared.num_bytes - self.num_buffers * size
-        header = flat[:start].numpy().view(np.int64)[::_LINE]
-        self.latest = header[:1]
-        self.sequences = header[1 : 1 + self.num_buffers]
-        self.in_use = header[1 + self.num_buffers :]
+        lines = flat[:start].numpy().view(np.int64).reshape(-1, _LINE)
+        self.latest = lines[:1, 0]
+        self.sequences = lines[1 : 1 + self.num_buffers, 0]
+        self.in_use, self.adopted = lines[1 + self.num_buffers :, :2].T
         self.flats = flat[start:].split(size)
         self._lock = threading.Lock()
 
@@ -215,12 +216,18 @@ class WeightStore:
         self._arrays = _WeightArrays(self.memory)
         self._arrays.latest[0] = _NOT_PUBLISHED
         self._arrays.in_use[:] = _NOT_IN_USE
+        self._arrays.adopted[:] = _NOT_PUBLISHED
         self._views = [layout.views(flat) for flat in self._arrays.flats]
 
     @property
     def latest_version(self) -> int:
         """The version that workers adopt next; -1 before the first publish."""
         return int(self._arrays.latest[0]) // self._arrays.num_buffers
+
+    def adopted_version(self, reader_id: int) -> int | None:
+        """The version that a worker says it plays with; None before its first."""
+        version = int(self._arrays.adopted[reader_id])
+        return None if version == _NOT_PUBLISHED else version
 
     @torch.no_grad()
     def publish(self, source: nn.Module | Mapping[str, Any], version: int) -> None:
@@ -284,6 +291,7 @@ class WeightReader:
         self._arrays = _WeightArrays(memory)
         self._layout, self._reader_id = memory.layout, reader_id
         self._arrays.in_use[reader_id] = _NOT_IN_USE  # of the life before
+        self._arrays.adopted[reader_id] = _NOT_PUBLISHED
         self._adopted = _NOT_PUBLISHED
         self._sequence = 0
         self._writes: list[int] = []
@@ -341,6 +349,7 @@ class WeightReader:
             self._writes = [parameter._version for parameter in self._in_place.values()]
             self._copied.copy_(arrays.flats[buffer][self._copied_from :])
             self._adopted, self.version = latest, latest // arrays.num_buffers
+            arrays.adopted[self._reader_id] = self.version
             return
 
     def _views_of(self, buffer: int) -> list[Tensor]:

@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
@@ -25,7 +25,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
+from keisei_lightning.errors import GameError, RolloutError
 from keisei_lightning.games import GameFactory
 from keisei_lightning.parallel.messages import (
     Failure,
@@ -37,8 +39,9 @@ from keisei_lightning.parallel.messages import (
     Stop,
     ToWorker,
 )
-from keisei_lightning.parallel.rollout import RolloutPlayer, acting_policy, worker_seeds
+from keisei_lightning.parallel.rollout import RolloutPlayer, RolloutResult, acting_policy
 from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
+from keisei_lightning.parallel.vital_signs import VitalSigns
 from keisei_lightning.parallel.weights import WeightMemory, WeightReader
 
 __all__ = ["PlayerOptions", "RolloutWorker", "WorkerBoot", "run_worker"]
@@ -56,7 +59,7 @@ class PlayerOptions:
         device: of the policy in the worker: a torch device, or "auto" (the CUDA devices in turn, else the CPU).
         num_threads: of torch in the worker.
         seed: the run's.
-        start: frames delivered before this start (above 0 in a resumed run): keeps its random streams apart.
+        start: plies delivered before this start (above 0 in a resumed run): keeps its random streams apart.
         stagger_games: begin the first games somewhere in their course.
         augment_symmetry: play half of the games mirrored.
     """
@@ -82,7 +85,7 @@ class WorkerBoot:
         slots: memory of the slots.
         slot_layout: where its columns lie.
         weights: published weights.
-        beats: memory of the signs of life, int64 nanoseconds of ``time.monotonic``, one for each worker.
+        signs: memory of the workers' signs of life.
     """
 
     worker_id: int
@@ -92,7 +95,7 @@ class WorkerBoot:
     slots: SharedBuffer
     slot_layout: SlotLayout
     weights: WeightMemory
-    beats: SharedBuffer
+    signs: SharedBuffer
 
 
 class RolloutWorker:
@@ -127,30 +130,44 @@ class RolloutWorker:
         self._reader = WeightReader(weights, reader_id=worker_id, module=policy, device=device)
         policy.eval()
         boards = game(slot_layout.num_games)
-        seeds = worker_seeds(options.seed, worker_id, incarnation, options.start)
         self._player = RolloutPlayer(
             game=boards,
-            policy=acting_policy(policy, num_actions=boards.spec.num_actions, seed=seeds[1]),
+            policy=acting_policy(policy, num_actions=boards.spec.num_actions),
             num_plies=slot_layout.num_plies,
             worker_id=worker_id,
             incarnation=incarnation,
-            seeds=seeds,
+            seed=options.seed,
+            start=options.start,
+            stride=slot_layout.num_workers * slot_layout.num_games * slot_layout.num_plies,
             device=device,
             stagger_games=options.stagger_games,
             augment_symmetry=options.augment_symmetry,
         )
 
     def reset_games(self) -> None:
-        """Begin all games anew."""
+        """Let all games begin anew with the next rollout."""
         self._player.reset_games()
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """The games in flight (see :meth:`RolloutPlayer.state_dict`)."""
+        return self._player.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with games in flight; before the first rollout."""
+        self._player.load_state_dict(state)
 
     def play(self, slot: int, *, wait_s: float = 0.0, beat: Callable[[], None] = lambda: None) -> RolloutHeader:
         """Adopt the newest weights, play one rollout into the slot, and return its header (for sending *after*)."""
         start = time.perf_counter()
         version = self._reader.adopt()
         adopted = time.perf_counter()
-        result = self._player.play(self._slot_layout.views(self._slots, slot, self._worker_id), version, beat)
-        self._reader.verify()
+        result, fault = RolloutResult(), None
+        try:
+            result = self._player.play(self._slot_layout.views(self._slots, slot, self._worker_id), version, beat)
+            self._reader.verify()
+        except (RolloutError, GameError) as error:
+            fault = failure_of(error)
+            self._player.reset_games()
         header = RolloutHeader(
             worker_id=self._worker_id,
             incarnation=self._incarnation,
@@ -165,6 +182,7 @@ class RolloutWorker:
             play_s=time.perf_counter() - adopted,
             wait_s=wait_s,
             adopt_s=adopted - start,
+            fault=fault,
         )
         self._sequence += 1
         return header
@@ -215,16 +233,20 @@ def run_worker(boot: WorkerBoot, connection: Connection[Any, Any]) -> None:
     except (BrokenPipeError, ConnectionResetError):
         os._exit(1)  # the learner is gone: there is nobody to tell
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt in a game are failures too
-        failure = Failure(
-            kind=type(error).__name__,
-            message=_text(error)[:_MAX_MESSAGE_CHARS],
-            traceback=traceback.format_exc()[-_MAX_TRACEBACK_CHARS:],
-        )
         try:
-            send(failure)
+            send(failure_of(error))
         finally:
             connection.close()
             os._exit(1)  # not sys.exit: a game's atexit hooks and threads must not keep a failed worker alive
+
+
+def failure_of(error: BaseException) -> Failure:
+    """An exception that is being handled, as text of bounded length."""
+    return Failure(
+        kind=type(error).__name__,
+        message=_text(error)[:_MAX_MESSAGE_CHARS],
+        traceback=traceback.format_exc()[-_MAX_TRACEBACK_CHARS:],
+    )
 
 
 def _text(error: BaseException) -> str:
@@ -252,11 +274,13 @@ def _boot(boot: WorkerBoot) -> RolloutWorker:
 def _serve(
     worker: RolloutWorker, boot: WorkerBoot, connection: Connection[Any, ToWorker], send: Callable[[Any], None]
 ) -> None:
-    beats = boot.beats.array().view(np.int64)
+    signs = VitalSigns(boot.signs)
 
     def beat() -> None:
-        beats[boot.worker_id] = time.monotonic_ns()
+        signs.beat(boot.worker_id)
 
+    # A forward pass may take long: every layer of it is a sign of life.
+    register_module_forward_pre_hook(lambda module, args: beat())
     idle_since = time.perf_counter()
     while True:
         beat()

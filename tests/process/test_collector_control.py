@@ -150,7 +150,16 @@ def test_a_restored_collector_counts_on_and_plays_new_games(tmp_path: Path) -> N
         torch.save(collector.state_dict(), tmp_path / "state.pt")
         games = collector.games
     state = torch.load(tmp_path / "state.pt", weights_only=True)
-    assert state == {"frames": 3 * FRAMES, "games": games, "refused_batches": 0, "policy_version": 5, "seed": 3}
+    assert state == {
+        "frames": 3 * FRAMES,
+        "games": games,
+        "refused_batches": 0,
+        "quarantined_batches": 0,
+        "dropped_batches": 0,
+        "policy_version": 5,
+        "seed": 3,
+        "games_in_flight": [],
+    }
     with collector_of(policy, mode="serial", total_frames=5 * FRAMES) as collector:
         collector.load_state_dict(state)
         assert (collector.frames, collector.games, collector.policy_version) == (3 * FRAMES, games, 5)

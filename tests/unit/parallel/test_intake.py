@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 
-from keisei_lightning.errors import StalePolicyError
+from keisei_lightning.errors import QuarantineError, RemoteTraceback, StalePolicyError
 from keisei_lightning.games import GameSpec
 from keisei_lightning.parallel.intake import Intake
-from keisei_lightning.parallel.messages import RolloutHeader
+from keisei_lightning.parallel.messages import Failure, RolloutHeader
 from keisei_lightning.parallel.supervisor import WorkerHealth
 from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
 
@@ -35,8 +35,12 @@ class FakeBackend:
         self.sequences = [0] * NUM_WORKERS
         self.version_of = [0] * NUM_WORKERS
         self.slow: set[int] = set()
+        self.fault_of: dict[int, Failure] = {}
 
     def start(self) -> None: ...
+    def games_in_flight(self) -> list[dict[str, Any]]:
+        return []
+
     def shutdown(self, timeout_s: float) -> None: ...
     def reset_games(self, worker_ids: Sequence[int]) -> None: ...
     def health(self) -> list[WorkerHealth]:
@@ -46,6 +50,8 @@ class FakeBackend:
         self.granted.append((worker_id, slot))
 
     def wait(self, timeout_s: float) -> list[RolloutHeader]:
+        if not self.granted:
+            return []
         quick = [grant for grant in self.granted if grant[0] not in self.slow]
         worker_id, slot = quick[0] if quick else self.granted[0]
         self.granted.remove((worker_id, slot))
@@ -60,6 +66,7 @@ class FakeBackend:
                 slot=slot,
                 policy_version=self.version_of[worker_id],
                 plies=NUM_GAMES * NUM_PLIES,
+                fault=self.fault_of.get(worker_id),
             )
         ]
 
@@ -70,6 +77,7 @@ def intake_of(
     num_slots: int = 1,
     max_policy_lag: int = 1,
     zero_copy: bool = False,
+    drop_oldest: bool = False,
     paused: set[int] | None = None,
 ) -> tuple[Intake, FakeBackend]:
     backend = FakeBackend(num_slots)
@@ -80,6 +88,7 @@ def intake_of(
         schedule=schedule,
         max_policy_lag=max_policy_lag,
         zero_copy=zero_copy,
+        drop_oldest=drop_oldest,
         paused=paused,
     )
     intake.open()
@@ -130,7 +139,7 @@ def test_rollouts_beyond_the_lag_are_refused_counted_and_named(
     columns, headers = intake.take(10)
     assert all(10 - header.policy_version <= 2 for header in headers)
     assert 200 not in columns["action",]
-    assert intake.refused == 1
+    assert intake.undelivered["refused_batches"] == 1
     assert "refused a rollout of worker 2: version 7 is 3 behind, max_policy_lag=2" in caplog.text
 
 
@@ -139,7 +148,7 @@ def test_a_worker_that_never_adopts_ends_in_an_error_that_names_it(caplog: pytes
     backend.version_of = [5, 2, 5]
     with pytest.raises(StalePolicyError, match="100 rollouts in a row were refused, the last by worker 1 at lag 3;"):
         intake.take(5)
-    assert intake.refused == 101  # one more came before worker 2 was accepted
+    assert intake.undelivered["refused_batches"] == 101  # one more came before worker 2 was accepted
 
 
 def test_refusals_with_accepted_rollouts_in_between_are_no_error() -> None:
@@ -147,7 +156,81 @@ def test_refusals_with_accepted_rollouts_in_between_are_no_error() -> None:
     backend.version_of = [0, 1, 1]
     for _ in range(150):
         assert all(header.worker_id != 0 for header in intake.take(1)[1])
-    assert intake.refused > 100
+    assert intake.undelivered["refused_batches"] > 100
+
+
+BROKEN = Failure(kind="RolloutError", message="policy version 0 gave nan", traceback="line 7")
+
+
+@pytest.mark.parametrize("schedule", ["sync", "async"])
+def test_a_rollout_that_is_not_fit_is_counted_and_played_again(
+    schedule: Literal["sync", "async"], caplog: pytest.LogCaptureFixture
+) -> None:
+    intake, backend = intake_of(schedule)
+    backend.fault_of = {1: BROKEN}
+    wait, waits = backend.wait, [0]
+
+    def heal_after_the_second(timeout_s: float) -> list[RolloutHeader]:
+        headers = wait(timeout_s)
+        waits[0] += any(header.fault is not None for header in headers)
+        if waits[0] == 2:
+            backend.fault_of = {}
+        return headers
+
+    backend.wait = heal_after_the_second  # type: ignore[method-assign]
+    for _ in range(4):
+        assert all(header.fault is None for header in intake.take(0)[1])
+    assert intake.undelivered == {"refused_batches": 0, "quarantined_batches": 2, "dropped_batches": 0}
+    assert caplog.messages == ["a rollout was not delivered, the games begin anew: worker 1 (incarnation 0): "
+                               "RolloutError: policy version 0 gave nan"] * 2  # fmt: skip
+
+
+def test_more_than_one_in_a_hundred_rollouts_that_are_not_fit_are_an_error_that_names_the_worker() -> None:
+    intake, backend = intake_of("sync")
+    backend.fault_of = {2: BROKEN}
+    with pytest.raises(
+        QuarantineError,
+        match=r"worker 2 \(incarnation 0\): RolloutError: policy version 0 gave nan; 4 of 6 rollouts were not fit to "
+        r"be delivered, at most 1% \(and 3\) may be",
+    ) as info:
+        intake.take(0)
+    assert isinstance(info.value.__cause__, RemoteTraceback)
+    assert info.value.__cause__.text == "line 7"
+
+
+def test_one_rollout_in_a_hundred_may_be_unfit_for_ever() -> None:
+    intake, backend = intake_of("sync")
+    for take in range(600):
+        backend.fault_of = {0: BROKEN} if take % 40 == 20 else {}
+        wait = backend.wait
+
+        def heal(timeout_s: float, wait: Any = wait) -> list[RolloutHeader]:
+            headers: list[RolloutHeader] = wait(timeout_s)
+            backend.fault_of = {} if headers[0].worker_id == 0 else backend.fault_of
+            return headers
+
+        backend.wait = heal  # type: ignore[method-assign]
+        intake.take(0)
+        backend.wait = wait  # type: ignore[method-assign]
+    assert intake.undelivered["quarantined_batches"] == 15
+
+
+def test_of_more_rollouts_than_a_batch_takes_the_oldest_are_dropped_and_counted_if_asked_for() -> None:
+    intake, backend = intake_of("async", num_slots=4, drop_oldest=True)
+    wait = backend.wait
+    backend.wait = lambda timeout_s: [header for _ in range(len(backend.granted)) for header in wait(timeout_s)]  # type: ignore[method-assign]
+    columns, headers = intake.take(0)
+    assert [(header.worker_id, header.sequence) for header in headers] == [(2, 1), (2, 2), (2, 3)]
+    assert intake.undelivered["dropped_batches"] == 4 * NUM_WORKERS - NUM_WORKERS
+    assert set(columns["action",].flatten().tolist()) == {201, 202, 203}
+
+
+def test_nothing_is_dropped_by_default() -> None:
+    intake, backend = intake_of("async", num_slots=4)
+    wait = backend.wait
+    backend.wait = lambda timeout_s: [header for _ in range(len(backend.granted)) for header in wait(timeout_s)]  # type: ignore[method-assign]
+    assert [header.sequence for header in intake.take(0)[1]] == [0, 1, 2]
+    assert intake.undelivered["dropped_batches"] == 0
 
 
 def test_a_copied_batch_stays_as_it_was_and_a_borrowed_one_does_not() -> None:

@@ -20,28 +20,35 @@ def worker_exit(
     exit_code: int | None = 1,
     failure: Failure | None = None,
     reason: str = "",
+    resident_bytes: int | None = None,
 ) -> WorkerExit:
     return WorkerExit(
-        worker_id=3, incarnation=incarnation, state=state, exit_code=exit_code, failure=failure, reason=reason
+        worker_id=3,
+        incarnation=incarnation,
+        state=state,
+        exit_code=exit_code,
+        failure=failure,
+        reason=reason,
+        resident_bytes=resident_bytes,
     )
 
 
-POLICY = RestartPolicy(max_restarts=5, window_s=300.0, backoff_s=0.5, backoff_cap_s=5.0)
+POLICY = RestartPolicy(max_restarts=5, window_s=300.0, backoff_s=0.5, backoff_cap_s=3.0)
 
 
 @pytest.mark.parametrize(
     ("history", "now", "delay_s"),
     [
-        ([], 1000.0, 0.5),
-        ([999.0], 1000.0, 1.0),
-        ([998.0, 999.0], 1000.0, 2.0),
-        ([997.0, 998.0, 999.0], 1000.0, 4.0),
-        ([996.0, 997.0, 998.0, 999.0], 1000.0, 5.0),  # 8 s, capped
-        ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 1000.0, 0.5),  # all out of the window
-        ([700.0, 701.0], 1000.0, 1.0),  # 300 s ago is out of a window of 300 s, 299 s ago is in it
+        ([], 1000.0, 0.0),  # one death is no loop
+        ([999.0], 1000.0, 0.5),
+        ([998.0, 999.0], 1000.0, 1.0),
+        ([997.0, 998.0, 999.0], 1000.0, 2.0),
+        ([996.0, 997.0, 998.0, 999.0], 1000.0, 3.0),  # 4 s, capped
+        ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 1000.0, 0.0),  # all out of the window
+        ([700.0, 701.0], 1000.0, 0.5),  # 300 s ago is out of a window of 300 s, 299 s ago is in it
     ],
 )
-def test_each_restart_in_the_window_doubles_the_delay_up_to_the_cap(
+def test_the_first_restart_comes_at_once_and_each_further_one_doubles_the_delay_up_to_the_cap(
     history: list[float], now: float, delay_s: float
 ) -> None:
     assert decide(worker_exit(), history, now, POLICY) == Respawn(delay_s=delay_s)
@@ -50,7 +57,7 @@ def test_each_restart_in_the_window_doubles_the_delay_up_to_the_cap(
 def test_the_budget_slides_with_the_window() -> None:
     history = [100.0, 200.0, 300.0, 350.0, 390.0]
     assert isinstance(decide(worker_exit(), history, 399.9, POLICY), GiveUp)
-    assert decide(worker_exit(), history, 400.0, POLICY) == Respawn(delay_s=5.0)  # the first has left; four count
+    assert decide(worker_exit(), history, 400.0, POLICY) == Respawn(delay_s=3.0)  # the first has left; four count
 
 
 def test_a_crash_loop_names_worker_cause_and_times() -> None:
@@ -91,6 +98,10 @@ def test_a_first_incarnation_that_never_got_ready_is_not_restarted() -> None:
         (worker_exit(exit_code=-signal.SIGABRT), "was ended by SIGABRT"),
         (worker_exit(exit_code=-signal.SIGBUS), "was ended by SIGBUS"),
         (worker_exit(exit_code=-signal.SIGKILL), "was ended by SIGKILL (likely out of memory, if nobody killed it)"),
+        (
+            worker_exit(exit_code=-signal.SIGKILL, resident_bytes=700 * 2**20),
+            "was ended by SIGKILL (likely out of memory, if nobody killed it; it held 700 MiB)",
+        ),
         (worker_exit(exit_code=-200), "was ended by signal 200"),
         (worker_exit(exit_code=0), "left without being asked, exit code 0"),
         (worker_exit(exit_code=-9, reason="gave no sign of life"), "gave no sign of life"),

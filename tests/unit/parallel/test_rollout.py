@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,10 @@ from fakes import COUNTING_GOAL, CountingGame, MirrorGame, TinyNetwork
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from keisei_lightning.errors import ConfigError
-from keisei_lightning.games import Game
+from keisei_lightning.errors import ConfigError, IllegalActionError, RolloutError
+from keisei_lightning.games import Game, StepResult, make_game
 from keisei_lightning.models import ActorCritic
-from keisei_lightning.parallel.rollout import ActingPolicy, RolloutPlayer, RolloutResult, acting_policy, worker_seeds
+from keisei_lightning.parallel.rollout import ActingPolicy, RolloutPlayer, RolloutResult, acting_policy, rollout_seeds
 from keisei_lightning.parallel.transport import Key, SlotLayout
 
 CPU = torch.device("cpu")
@@ -45,7 +46,9 @@ def player_of(
     policy: ActingPolicy,
     *,
     num_plies: int = NUM_PLIES,
-    seeds: tuple[int, int] = (5, 6),
+    seed: int = 5,
+    start: int = 0,
+    stride: int = 1,
     worker_id: int = 3,
     incarnation: int = 2,
     augment_symmetry: bool = False,
@@ -57,7 +60,9 @@ def player_of(
         num_plies=num_plies,
         worker_id=worker_id,
         incarnation=incarnation,
-        seeds=seeds,
+        seed=seed,
+        start=start,
+        stride=stride,
         device=CPU,
         augment_symmetry=augment_symmetry,
         stagger_games=stagger_games,
@@ -200,22 +205,82 @@ def test_reset_begins_every_game_anew() -> None:
     assert not set(after["collector", "traj_ids"].ravel()) & set(before["collector", "traj_ids"].ravel())
 
 
-def test_the_same_seeds_give_the_same_rollouts_and_others_do_not() -> None:
-    def actions(seeds: tuple[int, int]) -> list[int]:
+def test_the_same_seed_gives_the_same_rollouts_and_another_does_not() -> None:
+    def actions(seed: int) -> list[int]:
         game = CountingGame(NUM_GAMES, opening_plies=3)
         slot = new_slot(game)
-        player_of(game, Guesser(), seeds=seeds).play(slot, 0)
+        player_of(game, Guesser(), seed=seed).play(slot, 0)
         return slot["action",].ravel().tolist()  # type: ignore[no-any-return]
 
-    assert actions((1, 2)) == actions((1, 2))
-    assert actions((1, 2)) != actions((1, 3))
+    assert actions(1) == actions(1)
+    assert actions(1) != actions(2)
 
 
-def test_every_life_of_every_worker_of_every_run_has_its_own_seeds() -> None:
+def test_every_rollout_of_every_life_of_every_worker_has_its_own_seeds() -> None:
     lives = [(seed, w, i, start) for seed in range(3) for w in range(4) for i in range(3) for start in (0, 640, 1280)]
-    seeds = [worker_seeds(*life) for life in lives]
+    seeds = [rollout_seeds(*life) for life in lives]
     assert len({number for pair in seeds for number in pair}) == 2 * len(lives)
-    assert seeds == [worker_seeds(*life) for life in lives]
+    assert seeds == [rollout_seeds(*life) for life in lives]
+
+
+@pytest.mark.parametrize("name", ["shogi", "connect_four"])
+def test_games_in_flight_go_on_in_another_player_to_the_last_bit(name: str) -> None:
+    def player(start: int) -> tuple[Game, RolloutPlayer]:
+        game = make_game(name, NUM_GAMES, opening_plies=4)
+        return game, player_of(
+            game,
+            AnyLegal(game.spec.num_actions),
+            start=start,
+            stride=NUM_GAMES * NUM_PLIES,
+            augment_symmetry=True,
+            stagger_games=True,
+        )
+
+    game, uninterrupted = player(0)
+    _, first = player(0)
+    slots = [new_slot(game) for _ in range(4)]
+    for slot in slots:
+        uninterrupted.play(slot, 0)
+    for expected in slots[:2]:
+        first.play(slot := new_slot(game), 0)
+        assert_equal_slots(slot, expected)
+    state = json.loads(json.dumps(first.state_dict()))  # plain numbers and text
+    _, second = player(2 * NUM_GAMES * NUM_PLIES)
+    second.load_state_dict(state)
+    for expected in slots[2:]:
+        second.play(slot := new_slot(game), 0)
+        assert_equal_slots(slot, expected)
+
+
+def test_there_is_nothing_to_go_on_with_before_the_first_rollout_or_without_histories() -> None:
+    assert player_of(make_game("shogi", 2), AnyLegal(2187)).state_dict() is None
+    game = MirrorGame(2)
+    player = player_of(game, LowestLegal())
+    player.play(new_slot(game), 0)
+    assert player.state_dict() is None
+
+
+class AnyLegal:
+    """Plays any legal action; its values follow from the observation."""
+
+    def __init__(self, num_actions: int) -> None:
+        self._num_actions = num_actions
+
+    def act(
+        self, observation: Tensor, action_mask: Tensor, *, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        legal = torch.from_numpy(np.unpackbits(action_mask.numpy(), axis=1, count=self._num_actions)).float()
+        action = torch.multinomial(legal, 1, generator=generator)[:, 0]
+        return action, -legal.sum(1).log(), self.value(observation)
+
+    def value(self, observation: Tensor) -> Tensor:
+        return observation.flatten(1).float().mean(1, keepdim=True)
+
+
+def assert_equal_slots(slot: Slot, expected: Slot) -> None:
+    assert set(slot) == set(expected)
+    for key, column in expected.items():
+        np.testing.assert_array_equal(slot[key], column, err_msg=str(key))
 
 
 def test_staggered_games_begin_at_all_plies_and_are_counted_from_their_real_start() -> None:
@@ -256,8 +321,82 @@ def test_numbers_that_are_not_finite_never_reach_the_learner(bad: str, number: f
             return action, log_prob, value
 
     game = CountingGame(NUM_GAMES)
-    with pytest.raises(FloatingPointError, match="policy version 8 gave a log-probability or value that is not finite"):
+    with pytest.raises(RolloutError, match="policy version 8 gave a log-probability or value that is not finite"):
         player_of(game, Broken()).play(new_slot(game), 8)
+
+
+class BadShape(Guesser):
+    def __init__(self, what: int) -> None:
+        self._what = what
+
+    def act(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        out = list(super().act(*args, **kwargs))
+        out[self._what] = out[self._what][:1] if self._what < 2 else out[self._what][:, 0]
+        return out[0], out[1], out[2]
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (0, r"policy: action is \[1\], must be \[5\]"),
+        (1, r"policy: action_log_prob is \[1\], must be \[5\]"),
+        (2, r"policy: state_value is \[5\], must be \[5, 1\]"),
+    ],
+)
+def test_numbers_of_a_wrong_shape_are_refused_and_never_broadcast(what: int, message: str) -> None:
+    game = CountingGame(NUM_GAMES)
+    with pytest.raises(RolloutError, match=message):
+        player_of(game, BadShape(what)).play(new_slot(game), 0)
+
+
+class StuckGame(CountingGame):
+    """After three plies there is no legal move, and the game goes on."""
+
+    def observe(self, observation: NDArray[np.uint8], legal: NDArray[np.uint8], mover: NDArray[np.int8]) -> None:
+        super().observe(observation, legal, mover)
+        legal[self._ply >= 3] = 0
+
+
+class EndlessGame(CountingGame):
+    """Nobody ever wins."""
+
+    def step(self, actions: NDArray[np.int64]) -> StepResult:
+        step = super().step(actions)
+        self._count[:], self._over[:] = 0, False
+        return step._replace(terminated=np.zeros_like(step.terminated), reward=np.zeros_like(step.reward))
+
+
+@pytest.mark.parametrize(
+    ("game", "message"),
+    [
+        (StuckGame(NUM_GAMES), r"counting: a game goes on without a legal move, in position \d+ \d"),
+        (EndlessGame(NUM_GAMES), "counting: a game goes on after 10 plies, its max_plies is 10"),
+    ],
+)
+def test_a_game_that_is_stuck_or_endless_is_a_fault_and_no_spin(game: CountingGame, message: str) -> None:
+    with pytest.raises(RolloutError, match=message):
+        player_of(game, Guesser()).play(new_slot(game), 0)
+
+
+def test_after_a_fault_the_player_goes_on_with_new_games() -> None:
+    class OnceIllegal(Guesser):
+        illegal = True
+
+        def act(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
+            action, log_prob, value = super().act(*args, **kwargs)
+            if self.illegal:
+                action[0] = 7
+                self.illegal = False
+            return action, log_prob, value
+
+    game = CountingGame(NUM_GAMES)
+    player = player_of(game, OnceIllegal())
+    with pytest.raises((IllegalActionError, IndexError)):
+        player.play(new_slot(game), 0)
+    player.reset_games()
+    slot = new_slot(game)
+    player.play(slot, 0)
+    assert (slot["observation",][:, 0, 0, 0, 0] == 0).all()
 
 
 # ---- symmetry
@@ -321,7 +460,7 @@ def test_a_torchrl_policy_plays_by_its_own_stream_and_leaves_the_global_one_alon
         before = torch.get_rng_state()
         game = CountingGame(NUM_GAMES)
         slot = new_slot(game)
-        player_of(game, acting_policy(module, num_actions=3, seed=seed)).play(slot, 0)
+        player_of(game, acting_policy(module, num_actions=3), seed=seed).play(slot, 0)
         assert torch.equal(torch.get_rng_state(), before)
         return slot["action",].ravel().tolist()  # type: ignore[no-any-return]
 
@@ -336,7 +475,7 @@ def test_a_torchrl_actor_and_critic_in_sequence_are_a_policy() -> None:
     module = TensorDictSequential(actor_critic.as_critic(), actor_critic.as_actor())
     game = CountingGame(NUM_GAMES)
     slot = new_slot(game)
-    player_of(game, acting_policy(module, num_actions=3, seed=0)).play(slot, 0)
+    player_of(game, acting_policy(module, num_actions=3)).play(slot, 0)
     observation = torch.from_numpy(slot["observation",]).flatten(0, 1)
     np.testing.assert_allclose(
         slot["state_value",].ravel(), actor_critic.value(observation).detach().numpy().ravel(), rtol=1e-6
@@ -345,6 +484,6 @@ def test_a_torchrl_actor_and_critic_in_sequence_are_a_policy() -> None:
 
 def test_a_policy_that_cannot_play_or_judge_is_refused_with_what_is_missing() -> None:
     with pytest.raises(ConfigError, match=r"policy: its out_keys lack \['state_value'\]"):
-        acting_policy(ActorCritic(TinyNetwork()).as_actor(), num_actions=3, seed=0)
+        acting_policy(ActorCritic(TinyNetwork()).as_actor(), num_actions=3)
     with pytest.raises(ConfigError, match=r"policy: Linear has neither act\(\) and value\(\)"):
-        acting_policy(nn.Linear(1, 1), num_actions=3, seed=0)
+        acting_policy(nn.Linear(1, 1), num_actions=3)

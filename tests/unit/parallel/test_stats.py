@@ -113,11 +113,9 @@ def test_shares_of_results_and_outcomes_and_the_mean_length() -> None:
 
 def test_without_a_batch_there_are_totals_alone_and_without_a_game_no_shares() -> None:
     stats = CollectionStats(clock=Clock())
-    assert stats.summary() == {"frames": 0, "games": 0, "refused_batches": 0, "publish_ms": 0.0}
+    assert stats.summary() == {"frames": 0, "games": 0, "publish_ms": 0.0}
     stats.publish_s = 0.0025
-    stats.refused_batches = 2
     stats.add([header()], latest_version=0, learner_wait_s=0.0)
     summary = stats.summary()
     assert summary["publish_ms"] == pytest.approx(2.5)
-    assert summary["refused_batches"] == 2
     assert not {"game_length_mean", "first_win_share", "draw_share"} & set(summary)

@@ -1,0 +1,65 @@
+"""Reading a pipe without ever waiting for the rest of a message."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import struct
+from multiprocessing.connection import Connection
+from typing import Any
+
+__all__ = ["MessageReader"]
+
+_LENGTH = struct.Struct("!i")
+_CHUNK_BYTES = 65_536
+_MAX_CHUNKS = 64  # of one reading: a worker that never stops talking must not keep the learner from the others
+
+
+class MessageReader:
+    """The messages that come through one end of a ``multiprocessing.Pipe``.
+
+    ``Connection.recv`` waits until a message is whole. Its sender may have been stopped or killed in the middle of it,
+    and one such worker must not hold up the learner. So this takes what is there and keeps half messages for later.
+    The format on the wire is that of ``Connection.send``: four bytes of length (big-endian), then the pickle.
+
+    Args:
+        connection: the readable end; it stays its owner's.
+    """
+
+    def __init__(self, connection: Connection[Any, Any]) -> None:
+        self._connection = connection
+        self._buffer = bytearray()
+
+    def read(self) -> list[Any]:
+        """Every message that is there, whole; does not block.
+
+        Raises:
+            EOFError: the other end is closed, and all messages have been read. Half a message is dropped.
+            OSError: this end is closed.
+            pickle.UnpicklingError: what arrived is no message.
+        """
+        ended = False
+        for _ in range(_MAX_CHUNKS):
+            if ended or not self._connection.poll():
+                break
+            chunk = os.read(self._connection.fileno(), _CHUNK_BYTES)
+            self._buffer += chunk
+            ended = not chunk
+        messages = self._take_whole()
+        if ended and not messages:
+            raise EOFError
+        return messages
+
+    def _take_whole(self) -> list[Any]:
+        messages, start = [], 0
+        while len(self._buffer) - start >= _LENGTH.size:
+            (size,) = _LENGTH.unpack_from(self._buffer, start)
+            if size < 0:  # how a message of 2 GiB begins: nothing that we ever send
+                raise pickle.UnpicklingError("a message of impossible length")
+            begin, end = start + _LENGTH.size, start + _LENGTH.size + size
+            if len(self._buffer) < end:
+                break
+            messages.append(pickle.loads(self._buffer[begin:end]))
+            start = end
+        del self._buffer[:start]
+        return messages

@@ -1,0 +1,55 @@
+"""What a worker shows of itself without being asked: when it last got on, and how much memory it holds."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+
+from keisei_lightning.machine import resident_memory
+from keisei_lightning.parallel.transport import SharedBuffer
+
+__all__ = ["VitalSigns"]
+
+_LINE_BYTES = 64  # a cache line for each worker
+_BEAT, _RSS = 0, 1
+_RSS_EVERY_NS = 1_000_000_000
+
+
+class VitalSigns:
+    """A board in shared memory with a line for each worker: int64 nanoseconds of ``time.monotonic``, and bytes.
+
+    Args:
+        buffer: from :meth:`reserve`, the same for the learner and its workers.
+    """
+
+    def __init__(self, buffer: SharedBuffer) -> None:
+        self.buffer = buffer
+        self._lines = buffer.array().view(np.int64).reshape(-1, _LINE_BYTES // 8)
+        self._rss_due_ns = 0
+
+    @classmethod
+    def reserve(cls, num_workers: int) -> VitalSigns:
+        """Make a board for this many workers."""
+        return cls(SharedBuffer(_LINE_BYTES * num_workers))
+
+    def beat(self, worker_id: int) -> None:
+        """Show life, as this worker; takes about a microsecond."""
+        now = time.monotonic_ns()
+        self._lines[worker_id, _BEAT] = now
+        if now >= self._rss_due_ns:
+            self._rss_due_ns = now + _RSS_EVERY_NS
+            self._lines[worker_id, _RSS] = resident_memory(os.getpid()) or 0
+
+    def last_beat(self, worker_id: int) -> float:
+        """Seconds of ``time.monotonic`` of a worker's last sign of life; 0 before its first."""
+        return float(self._lines[worker_id, _BEAT]) * 1e-9
+
+    def resident_bytes(self, worker_id: int) -> int | None:
+        """Memory that a worker held when it last looked (about once a second); None before its first look."""
+        return int(self._lines[worker_id, _RSS]) or None
+
+    def forget(self, worker_id: int) -> None:
+        """Clear a worker's line: its next life begins."""
+        self._lines[worker_id] = 0
