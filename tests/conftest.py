@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
@@ -75,19 +76,18 @@ def _shared_memory() -> dict[str, str]:
     return {entry: f"shared memory {SHARED_MEMORY / entry}" for entry in os.listdir(SHARED_MEMORY)}
 
 
-def _belongs_to_others(entry: str) -> bool:
-    """Whether a process outside this test run maps the entry, or did: other programs use /dev/shm as well."""
+def _of_others(entries: set[str]) -> set[str]:
+    """Those entries that a process outside this test run maps, or did: other programs use /dev/shm as well."""
+    if not entries:
+        return set()
     ours = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
-    path = str(SHARED_MEMORY / entry)
+    mapped: set[str] = set()
     for process in psutil.process_iter():
         if process.pid in ours:
             continue
-        try:
-            if any(mapping.path == path for mapping in process.memory_maps()):
-                return True
-        except (psutil.Error, OSError):
-            continue
-    return not (SHARED_MEMORY / entry).exists()
+        with contextlib.suppress(psutil.Error, OSError):
+            mapped |= {mapping.path for mapping in process.memory_maps()}
+    return {entry for entry in entries if str(SHARED_MEMORY / entry) in mapped or not (SHARED_MEMORY / entry).exists()}
 
 
 def _left_over(probe: Callable[[], dict[Key, str]], before: dict[Key, str]) -> dict[Key, str]:
@@ -108,10 +108,11 @@ def _leaves_nothing_behind() -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(environment)
+    left_memory = _left_over(_shared_memory, shared)
     left = [
         *_left_over(_processes, processes).values(),
         *_left_over(_threads, threads).values(),
-        *(text for entry, text in _left_over(_shared_memory, shared).items() if not _belongs_to_others(entry)),
+        *(left_memory[entry] for entry in left_memory.keys() - _of_others(set(left_memory))),
     ]
     for child in psutil.Process().children():
         if child.pid not in processes and child.pid not in _lasting_processes():

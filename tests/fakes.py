@@ -1,14 +1,8 @@
-"""Hand-written stand-ins: a game small enough to check by head, a policy of two numbers, and games that misbehave."""
+"""Hand-written stand-ins: a game small enough to check by head, and policies of a few numbers."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import functools
-import multiprocessing
-import os
-import signal
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -26,8 +20,6 @@ __all__ = [
     "TinyNetwork",
     "VersionNetwork",
     "counting_game",
-    "crashing_game",
-    "game_that_fails_to_boot",
 ]
 
 COUNTING_GOAL = 10
@@ -134,75 +126,6 @@ class CountingGame:
 def counting_game(**options: object) -> Callable[[int], CountingGame]:
     """A factory of counting games that can be pickled."""
     return functools.partial(CountingGame, **options)  # type: ignore[arg-type]
-
-
-class UnshowableError(Exception):
-    """Its message cannot be had."""
-
-    def __str__(self) -> str:
-        raise RuntimeError("no message")
-
-
-def _misbehave(step: int, *, how: str, at: int, once: str) -> None:
-    if step < at or (once and not _first(once)):
-        return
-    match how:
-        case "ValueError":
-            raise ValueError("the game is broken on purpose")
-        case "KeyError":
-            raise KeyError("broken on purpose")
-        case "long message":
-            raise ValueError("x" * 10_000_000)
-        case "unpicklable":
-            error = ValueError("cannot be pickled")
-            error.hook = lambda: None  # type: ignore[attr-defined]
-            raise error
-        case "unshowable":
-            raise UnshowableError
-        case "SystemExit":
-            raise SystemExit(0)
-        case "os._exit":
-            os._exit(0)
-        case "SIGSEGV" | "SIGABRT" | "SIGBUS" | "SIGKILL":
-            os.kill(os.getpid(), signal.Signals[how])
-        case "hang in Python":
-            while True:
-                pass
-        case "hang in C":
-            ctypes.PyDLL(None).sleep(1000)  # PyDLL keeps the GIL
-        case "sleep":
-            time.sleep(1000)
-        case "ignore SIGTERM and sleep":
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            time.sleep(1000)
-        case _:
-            raise AssertionError(how)
-
-
-def _first(path: str) -> bool:
-    """Whether this caller is the first of all processes (the file is made by it)."""
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
-        return True
-    return False
-
-
-def crashing_game(how: str, *, at: int = 0, once: str = "") -> Callable[[int], CountingGame]:
-    """A factory of games whose step ``at`` (and any later one) misbehaves.
-
-    Args:
-        how: see ``_misbehave``.
-        at: which step of a process.
-        once: path of a file that does not exist; only the first process to misbehave does so, and makes it.
-    """
-    return counting_game(before_step=functools.partial(_misbehave, how=how, at=at, once=once))
-
-
-def game_that_fails_to_boot(num_games: int) -> CountingGame:
-    """A factory that works in the learner and fails in a worker."""
-    if multiprocessing.parent_process() is not None:
-        raise ImportError("no module named 'only_on_your_machine'")
-    return CountingGame(num_games)
 
 
 class MirrorGame:

@@ -198,6 +198,7 @@ class ProcessBackend(Backend):
         self._game_and_policy = cloudpickle.dumps((work.game, work.policy_structure()))
         self._outstanding: list[list[int]] = [[] for _ in range(num_workers)]
         self._sequences: dict[tuple[int, int], int] = {}
+        self._ended = [0] * num_workers  # rollouts that were announced or lost
         self._supervisor = Supervisor(
             self._spawn,
             num_workers=num_workers,
@@ -249,10 +250,16 @@ class ProcessBackend(Backend):
                     case Received(message=RolloutHeader() as header):
                         self._accept(header, event.incarnation)
                         headers.append(header)
-                    case Exited(exit=exit) if exit.state is WorkerState.RUNNING and self._outstanding[exit.worker_id]:
-                        self.lost_rollouts += 1  # at most the one it was playing; the other slots were not begun
+                    case Exited(exit=exit):
+                        self._count_lost(exit.worker_id)
             if headers or time.monotonic() >= deadline:
                 return headers
+
+    def _count_lost(self, worker_id: int) -> None:
+        """Count what a worker had begun and not announced when it died: at most one rollout."""
+        lost = self._signs.rollouts_begun(worker_id) - self._ended[worker_id]
+        self._ended[worker_id] += lost
+        self.lost_rollouts += lost
 
     def _accept(self, header: RolloutHeader, incarnation: int) -> None:
         life = (header.worker_id, header.incarnation)
@@ -263,6 +270,7 @@ class ProcessBackend(Backend):
                 f"(expected {expected} of incarnation {incarnation})"
             )
         self._sequences[life] = expected + 1
+        self._ended[header.worker_id] += 1
         self._outstanding[header.worker_id].remove(header.slot)
 
     @override

@@ -358,6 +358,9 @@ class SelfPlayCollector(BaseCollector):
         out |= self._undelivered
         out["restarts"] = sum(worker.restarts for worker in workers)
         out["healthy_workers"] = sum(worker.state in _HEALTHY for worker in workers)
+        if workers:
+            lags = [self._adoption(worker.worker_id)["policy_lag"] for worker in workers]
+            out["adoption_lag_max"] = max((lag for lag in lags if lag is not None), default=0)
         out["lost_rollouts"] = backend.lost_rollouts if backend else 0
         return out
 

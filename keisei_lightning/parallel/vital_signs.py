@@ -1,4 +1,4 @@
-"""What a worker shows of itself without being asked: when it last got on, and how much memory it holds."""
+"""What a worker shows of itself without being asked: when it last got on, what it holds, what it has begun."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from keisei_lightning.parallel.transport import SharedBuffer
 __all__ = ["VitalSigns"]
 
 _LINE_BYTES = 64  # a cache line for each worker
-_BEAT, _RSS = 0, 1
+_BEAT, _RSS, _BEGUN = 0, 1, 2
 _RSS_EVERY_NS = 1_000_000_000
 
 
 class VitalSigns:
-    """A board in shared memory with a line for each worker: int64 nanoseconds of ``time.monotonic``, and bytes.
+    """A board in shared memory with a line for each worker: int64 nanoseconds of ``time.monotonic``, bytes, rollouts.
 
     Args:
         buffer: from :meth:`reserve`, the same for the learner and its workers.
@@ -50,6 +50,14 @@ class VitalSigns:
         """Memory that a worker held when it last looked (about once a second); None before its first look."""
         return int(self._lines[worker_id, _RSS]) or None
 
+    def begin_rollout(self, worker_id: int) -> None:
+        """Count a rollout that this worker begins."""
+        self._lines[worker_id, _BEGUN] += 1
+
+    def rollouts_begun(self, worker_id: int) -> int:
+        """How many rollouts a worker has begun in all its lives."""
+        return int(self._lines[worker_id, _BEGUN])
+
     def forget(self, worker_id: int) -> None:
-        """Clear a worker's line: its next life begins."""
-        self._lines[worker_id] = 0
+        """Clear what a worker showed of its life: its next one begins."""
+        self._lines[worker_id, [_BEAT, _RSS]] = 0

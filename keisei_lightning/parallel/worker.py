@@ -288,6 +288,7 @@ def _serve(
             continue
         match connection.recv():
             case Play(slot=slot):
+                signs.begin_rollout(boot.worker_id)
                 header = worker.play(slot, wait_s=time.perf_counter() - idle_since, beat=beat)
                 send(header)  # payload first, header last
                 idle_since = time.perf_counter()

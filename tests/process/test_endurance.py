@@ -1,0 +1,62 @@
+"""Many restarts, and every way of starting (rows 32 and 33)."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import os
+import signal
+import threading
+
+import psutil
+import pytest
+from fault_helpers import SOAK, TIMEOUT_S, UNLIMITED, Audit, collector_of, pid_of
+from soak_report import SoakReport
+
+from keisei_lightning.errors import ConfigError
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(TIMEOUT_S)]
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
+def test_row_32_both_ways_of_starting_survive_a_kill(start_method: str) -> None:
+    with collector_of(start_method=start_method) as collector:
+        audit = Audit(collector)
+        batches = iter(collector)
+        audit.take(next(batches))
+        os.kill(pid_of(collector), signal.SIGKILL)
+        for batch in itertools.islice(batches, 3):
+            audit.take(batch)
+        assert collector.stats()["restarts"] == 1
+
+
+def test_row_32_fork_is_refused() -> None:
+    with pytest.raises(ConfigError, match="start_method=fork: must be one of None, forkserver, spawn"):
+        collector_of(start_method="fork")
+
+
+def test_row_33_restarts_leave_no_descriptors_no_threads_and_no_memory(soak_report: SoakReport) -> None:
+    count, warm_up = (1000, 50) if SOAK else (15, 5)
+    me = psutil.Process()
+    with collector_of(**UNLIMITED) as collector:
+        batches = iter(collector)
+
+        def restart() -> None:
+            os.kill(pid_of(collector), signal.SIGKILL)
+            next(batches)
+
+        next(batches)
+        for _ in range(warm_up):
+            restart()
+        gc.collect()
+        before = (len(os.listdir("/proc/self/fd")), threading.active_count(), set(os.listdir("/dev/shm")))
+        resident = me.memory_info().rss
+        for _ in range(count):
+            restart()
+        gc.collect()
+        grown = me.memory_info().rss - resident
+        after = (len(os.listdir("/proc/self/fd")), threading.active_count(), set(os.listdir("/dev/shm")))
+        assert collector.stats()["restarts"] == count + warm_up
+    assert after == before
+    assert grown < 5 * 2**20
+    soak_report.add("33", "restarts", count, f"descriptors, threads, /dev/shm unchanged; RSS {grown / 2**20:+.1f} MiB")
