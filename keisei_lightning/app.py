@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
 from keisei_lightning.console import print_table, quiet_libraries
@@ -25,15 +27,19 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import game_factory
 from keisei_lightning.models import ActorCritic, num_parameters
 from keisei_lightning.parallel import SelfPlayCollector
+from keisei_lightning.stopping import Stopped, requested
 from keisei_lightning.training import (
     AtomicCheckpointIO,
     CurvesCallback,
     EvaluationCallback,
+    FinalCheckpoint,
+    OrderlyStop,
     PPOModule,
     SelfPlayDataModule,
     SelfPlayMetrics,
     TrainingProgress,
     WeightSyncCallback,
+    remove_stale_temporaries,
 )
 from keisei_lightning.validation import advice, game_options, resolve, validate
 
@@ -52,6 +58,7 @@ class Run:
         data: owns the collector.
         evaluation: plays matches; its last result is the run's score.
         curves: draws the curves and writes the last game.
+        stop: saves a checkpoint when a signal ends the fit.
         folder: where everything goes.
     """
 
@@ -60,7 +67,13 @@ class Run:
     data: SelfPlayDataModule
     evaluation: EvaluationCallback
     curves: CurvesCallback
+    stop: OrderlyStop
     folder: Path
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """Where the newest checkpoint of this run is, if it keeps any."""
+        return _last_checkpoint(self.folder)
 
 
 def run(cfg: DictConfig) -> float:
@@ -74,16 +87,26 @@ def run(cfg: DictConfig) -> float:
 
     Raises:
         ConfigError: the configuration cannot work; nothing was started.
+        Stopped: a signal ended the training; ``ckpt_path=last`` goes on.
     """
     resolve(cfg)
     validate(cfg)
     quiet_libraries()
+    # "Received SIGTERM": launch tells which signal ended the run, in one line.
+    logging.getLogger("lightning.pytorch.trainer.connectors.signal_connector").setLevel(logging.WARNING)
     for line in advice(cfg):
         log.warning(line)
     parts = build(cfg)
     print_table(f"keisei-lightning: {cfg.name}", _start_rows(cfg, parts))
-    parts.trainer.fit(parts.module, datamodule=parts.data, ckpt_path=cfg.ckpt_path, weights_only=True)
-    checkpoint = _save_last(cfg, parts)
+    remove_stale_temporaries(Path(cfg.results_dir, cfg.name), recursive=True)
+    try:
+        parts.trainer.fit(parts.module, datamodule=parts.data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    except (Stopped, SIGTERMException) as stop:
+        if parts.stop.saved is not None:
+            print_table("stopped", _end_rows(parts, parts.stop.saved))
+        # Lightning's own exception would end the process with exit code 0.
+        raise Stopped(requested() or signal.SIGTERM) from stop
+    checkpoint = parts.last_checkpoint if _keeps_checkpoints(cfg) else None
     print_table("done", _end_rows(parts, checkpoint))
     result = parts.evaluation.last_result
     return math.nan if result is None else result.score
@@ -114,11 +137,15 @@ def build(cfg: DictConfig) -> Run:
     )
     evaluation = EvaluationCallback(game, **_plain(cfg.evaluation), seed=cfg.seed)
     curves = CurvesCallback(folder)
+    last = _last_checkpoint(folder) if _keeps_checkpoints(cfg) else None
+    stop = OrderlyStop(last)
     callbacks: list[Callback] = [
+        stop,
         WeightSyncCallback(cfg.weight_sync.every_n_steps),
         SelfPlayMetrics(),
         evaluation,
         curves,
+        *([FinalCheckpoint(last)] if last is not None else []),
     ]
     return Run(
         trainer=_build_trainer(cfg, callbacks, folder),
@@ -126,6 +153,7 @@ def build(cfg: DictConfig) -> Run:
         data=data,
         evaluation=evaluation,
         curves=curves,
+        stop=stop,
         folder=folder,
     )
 
@@ -173,13 +201,8 @@ def _keeps_checkpoints(cfg: DictConfig) -> bool:
     return bool(cfg.trainer.enable_checkpointing) and not cfg.trainer.fast_dev_run
 
 
-def _save_last(cfg: DictConfig, parts: Run) -> Path | None:
-    """Save the final weights: the last epoch need not be one that a checkpoint was due at."""
-    if not _keeps_checkpoints(cfg):
-        return None
-    path = parts.folder / "checkpoints" / "last.ckpt"
-    parts.trainer.save_checkpoint(path, weights_only=False)  # with optimiser and progress, to go on from
-    return path
+def _last_checkpoint(folder: Path) -> Path:
+    return folder / "checkpoints" / "last.ckpt"
 
 
 def _start_rows(cfg: DictConfig, parts: Run) -> dict[str, object]:

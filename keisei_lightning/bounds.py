@@ -35,12 +35,18 @@ class Bounds:
         return above and below and math.isfinite(value)
 
     def __str__(self) -> str:
-        low = f"more than {self.low:g}" if self.open_low else f"{self.low:g} or more"
+        low, high = _plain(self.low), _plain(self.high)
+        above = f"more than {low}" if self.open_low else f"{low} or more"
         if self.high == math.inf:
-            return low
+            return above
         if not self.open_low and not self.open_high:
-            return f"from {self.low:g} to {self.high:g}"
-        return f"{low} and {'less than' if self.open_high else 'at most'} {self.high:g}"
+            return f"from {low} to {high}"
+        return f"{above} and {'less than' if self.open_high else 'at most'} {high}"
+
+
+def _plain(number: float) -> str:
+    """4294967295, not 4.29497e+09."""
+    return str(int(number)) if math.isfinite(number) and number == int(number) else f"{number:g}"
 
 
 _COUNT = Bounds(low=1)
@@ -83,6 +89,8 @@ BOUNDS: dict[str, Bounds] = {
     "trainer.max_epochs": _COUNT,
     "trainer.gradient_clip_val": _NOT_NEGATIVE,
     "trainer.accumulate_grad_batches": _COUNT,
+    "trainer.check_val_every_n_epoch": _COUNT,
+    "trainer.num_sanity_val_steps": Bounds(low=-1),
     "trainer.log_every_n_steps": _NOT_NEGATIVE,
     "evaluation.every_n_epochs": _NOT_NEGATIVE,
     "evaluation.num_games": Bounds(low=2, high=100_000),
@@ -96,6 +104,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.kind": ("mlp", "resnet"),
     "model.value_head": ("scalar", "wdl"),
     "ppo.critic_loss": ("l2", "smooth_l1", "l1"),
+    "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
+    "trainer.profiler": ("simple", "advanced", "pytorch"),
+    "trainer.precision": (
+        *("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "32", "16", "bf16", "64"),
+        *("transformer-engine", "transformer-engine-float16"),
+    ),
     "parallel.mode": ("serial", "workers"),
     "parallel.schedule": ("sync", "async"),
     # Never fork: torch has threads, and a forked child of a threaded process may hang.

@@ -10,12 +10,23 @@ from dataclasses import fields
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from keisei_lightning.config import SCHEMAS, CheckpointConfig, Config
+from keisei_lightning.bounds import BOUNDS, CHOICES
+from keisei_lightning.config import SCHEMAS, CheckpointConfig, Config, config_dir
 
 __all__ = ["COMPOSE_ERRORS", "explain", "known_keys", "no_such_key", "quote_games"]
 
-COMPOSE_ERRORS = (HydraException, OmegaConfBaseException)
-"""What Hydra and OmegaConf raise for a configuration that cannot be put together."""
+COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
+"""What Hydra and OmegaConf raise for a configuration that cannot be put together (ValueError: ``model=null``)."""
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a word",
+    "dict[str, Any]": "a section of keys",
+    "None": "null",
+}
+"""Types of the schemas in a person's words."""
 
 _HYDRA_FUNCTIONS = ("bool", "choice", "float", "glob", "int", "interval", "range", "shuffle", "sort", "str", "tag")
 
@@ -47,12 +58,28 @@ def known_keys(section: str) -> tuple[str, ...]:
     Returns:
         Names; empty where any key is allowed (a third party's section, or one that is passed on as it is).
     """
-    if section == "checkpoint":
-        return tuple(field.name for field in fields(CheckpointConfig))
-    if section == "":
-        return tuple(field.name for field in fields(Config))
-    schema = SCHEMAS.get("resnet" if section == "model" else section)
+    schema = _schema(section)
     return () if schema is None else tuple(field.name for field in fields(schema) if not field.name.startswith("_"))
+
+
+def _schema(section: str) -> type | None:
+    own: dict[str, type] = {"": Config, "checkpoint": CheckpointConfig, "model": SCHEMAS["resnet"]}
+    return own.get(section) or SCHEMAS.get(section)
+
+
+def _legal(key: str) -> str | None:
+    """What a key may be, such as "a whole number from 1 to 100"; None where we do not know the key."""
+    section, _, name = key.rpartition(".")
+    schema = _schema(section)
+    kind = next((str(field.type) for field in fields(schema) if field.name == name), "Any") if schema else "Any"
+    if kind == "Any":
+        return None
+    if key in CHOICES:
+        words = [*CHOICES[key], *(["null"] if "None" in kind else [])]
+        return f"one of {', '.join(words)}"
+    kinds = [_KINDS.get(part, part) for part in kind.split(" | ")]
+    kinds[0] += f", {BOUNDS[key]}" if key in BOUNDS else ""
+    return ", or ".join(kinds)
 
 
 def no_such_key(key: str, value: object) -> str:
@@ -89,12 +116,28 @@ def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
         hint = f" (did you mean {near}?)" if near else ""
         return f"{group}={option}: no such option{hint}; must be one of {', '.join(options)}"
     if found := re.search(r"Error merging override \+{0,2}(.*)", message):
-        cause = error.__cause__ or error
-        return f"{found[1]}: {_first_line(str(cause))}"
+        legal = _legal(found[1].partition("=")[0])
+        reason = _first_line(str(error.__cause__ or error))
+        return f"{found[1]}: must be {legal}" if legal else f"{found[1]}: {reason}"
+    if message.startswith("Config group override must be"):
+        return _no_option(overrides)
     if isinstance(error, OverrideParseException):
         reason = _first_line(message.partition(f"'{error.override}'\n")[2] or message)
         return f"{error.override}: cannot be read ({reason}); write KEY=VALUE, with brackets or commas in quotes"
     return _one_line(message)
+
+
+def _no_option(overrides: Iterable[str]) -> str:
+    """The line for a group that was given no option's name: ``model=null``, ``=5``."""
+    for override in overrides:
+        group, _, option = override.partition("=")
+        folder = config_dir() / group.lstrip("+")
+        if not group:
+            return f"{override}: cannot be read (there is no key); write KEY=VALUE"
+        options = sorted(file.stem for file in folder.glob("*.yaml")) if folder != config_dir() else []
+        if options and option not in options:
+            return f"{override}: no such option; must be one of {', '.join(options)}"
+    return "a group was given no option's name; write GROUP=OPTION"
 
 
 def _value_of(key: str, overrides: Iterable[str]) -> str:

@@ -273,7 +273,8 @@ class Config:
     Attributes:
         name: names the folder of results.
         seed: every random stream of the run is spawned from it.
-        ckpt_path: null starts anew; ``last`` goes on with the newest checkpoint of this name; else a checkpoint file.
+        ckpt_path: null starts anew; ``last`` goes on with the newest whole checkpoint of this name; ``auto`` does so
+            where there is one (for jobs that are queued again); else a checkpoint file.
         results_dir: holds one folder for each name, which holds one folder for each run.
         output_dir: the folder of this run.
     """

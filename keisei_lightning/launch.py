@@ -14,15 +14,14 @@ Torch and Lightning are imported only after the configuration has been found goo
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import logging
 import os
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from types import FrameType
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -32,41 +31,15 @@ from omegaconf import DictConfig
 from keisei_lightning.compose_errors import COMPOSE_ERRORS, explain, quote_games
 from keisei_lightning.config import config_dir, register_configs
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.refusal import Refused, check
+from keisei_lightning.stopping import Stopped, StopSignals
 from keisei_lightning.sweep import collected_jobs, print_summary
-from keisei_lightning.validation import resolve, validate
 
 __all__ = ["Stopped", "main"]
 
 log = logging.getLogger("keisei_lightning")
 
 DONE, FAILED, BAD_CONFIG = 0, 1, 2
-
-
-class Stopped(BaseException):
-    """A signal asked the program to end.
-
-    Not an ``Exception``: neither Hydra nor a worker's supervision may take it for a failure and go on.
-
-    Args:
-        signum: the signal's number.
-    """
-
-    def __init__(self, signum: int) -> None:
-        self.signum = signum
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
-
-    @property
-    def exit_code(self) -> int:
-        """What shells expect: 128 + the signal's number."""
-        return 128 + self.signum
-
-
-class _Refused(BaseException):
-    """A bad configuration in a single run. It passes Hydra, which would print a line of its own."""
-
-    def __init__(self, error: ConfigError) -> None:
-        self.error = error
-        super().__init__(str(error))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,13 +51,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code (see the module's table).
     """
+    # As it ends, the interpreter looks several times for cycles among all that torch and Lightning have made, which
+    # takes two to four seconds: too long for a person who pressed Ctrl-C.
+    atexit.register(gc.freeze)
     words = quote_games(sys.argv[1:] if argv is None else argv)
     with collected_jobs() as jobs:
         try:
-            with _hydra_raises(), _arguments(words), _signals_raise():
+            with _hydra_raises(), _arguments(words), StopSignals():
                 register_configs()
                 hydra.main(config_path=str(config_dir()), config_name="config", version_base="1.3")(_job)()
-        except (Exception, Stopped, _Refused) as error:  # noqa: BLE001 - the last line: every ending has an exit code
+        except (Exception, Stopped, Refused) as error:  # noqa: BLE001 - the last line: every ending has an exit code
             return _exit_code(error, words)
         finally:
             if jobs:
@@ -97,7 +73,7 @@ def _exit_code(error: BaseException, words: Sequence[str]) -> int:
     if isinstance(error, Stopped):
         _say(str(error))
         return error.exit_code
-    if isinstance(error, _Refused):
+    if isinstance(error, Refused):
         error = error.error
     if isinstance(error, ConfigError):  # in a multirun the first bad job's, after all jobs
         _say(*error.faults)
@@ -114,18 +90,17 @@ def _exit_code(error: BaseException, words: Sequence[str]) -> int:
 def _job(cfg: DictConfig) -> float:
     """One run, or one job of a multirun; returns the objective."""
     try:
-        resolve(cfg)
-        validate(cfg)
+        check(cfg)
         from keisei_lightning.app import run
 
         return run(cfg)
     except ConfigError as error:
         if HydraConfig.get().mode is not RunMode.MULTIRUN:
-            raise _Refused(error) from error
+            raise Refused(error) from error
         raise
     except Exception as error:
         # Here and not in main: a failed job of a multirun must show why, and the next job runs.
-        log.exception("training failed")
+        log.exception("training failed: %s", " ".join(str(error).split()) or type(error).__name__)
         error.keisei_reported = True  # type: ignore[attr-defined]
         raise
 
@@ -158,27 +133,3 @@ def _hydra_raises() -> Iterator[None]:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = before
-
-
-@contextlib.contextmanager
-def _signals_raise() -> Iterator[None]:
-    """Make SIGINT and SIGTERM raise :class:`Stopped` in the main thread, wherever it is.
-
-    Lightning on its own ends with exit code 0 on SIGTERM, and only at the next batch; and with 1 on Ctrl-C. It calls
-    a handler that it finds after its own, so this one reaches its ``on_exception`` hooks, which stop the workers.
-    """
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield
-        return
-
-    def stop(signum: int, _frame: FrameType | None) -> None:
-        raise Stopped(signum)
-
-    # What the caller has chosen to ignore stays ignored: a shell does so for its background jobs.
-    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

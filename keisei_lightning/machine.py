@@ -1,16 +1,54 @@
-"""What this process may use of the machine: CPUs and memory."""
+"""What this process may use of the machine: CPUs, memory, file descriptors, threads.
+
+Each number is what is left *here*: the machine's own, cut by the limits of the shell (``ulimit``) and by those of every
+control group that this process is in (a container, a SLURM job, a systemd slice).
+"""
 
 from __future__ import annotations
 
 import math
 import os
+import resource
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-__all__ = ["available_cpus", "available_memory", "resident_memory"]
+__all__ = [
+    "Allowance",
+    "available_cpus",
+    "available_memory",
+    "descriptor_allowance",
+    "largest_file",
+    "resident_memory",
+    "task_allowances",
+]
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
+OWN_GROUPS = Path("/proc/self/cgroup")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Allowance:
+    """How much of something that is counted may still be had.
+
+    Attributes:
+        limit: the most there may be.
+        used: how many there are now.
+        name: of the limit, as a person would look for it.
+        ceiling: what the person may raise the limit to without being root; ``limit`` where it cannot be raised.
+    """
+
+    limit: int
+    used: int
+    name: str
+    ceiling: int
+
+    @property
+    def free(self) -> int:
+        """How many more may be had, not negative."""
+        return max(0, self.limit - self.used)
 
 
 def available_cpus(cgroup_root: Path = CGROUP_ROOT) -> int:
@@ -25,8 +63,8 @@ def available_cpus(cgroup_root: Path = CGROUP_ROOT) -> int:
         At least 1.
     """
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cpu_quota(cgroup_root)
-    return cpus if quota is None else max(1, min(cpus, math.ceil(quota)))
+    quotas = [quota for group in _own_groups(cgroup_root, "cpu") if (quota := _cpu_quota(group)) is not None]
+    return max(1, min([cpus, *(math.ceil(quota) for quota in quotas)]))
 
 
 def available_memory(cgroup_root: Path = CGROUP_ROOT) -> int:
@@ -38,15 +76,17 @@ def available_memory(cgroup_root: Path = CGROUP_ROOT) -> int:
     Returns:
         Bytes, not negative.
     """
-    available = int(psutil.virtual_memory().available)
-    for limit_file, usage_file in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        limit, usage = _read(cgroup_root / limit_file), _read(cgroup_root / usage_file)
-        if limit.isdigit() and usage.isdigit():
-            return max(0, min(available, int(limit) - int(usage)))
-    return available
+    available = [int(psutil.virtual_memory().available)]
+    for group in _own_groups(cgroup_root, "memory"):
+        for limit_file, usage_file, cache_key in (
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
+            limit, usage = _read_number(group / limit_file), _read_number(group / usage_file)
+            if limit is not None and usage is not None:
+                # Files that were read once count as used, but the kernel gives their memory away when it is wanted.
+                available.append(limit - usage + _statistic(group / "memory.stat", cache_key))
+    return max(0, min(available))
 
 
 def resident_memory(pid: int | None) -> int | None:
@@ -59,19 +99,96 @@ def resident_memory(pid: int | None) -> int | None:
         return None
 
 
-def _cpu_quota(root: Path) -> float | None:
-    """CPUs' worth of time that the control group grants, or None where there is no limit."""
-    version_2 = _read(root / "cpu.max").split()
+def descriptor_allowance() -> Allowance:
+    """How many more file descriptors this process may open."""
+    soft, hard = (_finite(limit) for limit in resource.getrlimit(resource.RLIMIT_NOFILE))
+    return Allowance(limit=soft, used=int(psutil.Process().num_fds()), name="ulimit -n", ceiling=hard)
+
+
+def task_allowances(cgroup_root: Path = CGROUP_ROOT) -> list[Allowance]:
+    """How many more threads (a process is one at least) may be started: one entry for each limit there is.
+
+    Args:
+        cgroup_root: where the control groups are mounted.
+    """
+    found = []
+    soft, hard = (_finite(limit) for limit in resource.getrlimit(resource.RLIMIT_NPROC))
+    if os.getuid() != 0 and soft < _finite(resource.RLIM_INFINITY):  # the kernel lets root exceed it
+        found.append(Allowance(limit=soft, used=_tasks_of_user(os.getuid()), name="ulimit -u", ceiling=hard))
+    for group in _own_groups(cgroup_root, "pids"):
+        limit, used = _read_number(group / "pids.max"), _read_number(group / "pids.current")
+        if limit is not None and used is not None:
+            found.append(Allowance(limit=limit, used=used, name=f"{group}/pids.max", ceiling=limit))
+    return found
+
+
+def largest_file() -> int:
+    """Bytes that a file of this process may have (``ulimit -f``); shared memory is a file to the kernel."""
+    return _finite(resource.getrlimit(resource.RLIMIT_FSIZE)[0])
+
+
+def _finite(limit: int) -> int:
+    return 2**63 - 1 if limit == resource.RLIM_INFINITY else limit
+
+
+def _tasks_of_user(uid: int) -> int:
+    count = 0
+    for process in psutil.process_iter(["uids", "num_threads"]):
+        uids, threads = process.info["uids"], process.info["num_threads"]
+        if uids is not None and uids.real == uid:
+            count += threads or 1
+    return count
+
+
+def _own_groups(root: Path, controller: str) -> Iterator[Path]:
+    """Folders of the control groups that this process is in, from the innermost outwards.
+
+    In a container the innermost one usually is the root; a SLURM job or a systemd slice is a folder further in.
+    """
+    yield from dict.fromkeys(_group_folders(root, controller))  # each once
+
+
+def _group_folders(root: Path, controller: str) -> Iterator[Path]:
+    for line in _read(OWN_GROUPS).splitlines():
+        number, controllers, path = line.split(":", 2)
+        if number == "0":  # version 2: one tree for all controllers
+            base = root
+        elif controller in controllers.split(","):
+            base = root / controller
+        else:
+            continue
+        inside = base / path.lstrip("/")
+        yield from (group for group in (inside, *inside.parents) if group.is_relative_to(base))
+    yield from (root, root / controller)  # the file may name folders of the host that a container does not see
+
+
+def _cpu_quota(group: Path) -> float | None:
+    """CPUs' worth of time that a control group grants, or None where there is no limit."""
+    version_2 = _read(group / "cpu.max").split()
     if len(version_2) == 2 and version_2[0].isdigit():
         return int(version_2[0]) / int(version_2[1])
-    quota, period = _read(root / "cpu/cpu.cfs_quota_us"), _read(root / "cpu/cpu.cfs_period_us")
-    if quota.isdigit() and period.isdigit():  # "-1" means no limit
-        return int(quota) / int(period)
+    quota, period = _read_number(group / "cpu.cfs_quota_us"), _read_number(group / "cpu.cfs_period_us")
+    if quota is not None and period:  # "-1" means no limit
+        return quota / period
     return None
+
+
+def _statistic(path: Path, key: str) -> int:
+    for line in _read(path).splitlines():
+        name, _, value = line.partition(" ")
+        if name == key and value.isdigit():
+            return int(value)
+    return 0
+
+
+def _read_number(path: Path) -> int | None:
+    """The number in a file; None where there is none ("max", "-1", no such file)."""
+    text = _read(path)
+    return int(text) if text.isdigit() else None
 
 
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii").strip()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return ""

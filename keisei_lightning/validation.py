@@ -7,9 +7,11 @@ and the arithmetic where there is one.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import re
+import sys
+import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,33 +22,21 @@ from omegaconf.errors import OmegaConfBaseException
 from keisei_lightning.bounds import BOUNDS, CHOICES, Bounds
 from keisei_lightning.compose_errors import known_keys, no_such_key
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.machine import available_cpus, available_memory
+from keisei_lightning.limits import Crew, Rollouts, memory_faults, most_workers, worker_faults
+from keisei_lightning.machine import available_cpus
+from keisei_lightning.plugins import OUR_NETWORKS, cuda_faults, logger_faults, model_faults, trainer_faults
 
 if TYPE_CHECKING:
     from keisei_lightning.games.protocol import GameSpec
 
-__all__ = ["MAX_WORKERS", "WORKERS_PER_CPU", "advice", "game_options", "max_workers", "resolve", "validate"]
-
-WORKERS_PER_CPU = 64
-"""More worker processes than this for each CPU are taken for a mistake."""
-
-MAX_WORKERS = 1024
-"""More worker processes than this are a mistake on any machine."""
-
-
-_OUR_NETWORKS = "keisei_lightning.models.build_network"
-
-
-def max_workers(cpus: int) -> int:
-    """The most worker processes that are allowed on this many CPUs."""
-    return min(MAX_WORKERS, WORKERS_PER_CPU * cpus)
+__all__ = ["advice", "folder_faults", "game_options", "resolve", "validate"]
 
 
 def resolve(cfg: DictConfig) -> None:
     """Replace what depends on the machine or on earlier runs: ``num_workers=auto`` and ``ckpt_path=last``.
 
-    ``auto`` is one worker for each CPU that this process may use; with ``schedule=async`` the learner trains at the
-    same time and keeps one CPU; ``serial`` has one worker.
+    ``auto`` is one worker for each CPU that this process may use, or fewer where the machine's other limits do not
+    allow so many; with ``schedule=async`` the learner trains at the same time and keeps one CPU; ``serial`` has one.
 
     Args:
         cfg: a composed configuration; it is changed in place. What cannot be resolved stays for :func:`validate`.
@@ -55,11 +45,16 @@ def resolve(cfg: DictConfig) -> None:
     if parallel.num_workers == "auto":
         cpus = available_cpus()
         spare = 1 if parallel.schedule == "async" else 0
-        parallel.num_workers = 1 if parallel.mode == "serial" else max(1, min(MAX_WORKERS, cpus - spare))
-    if cfg.ckpt_path == "last":
-        found = sorted(Path(cfg.results_dir, cfg.name).rglob("last.ckpt"), key=lambda file: file.stat().st_mtime)
-        if found:
-            cfg.ckpt_path = str(found[-1])
+        wished = 1 if parallel.mode == "serial" else max(1, cpus - spare)
+        parallel.num_workers = most_workers(_crew(parallel, wished))
+    if (wanted := cfg.ckpt_path) in ("last", "auto"):
+        from keisei_lightning.training.integrity import newest_whole_checkpoint
+
+        found = newest_whole_checkpoint(Path(cfg.results_dir, cfg.name))
+        if found is not None:
+            cfg.ckpt_path = str(found)
+        elif wanted == "auto":
+            cfg.ckpt_path = None  # with "last", validation says that there is none
 
 
 def validate(cfg: DictConfig) -> None:
@@ -78,17 +73,18 @@ def validate(cfg: DictConfig) -> None:
         *_out_of_bounds(cfg),
         *_bad_choices(cfg),
         *_worker_faults(cfg),
-        *_trainer_faults(cfg),
-        *_logger_faults(cfg),
+        *model_faults(cfg),
         *_evaluation_faults(cfg),
+        *folder_faults(cfg),
     ]
     named = {fault.partition("=")[0] for fault in faults}
+    faults += [fault for fault in (*trainer_faults(cfg), *logger_faults(cfg)) if fault.partition("=")[0] not in named]
     if not named & {"parallel.num_workers", "parallel.games_per_worker", "parallel.plies_per_rollout"}:
         faults += _batch_faults(cfg, named)
     spec, game_faults = _game_spec(cfg, named)
     faults += game_faults
-    if spec is not None and not faults:
-        faults += _memory_faults(cfg, spec)
+    if spec is not None:
+        faults += _faults_with_the_game(cfg, spec, named)
     faults += _checkpoint_faults(cfg, spec)
     if faults:
         raise ConfigError(faults)
@@ -96,13 +92,16 @@ def validate(cfg: DictConfig) -> None:
 
 def _missing_keys(cfg: DictConfig) -> list[str]:
     """What ``???`` stands for, and sections that were taken away (``~ppo``, ``model=null``)."""
-    missing = [key for key in known_keys("") if key not in cfg and not OmegaConf.is_interpolation(cfg, key)]
-    for key in set(known_keys("")) - set(missing):
+    return sorted([*set(known_keys("")).difference(map(str, cfg.keys())), *_question_marks(cfg)])
+
+
+def _question_marks(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Full names of keys whose value is ``???``; nothing is resolved, as the run's folder has no name yet."""
+    for key in map(str, cfg):
         if OmegaConf.is_missing(cfg, key):
-            missing.append(key)
-        elif not OmegaConf.is_interpolation(cfg, key) and OmegaConf.is_config(cfg[key]):
-            missing += OmegaConf.missing_keys(cfg[key])  # their full names
-    return sorted(missing)
+            yield prefix + key
+        elif not OmegaConf.is_interpolation(cfg, key) and OmegaConf.is_dict(cfg[key]):
+            yield from _question_marks(cfg[key], f"{prefix}{key}.")
 
 
 def _unknown_keys(cfg: DictConfig) -> Iterator[str]:
@@ -128,7 +127,7 @@ def _select(cfg: DictConfig, key: str) -> Any:
 
 def _ours(cfg: DictConfig, key: str) -> bool:
     """Whether a key is one that we know the meaning of: a third party's network has keys of its own."""
-    return not key.startswith("model.") or cfg.model.get("_target_") == _OUR_NETWORKS
+    return not key.startswith("model.") or cfg.model.get("_target_") == OUR_NETWORKS
 
 
 def _out_of_bounds(cfg: DictConfig) -> Iterator[str]:
@@ -149,57 +148,68 @@ def _bad_choices(cfg: DictConfig) -> Iterator[str]:
             yield f"{key}={value}: must be one of {', '.join(allowed)}"
 
 
+def _crew(parallel: DictConfig, workers: int) -> Crew:
+    """The workers that are asked for; what is not legal about them is told elsewhere."""
+    return Crew(
+        num_workers=workers,
+        in_processes=parallel.mode == "workers",
+        start_method=parallel.start_method,
+        threads_per_worker=parallel.threads_per_worker,
+    )
+
+
 def _worker_faults(cfg: DictConfig) -> Iterator[str]:
-    parallel, cpus = cfg.parallel, available_cpus()
-    most = max_workers(cpus)
+    parallel = cfg.parallel
     workers = parallel.num_workers
-    arithmetic = f"{WORKERS_PER_CPU} for each of the {cpus} CPUs that this process may use, at most {MAX_WORKERS}"
-    if not Bounds(low=1, high=most).contain(workers):
-        yield f"parallel.num_workers={workers}: must be from 1 to {most} ({arithmetic}), or auto"
-    elif parallel.min_healthy_workers > workers:
-        yield (
-            f"parallel.min_healthy_workers={parallel.min_healthy_workers}: must be from 0 to {workers} "
-            "(parallel.num_workers)"
-        )
+    if not Bounds(low=1).contain(workers):
+        most = most_workers(_crew(parallel, sys.maxsize))
+        yield f"parallel.num_workers={workers}: must be from 1 to {most}, or auto"
+    else:
+        yield from worker_faults(_crew(parallel, workers), prefix="parallel.")
+        if parallel.min_healthy_workers > workers:
+            yield (
+                f"parallel.min_healthy_workers={parallel.min_healthy_workers}: must be from 0 to {workers} "
+                "(parallel.num_workers)"
+            )
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", parallel.worker_device):
         yield f"parallel.worker_device={parallel.worker_device}: must be auto, cpu or cuda:N"
     elif parallel.worker_device.startswith("cuda"):
-        yield from _cuda_faults("parallel.worker_device", parallel.worker_device)
+        yield from cuda_faults("parallel.worker_device", parallel.worker_device)
     if parallel.mode == "serial" and parallel.schedule == "async":
         yield "parallel.schedule=async: must be sync with parallel.mode=serial (one process cannot do both at once)"
-
-
-def _cuda_faults(key: str, device: str) -> Iterator[str]:
-    import torch  # only where a GPU is asked for: it takes seconds
-
-    count = torch.cuda.device_count()
-    index = int(device.partition(":")[2] or 0)
-    if index >= count:
-        yield f"{key}={device}: must be {f'cuda:0 to cuda:{count - 1}' if count else 'cpu (there is no GPU here)'}"
-
-
-def _trainer_faults(cfg: DictConfig) -> Iterator[str]:
-    devices = cfg.trainer.devices
-    if str(devices) not in ("1", "auto") and not re.fullmatch(r"\d+,", str(devices)):
-        yield f"trainer.devices={devices}: must be 1, auto or one device's number with a comma, such as 0,"
-    if cfg.trainer.accelerator in ("gpu", "cuda"):
-        index = str(devices).rstrip(",") if str(devices).endswith(",") else "0"
-        yield from (
-            f"trainer.accelerator={cfg.trainer.accelerator}: {fault.partition(': ')[2]}"
-            for fault in _cuda_faults("trainer.devices", f"cuda:{index}")
-        )
-
-
-def _logger_faults(cfg: DictConfig) -> Iterator[str]:
-    for name in ("wandb", "mlflow"):
-        if cfg.logger[name] is not None and importlib.util.find_spec(name) is None:
-            yield f"logger={name}: is not installed; must be csv_tensorboard, or install keisei-lightning[tracking]"
 
 
 def _evaluation_faults(cfg: DictConfig) -> Iterator[str]:
     games = cfg.evaluation.num_games
     if games >= 2 and games % 2:
         yield f"evaluation.num_games={games}: must be even (each opening is played from both seats)"
+
+
+def folder_faults(cfg: DictConfig) -> Iterator[str]:
+    """Whether the folder of results can be made: it is tried, and nothing is left.
+
+    Args:
+        cfg: a composed configuration; of it ``name``, ``results_dir`` and ``output_dir`` are looked at.
+    """
+    if not cfg.name or cfg.name.startswith(".") or re.search(r"[/\\\0]", cfg.name):
+        yield f"name={cfg.name}: must be a folder's name: not empty, no dot at its start, no slash in it"
+    keys = ["results_dir"] if OmegaConf.is_interpolation(cfg, "output_dir") else ["results_dir", "output_dir"]
+    for key in keys:
+        if not cfg[key]:
+            yield f"{key}=: must be a folder that can be written to"
+        elif reason := _cannot_write(Path(cfg[key]).absolute()):
+            yield f"{key}={cfg[key]}: must be a folder that can be written to ({reason})"
+
+
+def _cannot_write(folder: Path) -> str:
+    """Why nothing can be put into a folder, which need not be there yet; empty where it can."""
+    there = next(place for place in (folder, *folder.parents) if place.exists() or place.is_symlink())
+    try:
+        # Tried, because permission bits say little: root may ignore them, and /proc ignores root.
+        with tempfile.TemporaryDirectory(prefix=".keisei_", dir=there):
+            return ""
+    except OSError as error:
+        return f"{there}: {error.strerror}"
 
 
 def _batch_faults(cfg: DictConfig, named: set[str]) -> Iterator[str]:
@@ -275,8 +285,10 @@ def _game_spec(cfg: DictConfig, named: set[str]) -> tuple[GameSpec | None, list[
     except ConfigError as error:
         faults = [line if line.startswith("env.") else f"env.game={env.game}: {line}" for line in error.faults]
         return None, [" ".join(fault.split()) for fault in faults]
-    except TypeError as error:  # an option that the game does not have
-        return None, [f"env.options={dict(env.options)}: {error}"]
+    except Exception as error:  # noqa: BLE001 - a third party's game may raise anything; a worker would as well
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        options = f" with env.options={dict(env.options)}" if env.options else ""
+        return None, [f"env.game={env.game}: cannot be made{options} ({reason}); see `keisei games` for those that can"]
 
 
 def game_options(cfg: DictConfig) -> dict[str, Any]:
@@ -288,20 +300,23 @@ def game_options(cfg: DictConfig) -> dict[str, Any]:
     return {**options, **{str(key): value for key, value in env.options.items()}}
 
 
-def _memory_faults(cfg: DictConfig, spec: GameSpec) -> Iterator[str]:
-    """Whether the slots fit into memory."""
+def _faults_with_the_game(cfg: DictConfig, spec: GameSpec, named: set[str]) -> Iterator[str]:
+    """What follows from what the game is like."""
     parallel = cfg.parallel
-    plies = parallel.num_workers * parallel.slots_per_worker * parallel.games_per_worker * parallel.plies_per_rollout
-    per_ply = spec.observation_bytes + spec.mask_bytes + _OTHER_BYTES_PER_PLY
-    needed, available = plies * per_ply, available_memory()
-    if needed > available:
-        yield (
-            f"parallel.games_per_worker={parallel.games_per_worker}: the slots need {needed / 2**30:.1f} GiB "
-            f"({parallel.num_workers} workers x {parallel.slots_per_worker} slots x {parallel.games_per_worker} games "
-            f"x {parallel.plies_per_rollout} plies x {per_ply} bytes), must be at most {available / 2**30:.1f} GiB "
-            "(free memory)"
+    if parallel.augment_symmetry and not spec.symmetries:
+        yield f"parallel.augment_symmetry=true: must be false ({spec.name} has no symmetry)"
+    if not named & _MEMORY:
+        rollouts = Rollouts(
+            slots_per_worker=parallel.slots_per_worker if parallel.schedule == "async" else 1,
+            games_per_worker=parallel.games_per_worker,
+            plies_per_rollout=parallel.plies_per_rollout,
+            bytes_per_ply=spec.observation_bytes + spec.mask_bytes + _OTHER_BYTES_PER_PLY,
         )
+        yield from memory_faults(_crew(parallel, parallel.num_workers), rollouts, prefix="parallel.")
 
+
+_MEMORY = {f"parallel.{key}" for key in ("num_workers", "games_per_worker", "plies_per_rollout", "slots_per_worker")}
+"""Keys that decide how much memory is needed."""
 
 _OTHER_BYTES_PER_PLY = 54
 """Bytes of a ply in a slot beside its observation and mask; a test holds it to ``SlotLayout.bytes_per_ply``."""
@@ -313,9 +328,11 @@ def _checkpoint_faults(cfg: DictConfig, spec: GameSpec | None) -> list[str]:
         return []
     if path == "last":
         where = Path(cfg.results_dir, cfg.name)
-        return [f"ckpt_path=last: there is no last.ckpt in {where}; must be null, last or a checkpoint file"]
+        return [f"ckpt_path=last: there is no last.ckpt in {where}; must be null, auto, last or a checkpoint file"]
     if not Path(path).is_file():
-        return [f"ckpt_path={path}: there is no such file; must be null, last or a checkpoint file"]
+        return [f"ckpt_path={path}: there is no such file; must be null, auto, last or a checkpoint file"]
+    if not zipfile.is_zipfile(path):  # told at once: what follows imports torch and Lightning, which takes seconds
+        return [f"ckpt_path={path}: cannot be read as a checkpoint (damaged or cut short: it is no zip file)"]
     if spec is None:
         return []
     from keisei_lightning.training.checkpoint import check_checkpoint

@@ -6,12 +6,14 @@ import contextlib
 import copy
 import multiprocessing
 import os
+import signal
 import sys
 import time
 import types
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, Literal, Protocol
 
@@ -223,7 +225,7 @@ class ProcessBackend(Backend):
         process = self._context.Process(  # type: ignore[attr-defined]
             target=run_worker, args=(boot, theirs), name=f"keisei-worker-{worker_id}.{incarnation}", daemon=True
         )
-        with _without_main_module():
+        with _without_main_module(), _deaf_to_ctrl_c():
             process.start()
         theirs.close()  # else the pipe would not end with the worker
         return process, ours
@@ -299,6 +301,21 @@ def make_backend(
     if mode == "serial":
         return SerialBackend(work)
     return ProcessBackend(work, restart_policy=restart_policy, start_method=start_method)
+
+
+@contextlib.contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Start a child that SIGINT does not reach, not even before it can say so: the learner alone answers Ctrl-C.
+
+    A signal mask is inherited. Without it the fork server, which first imports torch for seconds, would show a
+    traceback. For this process a Ctrl-C is only put off.
+    """
+    resource_tracker.ensure_running()  # it would unblock SIGINT as it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

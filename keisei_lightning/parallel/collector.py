@@ -143,7 +143,7 @@ class SelfPlayCollector(BaseCollector):
             num_plies=plies_per_rollout,
             include_next_observation=include_next_observation,
         )
-        check_memory(self._layout)
+        check_memory(self._layout, policy=policy, mode=mode, start_method=start_method)
         self._restart_policy = RestartPolicy(
             heartbeat_s=heartbeat_s,
             start_timeout_s=start_timeout_s,

@@ -42,7 +42,10 @@ class MessageReader:
         for _ in range(_MAX_CHUNKS):
             if ended or not self._connection.poll():
                 break
-            chunk = os.read(self._connection.fileno(), _CHUNK_BYTES)
+            try:
+                chunk = os.read(self._connection.fileno(), _CHUNK_BYTES)
+            except ConnectionResetError:  # it left without reading what we had sent; what it said was read before
+                chunk = b""
             self._buffer += chunk
             ended = not chunk
         messages = self._take_whole()

@@ -58,21 +58,23 @@ class SharedBuffer:
                 f"shared memory: {num_bytes / 2**20:.0f} MiB are needed and {available / 2**20:.0f} MiB are available; "
                 + _LOWER_THESE
             )
-        if hasattr(os, "memfd_create"):
-            fd = os.memfd_create("keisei", os.MFD_CLOEXEC)
-        else:  # macOS: an unlinked file is as anonymous
-            with tempfile.TemporaryFile() as file:
-                fd = os.dup(file.fileno())
+        fd = -1
         try:
+            if hasattr(os, "memfd_create"):
+                fd = os.memfd_create("keisei", os.MFD_CLOEXEC)
+            else:  # macOS: an unlinked file is as anonymous
+                with tempfile.TemporaryFile() as file:
+                    fd = os.dup(file.fileno())
             os.ftruncate(fd, num_bytes)
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(fd, 0, num_bytes)
+            self._attach(fd, num_bytes)
         except OSError as error:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
             raise ConfigError(
                 f"shared memory: {num_bytes / 2**20:.0f} MiB cannot be reserved ({error.strerror}); " + _LOWER_THESE
             ) from error
-        self._attach(fd, num_bytes)
 
     def _attach(self, fd: int, num_bytes: int) -> None:
         self._fd = fd

@@ -17,8 +17,10 @@ from keisei_lightning.training.checkpoint import (
 )
 from keisei_lightning.training.datamodule import SelfPlayDataModule
 from keisei_lightning.training.evaluation import EvaluationCallback
+from keisei_lightning.training.integrity import newest_whole_checkpoint, remove_stale_temporaries
 from keisei_lightning.training.metrics import SelfPlayMetrics
 from keisei_lightning.training.module import PPOModule
+from keisei_lightning.training.orderly_stop import FinalCheckpoint, OrderlyStop
 from keisei_lightning.training.progress import TrainingProgress
 from keisei_lightning.training.report import CurvesCallback, plot_curves, write_last_game
 from keisei_lightning.training.source import RolloutSource
@@ -29,6 +31,8 @@ __all__ = [
     "CheckpointHeader",
     "CurvesCallback",
     "EvaluationCallback",
+    "FinalCheckpoint",
+    "OrderlyStop",
     "PPOModule",
     "RolloutSource",
     "SelfPlayDataModule",
@@ -36,7 +40,9 @@ __all__ = [
     "TrainingProgress",
     "WeightSyncCallback",
     "check_checkpoint",
+    "newest_whole_checkpoint",
     "plot_curves",
     "read_checkpoint_header",
+    "remove_stale_temporaries",
     "write_last_game",
 ]

@@ -1,20 +1,28 @@
-"""Checkpoints that are whole or absent, name their game, and run no code when they are read."""
+"""Checkpoints that are whole or absent, name their game, and run no code when they are read.
+
+Every load of the package goes through this file: checksums are compared first (see ``integrity.py``), then torch reads
+with ``weights_only=True``.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pickle
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec
+from keisei_lightning.stopping import temporary_file, unbroken
+from keisei_lightning.training.integrity import damage, lock, remove_stale_temporaries, temporary_path
 
 __all__ = [
     "CHECKPOINT_FORMAT",
@@ -116,14 +124,9 @@ def read_checkpoint_header(path: str | os.PathLike[str]) -> CheckpointHeader:
     Raises:
         ConfigError: there is no such file, it cannot be read, or it is no checkpoint of this package.
     """
-    file = Path(path)
-    if not file.is_file():
+    if not Path(path).is_file():
         raise ConfigError(f"ckpt_path={path}: there is no such file")
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(f"ckpt_path={path}: cannot be read as a checkpoint ({reason})") from error
+    checkpoint = _load(path, map_location="cpu", mmap=True)
     return CheckpointHeader.from_checkpoint(checkpoint, path=str(path))
 
 
@@ -166,10 +169,11 @@ def network_faults(saved: Mapping[str, Any], wanted: Mapping[str, Any], *, path:
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Writes a checkpoint beside its target, then renames it: a reader sees the old file or the new one, whole.
+    """Writes a checkpoint beside its target, reads it back, then renames it: a reader sees the old file or the new one.
 
     Lightning's own swallows a permission error and returns as if it had saved, and moves its temporary file across file
-    systems, which is a plain copy. Here every error is raised, and no temporary file is left behind.
+    systems, which is a plain copy. Here every error is raised, and no temporary file is left behind; what a process
+    that was killed in a save has left is deleted by the next save into that folder.
     """
 
     def save_checkpoint(
@@ -178,24 +182,23 @@ class AtomicCheckpointIO(CheckpointIO):
         """Write ``checkpoint`` to ``path``, and have it on the disk when this returns.
 
         Raises:
-            OSError: it cannot be written; an older file at ``path`` is as it was.
-            TypeError: ``storage_options`` are not supported.
+            OSError: it cannot be written, or not be read back; an older file at ``path`` is as it was.
+            TypeError: it holds something that could not be read back without running code; or ``storage_options``,
+                which are not supported.
         """
         if storage_options is not None:
             raise TypeError("AtomicCheckpointIO has no storage_options")
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
-            with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
+            target.parent.mkdir(parents=True, exist_ok=True)
+            remove_stale_temporaries(target.parent)
+            with unbroken(), temporary_file(temporary_path(target)) as temporary, temporary.open("wb") as file:
+                lock(file)
+                _write(checkpoint, file)
+                _check_written(temporary, target)
+                os.replace(temporary, target)
+        except OSError as error:
+            raise type(error)(error.errno, f"{error.strerror} (the checkpoint was not saved)", str(target)) from error
         _sync_directory(target.parent)
 
     def load_checkpoint(
@@ -204,21 +207,95 @@ class AtomicCheckpointIO(CheckpointIO):
         map_location: Callable[[Any, Any], Any] | None = lambda storage, _: storage,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Read a checkpoint; no code in it is run unless ``weights_only=False`` is asked for.
+        """Read a checkpoint; no code in it is run.
 
         Raises:
             FileNotFoundError: there is no such file.
+            ConfigError: it is damaged, or holds more than primitives and tensors.
+            ValueError: ``weights_only=False``, which would run code from the file.
         """
+        if weights_only is False:
+            raise ValueError(f"weights_only=False: refused for {path}, it would run code from the file; leave it out")
         if not Path(path).is_file():
             raise FileNotFoundError(f"checkpoint file not found: {path}")
-        loaded: dict[str, Any] = torch.load(
-            path, map_location=map_location, weights_only=True if weights_only is None else weights_only
-        )
+        loaded: dict[str, Any] = _load(path, map_location=map_location)
         return loaded
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Delete a checkpoint, if it is there."""
         Path(path).unlink(missing_ok=True)
+
+
+def _load(path: str | os.PathLike[str], *, map_location: Any, mmap: bool = False) -> Any:
+    """Read a file whose checksums are right, without running code from it.
+
+    Raises:
+        ConfigError: it cannot be read so; one line.
+    """
+    if (fault := damage(path)) is not None:
+        raise ConfigError(f"ckpt_path={path}: cannot be read as a checkpoint ({fault})")
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        reason = f"weights_only=True refuses it: {_refused_global(error)}, and reading that would run code"
+        raise ConfigError(f"ckpt_path={path}: cannot be read as a checkpoint ({reason})") from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"ckpt_path={path}: cannot be read as a checkpoint ({reason})") from error
+
+
+def _refused_global(error: pickle.UnpicklingError) -> str:
+    """What torch would not load, from its page of advice."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    return f"it holds {found[1]}" if found else "it holds more than primitives and tensors"
+
+
+class _Noting:
+    """A file as torch writes it, which keeps the error of a failed write: torch tells only of a wrong position."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _write(checkpoint: dict[str, Any], file: IO[bytes]) -> None:
+    """Write all of it to the disk.
+
+    Raises:
+        OSError: the disk is full, say.
+    """
+    noting = _Noting(file)
+    try:
+        torch.save(checkpoint, noting)  # type: ignore[arg-type]  # it writes, and that is all torch asks for
+        file.flush()
+        os.fsync(file.fileno())
+    except RuntimeError as error:
+        if noting.error is None:
+            raise
+        raise noting.error from error
+
+
+def _check_written(temporary: Path, target: Path) -> None:
+    """Read back what was written: an unreadable checkpoint must be known now, not when it is needed."""
+    if (fault := damage(temporary)) is not None:
+        raise OSError(errno.EIO, f"what was written cannot be read back, it is {fault}")
+    try:
+        torch.load(temporary, map_location="cpu", weights_only=True, mmap=True)  # mapped: no weight is read twice
+    except pickle.UnpicklingError as error:
+        raise TypeError(
+            f"{target}: the checkpoint was not saved, since it could not be loaded again: {_refused_global(error)}; "
+            "states must be made of numbers, strings, lists, dictionaries and tensors"
+        ) from error
 
 
 def _sync_directory(directory: Path) -> None:

@@ -12,16 +12,48 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
 
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.stopping import waiting
 from keisei_lightning.training.minibatches import add_advantages, minibatches, shuffle_generator
 from keisei_lightning.training.source import RolloutSource
 
 __all__ = ["MinibatchLoader", "SelfPlayDataModule"]
+
+_TIMEOUT_AFTER_ERROR_S = 2.0
+"""How long workers are asked to stop before they are killed, where nobody needs what they are playing."""
+
+
+@dataclass(slots=True)
+class _Iteration:
+    """A rollout that is being learned from.
+
+    Attributes:
+        plies: TensorDict [M], with advantages.
+        trainable: int64 [N], rows of it to learn from.
+        taken: minibatches that the loop has been given.
+    """
+
+    plies: TensorDict
+    trainable: Tensor
+    taken: int = 0
+
+    def state(self) -> dict[str, Any]:
+        """Tensors and numbers; copies, since the rollout may be a view of shared memory."""
+        plies = {key: column.clone() for key, column in self.plies.items()}
+        return {"plies": plies, "trainable": self.trainable.clone(), "taken": self.taken}
+
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> _Iteration:
+        trainable = state["trainable"]
+        plies = TensorDict(state["plies"], batch_size=len(state["plies"]["action"]))
+        return cls(plies, trainable, int(state["taken"]))
 
 
 class SelfPlayDataModule(LightningDataModule):
@@ -29,6 +61,9 @@ class SelfPlayDataModule(LightningDataModule):
 
     Workers start with the first batch, so after a checkpoint has been restored, and stop in :meth:`teardown` and,
     because Lightning calls only that on errors and signals, in :meth:`on_exception`.
+
+    A checkpoint that is written in the middle of an iteration holds its rollout: the run that goes on from it learns
+    from the minibatches that were left, and nothing is played, learned from or counted twice.
 
     ``overfit_batches`` repeats the first minibatches of the first rollout; ``limit_train_batches`` and ``fast_dev_run``
     leave the rest of a rollout unused.
@@ -79,6 +114,10 @@ class SelfPlayDataModule(LightningDataModule):
         self.iteration = 0
         """PPO iterations begun, over all runs that this one resumes."""
         self._rollouts: Iterator[TensorDictBase] | None = None
+        self._current: _Iteration | None = None
+        self._left_over: _Iteration | None = None
+        self._state_before: dict[str, Any] | None = None
+        self._state_at_end: dict[str, Any] | None = None
         self._loader = MinibatchLoader(self)
 
     @property
@@ -97,7 +136,11 @@ class SelfPlayDataModule(LightningDataModule):
         """
         if self._rollouts is None:
             self._rollouts = iter(self.collector)
-        rollout = next(self._rollouts, None)
+        # A signal may end the wait anywhere in the collector: a checkpoint then tells of the moment before it.
+        self._state_before = self.collector.state_dict()
+        with waiting():
+            rollout = next(self._rollouts, None)
+        self._state_before = None
         if rollout is not None:
             self.iteration += 1
         elif self.trainer is not None:
@@ -105,52 +148,84 @@ class SelfPlayDataModule(LightningDataModule):
         return rollout
 
     def iteration_minibatches(self) -> Iterator[TensorDict]:
-        """The minibatches of one PPO iteration; the rollout is asked for with the first of them."""
-        rollout = self.next_rollout()
-        if rollout is None:
-            return
-        plies, trainable = add_advantages(
-            rollout, gamma=self.gamma, lmbda=self.lmbda, normalize=self.normalize_advantage
-        )
-        yield from minibatches(
-            plies,
-            trainable,
-            num_epochs=self.num_epochs,
-            num_minibatches=self.num_minibatches,
-            generator=shuffle_generator(self.seed, self.iteration),
-        )
+        """The minibatches of one PPO iteration; the rollout is asked for with the first of them.
+
+        After the restart from a checkpoint in the middle of an iteration: those that were left of it.
+        """
+        current, self._left_over = self._left_over, None
+        if current is not None:
+            with waiting():
+                self.collector.start()  # so that the version counts up when this iteration ends
+        else:
+            rollout = self.next_rollout()
+            if rollout is None:
+                return
+            current = _Iteration(
+                *add_advantages(rollout, gamma=self.gamma, lmbda=self.lmbda, normalize=self.normalize_advantage)
+            )
+        self._current = current
+        try:
+            for minibatch in minibatches(
+                current.plies,
+                current.trainable,
+                num_epochs=self.num_epochs,
+                num_minibatches=self.num_minibatches,
+                generator=shuffle_generator(self.seed, self.iteration),
+                skip=current.taken,
+            ):
+                current.taken += 1
+                yield minibatch
+        finally:
+            self._current = None
 
     def state_dict(self) -> dict[str, Any]:
         """Where the run is, with the collector's own state: primitives and tensors."""
-        return {"iteration": self.iteration, "collector": self.collector.state_dict()}
+        collector = self._state_at_end or self._state_before or self.collector.state_dict()
+        rollout = self._current.state() if self._current is not None and self._in_an_iteration() else None
+        return {"iteration": self.iteration, "collector": collector, "rollout": rollout}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a :meth:`state_dict`. Called before any worker is started."""
         self.iteration = int(state_dict["iteration"])
+        rollout = state_dict.get("rollout")
+        self._left_over = None if rollout is None else _Iteration.restored(rollout)
         self.collector.load_state_dict(state_dict["collector"])
+
+    def _in_an_iteration(self) -> bool:
+        """Whether Lightning, if it went on from here, would ask for the rest of this iteration's minibatches."""
+        trainer = self.trainer
+        if trainer is None or trainer.is_last_batch or trainer.overfit_batches > 0:  # type: ignore[attr-defined]
+            return False
+        epochs: Any = trainer.fit_loop.epoch_progress.current
+        return bool(epochs.started > epochs.processed)
 
     def teardown(self, stage: str | None = None) -> None:
         """Stop the workers at the end of a fit (but not at the end of a validation beside it)."""
         if stage in (None, "fit"):
+            if self._state_at_end is None:  # for a checkpoint that is saved after the fit
+                self._state_at_end = self.collector.state_dict()
             self.close()
 
     def on_exception(self, exception: BaseException) -> None:
         """Stop the workers on an error, on SIGTERM and on Ctrl-C."""
-        self.close()
+        self.close(timeout=_TIMEOUT_AFTER_ERROR_S)
 
-    def close(self) -> None:
-        """Stop the workers; may be called again."""
+    def close(self, timeout: float | None = None) -> None:
+        """Stop the workers; may be called again.
+
+        Args:
+            timeout: seconds before workers are killed; None: the collector's own.
+        """
         self._rollouts = None
         self._loader.release()
-        self.collector.shutdown()
+        self.collector.shutdown(timeout)
 
 
 class MinibatchLoader:
     """What Lightning iterates over: one epoch is one PPO iteration.
 
     It has a length: without one, Lightning pulls a batch ahead, so a whole rollout would be played early and then
-    thrown away at the end. An epoch that is resumed in its middle takes the rest of its steps on a fresh rollout;
-    rollouts are not kept in checkpoints.
+    thrown away at the end.
 
     Args:
         data: the data module that owns the collector.

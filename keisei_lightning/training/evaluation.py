@@ -17,6 +17,7 @@ from torch import nn
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluation import MatchResult, Player, PolicyPlayer, RandomPlayer, play_match
 from keisei_lightning.games.protocol import GameFactory
+from keisei_lightning.stopping import Stopped, deferred, waiting
 
 __all__ = ["EvaluationCallback", "evaluation_mode", "is_last_epoch"]
 
@@ -102,6 +103,8 @@ class EvaluationCallback(Callback):
     def play(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
         """Play one match with the module's present weights.
 
+        A signal that asks the program to stop ends the match; training ends after this, with a checkpoint.
+
         Args:
             trainer: its ``fast_dev_run`` cuts the match to two games.
             pl_module: has the policy as ``actor_critic``.
@@ -110,9 +113,24 @@ class EvaluationCallback(Callback):
             The metrics, by name. The match itself is kept in :attr:`last_result`.
         """
         started = time.perf_counter()
+        with isolate_rng():
+            try:
+                with waiting():
+                    result = self._play_match(trainer, pl_module)
+            except Stopped as stop:
+                if not deferred():
+                    raise
+                log.debug("the match was left in its middle: %s", stop)
+                return {}
+        self.last_result = result
+        self.evaluated_step = trainer.global_step
+        log.info("epoch %d: %s", trainer.current_epoch, result)
+        return _metrics(result, seconds=time.perf_counter() - started)
+
+    def _play_match(self, trainer: Trainer, pl_module: LightningModule) -> MatchResult:
         actor_critic: Any = pl_module.actor_critic
-        with isolate_rng(), evaluation_mode(actor_critic):
-            result = play_match(
+        with evaluation_mode(actor_critic):
+            return play_match(
                 self.game,
                 PolicyPlayer(actor_critic, greedy=True, seed=self.seed),
                 self.make_opponent(self.game(1).spec.num_actions, self.seed),
@@ -120,10 +138,6 @@ class EvaluationCallback(Callback):
                 opening_plies=self.opening_plies,
                 seed=self.seed,
             )
-        self.last_result = result
-        self.evaluated_step = trainer.global_step
-        log.info("epoch %d: %s", trainer.current_epoch, result)
-        return _metrics(result, seconds=time.perf_counter() - started)
 
     def _log_aside(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """Log where Lightning takes no ``self.log``, or would add it to the next epoch's."""

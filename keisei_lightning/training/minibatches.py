@@ -62,7 +62,13 @@ def shuffle_generator(seed: int, iteration: int) -> torch.Generator:
 
 
 def minibatches(
-    plies: TensorDict, trainable: Tensor, *, num_epochs: int, num_minibatches: int, generator: torch.Generator
+    plies: TensorDict,
+    trainable: Tensor,
+    *,
+    num_epochs: int,
+    num_minibatches: int,
+    generator: torch.Generator,
+    skip: int = 0,
 ) -> Iterator[TensorDict]:
     """Shuffled passes over the trainable plies.
 
@@ -75,6 +81,7 @@ def minibatches(
         num_epochs: number of passes.
         num_minibatches: parts of a pass.
         generator: shuffles.
+        skip: leave out this many minibatches at the start; those that follow are the same as without it.
 
     Yields:
         TensorDict [b], copies (rows of ``plies``).
@@ -83,8 +90,8 @@ def minibatches(
     if parts == 0:
         return
     columns = dict(plies.items())
-    for _ in range(num_epochs):
+    for epoch in range(num_epochs):
         order = trainable[torch.randperm(len(trainable), generator=generator)]
-        for rows in order.tensor_split(parts):
+        for rows in order.tensor_split(parts)[max(0, skip - epoch * parts) :]:
             picked = {key: column.index_select(0, rows) for key, column in columns.items()}
             yield TensorDict(picked, batch_size=len(rows))

@@ -20,9 +20,13 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models import NEW_STATE_VALUE, ActorCritic, logits_actor, value_selector
 from keisei_lightning.training.checkpoint import HEADER_KEY, CheckpointHeader, network_faults
+from keisei_lightning.training.random_state import random_state, restore_random_state
 from keisei_lightning.training.source import RolloutSource
 
 __all__ = ["LOSS_TERMS", "PPOModule"]
+
+_RESUME_KEY = "keisei_resume"
+"""Where a checkpoint keeps what an epoch that is left in its middle needs to go on, and the random streams."""
 
 LOSS_TERMS = ("loss_objective", "loss_critic", "loss_entropy")
 """The parts of the loss; their sum is minimised."""
@@ -118,6 +122,7 @@ class PPOModule(LightningModule):
             ),
         )
         self._meter = _Meter(torch.device("cpu"))
+        self._restored: dict[str, Any] | None = None
 
     @property
     def loss(self) -> ClipPPOLoss:
@@ -180,6 +185,16 @@ class PPOModule(LightningModule):
         """Bring the loss's own buffers to the module's device."""
         self.loss.to(self.device)
 
+    def on_train_start(self) -> None:
+        """Go on exactly where a checkpoint stopped: Lightning begins no epoch anew that was left in its middle."""
+        restored, self._restored = self._restored, None
+        if restored is None:
+            return
+        self._meter = _Meter.restored(restored["meter"], self.device)
+        if self.final_entropy_coeff is not None:  # else it is what the configuration says now
+            self.loss.entropy_coeff.fill_(restored["entropy_coeff"])
+        restore_random_state(restored["random_state"])
+
     def on_train_epoch_start(self) -> None:
         """Start the epoch's means, and set the entropy coefficient for this iteration."""
         self._meter = _Meter(self.device)
@@ -198,7 +213,12 @@ class PPOModule(LightningModule):
             self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write which game this is a checkpoint of."""
+        """Write which game this is a checkpoint of, and what training needs to go on as if it had never stopped."""
+        checkpoint[_RESUME_KEY] = {
+            "meter": self._meter.state(),
+            "entropy_coeff": float(self.loss.entropy_coeff),
+            "random_state": random_state(),
+        }
         spec = self._game_spec()
         if spec is not None:
             checkpoint[HEADER_KEY] = CheckpointHeader.of(spec).to_dict()
@@ -217,6 +237,7 @@ class PPOModule(LightningModule):
         faults = network_faults(checkpoint["state_dict"], self.state_dict(), path=path)
         if faults:
             raise ConfigError(faults)
+        self._restored = checkpoint.get(_RESUME_KEY)  # a checkpoint of version 0.1 has none
 
     def _game_spec(self) -> GameSpec | None:
         """The game given, or that of the data module."""
@@ -248,6 +269,25 @@ class _Meter:
         self._count = 0
         self._grad_norms = torch.zeros((), device=device)
         self._num_grad_norms = 0
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any], device: torch.device) -> _Meter:
+        """The meter that :meth:`state` was asked of."""
+        meter = cls(device)
+        meter._sums, meter._grad_norms = state["sums"].to(device), state["grad_norms"].to(device)
+        meter._first = None if state["first"] is None else state["first"].to(device)
+        meter._count, meter._num_grad_norms = int(state["count"]), int(state["num_grad_norms"])
+        return meter
+
+    def state(self) -> dict[str, Any]:
+        """Numbers and tensors, for a checkpoint."""
+        return {
+            "sums": self._sums.clone(),
+            "first": None if self._first is None else self._first.clone(),
+            "count": self._count,
+            "grad_norms": self._grad_norms.clone(),
+            "num_grad_norms": self._num_grad_norms,
+        }
 
     def add(self, values: Tensor) -> None:
         """Add one minibatch: float32 [number of metrics]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
 from keisei_lightning.evaluation import MatchResult
+from keisei_lightning.stopping import requested
 from keisei_lightning.training.evaluation import EvaluationCallback
 
 __all__ = ["HISTORY_KEY", "CurvesCallback", "plot_curves", "write_last_game"]
@@ -70,7 +73,10 @@ class CurvesCallback(Callback):
         self._write(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Write what there is."""
+        """Write what there is; not for SIGTERM, whose sender waits for a few seconds only."""
+        signum = requested()
+        if signum not in (None, signal.SIGINT) or (signum is None and isinstance(exception, SIGTERMException)):
+            return
         try:
             self._write(trainer)
         except Exception:
@@ -80,7 +86,7 @@ class CurvesCallback(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep the metrics so far in the checkpoint: plain numbers."""
         epochs: Any = trainer.fit_loop.epoch_progress.current
-        if epochs.processed > epochs.completed:  # at the end of an epoch, whose metrics are complete
+        if epochs.processed == epochs.ready:  # between two epochs: the metrics are complete
             self._record(trainer, epochs_done=epochs.processed)
         checkpoint[HISTORY_KEY] = [dict(row) for row in self.history]
 

@@ -38,6 +38,10 @@ class RolloutSource(Protocol):
         """The version published last."""
         ...
 
+    def start(self) -> None:
+        """Start the workers, if they have not been started."""
+        ...
+
     def __iter__(self) -> Iterator[TensorDictBase]:
         """Rollouts [G, T] with the keys of the batch table, each valid until the next one is asked for."""
         ...

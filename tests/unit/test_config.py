@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from fakes import CountingGame
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
@@ -16,8 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from keisei_lightning.compose_errors import COMPOSE_ERRORS, explain, quote_games
 from keisei_lightning.config import SCHEMAS, Config, config_dir, register_configs
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.machine import available_cpus
-from keisei_lightning.validation import BOUNDS, advice, max_workers, resolve, validate
+from keisei_lightning.games import register_game
+from keisei_lightning.machine import Allowance
+from keisei_lightning.plugins import TRAINER_ARGUMENTS
+from keisei_lightning.validation import BOUNDS, advice, resolve, validate
 
 CONF = config_dir()
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra")
@@ -31,6 +35,10 @@ def _hydra() -> Iterator[None]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield
     GlobalHydra.instance().clear()
+
+
+def winged_network(*, spec: object, channels: int, wings: int) -> None:
+    """Stands for a third party's network."""
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -98,44 +106,7 @@ class TestComposing:
 
 
 class TestBadInput:
-    @pytest.mark.parametrize(
-        ("overrides", "expected"),
-        [
-            (["parallel.num_workers=0"], "parallel.num_workers=0: must be from 1 to "),
-            (["parallel.num_workers=-5"], "parallel.num_workers=-5: must be from 1 to "),
-            (["parallel.num_workers=100000"], "parallel.num_workers=100000: must be from 1 to "),
-            (["parallel.num_workers=many"], "parallel.num_workers=many: must be from 1 to "),
-            (["env.game=nosuch"], "env.game=nosuch: no game is called 'nosuch'"),
-            (["env=open_spiel", "env.game=backgammon"], "env.game=backgammon: "),
-            (["env=open_spiel", "env.game=kuhn_poker"], "env.game=kuhn_poker: "),
-            (["env=open_spiel"], "env.game: is missing"),
-            (["+env.options.colour=red"], "env.game=shogi: shogi: unknown option colour='red'"),
-            (["model.channels=0"], "model.channels=0: must be from 1 to 8192"),
-            (["model.value_head=vector"], "model.value_head=vector: must be one of scalar, wdl"),
-            (["ppo.clip_epsilon=2"], "ppo.clip_epsilon=2: must be more than 0 and less than 1"),
-            (["ppo.learning_rate=nan"], "ppo.learning_rate=nan: must be more than 0 and at most 1"),
-            (["ppo.critic_loss=huber"], "ppo.critic_loss=huber: must be one of l2, smooth_l1, l1"),
-            (["parallel.schedule=lazy"], "parallel.schedule=lazy: must be one of sync, async"),
-            (["parallel=serial", "parallel.schedule=async"], "parallel.schedule=async: must be sync"),
-            (["parallel.start_method=fork"], "parallel.start_method=fork: must be one of "),
-            (["parallel.worker_device=tpu"], "parallel.worker_device=tpu: must be auto, cpu or cuda:N"),
-            (
-                ["parallel.num_workers=2", "parallel.min_healthy_workers=3"],
-                "parallel.min_healthy_workers=3: must be from 0 to 2",
-            ),
-            (["evaluation.num_games=7"], "evaluation.num_games=7: must be even"),
-            (["trainer.devices=2"], "trainer.devices=2: must be 1"),
-            (["trainer.max_epochs=0"], "trainer.max_epochs=0: must be 1 or more"),
-            (["seed=-1"], "seed=-1: must be from 0 to "),
-            (["~ppo"], "ppo: is missing"),
-            (["+parallel.num_worker=2"], "parallel.num_worker=2: no such key (did you mean parallel.num_workers?)"),
-            (["+checkpoints=3"], "checkpoints=3: no such key (did you mean checkpoint?)"),
-            (["ckpt_path=nowhere.ckpt"], "ckpt_path=nowhere.ckpt: there is no such file"),
-            (["ckpt_path=last", "name=never_run"], "ckpt_path=last: there is no last.ckpt in results/never_run"),
-        ],
-    )
-    def test_one_fault_is_one_line_with_key_value_and_range(self, overrides: list[str], expected: str) -> None:
-        assert [fault[: len(expected)] for fault in faults(*overrides)] == [expected]
+    """What one wrong value is answered with is the table of ``tests/e2e/test_bad_configurations.py``."""
 
     def test_a_minibatch_larger_than_a_rollout_shows_the_arithmetic(self) -> None:
         shape = ["parallel.num_workers=2", "parallel.games_per_worker=8", "parallel.plies_per_rollout=16"]
@@ -145,10 +116,12 @@ class TestBadInput:
         validate(composed(*shape, "ppo.minibatch_size=256"))
 
     def test_slots_larger_than_the_memory_show_the_arithmetic(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("keisei_lightning.validation.available_memory", lambda: 2**20)
-        (fault,) = faults("parallel.num_workers=2")
-        assert "2 workers x 2 slots x 64 games x 32 plies x 426 bytes" in fault
-        assert fault.endswith("must be at most 0.0 GiB (free memory)")
+        monkeypatch.setattr("keisei_lightning.limits.available_memory", lambda: 21 * 2**20)
+        assert faults("parallel.num_workers=2", "parallel.start_method=forkserver") == [
+            "parallel.games_per_worker=64: must be from 1 to 38 (21.7 MiB of memory are needed and 21.0 MiB are free: "
+            "slots 1.7 MiB = 2 workers x 1 slots x 64 games x 32 plies x 426 bytes, "
+            "processes 20.0 MiB = 2 workers x 10.0 MiB)"
+        ]
 
     def test_more_versions_than_the_lag_allows_are_refused(self) -> None:
         asynchronous = ["parallel.schedule=async", "parallel.num_workers=2", "weight_sync.every_n_steps=2"]
@@ -177,12 +150,62 @@ class TestBadInput:
 
     def test_a_third_partys_network_has_keys_of_its_own(self) -> None:
         cfg = composed()
-        cfg.model = OmegaConf.create({"_target_": "somewhere.else", "channels": 0, "wings": 2})
+        cfg.model = OmegaConf.create({"_target_": f"{__name__}.winged_network", "channels": 0, "wings": 2})
         validate(cfg)
         assert cfg.model.wings == 2
+        cfg.model = OmegaConf.create({**cfg.model, "beak": 1})
+        with pytest.raises(ConfigError, match=r"winged_network: cannot be called with spec, channels, wings, beak \("):
+            validate(cfg)
+
+    @pytest.mark.parametrize(
+        ("target", "reason"),
+        [
+            ("os.nothing", "os has no 'nothing'"),
+            ("os.path.nothing.Network", "os.path has no 'nothing'"),
+            ("math.pi", "is a float"),
+            ("a network", "is no dotted path, such as package.module.Class"),
+            (
+                "broken_network.Network",
+                "broken_network cannot be imported (ModuleNotFoundError: No module named 'gone'",
+            ),
+            ("raising_network.Network", "raising_network cannot be imported (ZeroDivisionError: division by zero)"),
+        ],
+    )
+    def test_a_target_that_names_nothing_says_which_part_is_missing(
+        self, target: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "broken_network.py").write_text("import gone\n")
+        (tmp_path / "raising_network.py").write_text("1 / 0\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        cfg = composed()
+        cfg.model = OmegaConf.create({"_target_": target})
+        with pytest.raises(ConfigError) as caught:
+            validate(cfg)
+        (fault,) = caught.value.faults
+        assert fault.startswith(f"model._target_={target}: {reason}")
+        assert fault.endswith("a class or function")
+
+    def test_a_symmetry_that_the_game_has_not_is_refused(self) -> None:
+        register_game("lopsided", lambda num_games, **options: CountingGame(num_games))
+        (fault,) = faults("env.game=lopsided", "parallel.augment_symmetry=true")
+        assert fault == "parallel.augment_symmetry=true: must be false (counting has no symmetry)"
+
+    def test_a_game_that_raises_when_it_is_made_is_named_with_its_reason(self) -> None:
+        def fragile(num_games: int, **options: object) -> CountingGame:
+            raise RuntimeError("a rule\nis missing")
+
+        register_game("fragile", fragile)
+        assert faults("env.game=fragile") == [
+            "env.game=fragile: cannot be made (RuntimeError: a rule is missing); see `keisei games` for those that can"
+        ]
+
+    def test_the_arguments_that_a_trainer_may_be_given_are_lightnings(self) -> None:
+        from lightning.pytorch import Trainer
+
+        assert tuple(inspect.signature(Trainer.__init__).parameters)[1:] == TRAINER_ARGUMENTS
 
     def test_a_tracker_that_is_not_installed_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        monkeypatch.setattr("keisei_lightning.plugins.importlib.util.find_spec", lambda name: None)
         assert faults("logger=wandb") == [
             "logger=wandb: is not installed; must be csv_tensorboard, or install keisei-lightning[tracking]"
         ]
@@ -222,28 +245,23 @@ class TestCheckpoints:
 class TestWorkers:
     def test_auto_is_one_worker_for_each_cpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("keisei_lightning.validation.available_cpus", lambda: 6)
+        monkeypatch.setattr("keisei_lightning.limits.available_cpus", lambda: 6)
         assert composed().parallel.num_workers == 6
         assert composed("parallel.schedule=async").parallel.num_workers == 5
         assert composed("parallel=serial", "parallel.num_workers=auto").parallel.num_workers == 1
 
+    def test_auto_is_no_more_than_the_machine_allows(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        few = Allowance(limit=64, used=17, name="ulimit -n", ceiling=64)
+        monkeypatch.setattr("keisei_lightning.validation.available_cpus", lambda: 96)
+        monkeypatch.setattr("keisei_lightning.limits.available_cpus", lambda: 96)
+        monkeypatch.setattr("keisei_lightning.limits.descriptor_allowance", lambda: few)
+        cfg = composed("ppo.minibatch_size=64")
+        assert cfg.parallel.num_workers == 5
+        validate(cfg)
+
     def test_eight_workers_are_legal_on_two_cpus(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("keisei_lightning.validation.available_cpus", lambda: 2)
+        monkeypatch.setattr("keisei_lightning.limits.available_cpus", lambda: 2)
         validate(composed("experiment=smoke", "parallel.num_workers=8"))
-        assert (max_workers(1), max_workers(2), max_workers(64)) == (64, 128, 1024)
-
-
-class TestMachine:
-    @pytest.mark.parametrize(("quota", "expected"), [("150000 100000", 2), ("50000 100000", 1), ("max 100000", 4)])
-    def test_a_containers_quota_limits_the_cpus(
-        self, quota: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2, 3})
-        (tmp_path / "cpu.max").write_text(quota)
-        assert available_cpus(tmp_path) == expected
-
-    def test_without_control_groups_the_affinity_counts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("os.sched_getaffinity", lambda pid: {3, 5, 7})
-        assert available_cpus(tmp_path) == 3
 
 
 class TestExplaining:
@@ -260,7 +278,10 @@ class TestExplaining:
                 "env=shogo: no such option (did you mean shogi?); must be one of breakthrough, connect_four, hex, ",
             ),
             ("experiment=none", "experiment=none: no such option; must be one of connect_four, "),
-            ("ppo.epochs=few", "ppo.epochs=few: Value 'few' of type 'str' could not be converted to Integer"),
+            ("ppo.epochs=few", "ppo.epochs=few: must be a whole number, from 1 to 100"),
+            ("weight_sync.every_n_steps=x", "weight_sync.every_n_steps=x: must be a whole number, 1 or more, or null"),
+            ("model=null", "model=null: no such option; must be one of large, medium, mlp, small, tiny"),
+            ("=5", "=5: cannot be read (there is no key); write KEY=VALUE"),
             ("name=a(b", "name=a(b: cannot be read ("),
         ],
     )

@@ -68,6 +68,18 @@ def test_the_last_words_come_before_the_end() -> None:
             reader.read()
 
 
+def test_the_last_words_are_heard_of_one_who_left_without_listening() -> None:
+    ours, theirs = Pipe()
+    with ours:
+        reader = MessageReader(ours)
+        ours.send("an order that it never reads")
+        theirs.send("last words")
+        theirs.close()
+        assert reader.read() == ["last words"]
+        with pytest.raises(EOFError):
+            reader.read()
+
+
 def test_a_message_of_any_size_that_is_sent_as_one_is_read() -> None:
     ours, theirs = Pipe()
     with ours, theirs:

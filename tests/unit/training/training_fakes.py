@@ -111,6 +111,9 @@ class FakeCollector:
             self.frames += self.frames_per_batch
             yield self.rollout(self._number)
 
+    def start(self) -> None:
+        self.events.append("start")
+
     def update_policy_weights_(self) -> None:
         self.events.append("publish")
         self.policy_version += 1

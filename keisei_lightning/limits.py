@@ -1,0 +1,218 @@
+"""Does it fit this machine? Workers against CPUs, file descriptors and threads; rollouts and weights against memory.
+
+Everything is computed before anything is started, by the command line's validation and by the collector alike, and each
+fault shows its arithmetic. The figures of one worker are measured ones (``tests/process/test_limits.py`` holds them).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from dataclasses import dataclass
+
+from keisei_lightning.machine import (
+    available_cpus,
+    available_memory,
+    descriptor_allowance,
+    largest_file,
+    task_allowances,
+)
+
+__all__ = [
+    "DESCRIPTORS_BESIDES",
+    "DESCRIPTORS_PER_WORKER",
+    "MAX_WORKERS",
+    "WORKERS_PER_CPU",
+    "Crew",
+    "Rollouts",
+    "max_workers",
+    "memory_faults",
+    "most_workers",
+    "worker_faults",
+]
+
+WORKERS_PER_CPU = 64
+"""More worker processes than this for each CPU are taken for a mistake."""
+
+MAX_WORKERS = 1024
+"""More worker processes than this are a mistake on any machine."""
+
+DESCRIPTORS_PER_WORKER = 3
+"""Of the learner, while a worker lives: its pipe, its sentinel, and the pipe by which it sees the learner's end."""
+
+DESCRIPTORS_BESIDES = 32
+"""Of the learner beside its workers': at the peak of the start 13 were seen (shared memory, fork server, the worker
+that is being started); the rest is for logs, checkpoints and libraries."""
+
+_THREADS_PER_WORKER = 2
+"""Of a worker without torch's own: the one that plays, and the one that waits for the learner's end."""
+
+_THREADS_BESIDES = 2
+"""Multiprocessing's fork server and resource tracker."""
+
+_PROCESS_BYTES = {"forkserver": 10 * 2**20, "spawn": 220 * 2**20}
+"""Memory that a worker has to itself, at the least: a forked one shares the libraries with the fork server."""
+
+_UNIT = 2**20
+
+
+def max_workers(cpus: int) -> int:
+    """The most worker processes that are allowed on this many CPUs."""
+    return min(MAX_WORKERS, WORKERS_PER_CPU * cpus)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Crew:
+    """The workers that are asked for.
+
+    Attributes:
+        num_workers: W.
+        in_processes: whether each is a process (``mode=workers``); else they take turns in the learner.
+        start_method: "forkserver", "spawn" or None for the best there is.
+        threads_per_worker: torch threads of each; None: the CPUs divided by the workers.
+    """
+
+    num_workers: int
+    in_processes: bool = True
+    start_method: str | None = None
+    threads_per_worker: int | None = None
+
+    @property
+    def method(self) -> str:
+        """The start method that will be used."""
+        if self.start_method in _PROCESS_BYTES:
+            return str(self.start_method)
+        return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rollouts:
+    """What lies in shared memory.
+
+    Attributes:
+        slots_per_worker: rollouts that are stored for each worker.
+        games_per_worker: G.
+        plies_per_rollout: T.
+        bytes_per_ply: of one ply in a slot.
+        weight_bytes: of one set of the policy's weights; 0 where that is not known yet.
+    """
+
+    slots_per_worker: int
+    games_per_worker: int
+    plies_per_rollout: int
+    bytes_per_ply: int
+    weight_bytes: int = 0
+
+
+def worker_faults(crew: Crew, *, prefix: str = "") -> list[str]:
+    """Whether so many workers can run here.
+
+    Args:
+        crew: the workers that are asked for.
+        prefix: of the key in the message, such as ``"parallel."``.
+
+    Returns:
+        No line, or one with the tightest limit and the arithmetic of each limit that is exceeded.
+    """
+    exceeded = [(most, why) for most, why in _worker_limits(crew) if crew.num_workers > most]
+    if not exceeded:
+        return []
+    most = min(most for most, _ in exceeded)
+    allowed = f"must be from 1 to {most}" if most > 0 else "not even one worker can be started"
+    return [f"{prefix}num_workers={crew.num_workers}: {allowed} ({'; '.join(why for _, why in exceeded)})"]
+
+
+def most_workers(crew: Crew) -> int:
+    """The most workers that can run here, at least 1 (which :func:`worker_faults` may still refuse).
+
+    Args:
+        crew: the workers that would be asked for.
+    """
+    return max(1, min([crew.num_workers, *(most for most, _ in _worker_limits(crew))]))
+
+
+def _worker_limits(crew: Crew) -> list[tuple[int, str]]:
+    """Each limit: the most workers that it allows, and why."""
+    workers, cpus = crew.num_workers, available_cpus()
+    if not crew.in_processes:
+        return [(MAX_WORKERS, f"at most {MAX_WORKERS}")]
+    limits = [
+        (
+            max_workers(cpus),
+            f"{WORKERS_PER_CPU} for each of the {cpus} CPUs that this process may use, at most {MAX_WORKERS}",
+        )
+    ]
+    files = descriptor_allowance()
+    needed = DESCRIPTORS_PER_WORKER * workers + DESCRIPTORS_BESIDES
+    wanted = files.used + needed
+    remedy = f"`ulimit -n {wanted}` allows it" if wanted <= files.ceiling else f"the hard limit is {files.ceiling}"
+    limits.append(
+        (
+            (files.free - DESCRIPTORS_BESIDES) // DESCRIPTORS_PER_WORKER,
+            f"{needed} file descriptors are needed, {DESCRIPTORS_PER_WORKER} x {workers} workers + "
+            f"{DESCRIPTORS_BESIDES}, and {files.free} are free: {files.name} is {files.limit}, {files.used} are in use"
+            f"; {remedy}",
+        )
+    )
+    threads = _threads_of_one(crew, cpus)
+    needed = threads * workers + _THREADS_BESIDES + cpus
+    for tasks in task_allowances():
+        wanted = tasks.used + needed
+        remedy = f"; `{tasks.name} {wanted}` allows it" if tasks.limit < wanted <= tasks.ceiling else ""
+        limits.append(
+            (
+                (tasks.free - _THREADS_BESIDES - cpus) // threads,
+                f"{needed} threads are needed, {threads} x {workers} workers + {_THREADS_BESIDES + cpus}, and "
+                f"{tasks.free} are free: {tasks.name} is {tasks.limit}, {tasks.used} are in use{remedy}",
+            )
+        )
+    return limits
+
+
+def _threads_of_one(crew: Crew, cpus: int) -> int:
+    torch_threads = crew.threads_per_worker or max(1, cpus // crew.num_workers)
+    # A spawned worker imports NumPy anew, whose linear algebra starts a thread for each further CPU.
+    return _THREADS_PER_WORKER + torch_threads - 1 + (cpus - 1 if crew.method == "spawn" else 0)
+
+
+def memory_faults(crew: Crew, rollouts: Rollouts, *, prefix: str = "") -> list[str]:
+    """Whether the rollouts, the published weights and the worker processes fit into memory.
+
+    Args:
+        crew: the workers that are asked for.
+        rollouts: what lies in shared memory.
+        prefix: of the key in the message, such as ``"parallel."``.
+
+    Returns:
+        No line, or one with the arithmetic.
+    """
+    workers = crew.num_workers
+    per_game = workers * rollouts.slots_per_worker * rollouts.plies_per_rollout * rollouts.bytes_per_ply
+    slots = per_game * rollouts.games_per_worker
+    weights = (workers + 2) * rollouts.weight_bytes
+    processes = workers * _PROCESS_BYTES[crew.method] if crew.in_processes else 0
+    needed, available, largest = slots + weights + processes, available_memory(), largest_file()
+    most, why = (available - weights - processes) // per_game, f"{_size(available)} are free"
+    if largest < max(slots, weights):
+        most, why = min(most, largest // per_game), f"{why}, and a file may have {_size(largest)} (ulimit -f)"
+    elif needed <= available:
+        return []
+    parts = [
+        f"slots {_size(slots)} = {workers} workers x {rollouts.slots_per_worker} slots x {rollouts.games_per_worker} "
+        f"games x {rollouts.plies_per_rollout} plies x {rollouts.bytes_per_ply} bytes"
+    ]
+    if weights:
+        parts.append(f"weights {_size(weights)} = ({workers} workers + 2) x {_size(rollouts.weight_bytes)}")
+    if processes:
+        parts.append(f"processes {_size(processes)} = {workers} workers x {_size(_PROCESS_BYTES[crew.method])}")
+    fits = most >= 1 and weights <= largest
+    allowed = f"must be from 1 to {most}" if fits else f"nothing fits with {prefix}num_workers={workers}"
+    return [
+        f"{prefix}games_per_worker={rollouts.games_per_worker}: {allowed} ({_size(needed)} of memory are needed and "
+        f"{why}: {', '.join(parts)})"
+    ]
+
+
+def _size(num_bytes: int) -> str:
+    if num_bytes < _UNIT:
+        return f"{num_bytes / 2**10:.1f} KiB"
+    return f"{num_bytes / _UNIT:.1f} MiB" if num_bytes < 10 * 2**30 else f"{num_bytes / 2**30:.1f} GiB"

@@ -1,0 +1,109 @@
+"""Whether a checkpoint file is whole, and which one to go on from; needs no torch and runs no code of the file.
+
+A checkpoint is a zip archive, as ``torch.save`` writes it, and carries a CRC-32 of everything in it. ``torch.load``
+does not look at them: a flipped bit in a weight goes unnoticed. Here they are compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO
+
+from keisei_lightning.errors import ConfigError
+
+__all__ = ["damage", "lock", "newest_whole_checkpoint", "remove_stale_temporaries", "temporary_path"]
+
+log = logging.getLogger(__name__)
+
+_TEMPORARIES = ".*.ckpt.*.tmp"
+
+
+def damage(path: str | os.PathLike[str]) -> str | None:
+    """What is wrong with a checkpoint file; None: every byte is as it was written.
+
+    Args:
+        path: a file. It is read once: about a second for a gigabyte.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+    except zipfile.BadZipFile as error:
+        return f"damaged or cut short: {error}"
+    except (OSError, EOFError, ValueError, RuntimeError, NotImplementedError, struct.error, zlib.error) as error:
+        # What zipfile raises where a flipped bit makes it read one field for another.
+        return f"damaged: {error or type(error).__name__}"
+    return None if bad is None else f"damaged: the checksum of {bad} is wrong"
+
+
+def newest_whole_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
+    """The checkpoint that ``ckpt_path=last`` means: the newest ``last.ckpt``, or the newest whole one before it.
+
+    A checkpoint that is passed over is named in the log, with the reason and what is taken instead.
+
+    Args:
+        folder: of all runs of one name.
+
+    Returns:
+        None where there is no ``last.ckpt``.
+
+    Raises:
+        ConfigError: there are checkpoints, and none is whole.
+    """
+    from keisei_lightning.training.checkpoint import read_checkpoint_header  # needs torch: takes seconds
+
+    files = sorted(Path(folder).rglob("*.ckpt"), key=_modified, reverse=True)
+    lasts = [file for file in files if file.name == "last.ckpt"]
+    if not lasts:
+        return None
+    faults = []
+    for file in [lasts[0], *(file for file in files if file != lasts[0])]:
+        try:
+            header = read_checkpoint_header(file)
+        except ConfigError as error:
+            faults.append(error.faults[0].removeprefix("ckpt_path="))
+            continue
+        if faults:
+            log.warning("ckpt_path=last: %s; going on from %s (step %d)", "; ".join(faults), file, header.global_step)
+        return file
+    raise ConfigError(f"ckpt_path=last: none of the {len(faults)} checkpoints in {folder} can be read: {faults[0]}")
+
+
+def _modified(file: Path) -> int:
+    try:
+        return file.stat().st_mtime_ns
+    except FileNotFoundError:  # removed by a run that is going on
+        return 0
+
+
+def temporary_path(target: Path) -> Path:
+    """Where this process writes what is to become ``target``: beside it, so that a rename is enough."""
+    return target.with_name(f".{target.name}.{os.getpid()}.tmp")
+
+
+def lock(file: IO[bytes]) -> None:
+    """Mark an open temporary file as being written, for as long as it is open in this process."""
+    with contextlib.suppress(OSError):  # a file system without locks: nobody can take one to clean up either
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def remove_stale_temporaries(folder: Path, *, recursive: bool = False) -> None:
+    """Delete the half-written checkpoints of processes that were killed.
+
+    A process that is writing holds a lock on its file, which ends with the process: no other's work is touched.
+
+    Args:
+        folder: where to look.
+        recursive: look in the folders below as well.
+    """
+    for file in folder.rglob(_TEMPORARIES) if recursive else folder.glob(_TEMPORARIES):
+        with contextlib.suppress(OSError), file.open("rb") as stale:  # OSError: it is being written, or it is gone
+            fcntl.flock(stale, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.unlink()
+            log.info("removed %s, which a killed process left half-written", file)

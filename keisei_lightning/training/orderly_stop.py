@@ -1,0 +1,153 @@
+"""The end of a fit, foreseen or not: what was learned is in a checkpoint.
+
+::
+
+    signal --> present step ends --> Lightning leaves its loop --> on_exception: last.ckpt --> workers stop
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from keisei_lightning import stopping
+from keisei_lightning.stopping import Stopped
+
+__all__ = ["FinalCheckpoint", "OrderlyStop"]
+
+log = logging.getLogger(__name__)
+
+
+def _run(command: Sequence[str]) -> int:
+    return subprocess.run(command, check=False).returncode
+
+
+class OrderlyStop(Callback):
+    """Ends a fit at the end of a step when a signal asks for it, and saves a checkpoint then.
+
+    The first of all callbacks: it opens and closes the time in which a signal is deferred. With plain Lightning,
+    without :class:`~keisei_lightning.stopping.StopSignals`, it saves when SIGTERM has ended the loop.
+
+    Nothing is saved where no step has been taken since the start: such a checkpoint would be the newest, and hold less
+    than the one before it.
+
+    In a SLURM job that is to be requeued (``sbatch --signal=USR1@90``), SIGUSR1 saves in the same way, then calls
+    ``scontrol requeue``. Lightning's own handler saves wherever the signal finds it, also in the middle of a step, and
+    to a file that only a run in the same folder finds again.
+
+    Args:
+        path: where to save; None: never.
+        run_command: runs a command and returns its exit status; injected by tests.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, *, run_command: Callable[[Sequence[str]], int] = _run
+    ) -> None:
+        self.path = None if path is None else Path(path)
+        self.saved: Path | None = None
+        """What was saved when a signal ended the fit."""
+        self._run_command = run_command
+        self._start_position: tuple[int, int] | None = None
+        self._step = ExitStack()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take SLURM's signal, before Lightning does."""
+        if stage == "fit" and self.path is not None and SLURMEnvironment.detect():
+            stopping.listen_to(signal.SIGUSR1)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on there is something to keep."""
+        self._start_position = _position(trainer)
+        stopping.defer()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """A step that has begun ends, however long it takes."""
+        self._step.close()  # of a step that a callback has skipped
+        self._step.enter_context(stopping.unbroken())
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """The step is whole."""
+        self._step.close()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The loop is done: it would end at no further step.
+
+        Raises:
+            Stopped: a signal came in the very last steps.
+        """
+        stopping.settle(end=True)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save, if a signal ended the fit; in any case, stop the workers before the other callbacks take their time.
+
+        Raises:
+            OSError: it cannot be saved.
+        """
+        stopping.settle()
+        try:
+            if isinstance(exception, Stopped | SIGTERMException):
+                self._save(trainer)
+        finally:
+            # Lightning asks the data module last, and not at all where this hook or another callback's raises.
+            data: Any = getattr(trainer, "datamodule", None)
+            if data is not None:
+                data.on_exception(exception)
+
+    def _save(self, trainer: Trainer) -> None:
+        if self._start_position is None or self.path is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if _position(trainer) != self._start_position:
+            trainer.save_checkpoint(self.path, weights_only=False)  # with optimiser and progress, to go on from
+            self.saved = self.path
+        if stopping.requested() == signal.SIGUSR1 and trainer.is_global_zero:
+            self._requeue()
+
+    def _requeue(self) -> None:
+        """Ask SLURM to run the job again.
+
+        Raises:
+            RuntimeError: it refused.
+        """
+        job = os.environ["SLURM_JOB_ID"]
+        if (array_job := os.environ.get("SLURM_ARRAY_JOB_ID")) is not None:
+            job = f"{array_job}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+        status = self._run_command(["scontrol", "requeue", job])
+        if status != 0:
+            raise RuntimeError(f"scontrol requeue {job}: exit status {status}; the checkpoint is {self.saved}")
+        log.info("asked SLURM to run job %s again", job)
+
+
+class FinalCheckpoint(Callback):
+    """Saves a checkpoint when training is done: the last epoch need not be one that a checkpoint was due at.
+
+    The last of the callbacks, so that the checkpoint holds what the others did at the end. The collector is still
+    there, with its games.
+
+    Args:
+        path: where to save.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the final weights, with optimiser and progress, to go on from."""
+        trainer.save_checkpoint(self.path, weights_only=False)
+
+
+def _position(trainer: Trainer) -> tuple[int, int]:
+    """Where training is: optimiser steps and minibatches (which differ with gradient accumulation)."""
+    return trainer.global_step, trainer.fit_loop.epoch_loop.batch_progress.total.completed

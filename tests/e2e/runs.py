@@ -1,0 +1,116 @@
+"""Training runs in processes of their own that tests wait for, signal and clean up after."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGED = [sys.executable, str(Path(__file__).with_name("staged_run.py"))]
+# The smallest run that still has a worker process and checkpoints.
+TINY = (
+    "experiment=smoke",
+    "env=tic_tac_toe",
+    "env.max_plies=null",
+    "model=mlp",
+    "model.channels=16",
+    "parallel.num_workers=1",
+    "parallel.games_per_worker=8",
+    "parallel.plies_per_rollout=16",
+    "ppo.minibatch_size=16",
+    "evaluation.num_games=2",
+    "logger=none",
+)
+
+
+class StagedRun:
+    """A run of the command line that tells when it has come to a stage (see ``staged_run.py``).
+
+    Args:
+        stage: where it dwells for a while.
+        words: of the command line, after those of :data:`TINY`.
+        folder: where it runs.
+        environment: variables to add.
+    """
+
+    def __init__(
+        self, stage: str, words: Sequence[str], folder: Path, *, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.folder = folder
+        self._marker = folder / f"{stage}.marker"
+        before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a child of a shell's background job has it ignored
+        try:
+            self.process = subprocess.Popen(
+                [*STAGED, stage, str(self._marker), *TINY, *words],
+                cwd=folder,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **(environment or {})},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def __enter__(self) -> StagedRun:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Kill what a failed test has left."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.communicate()
+
+    def reach_stage(self, timeout_s: float = 60.0) -> None:
+        """Block until the stage is reached; fail if it never is."""
+        self.wait_until(self._marker.exists, timeout_s)
+
+    def wait_until(self, happened: Callable[[], bool], timeout_s: float = 60.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not happened():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                code, out, err = self.finish()
+                raise AssertionError(f"the run ended with {code} before the test could do its work:\n{out}\n{err}")
+            time.sleep(0.01)
+
+    def signal(self, signum: int, *, group: bool = False) -> None:
+        """Send a signal to the learner, or to all processes of the run as a terminal or SLURM does."""
+        if group:
+            os.killpg(self.process.pid, signum)
+        else:
+            self.process.send_signal(signum)
+
+    def finish(self, timeout_s: float = 60.0) -> tuple[int, str, str]:
+        """Exit code and output; fails if the run does not end, or leaves a process."""
+        out, err = self.process.communicate(timeout=timeout_s)
+        deadline = time.monotonic() + 5
+        while left := self.processes():
+            if time.monotonic() > deadline:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                raise AssertionError(f"processes were left behind: {left}")
+            time.sleep(0.02)
+        return self.process.returncode, out, err
+
+    def processes(self) -> list[int]:
+        """Processes of the run that are alive."""
+        return [pid for pid in psutil.pids() if _session(pid) == self.process.pid]
+
+    def checkpoints(self) -> list[Path]:
+        return sorted(self.folder.rglob("*.ckpt"))
+
+    def temporary_files(self) -> list[Path]:
+        return list(self.folder.rglob("*.tmp"))
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None

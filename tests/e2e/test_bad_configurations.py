@@ -1,0 +1,362 @@
+"""Rows 12, 26 and 27 from the command line: what cannot work is told in one line each, and nothing was started."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from keisei_lightning import launch
+from keisei_lightning.training.checkpoint import AtomicCheckpointIO
+
+ROOT = Path(__file__).resolve().parents[2]
+CPU_LIMIT_S = 5.0  # of processor time: a clock on the wall would measure the other tests
+WALL_LIMIT_S = 60.0
+
+pytestmark = pytest.mark.process
+
+# What is typed, and how the one line begins that it is answered with.
+BAD = [
+    # ---- wrong types, empty values, nothing
+    ("ppo.epochs=few", "ppo.epochs=few: must be a whole number, from 1 to 100"),
+    ("ppo.epochs=2.5", "ppo.epochs=2.5: must be a whole number, from 1 to 100"),
+    ("ppo.gamma=[1,2]", "ppo.gamma=[1,2]: must be a number, from 0 to 1"),
+    ("ppo.gamma=null", "ppo.gamma=null: must be a number, from 0 to 1"),
+    ("ppo.gamma=", "ppo.gamma=: must be a number, from 0 to 1"),
+    ("parallel.num_workers=many", "parallel.num_workers=many: must be from 1 to "),
+    ("parallel.num_workers=", "parallel.num_workers=: must be from 1 to "),
+    ("parallel.augment_symmetry=maybe", "parallel.augment_symmetry=maybe: must be true or false"),
+    ("env.options=5", "env.options=5: must be a section of keys"),
+    ("model=null", "model=null: no such option; must be one of large, medium, mlp, small, tiny"),
+    ("~ppo", "ppo: is missing; give it on the command line as ppo=VALUE"),
+    ("foo", "foo: cannot be read (missing EQUAL at '<EOF>'); write KEY=VALUE"),
+    # ---- numbers out of range
+    ("seed=-1", "seed=-1: must be from 0 to 4294967295"),
+    ("parallel.num_workers=0", "parallel.num_workers=0: must be from 1 to "),
+    ("parallel.num_workers=-5", "parallel.num_workers=-5: must be from 1 to "),
+    ("parallel.num_workers=100000", "parallel.num_workers=100000: must be from 1 to "),
+    ("ppo.clip_epsilon=2", "ppo.clip_epsilon=2: must be more than 0 and less than 1"),
+    ("ppo.learning_rate=nan", "ppo.learning_rate=nan: must be more than 0 and at most 1"),
+    ("parallel.heartbeat_s=inf", "parallel.heartbeat_s=inf: must be 0.5 or more"),
+    ("parallel.heartbeat_s=0.1", "parallel.heartbeat_s=0.1: must be 0.5 or more"),
+    ("model.channels=0", "model.channels=0: must be from 1 to 8192"),
+    ("trainer.max_epochs=0", "trainer.max_epochs=0: must be 1 or more"),
+    ("trainer.check_val_every_n_epoch=0", "trainer.check_val_every_n_epoch=0: must be 1 or more"),
+    ("trainer.limit_train_batches=1.5", "trainer.limit_train_batches=1.5: must be a number of batches, 0 or more, or"),
+    ("trainer.max_time=soon", "trainer.max_time=soon: must be DD:HH:MM:SS, such as 00:12:00:00, or null"),
+    ("parallel.games_per_worker=65536 parallel.plies_per_rollout=65536", "parallel.games_per_worker=65536: must be "),
+    # ---- typos of keys, groups and options
+    ("parallel.num_worker=2", "parallel.num_worker=2: no such key (did you mean parallel.num_workers?); must be one"),
+    ("+parallel.num_worker=2", "parallel.num_worker=2: no such key (did you mean parallel.num_workers?)"),
+    ("+checkpoints=3", "checkpoints=3: no such key (did you mean checkpoint?)"),
+    ("+trainer.max_epoch=3", "trainer.max_epoch=3: no such key (did you mean trainer.max_epochs?)"),
+    ("modell=tiny", "modell=tiny: no such key (did you mean model?)"),
+    ("env=shogo", "env=shogo: no such option (did you mean shogi?); must be one of breakthrough, connect_four, hex, "),
+    ("parallel.mode=threads", "parallel.mode=threads: must be one of serial, workers"),
+    ("parallel.start_method=fork", "parallel.start_method=fork: must be one of "),
+    ("ppo.critic_loss=huber", "ppo.critic_loss=huber: must be one of l2, smooth_l1, l1"),
+    ("trainer.precision=8-bit", "trainer.precision=8-bit: must be one of 32-true, 16-mixed"),
+    # ---- games
+    ("env.game=nosuch", "env.game=nosuch: no game is called 'nosuch': use breakthrough, connect_four, hex, "),
+    ("env=open_spiel", "env.game: is missing; give it on the command line as env.game=VALUE"),
+    ("+env.options.colour=red", "env.game=shogi: shogi: unknown option colour='red'; it has declaration, max_plies, "),
+    ("env.game=catch", "env.game=catch: catch: it has 1 players; only sequential two-player zero-sum"),
+    ("env.game=goofspiel", "env.game=goofspiel: goofspiel: its players move at the same time; only"),
+    ("env.game=backgammon", "env.game=backgammon: backgammon: it has chance moves; only"),
+    ("env.game=kuhn_poker", "env.game=kuhn_poker: kuhn_poker: it has chance moves; only"),
+    # ---- values that do not go together
+    ("parallel=serial parallel.schedule=async", "parallel.schedule=async: must be sync with parallel.mode=serial"),
+    (
+        "parallel.num_workers=2 parallel.games_per_worker=8 parallel.plies_per_rollout=16 ppo.minibatch_size=257",
+        "ppo.minibatch_size=257: must be from 1 to the plies of one batch, 256 = 2 workers x 8 games x 16 plies",
+    ),
+    (
+        "parallel.num_workers=2 parallel.schedule=async weight_sync.every_n_steps=1",
+        "parallel.max_policy_lag=2: must be 8 or more with parallel.schedule=async: ",
+    ),
+    ("evaluation.num_games=7", "evaluation.num_games=7: must be even (each opening is played from both seats)"),
+    (
+        "parallel.num_workers=2 parallel.min_healthy_workers=3",
+        "parallel.min_healthy_workers=3: must be from 0 to 2 (parallel.num_workers)",
+    ),
+    # ---- files and folders
+    (
+        "ckpt_path=missing.ckpt",
+        "ckpt_path=missing.ckpt: there is no such file; must be null, auto, last or a checkpoint",
+    ),
+    ("ckpt_path=last", "ckpt_path=last: there is no last.ckpt in results/shogi"),
+    ("ckpt_path=other_game.ckpt", "ckpt_path=other_game.ckpt: its game is tic_tac_toe, this run's is shogi"),
+    ("ckpt_path=truncated.ckpt", "ckpt_path=truncated.ckpt: cannot be read as a checkpoint ("),
+    ("ckpt_path=notes.txt", "ckpt_path=notes.txt: cannot be read as a checkpoint ("),
+    ("results_dir=/proc/x", "results_dir=/proc/x: must be a folder that can be written to (/proc: "),
+    ("results_dir=notes.txt", "results_dir=notes.txt: must be a folder that can be written to ("),
+    ("-m results_dir=/proc/x seed=1,2", "results_dir=/proc/x: must be a folder that can be written to (/proc: "),
+    ("name=../elsewhere", "name=../elsewhere: must be a folder's name: not empty, no dot at its start, no slash in it"),
+    # ---- devices, and what is not installed
+    ("parallel.worker_device=cuda:99", "parallel.worker_device=cuda:99: must be c"),
+    ("parallel.worker_device=tpu", "parallel.worker_device=tpu: must be auto, cpu or cuda:N"),
+    ("trainer.accelerator=quantum", "trainer.accelerator=quantum: must be one of auto, cpu, gpu, cuda, mps"),
+    ("trainer.devices=2", "trainer.devices=2: must be 1, auto or one device's number with a comma"),
+    ("logger=wandb", "logger=wandb: is not installed; must be csv_tensorboard, or install keisei-lightning[tracking]"),
+    ("+logger.other.mine=5", "logger.other.mine=5: must have a _target_, the dotted path of a Lightning logger"),
+    ("model._target_=nowhere.Network", "model._target_=nowhere.Network: there is no module 'nowhere'; must be the"),
+    ("model._target_=torch.nn.Linea", "model._target_=torch.nn.Linea: torch.nn has no 'Linea'; must be the dotted"),
+    ("model._target_=torch.nn.Linear", "model._target_=torch.nn.Linear: cannot be called with spec, kind, "),
+]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint of another game, half a checkpoint, and a file that is none."""
+    folder = tmp_path_factory.mktemp("typed_here")
+    header = {"format": 1, "game": "tic_tac_toe", "num_actions": 9, "observation_shape": [3, 3, 3]}
+    checkpoint = {"keisei": header, "epoch": 1, "global_step": 2, "state_dict": {"weight": torch.zeros(1000)}}
+    AtomicCheckpointIO().save_checkpoint(checkpoint, folder / "other_game.ckpt")
+    whole = (folder / "other_game.ckpt").read_bytes()
+    (folder / "truncated.ckpt").write_bytes(whole[: len(whole) // 2])
+    (folder / "notes.txt").write_text("no checkpoint, and no folder either")
+    return folder
+
+
+@pytest.fixture
+def typed(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[[str], str]]:
+    """Types a command line in this process; returns standard error. No process may start, no file may be made."""
+
+    def refuse(self: object, *args: object, **kwargs: object) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(BaseProcess, "start", refuse)
+    monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
+    monkeypatch.chdir(files)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    before = sorted(files.rglob("*"))
+
+    def type_it(words: str) -> str:
+        assert launch.main(words.split()) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        return captured.err
+
+    yield type_it
+    for handler in root.handlers:  # Hydra sets up the root logger
+        if handler not in handlers:
+            handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    assert sorted(files.rglob("*")) == before, "a folder of results was made"
+
+
+@pytest.mark.parametrize(("words", "line"), BAD, ids=[words for words, _ in BAD])
+def test_row_26_a_bad_configuration_is_one_line_with_key_value_and_range(
+    words: str, line: str, typed: Callable[[str], str]
+) -> None:
+    if words == "logger=wandb" and importlib.util.find_spec("wandb"):
+        pytest.skip("wandb is installed here")
+    err = typed(words)
+    assert err.startswith(f"keisei: {line}"), err
+    assert err.count("\n") == 1
+
+
+def test_row_26_several_faults_are_all_told_at_once(typed: Callable[[str], str]) -> None:
+    words = (
+        "parallel.num_workers=0 ppo.clip_epsilon=2 model.channels=0 env.game=nosuch ppo.epochs=0 results_dir=/proc/x "
+        "ckpt_path=missing.ckpt trainer.devices=7 +trainer.wings=2 +parallel.speed=9 evaluation.num_games=3"
+    )
+    lines = typed(words).splitlines()
+    assert {re.match(r"keisei: ([\w.]+)=\S+: ", line)[1] for line in lines} == {  # type: ignore[index]
+        re.match(r"\+?([\w.]+)=", word)[1]  # type: ignore[index]
+        for word in words.split()
+    }
+    assert len(lines) == 11
+
+
+def test_row_26_a_sweep_with_a_bad_job_does_the_others_and_ends_with_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[float] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("keisei_lightning.app.run", lambda cfg: seen.append(cfg.ppo.clip_epsilon) or 0.5)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    assert launch.main(["-m", "ppo.clip_epsilon=0.1,2,0.3"]) == 2
+    for handler in set(root.handlers) - set(handlers):
+        handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    assert seen == [0.1, 0.3]
+    captured = capsys.readouterr()
+    assert captured.err.endswith("keisei: ppo.clip_epsilon=2: must be more than 0 and less than 1\n")
+    assert re.search(r"ppo\.clip_epsilon=2 .* bad configuration", captured.out)
+
+
+# ---- the same in a process of its own: how fast, and under limits of the shell
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ended:
+    """How a command ended; CPU seconds are its own."""
+
+    code: int
+    out: str
+    err: str
+    cpu_s: float
+    wall_s: float
+
+
+# Python reads it at its start. It notes each process that is started, by whatever means.
+WATCH = """
+import _posixsubprocess, os
+def noting(start):
+    def noted(*args, **kwargs):
+        open(os.environ["STARTED"], "a").close()
+        return start(*args, **kwargs)
+    return noted
+os.fork, os.posix_spawn = noting(os.fork), noting(os.posix_spawn)
+_posixsubprocess.fork_exec = noting(_posixsubprocess.fork_exec)
+"""
+
+
+def command(
+    words: list[str], folder: Path, *, limit: tuple[int, int] | None = None, python_path: str = ""
+) -> tuple[Ended, bool]:
+    """Type a command; tells how it ended and whether it started a process."""
+    watch = folder / ".watch"
+    watch.mkdir(exist_ok=True)
+    (watch / "sitecustomize.py").write_text(WATCH)
+    path = os.pathsep.join(entry for entry in (str(watch), str(ROOT), python_path) if entry)
+    environment = {**os.environ, "PYTHONPATH": path, "STARTED": str(watch / "started"), "COLUMNS": "200"}
+    used, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *words],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=None if limit is None else lambda: resource.setrlimit(limit[0], (limit[1], limit[1])),
+    )
+    out, err = process.communicate(timeout=WALL_LIMIT_S)
+    wall, now = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
+    deadline = time.monotonic() + 5  # multiprocessing's servers end when they see that their pipe has closed
+    while left := [pid for pid in psutil.pids() if _session(pid) == process.pid]:
+        assert time.monotonic() < deadline, f"processes were left behind: {left}"
+        time.sleep(0.02)
+    ended = Ended(code=process.returncode, out=out, err=err, cpu_s=cpu, wall_s=wall)
+    return ended, (watch / "started").exists()
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("parallel.num_workers=1000000", "parallel.num_workers=1000000: must be from 1 to "),
+        ("parallel.num_worker=2", "parallel.num_worker=2: no such key (did you mean parallel.num_workers?)"),
+        ("env.game=backgammon", "env.game=backgammon: backgammon: it has chance moves; only"),
+        ("ckpt_path={files}/truncated.ckpt", "ckpt_path={files}/truncated.ckpt: cannot be read as a checkpoint ("),
+        ("results_dir=/proc/x", "results_dir=/proc/x: must be a folder that can be written to (/proc: "),
+    ],
+)
+def test_row_26_the_answer_comes_within_5_seconds_and_nothing_was_started(
+    words: str, line: str, files: Path, tmp_path: Path
+) -> None:
+    ended, started = command(words.format(files=files).split(), tmp_path)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1), ended.err
+    assert ended.err.startswith(f"keisei: {line.format(files=files)}")
+    assert ended.cpu_s < CPU_LIMIT_S
+    assert not started
+    assert [file.name for file in tmp_path.iterdir()] == [".watch"]
+
+
+def test_row_27_a_low_ulimit_n_is_one_line_with_the_figure_needed(tmp_path: Path) -> None:
+    ended, started = command(
+        ["experiment=smoke", "parallel.num_workers=40"], tmp_path, limit=(resource.RLIMIT_NOFILE, 100)
+    )
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1), ended.err
+    assert re.match(
+        r"keisei: parallel\.num_workers=40: must be from 1 to \d+ \(152 file descriptors are needed, 3 x 40 workers \+ "
+        r"32, and \d+ are free: ulimit -n is 100, \d+ are in use; the hard limit is 100\)\n$",
+        ended.err,
+    )
+    assert not started
+    assert [file.name for file in tmp_path.iterdir()] == [".watch"]
+
+
+# ---- row 12: a user's game that cannot be used
+
+
+MY_GAME = """
+import multiprocessing
+from keisei_lightning.games import make_game
+
+def make(num_games, *, max_plies=None, opening_plies=0):
+    if multiprocessing.parent_process() is not None:
+        import only_on_your_machine
+    return make_game("tic_tac_toe", num_games)
+"""
+
+
+def install(folder: Path, name: str, module: str) -> None:
+    """Put a package with one game where Python finds it, as pip would."""
+    (folder / f"{name}.py").write_text(module)
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[keisei_lightning.games]\n{name} = {name}:make\n")
+
+
+def test_row_12_a_game_that_cannot_be_imported_is_a_bad_configuration(tmp_path: Path) -> None:
+    site, work = tmp_path / "site", tmp_path / "work"
+    site.mkdir()
+    work.mkdir()
+    install(site, "my_game", "import only_on_your_machine\n")
+    ended, started = command(["experiment=smoke", "env.game=my_game"], work, python_path=str(site))
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1), ended.err
+    assert ended.err.startswith(
+        "keisei: env.game=my_game: cannot be made (ModuleNotFoundError: No module named 'only_on_your_machine')"
+    )
+    assert not started
+
+
+def test_row_12_a_game_that_fails_in_the_workers_is_one_error_at_once(tmp_path: Path) -> None:
+    site, work = tmp_path / "site", tmp_path / "work"
+    site.mkdir()
+    work.mkdir()
+    install(site, "my_game", MY_GAME)
+    words = ["experiment=smoke", "env.game=my_game", "env.max_plies=null", "model=mlp", "model.channels=16"]
+    words += ["parallel.num_workers=2", "parallel.restart_backoff_s=1000", "trainer.enable_progress_bar=false"]
+    ended, started = command(words, work, python_path=str(site))
+    assert started  # the workers: the fault is in them
+    assert ended.code == 1, ended.err
+    first = ended.err.splitlines()[0]
+    assert re.fullmatch(
+        r"error: training failed: worker \d \(incarnation 0\) raised ModuleNotFoundError: No module named "
+        r"'only_on_your_machine', before it was ready; nothing was restarted",
+        first,
+    ), ended.err
+    assert ended.err.count("WorkerBootError") == 1
+    assert "my_game.py" in ended.err  # the worker's own traceback
+    assert "incarnation 1" not in ended.err

@@ -1,0 +1,93 @@
+"""Signals become one exception, at once or when it is time. Every signal here is a real one, sent to this process."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from keisei_lightning import stopping
+from keisei_lightning.stopping import Stopped, StopSignals, defer, deferred, requested, settle, unbroken, waiting
+
+
+def test_a_signal_raises_at_once_and_the_handlers_are_put_back() -> None:
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
+    with pytest.raises(Stopped, match="stopped by SIGTERM") as caught, StopSignals():
+        signal.raise_signal(signal.SIGTERM)
+    assert caught.value.exit_code == 143
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)] == before
+    assert requested() is None
+
+
+def test_a_deferred_signal_is_raised_by_whoever_settles() -> None:
+    with StopSignals(grace_s=30):
+        defer()
+        signal.raise_signal(signal.SIGINT)
+        assert requested() == signal.SIGINT
+        assert deferred()
+        with pytest.raises(Stopped, match="SIGINT"):
+            settle(end=True)
+
+
+def test_a_deferred_signal_is_handed_on_as_the_one_that_lightning_knows() -> None:
+    seen = []
+    with StopSignals(grace_s=30) as signals:
+        ours = signal.getsignal(signal.SIGTERM)
+        assert callable(ours)
+        signal.signal(signal.SIGTERM, lambda n, f: (seen.append(n), ours(n, f)))
+        defer()
+        signal.raise_signal(signal.SIGINT)
+        assert (seen, signals.requested) == ([signal.SIGTERM], signal.SIGINT)
+
+
+def test_a_wait_ends_at_once_also_one_that_begins_later() -> None:
+    with StopSignals(grace_s=30):
+        defer()
+        with pytest.raises(Stopped), waiting():
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Stopped), waiting():
+            raise AssertionError("not reached")
+
+
+def test_where_no_step_ends_the_grace_does() -> None:
+    with StopSignals(grace_s=0.05):
+        defer()
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Stopped):
+            time.sleep(20)
+
+
+def test_the_grace_does_not_break_a_step() -> None:
+    with StopSignals(grace_s=0.02):
+        defer()
+        with unbroken():
+            signal.raise_signal(signal.SIGTERM)
+            time.sleep(0.2)
+        with pytest.raises(Stopped):
+            time.sleep(20)
+
+
+def test_the_same_signal_twice_at_the_same_moment_is_one() -> None:
+    with StopSignals(grace_s=30):
+        defer()
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)  # timeout(1) does this
+
+
+def test_what_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with StopSignals():
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_without_stop_signals_nothing_happens() -> None:
+    defer()
+    with waiting(), unbroken():
+        settle(end=True)
+    stopping.listen_to(signal.SIGUSR1)
+    assert signal.getsignal(signal.SIGUSR1) is not None
+    assert not deferred()
