@@ -26,11 +26,17 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
 from fakes import CountingGame
+from numpy.typing import NDArray
+
+from keisei_lightning.games import StepResult
 
 __all__ = [
     "POINTS",
+    "EndlessGame",
     "Fault",
+    "StuckGame",
     "chaotic_game",
     "crashing_game",
     "deaf_game",
@@ -205,6 +211,26 @@ def game_that_fails_to_boot(num_games: int) -> CountingGame:
     if _in_a_worker():
         raise ImportError("no module named 'only_on_your_machine'")
     return CountingGame(num_games)
+
+
+# ---- games that break their contract
+
+
+class StuckGame(CountingGame):
+    """After three plies there is no legal move, and the game goes on."""
+
+    def observe(self, observation: NDArray[np.uint8], legal: NDArray[np.uint8], mover: NDArray[np.int8]) -> None:
+        super().observe(observation, legal, mover)
+        legal[self._ply >= 3] = 0
+
+
+class EndlessGame(CountingGame):
+    """Nobody ever wins."""
+
+    def step(self, actions: NDArray[np.int64]) -> StepResult:
+        step = super().step(actions)
+        self._count[:], self._over[:] = 0, False
+        return step._replace(terminated=np.zeros_like(step.terminated), reward=np.zeros_like(step.reward))
 
 
 # ---- points inside the package

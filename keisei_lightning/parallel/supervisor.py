@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import pickle
 import random
@@ -34,7 +35,8 @@ __all__ = ["Exited", "ProcessHandle", "Received", "Started", "Supervisor", "Work
 
 _logger = logging.getLogger("keisei_lightning.supervisor")
 _MUTE_GRACE_S = 1.0  # between a closed pipe and the process's end
-_STALL_S = 0.5  # a wait that lasts this much too long: this process was stopped (Ctrl-Z), and the workers with it
+_ABSENCE_S = 0.5  # who has not looked for this long was busy, or was stopped (Ctrl-Z), and the workers with it ...
+_RETURN_GRACE_S = 2.0  # ... which get this long, at most, to show life again
 _DUMP_GRACE_S = 0.1  # to write it
 _KILL_GRACE_S = 0.2  # between SIGTERM and SIGKILL for a worker that hangs: it has shown that it does not listen
 
@@ -143,6 +145,7 @@ class Supervisor:
         self._workers = [_Worker(worker_id) for worker_id in range(num_workers)]
         self._events: deque[Event] = deque()
         self._closed = False
+        self._looked_at, self._returned_at = clock(), -math.inf
 
     # ---- verbs of the owner
 
@@ -172,6 +175,7 @@ class Supervisor:
         """
         deadline = self._clock() + timeout_s
         self._wait_once(0.0)  # nobody is hung or late who has spoken while the owner was busy elsewhere
+        self._notice_absence(0.0)
         while not self._events:
             self._respawn_due()
             self._end_hung_workers()
@@ -180,8 +184,7 @@ class Supervisor:
                 break
             timeout = min(deadline, self._next_check(now)) - now
             self._wait_once(timeout)
-            if self._clock() - now > timeout + _STALL_S:
-                self._forgive_silence()
+            self._notice_absence(timeout)
         self._respawn_due()  # whoever died just now, if at once: the owner may not come back for a while
         events = list(self._events)
         self._events.clear()
@@ -257,7 +260,8 @@ class Supervisor:
             return worker.mute_since + _MUTE_GRACE_S
         if worker.state is WorkerState.STARTING:
             return worker.started_at + self._policy.start_timeout_s
-        return self._sign_of_life(worker) + self._policy.heartbeat_s
+        heartbeat_s = self._policy.heartbeat_s
+        return max(self._sign_of_life(worker) + heartbeat_s, self._returned_at + min(heartbeat_s, _RETURN_GRACE_S))
 
     def _end_hung_workers(self) -> None:
         now = self._clock()
@@ -280,9 +284,12 @@ class Supervisor:
                 process.join()
             self._bury(worker, reason=reason)
 
-    def _forgive_silence(self) -> None:
-        for worker in self._workers:
-            worker.last_heard = self._clock()
+    def _notice_absence(self, waited_s: float) -> None:
+        """Whether nobody has looked for longer than was meant: what was silent meanwhile need not be hung."""
+        now = self._clock()
+        if now - self._looked_at > waited_s + _ABSENCE_S:
+            self._returned_at = now
+        self._looked_at = now
 
     def _next_check(self, now: float) -> float:
         times = [worker.respawn_at for worker in self._workers if worker.respawn_at is not None]

@@ -11,13 +11,12 @@ import pytest
 import torch
 from fakes import CountingGame, VersionNetwork
 from fault_helpers import GAMES, PLIES, TIMEOUT_S, collector_of
-from faults import misbehaves_first
+from faults import EndlessGame, StuckGame, misbehaves_first
 from numpy.typing import NDArray
 from rollout_checks import assert_whole
 from torch import Tensor
 
 from keisei_lightning.errors import QuarantineError, RemoteTraceback, WorkerCrashLoopError
-from keisei_lightning.games import StepResult
 from keisei_lightning.models import ActorCritic
 from keisei_lightning.parallel import SelfPlayCollector
 
@@ -112,23 +111,6 @@ def test_row_24_nonsense_without_end_is_an_error_that_names_the_worker(what: str
 
 
 # ---- row 25: a game that gives nonsense
-
-
-class StuckGame(CountingGame):
-    """After three plies there is no legal move, and the game goes on."""
-
-    def observe(self, observation: NDArray[np.uint8], legal: NDArray[np.uint8], mover: NDArray[np.int8]) -> None:
-        super().observe(observation, legal, mover)
-        legal[self._ply >= 3] = 0
-
-
-class EndlessGame(CountingGame):
-    """Nobody ever wins."""
-
-    def step(self, actions: NDArray[np.int64]) -> StepResult:
-        step = super().step(actions)
-        self._count[:], self._over[:] = 0, False
-        return step._replace(terminated=np.zeros_like(step.terminated), reward=np.zeros_like(step.reward))
 
 
 @pytest.mark.parametrize("mode", MODES)

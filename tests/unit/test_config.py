@@ -231,15 +231,27 @@ class TestCheckpoints:
         assert fault.startswith(f"ckpt_path={path}: cannot be read as a checkpoint")
 
     def test_last_is_the_newest_checkpoint_of_the_same_name(self, tmp_path: Path) -> None:
-        import os
+        newest = save_last(tmp_path / "shogi" / "new", age_s=0)
+        save_last(tmp_path / "shogi" / "old", age_s=60)
+        assert composed(f"results_dir={tmp_path}", "ckpt_path=last").ckpt_path == str(newest)
 
-        for age, run in enumerate(("new", "old")):
-            file = tmp_path / "shogi" / run / "checkpoints" / "last.ckpt"
-            file.parent.mkdir(parents=True)
-            file.touch()
-            os.utime(file, (1000 - age, 1000 - age))
-        cfg = composed(f"results_dir={tmp_path}", "ckpt_path=last")
-        assert cfg.ckpt_path == str(tmp_path / "shogi" / "new" / "checkpoints" / "last.ckpt")
+    def test_auto_is_last_where_there_is_one_and_else_null(self, tmp_path: Path) -> None:
+        assert composed(f"results_dir={tmp_path}", "ckpt_path=auto").ckpt_path is None
+        newest = save_last(tmp_path / "shogi" / "run", age_s=0)
+        assert composed(f"results_dir={tmp_path}", "ckpt_path=auto").ckpt_path == str(newest)
+
+
+def save_last(folder: Path, *, age_s: int) -> Path:
+    import os
+
+    import torch
+
+    file = folder / "checkpoints" / "last.ckpt"
+    file.parent.mkdir(parents=True)
+    header = {"game": "shogi", "num_actions": 2187, "observation_shape": [99], "format": 1}
+    torch.save({"keisei": header, "global_step": 1}, file)
+    os.utime(file, (1000 - age_s, 1000 - age_s))
+    return file
 
 
 class TestWorkers:

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from fakes import COUNTING_GOAL, CountingGame, MirrorGame, TinyNetwork
+from faults import EndlessGame, StuckGame
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from keisei_lightning.errors import ConfigError, IllegalActionError, RolloutError
-from keisei_lightning.games import Game, StepResult, make_game
+from keisei_lightning.games import Game, make_game
 from keisei_lightning.models import ActorCritic
 from keisei_lightning.parallel.rollout import ActingPolicy, RolloutPlayer, RolloutResult, acting_policy, rollout_seeds
 from keisei_lightning.parallel.transport import Key, SlotLayout
@@ -347,23 +348,6 @@ def test_numbers_of_a_wrong_shape_are_refused_and_never_broadcast(what: int, mes
     game = CountingGame(NUM_GAMES)
     with pytest.raises(RolloutError, match=message):
         player_of(game, BadShape(what)).play(new_slot(game), 0)
-
-
-class StuckGame(CountingGame):
-    """After three plies there is no legal move, and the game goes on."""
-
-    def observe(self, observation: NDArray[np.uint8], legal: NDArray[np.uint8], mover: NDArray[np.int8]) -> None:
-        super().observe(observation, legal, mover)
-        legal[self._ply >= 3] = 0
-
-
-class EndlessGame(CountingGame):
-    """Nobody ever wins."""
-
-    def step(self, actions: NDArray[np.int64]) -> StepResult:
-        step = super().step(actions)
-        self._count[:], self._over[:] = 0, False
-        return step._replace(terminated=np.zeros_like(step.terminated), reward=np.zeros_like(step.reward))
 
 
 @pytest.mark.parametrize(

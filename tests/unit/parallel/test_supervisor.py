@@ -114,6 +114,15 @@ class Crew:
             process.say(Ready(pid=0))
         assert len(self.supervisor.wait(0.0)) == len(self.started)
 
+    def watch(self, seconds: float, *, beating: tuple[int, ...] = ()) -> list[object]:
+        """Let time pass while the owner looks all the time, and these workers show life; returns the last events."""
+        end, events = self.clock.now + seconds, list[object]()
+        while self.clock.now < end and not events:
+            self.clock.now = min(end, self.clock.now + 0.4)
+            self.beats |= dict.fromkeys(beating, self.clock.now)
+            events = list(self.supervisor.wait(0.0))
+        return events
+
     def states(self) -> list[WorkerState]:
         return [worker.state for worker in self.supervisor.health()]
 
@@ -243,11 +252,8 @@ def test_a_worker_without_a_sign_of_life_is_ended_and_replaced(crews: list[Crew]
     crew.run()
     hung = crew.started[0]
     hung.ignores_sigterm = ignores_sigterm
-    crew.clock.now += 9.9
-    crew.beats = {0: 1000.0, 1: crew.clock.now}
-    assert crew.supervisor.wait(0.0) == []
-    crew.clock.now += 0.1
-    events = crew.supervisor.wait(0.0)
+    assert crew.watch(9.9, beating=(1,)) == []
+    events = crew.watch(0.1, beating=(1,))
     assert hung.received == (["SIGTERM", "SIGKILL"] if ignores_sigterm else ["SIGTERM"])
     assert [event.exit.describe() for event in events if isinstance(event, Exited)] == [
         "worker 0 (incarnation 0) gave no sign of life for heartbeat_s=10"
@@ -272,8 +278,7 @@ def test_a_hung_worker_that_wakes_while_it_is_ended_is_not_heard(crews: list[Cre
         hung.die(1)
 
     hung.terminate = wake  # type: ignore[method-assign]
-    crew.clock.now += 10.0
-    assert [type(event) for event in crew.supervisor.wait(0.0)] == [Exited]
+    assert [type(event) for event in crew.watch(10.0)] == [Exited]
     assert cut_off == [True]
 
 
@@ -313,6 +318,22 @@ def test_nobody_is_hung_who_was_stopped_together_with_the_owner(
         patch.setattr("keisei_lightning.parallel.supervisor.wait", stopped_for_an_hour)
         assert crew.supervisor.wait(1.0) == []
     assert crew.states() == [RUNNING, RUNNING]
+
+
+def test_who_was_silent_while_the_owner_was_away_gets_a_little_time_to_show_life(crews: list[Crew]) -> None:
+    crews.append(crew := Crew(2, heartbeat_s=10.0))
+    crew.run()
+    crew.clock.now += 3600.0  # the owner was busy, or stopped and its workers with it: it cannot tell
+    assert crew.supervisor.wait(0.0) == []
+    crew.beats[1] = crew.clock.now
+    assert crew.watch(1.9) == []
+    (event,) = crew.watch(0.2)
+    assert isinstance(event, Exited)
+    assert event.exit.worker_id == 0
+    assert crew.watch(7.5) == []
+    (event,) = crew.watch(0.5)
+    assert isinstance(event, Exited)  # it showed life once, a heartbeat ago
+    assert event.exit.worker_id == 1
 
 
 def test_a_start_that_takes_too_long_is_a_boot_failure(crews: list[Crew]) -> None:
