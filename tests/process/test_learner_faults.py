@@ -233,10 +233,10 @@ def test_row_19_drop_oldest_counts_exactly_what_it_drops() -> None:
         stats = collector.stats()
         assert collector._intake is not None
         last = [collector._intake.last_headers[worker_id].sequence for worker_id in range(2)]
+        waiting = len(collector._intake._ready)
     heard = sum(last) + 2
-    waiting = heard - stats["dropped_batches"] - stats["frames"] / (GAMES * PLIES)
-    assert stats["dropped_batches"] >= 5 * 6
-    assert waiting == 0  # of those that were heard of, every one was delivered or dropped
+    assert stats["dropped_batches"] >= 10
+    assert heard == stats["dropped_batches"] + stats["frames"] / (GAMES * PLIES) + waiting
 
 
 def test_row_19_dropping_needs_a_queue() -> None:
