@@ -167,7 +167,8 @@ def train(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     turns, seconds = arguments.turns, 60 * arguments.turns * (arguments.quiet_minutes + arguments.chaos_minutes)
     with open_dict(cfg):
         cfg.trainer.max_epochs = 1_000_000
-        cfg.trainer.max_time = f"00:00:00:{seconds:.0f}"
+        minutes, rest = divmod(round(seconds), 60)
+        cfg.trainer.max_time = f"00:{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}"
     resolve(cfg)
     validate(cfg)
     parts = build(cfg)
