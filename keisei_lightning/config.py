@@ -147,7 +147,7 @@ class ParallelConfig:
         shutdown_timeout_s: time for all workers to end by themselves.
         max_restarts: restarts of one worker inside ``restart_window_s`` before training gives up.
         restart_window_s: see ``max_restarts``.
-        restart_backoff_s: pause before the second restart in the window (the first comes at once); then doubled.
+        restart_backoff_s: pause before a restart after a short life; doubled for each further one on end.
         min_healthy_workers: with fewer workers alive training gives up; 0: only when a restart budget is used up.
         stagger_games: begin the first games somewhere in their course, so that a batch holds all phases of a game.
         augment_symmetry: play half of the games in the game's mirror image.

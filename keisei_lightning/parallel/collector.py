@@ -22,11 +22,11 @@ from keisei_lightning.errors import CollectorClosedError, ConfigError
 from keisei_lightning.games import GameFactory
 from keisei_lightning.machine import available_cpus, resident_memory
 from keisei_lightning.models import unpack_mask
+from keisei_lightning.parallel.acting import acting_policy
 from keisei_lightning.parallel.backend import Backend, Work, make_backend
 from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, Intake, to_batch
 from keisei_lightning.parallel.options import check_memory, check_options
 from keisei_lightning.parallel.restarts import RestartPolicy, WorkerState
-from keisei_lightning.parallel.rollout import acting_policy
 from keisei_lightning.parallel.stats import CollectionStats
 from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
 from keisei_lightning.parallel.weight_sources import choose_weights
@@ -68,8 +68,8 @@ class SelfPlayCollector(BaseCollector):
         shutdown_timeout_s: how long :meth:`shutdown` asks politely before it kills.
         max_restarts: of one worker within ``restart_window_s``; the next death raises ``WorkerCrashLoopError``.
         restart_window_s: sliding window of that budget.
-        restart_backoff_s: delay before the second restart in the window (the first comes at once); doubled for each
-            further one, up to 30 s.
+        restart_backoff_s: delay before a restart after a short life (shorter than ``restart_window_s / max_restarts``);
+            doubled for each further one on end, up to 30 s. Any other restart comes at once.
         drop_oldest: with ``schedule="async"``: of more waiting rollouts than a batch takes, deliver the newest and drop
             (and count) the others. By default nothing is ever dropped: workers wait for the learner.
         min_healthy_workers: with fewer alive, ``TooFewWorkersError``; 0: as long as the budgets last.

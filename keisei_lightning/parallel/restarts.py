@@ -40,7 +40,7 @@ class RestartPolicy:
         start_timeout_s: a worker must be ready within this time.
         max_restarts: of one worker within ``window_s``; the next death is a crash loop.
         window_s: the sliding window of the restart budget.
-        backoff_s: delay before the second restart in the window (the first comes at once); then doubled each time.
+        backoff_s: delay before a restart after one short life; doubled for each further one on end.
         backoff_cap_s: the longest delay.
         jitter: delays vary by this share, so that workers that died together do not come back together.
         min_healthy_workers: with fewer alive, training ends (0: as long as the restart budgets last).
@@ -121,9 +121,10 @@ def decide(exit: WorkerExit, history: Sequence[float], now: float, policy: Resta
         policy: the budget.
 
     Returns:
-        :class:`Respawn` at once if there was no restart in the window, else after ``backoff_s * 2**(k - 1)`` seconds,
-        where k counts them; or :class:`GiveUp`: the first incarnation never got ready (nor would the next), or the
-        budget is spent.
+        :class:`Respawn` at once, or after ``backoff_s * 2**(k - 1)`` seconds if the last k lives, one after another,
+        were each shorter than the budget allows on average (``window_s / max_restarts``): a worker that is killed now
+        and then is no crash loop. Or :class:`GiveUp`: the first incarnation never got ready (nor would the next), or
+        the budget is spent.
     """
     if exit.state is WorkerState.STARTING and exit.incarnation == 0:
         return GiveUp(error=WorkerBootError, message=f"{exit.describe()}, before it was ready; nothing was restarted")
@@ -137,6 +138,17 @@ def decide(exit: WorkerExit, history: Sequence[float], now: float, policy: Resta
                 f"(restarts: {times})"
             ),
         )
-    if not recent:
-        return Respawn(delay_s=0.0)  # one death is no loop: training need not wait
-    return Respawn(delay_s=min(policy.backoff_s * 2 ** (len(recent) - 1), policy.backoff_cap_s))
+    short_lives = _count_short_lives(recent, now, shorter_than_s=policy.window_s / policy.max_restarts)
+    if short_lives == 0:
+        return Respawn(delay_s=0.0)
+    return Respawn(delay_s=min(policy.backoff_s * 2 ** (short_lives - 1), policy.backoff_cap_s))
+
+
+def _count_short_lives(restarts: Sequence[float], now: float, *, shorter_than_s: float) -> int:
+    """How many lives on end, back from the present death, were short; the first incarnation's does not count."""
+    count, end = 0, now
+    for start in reversed(restarts):
+        if end - start >= shorter_than_s:
+            break
+        count, end = count + 1, start
+    return count

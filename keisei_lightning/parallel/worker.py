@@ -29,6 +29,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from keisei_lightning.errors import GameError, RolloutError
 from keisei_lightning.games import GameFactory
+from keisei_lightning.parallel.acting import acting_policy
 from keisei_lightning.parallel.messages import (
     Failure,
     LogRecord,
@@ -39,7 +40,7 @@ from keisei_lightning.parallel.messages import (
     Stop,
     ToWorker,
 )
-from keisei_lightning.parallel.rollout import RolloutPlayer, RolloutResult, acting_policy
+from keisei_lightning.parallel.rollout import RolloutPlayer, RolloutResult
 from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
 from keisei_lightning.parallel.vital_signs import VitalSigns
 from keisei_lightning.parallel.weights import WeightMemory, WeightReader

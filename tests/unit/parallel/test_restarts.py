@@ -45,10 +45,13 @@ POLICY = RestartPolicy(max_restarts=5, window_s=300.0, backoff_s=0.5, backoff_ca
         ([997.0, 998.0, 999.0], 1000.0, 2.0),
         ([996.0, 997.0, 998.0, 999.0], 1000.0, 3.0),  # 4 s, capped
         ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 1000.0, 0.0),  # all out of the window
-        ([700.0, 701.0], 1000.0, 0.5),  # 300 s ago is out of a window of 300 s, 299 s ago is in it
+        ([701.0, 800.0, 900.0], 1000.0, 0.0),  # each life was longer than 300 s / 5: no loop
+        ([701.0, 990.0], 1000.0, 0.5),  # only the last one was short
+        ([900.0, 901.0, 940.0], 1000.0, 0.0),  # a life of exactly 60 s is long enough
+        ([900.0, 941.0], 1000.0, 1.0),  # two on end: 41 s and 59 s
     ],
 )
-def test_the_first_restart_comes_at_once_and_each_further_one_doubles_the_delay_up_to_the_cap(
+def test_a_restart_comes_at_once_and_after_each_short_life_on_end_the_delay_doubles_up_to_the_cap(
     history: list[float], now: float, delay_s: float
 ) -> None:
     assert decide(worker_exit(), history, now, POLICY) == Respawn(delay_s=delay_s)
@@ -57,7 +60,7 @@ def test_the_first_restart_comes_at_once_and_each_further_one_doubles_the_delay_
 def test_the_budget_slides_with_the_window() -> None:
     history = [100.0, 200.0, 300.0, 350.0, 390.0]
     assert isinstance(decide(worker_exit(), history, 399.9, POLICY), GiveUp)
-    assert decide(worker_exit(), history, 400.0, POLICY) == Respawn(delay_s=3.0)  # the first has left; four count
+    assert decide(worker_exit(), history, 400.0, POLICY) == Respawn(delay_s=2.0)  # the first has left; three were short
 
 
 def test_a_crash_loop_names_worker_cause_and_times() -> None:

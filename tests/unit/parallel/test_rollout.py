@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from keisei_lightning.errors import ConfigError, IllegalActionError, RolloutError
 from keisei_lightning.games import Game, make_game
 from keisei_lightning.models import ActorCritic
-from keisei_lightning.parallel.rollout import ActingPolicy, RolloutPlayer, RolloutResult, acting_policy, rollout_seeds
+from keisei_lightning.parallel.acting import ActingPolicy, acting_policy
+from keisei_lightning.parallel.rollout import RolloutPlayer, RolloutResult, rollout_seeds
 from keisei_lightning.parallel.transport import Key, SlotLayout
 
 CPU = torch.device("cpu")
