@@ -52,10 +52,8 @@ bench: $(STAMP)  ## collection speed and weight publishing on this machine
 strength: $(STAMP)  ## train shogi, then measure the network in 400 games
 	@$(BIN)/python train.py experiment=shogi evaluation=thorough
 
-soak: $(STAMP)  ## the fault tests with the full counts, a table of what came of them, then 45 minutes of chaos (two hours)
-	@KEISEI_SOAK=1 $(BIN)/python -m pytest -m process --timeout 3600
-	@$(BIN)/python tests/benchmarks/chaos.py
-	@$(BIN)/python tests/benchmarks/faults_side_by_side.py
+soak: $(STAMP)  ## the faults with the full counts, chaos, TorchRL beside it: one table (about two hours)
+	@$(BIN)/python tests/soak.py
 
 clean:  ## remove caches and build outputs (not .venv, not results)
 	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
+
 import pytest
 from fault_helpers import SOAK
 from soak_report import SoakReport
@@ -21,3 +25,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("soak")
         for line in REPORT.markdown():
             terminalreporter.write_line(line)
+        if path := os.environ.get("KEISEI_SOAK_ROWS"):  # for soak.py
+            Path(path).write_text(json.dumps(REPORT.rows))
