@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 import fcntl
 import logging
+import math
 import os
 import signal
 import threading
@@ -26,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils.hooks import RemovableHandle
 
 from keisei_lightning.errors import GameError, RolloutError
 from keisei_lightning.games import GameFactory
@@ -49,6 +51,7 @@ __all__ = ["PlayerOptions", "RolloutWorker", "WorkerBoot", "run_worker"]
 
 _MAX_MESSAGE_CHARS = 2_000
 _MAX_TRACEBACK_CHARS = 20_000
+_QUICK_PLY_S = 0.05  # a tenth of the shortest heartbeat
 _IDLE_BEAT_S = 0.25  # how often an idle worker shows life; also how soon it notices that it may beat
 
 
@@ -280,8 +283,7 @@ def _serve(
     def beat() -> None:
         signs.beat(boot.worker_id)
 
-    # A forward pass may take long: every layer of it is a sign of life.
-    register_module_forward_pre_hook(lambda module, args: beat())
+    layers = _LayerBeats(beat)
     idle_since = time.perf_counter()
     while True:
         beat()
@@ -292,11 +294,32 @@ def _serve(
                 signs.begin_rollout(boot.worker_id)
                 header = worker.play(slot, wait_s=time.perf_counter() - idle_since, beat=beat)
                 send(header)  # payload first, header last
+                layers.adapt(header.play_s / boot.slot_layout.num_plies)
                 idle_since = time.perf_counter()
             case ResetGames():
                 worker.reset_games()
             case Stop():
                 return
+
+
+class _LayerBeats:
+    """Makes every layer of a forward pass a sign of life, where a pass is slow.
+
+    In a network of a few small layers the hook would take a sixth of the time, and a ply is sign enough there.
+    """
+
+    def __init__(self, beat: Callable[[], None]) -> None:
+        self._beat = beat
+        self._hook: RemovableHandle | None = None
+        self.adapt(math.inf)  # until the first rollout has shown how long a ply takes
+
+    def adapt(self, ply_s: float) -> None:
+        """Decide anew, by how long a ply has taken."""
+        if ply_s < _QUICK_PLY_S and self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+        elif ply_s >= _QUICK_PLY_S and self._hook is None:
+            self._hook = register_module_forward_pre_hook(lambda module, args: self._beat())
 
 
 def _end_with_parent() -> None:
