@@ -128,7 +128,7 @@ class Network(nn.Module):
 class Case:
     """What is done to what, as told on the command line of its process."""
 
-    library: str
+    maker: str
     schedule: str
     tuned: bool
     fault: str
@@ -141,18 +141,18 @@ class Case:
 
     @property
     def subject(self) -> str:
-        name = "SelfPlayCollector" if self.library == "keisei" else f"TorchRL Multi{self.schedule.title()}Collector"
-        options = [f"schedule={self.schedule}"] if self.library == "keisei" else []
+        name = "SelfPlayCollector" if self.maker == "keisei" else f"TorchRL Multi{self.schedule.title()}Collector"
+        options = [f"schedule={self.schedule}"] if self.maker == "keisei" else []
         if self.tuned:
             ours = [f"heartbeat_s={self.heartbeat_s:g}", f"restart_backoff_s={self.restart_backoff_s:g}"]
-            options += ours if self.library == "keisei" else [f"MAX_IDLE_COUNT={self.max_idle_count}"]
+            options += ours if self.maker == "keisei" else [f"MAX_IDLE_COUNT={self.max_idle_count}"]
         return f"{name}, {', '.join(options)}" if options else name
 
     def collector(self, folder: Path) -> BaseCollector:
         torch.manual_seed(0)
         game = functools.partial(WatchedGame, folder=folder)
         policy = ActorCritic(Network())
-        if self.library == "keisei":
+        if self.maker == "keisei":
             options = {"heartbeat_s": self.heartbeat_s, "restart_backoff_s": self.restart_backoff_s}
             return SelfPlayCollector(
                 game,

@@ -84,7 +84,7 @@ def start_case(case: Case) -> dict[str, Any]:
     shared_before = set(os.listdir("/dev/shm"))
     limit_s = START_LIMIT_S + case.patience_s + LIMITS_S
     environment = {key: value for key, value in os.environ.items() if key != "MAX_IDLE_COUNT"}
-    if case.tuned and case.library == "torchrl":
+    if case.tuned and case.maker == "torchrl":
         environment["MAX_IDLE_COUNT"] = str(case.max_idle_count)
     with tempfile.TemporaryDirectory() as name, open(f"{name}/output", "ab") as output:
         command = [sys.executable, str(CASE), json.dumps(dataclasses.asdict(case)), name]
@@ -228,11 +228,11 @@ def main() -> int:
         return 0
     cases = [
         Case(
-            library, schedule, options == "tuned", fault, arguments.workers, arguments.patience, arguments.heartbeat,
+            maker, schedule, options == "tuned", fault, arguments.workers, arguments.patience, arguments.heartbeat,
             arguments.backoff, arguments.max_idle_count, arguments.publish,
         )
         for _ in range(arguments.repeats)
-        for fault, library, options, schedule in itertools.product(
+        for fault, maker, options, schedule in itertools.product(
             arguments.faults, arguments.subjects, arguments.options, arguments.schedules
         )
     ]  # fmt: skip

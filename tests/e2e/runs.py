@@ -14,14 +14,18 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGED = [sys.executable, str(Path(__file__).with_name("staged_run.py"))]
-# The smallest run that still has a worker process and checkpoints.
-TINY = (
+# The smallest game and network, with a worker process.
+TINY_GAME = (
     "experiment=smoke",
     "env=tic_tac_toe",
     "env.max_plies=null",
     "model=mlp",
     "model.channels=16",
     "parallel.num_workers=1",
+)
+# The smallest run that still has checkpoints.
+TINY = (
+    *TINY_GAME,
     "parallel.games_per_worker=8",
     "parallel.plies_per_rollout=16",
     "ppo.minibatch_size=16",

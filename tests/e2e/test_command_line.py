@@ -13,20 +13,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from runs import TINY_GAME
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = [sys.executable, str(ROOT / "train.py")]
 # The smallest run that still has workers, a checkpoint, curves and a game.
-TINY = [
-    "experiment=smoke",
-    "env=tic_tac_toe",
-    "env.max_plies=null",
-    "model=mlp",
-    "model.channels=16",
-    "parallel.num_workers=1",
-    "trainer.max_epochs=2",
-    "evaluation.num_games=2",
-]
+TINY = [*TINY_GAME, "trainer.max_epochs=2", "evaluation.num_games=2"]
 
 pytestmark = pytest.mark.process
 

@@ -273,7 +273,9 @@ class TestWorkers:
 
     def test_eight_workers_are_legal_on_two_cpus(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("keisei_lightning.limits.available_cpus", lambda: 2)
-        validate(composed("experiment=smoke", "parallel.num_workers=8"))
+        cfg = composed("experiment=smoke", "parallel.num_workers=8")
+        validate(cfg)
+        assert cfg.parallel.num_workers == 8
 
 
 class TestExplaining:

@@ -72,7 +72,9 @@ def test_the_same_signal_twice_at_the_same_moment_is_one() -> None:
     with StopSignals(grace_s=30):
         defer()
         signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGTERM)  # timeout(1) does this
+        signal.raise_signal(signal.SIGTERM)  # timeout(1) does this; a second one would end this process
+        assert requested() == signal.SIGTERM
+        assert deferred()
 
 
 def test_what_is_ignored_stays_ignored() -> None:
@@ -80,6 +82,8 @@ def test_what_is_ignored_stays_ignored() -> None:
     try:
         with StopSignals():
             signal.raise_signal(signal.SIGTERM)
+            assert requested() is None
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, before)
 
