@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         WorkerCrashLoopError,
         WorkerError,
     )
-    from keisei_lightning.evaluation import MatchResult, Player, PolicyPlayer, RandomPlayer, play_match
+    from keisei_lightning.evaluation import MatchResult, Player, PolicyPlayer, RandomPlayer, Turn, play_match
     from keisei_lightning.games import (
         NO_MOVE,
         Game,
@@ -103,6 +103,7 @@ __all__ = [
     "Symmetry",
     "TooFewWorkersError",
     "TrainingProgress",
+    "Turn",
     "UnsupportedGameError",
     "WeightSyncCallback",
     "WeightsError",
@@ -137,7 +138,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "WorkerCrashLoopError",
         "WorkerError",
     ),
-    "evaluation": ("MatchResult", "Player", "PolicyPlayer", "RandomPlayer", "play_match"),
+    "evaluation": ("MatchResult", "Player", "PolicyPlayer", "RandomPlayer", "Turn", "play_match"),
     "games": (
         "NO_MOVE",
         "Game",

@@ -149,13 +149,18 @@ def build(cfg: DictConfig) -> Run:
     ]
     return Run(
         trainer=_build_trainer(cfg, callbacks, folder),
-        module=PPOModule(actor_critic, **ppo),
+        module=PPOModule(actor_critic, **ppo, recipe=_recipe(cfg)),
         data=data,
         evaluation=evaluation,
         curves=curves,
         stop=stop,
         folder=folder,
     )
+
+
+def _recipe(cfg: DictConfig) -> dict[str, Any]:
+    """How game and network are made, as checkpoints keep it."""
+    return {"env": {"game": cfg.env.game, "options": game_options(cfg)}, "model": _plain(cfg.model)}
 
 
 def _build_trainer(cfg: DictConfig, callbacks: list[Callback], folder: Path) -> Trainer:

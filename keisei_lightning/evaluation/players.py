@@ -1,44 +1,64 @@
-"""Players: whoever chooses a move when asked with arrays, a network or a die.
+"""Players: whoever chooses moves when it is their turn, a network, a die, a script, or an engine behind a pipe.
 
-A player never sees a game, only observations and legal moves, both from the mover's view. NumPy in, NumPy out, so that
-a player may be a network on an accelerator, a script, or an engine behind a pipe.
+All boards that wait for a player are shown to it at once (:class:`Turn`), so that a network needs one forward pass for
+them. Arrays are enough for most; a player that searches or asks an engine looks at the game itself.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from keisei_lightning.games.protocol import NO_MOVE
+from keisei_lightning.errors import ConfigError
+from keisei_lightning.games.protocol import NO_MOVE, Game, GameSpec
+from keisei_lightning.models.distribution import LegalCategorical
 
 if TYPE_CHECKING:
     from keisei_lightning.models.actor_critic import ActorCritic
 
-__all__ = ["Player", "PolicyPlayer", "RandomPlayer"]
+__all__ = ["RESIGN", "Player", "PolicyPlayer", "RandomPlayer", "Turn", "make_random"]
+
+RESIGN: Final = -2
+"""Instead of an action: the player gives the game up."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """The boards that wait for a player's move.
+
+    Attributes:
+        game: to look at (``position(i)``, ``history(i)``, ...); a player must not step, reset or set it.
+        indices: int64 [n], which of its boards.
+        observation: uint8 [n, *observation_shape], the mover's view.
+        legal: uint8 [n, ceil(A / 8)], bit-packed in ``np.packbits`` order.
+    """
+
+    game: Game
+    indices: NDArray[np.int64]
+    observation: NDArray[np.uint8]
+    legal: NDArray[np.uint8]
 
 
 @runtime_checkable
 class Player(Protocol):
-    """Chooses moves for many boards at once."""
+    """Chooses moves for many boards at once. One that holds a process or a file has a ``close()`` too."""
 
     @property
     def name(self) -> str:
         """A short word for tables and metric names, such as ``"random"``."""
         ...
 
-    def choose(self, observation: NDArray[np.uint8], legal: NDArray[np.uint8]) -> NDArray[np.int64]:
+    def choose(self, turn: Turn) -> NDArray[np.int64]:
         """Choose one legal move on each of n boards.
 
-        Args:
-            observation: uint8 [n, *observation_shape], the mover's view.
-            legal: uint8 [n, ceil(A / 8)], bit-packed in ``np.packbits`` order.
-
         Returns:
-            int64 [n]: action labels in the mover's view; :data:`~keisei_lightning.games.NO_MOVE` where nothing is
-            legal.
+            int64 [n]: action labels in the mover's view; :data:`RESIGN`; or
+            :data:`~keisei_lightning.games.NO_MOVE` where the player has no answer (nothing is legal, its engine died):
+            such a game is void.
         """
         ...
 
@@ -62,8 +82,12 @@ class RandomPlayer:
         """A short word for tables and metric names."""
         return self._name
 
-    def choose(self, observation: NDArray[np.uint8], legal: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Choose uniformly; see :meth:`Player.choose`. The observation is not looked at."""
+    def choose(self, turn: Turn) -> NDArray[np.int64]:
+        """Choose uniformly; see :meth:`Player.choose`. Only the legal moves are looked at."""
+        return self.draw(turn.legal)
+
+    def draw(self, legal: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Draw a legal move of each row: uint8 [n, ceil(A / 8)] -> int64 [n], ``NO_MOVE`` where there is none."""
         rows, columns = np.nonzero(np.unpackbits(legal, axis=-1, count=self._num_actions))
         counts = np.bincount(rows, minlength=len(legal))
         first = np.cumsum(counts) - counts
@@ -75,6 +99,11 @@ class RandomPlayer:
         return actions
 
 
+def make_random(spec: GameSpec, *, seed: int, name: str) -> RandomPlayer:
+    """Make a :class:`RandomPlayer` by its name (entry point)."""
+    return RandomPlayer(spec.num_actions, seed, name=name)
+
+
 class PolicyPlayer:
     """Plays what a network says: its most likely move, or a sample of its policy.
 
@@ -84,13 +113,29 @@ class PolicyPlayer:
     Args:
         actor_critic: the network with its policy and value.
         greedy: the most likely move; otherwise a sample.
+        temperature: the logits are divided by this before sampling, above 0; 1 is the policy itself, less is closer to
+            greedy play.
         seed: of its own random stream (samples only).
         name: for tables and metric names.
+
+    Raises:
+        ConfigError: a temperature that is not above 0.
     """
 
-    def __init__(self, actor_critic: ActorCritic, *, greedy: bool = True, seed: int = 0, name: str = "policy") -> None:
+    def __init__(
+        self,
+        actor_critic: ActorCritic,
+        *,
+        greedy: bool = True,
+        temperature: float = 1.0,
+        seed: int = 0,
+        name: str = "policy",
+    ) -> None:
+        if not 0 < temperature < float("inf"):
+            raise ConfigError(f"temperature={temperature}: must be above 0, and finite (greedy play: greedy=True)")
         self._actor_critic = actor_critic
         self._greedy = greedy
+        self._temperature = temperature
         self._name = name
         self._device = next((p.device for p in actor_critic.parameters()), torch.device("cpu"))
         self._generator = torch.Generator(device=self._device).manual_seed(seed)
@@ -100,14 +145,12 @@ class PolicyPlayer:
         """A short word for tables and metric names."""
         return self._name
 
-    def choose(self, observation: NDArray[np.uint8], legal: NDArray[np.uint8]) -> NDArray[np.int64]:
+    def choose(self, turn: Turn) -> NDArray[np.int64]:
         """One forward pass over all boards; see :meth:`Player.choose`."""
         with torch.inference_mode():
-            action, _, _ = self._actor_critic.act(
-                torch.from_numpy(np.ascontiguousarray(observation)).to(self._device),
-                torch.from_numpy(np.ascontiguousarray(legal)).to(self._device),
-                generator=self._generator,
-                greedy=self._greedy,
-            )
+            logits, _ = self._actor_critic(torch.from_numpy(np.ascontiguousarray(turn.observation)).to(self._device))
+            legal = torch.from_numpy(np.ascontiguousarray(turn.legal)).to(self._device)
+            policy = LegalCategorical(logits / self._temperature, legal)
+            action = policy.mode if self._greedy else policy.sample_with(self._generator)
         chosen: NDArray[np.int64] = action.cpu().numpy().astype(np.int64, copy=False)
         return chosen

@@ -27,6 +27,7 @@ from keisei_lightning.training.integrity import damage, lock, remove_stale_tempo
 __all__ = [
     "CHECKPOINT_FORMAT",
     "HEADER_KEY",
+    "RECIPE_KEY",
     "AtomicCheckpointIO",
     "CheckpointHeader",
     "check_checkpoint",
@@ -39,6 +40,9 @@ CHECKPOINT_FORMAT = 1
 
 HEADER_KEY = "keisei"
 """Where a Lightning checkpoint keeps the header."""
+
+RECIPE_KEY = "keisei_recipe"
+"""Where a checkpoint says how its game and its network are made: ``{"env": {"game", "options"}, "model": {...}}``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,7 +19,7 @@ from torchrl.objectives import ClipPPOLoss
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models import NEW_STATE_VALUE, ActorCritic, logits_actor, value_selector
-from keisei_lightning.training.checkpoint import HEADER_KEY, CheckpointHeader, network_faults
+from keisei_lightning.training.checkpoint import HEADER_KEY, RECIPE_KEY, CheckpointHeader, network_faults
 from keisei_lightning.training.random_state import random_state, restore_random_state
 from keisei_lightning.training.source import RolloutSource
 
@@ -73,6 +73,7 @@ class PPOModule(LightningModule):
         adam_eps: Adam's epsilon.
         weight_decay: decoupled, as in AdamW.
         spec: the game, for the checkpoint's header; None: the data module's.
+        recipe: how game and network are made, for ``keisei eval``: plain data that checkpoints carry along.
 
     Raises:
         ConfigError: a number that cannot work.
@@ -93,10 +94,11 @@ class PPOModule(LightningModule):
         adam_eps: float = 1e-5,
         weight_decay: float = 0.0,
         spec: GameSpec | None = None,
+        recipe: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         _check_numbers(locals())
-        self.save_hyperparameters(ignore=["actor_critic", "spec"])
+        self.save_hyperparameters(ignore=["actor_critic", "spec", "recipe"])
         self.actor_critic = actor_critic
         self.learning_rate = learning_rate
         self.final_learning_rate = final_learning_rate
@@ -105,6 +107,7 @@ class PPOModule(LightningModule):
         self.adam_eps = adam_eps
         self.weight_decay = weight_decay
         self._spec = spec
+        self._recipe = recipe
         # The loss has no parameters of its own. In a tuple it is not registered either, so that the checkpoint's state
         # dictionary is the network's and nothing else.
         self._losses = (
@@ -222,6 +225,8 @@ class PPOModule(LightningModule):
         spec = self._game_spec()
         if spec is not None:
             checkpoint[HEADER_KEY] = CheckpointHeader.of(spec).to_dict()
+        if self._recipe is not None:
+            checkpoint[RECIPE_KEY] = dict(self._recipe)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another game or of another network.

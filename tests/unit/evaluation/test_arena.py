@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from keisei_lightning.errors import ConfigError, GameError
-from keisei_lightning.evaluation import MatchResult, RandomPlayer, Tally, play_match, wilson_interval
-from keisei_lightning.games import StepResult
+from keisei_lightning.evaluation import (
+    RESIGN,
+    MatchResult,
+    RandomPlayer,
+    Tally,
+    Turn,
+    play_match,
+    wilson_interval,
+)
+from keisei_lightning.games import NO_MOVE, StepResult
 
 
 class Scripted:
@@ -24,7 +33,8 @@ class Scripted:
         self.asked: list[int] = []
         self.seen: list[list[int]] = []
 
-    def choose(self, observation: NDArray[np.uint8], legal: NDArray[np.uint8]) -> NDArray[np.int64]:
+    def choose(self, turn: Turn) -> NDArray[np.int64]:
+        observation = turn.observation
         self.asked.append(len(observation))
         self.seen.append(observation[:, 0, 0, 0].tolist())
         counts = observation.reshape(len(observation), 2)
@@ -130,6 +140,80 @@ def test_the_game_that_is_shown_is_a_whole_one_with_its_players() -> None:
     assert sum(int(move) for move in result.last_record.split()) == 10
     assert result.last_svg.startswith("<svg")
     assert str(result) == "me scores 100.0% against you (95 % interval 34.2% to 100.0%; 2 wins, 0 draws, 0 losses)"
+
+
+class Answering(Scripted):
+    """Gives the same answer, move or not, wherever it is asked."""
+
+    def __init__(self, answer: int) -> None:
+        super().__init__(by_one, "answering")
+        self._answer = answer
+
+    def choose(self, turn: Turn) -> NDArray[np.int64]:
+        super().choose(turn)
+        return np.full(len(turn.indices), self._answer, dtype=np.int64)
+
+
+def test_who_resigns_loses_in_either_seat() -> None:
+    result = play_match(counting_game(), Answering(RESIGN), Scripted(by_one), num_games=6, seed=0)
+    assert (result.wins, result.draws, result.losses, result.void) == (0, 0, 6, 0)
+    assert result.outcomes == {"resignation": 6}
+    assert play_match(counting_game(), Scripted(by_one), Answering(RESIGN), num_games=6, seed=0).wins == 6
+
+
+def test_a_game_in_which_a_player_has_no_answer_counts_for_nobody() -> None:
+    result = play_match(counting_game(), Answering(NO_MOVE), Scripted(by_one), num_games=6, seed=0)
+    assert (result.num_games, result.void) == (0, 6)
+    assert math.isnan(result.score)
+    assert result.outcomes == {"void": 6}
+
+
+class AtTheEnd(Scripted):
+    """Plays well, and has no answer where two are left."""
+
+    def choose(self, turn: Turn) -> NDArray[np.int64]:
+        return np.where(turn.observation[:, 1, 0, 0] == 2, NO_MOVE, super().choose(turn))
+
+
+def test_a_void_game_leaves_the_others_as_they_are() -> None:
+    result = play_match(counting_game(), AtTheEnd(perfect), RandomPlayer(3, 1), num_games=200, opening_plies=3, seed=0)
+    assert 0 < result.void < 200
+    assert result.num_games + result.void == sum(result.outcomes.values()) == 200
+    assert "void)" in str(result)
+
+
+def test_no_two_pairs_begin_alike_while_there_are_enough_openings() -> None:
+    player = Scripted(by_one)
+    result = play_match(counting_game(goal=30), player, RandomPlayer(3, 0), num_games=32, opening_plies=3, seed=3)
+    assert result.repeated == 0
+    assert max(Counter(player.seen[0]).values()) <= 2  # one count may be of either mover
+    crowded = play_match(counting_game(), Scripted(by_one), Scripted(by_one), num_games=40, opening_plies=1, seed=3)
+    assert crowded.repeated == 40 - 2 * 4  # the start and three first moves, each from both seats
+
+
+def test_games_that_go_alike_are_counted_as_repeated() -> None:
+    one = play_match(counting_game(), Scripted(by_one), Scripted(by_one), num_games=8, opening_plies=0, seed=0)
+    assert one.repeated == 6
+    random = play_match(counting_game(goal=40), RandomPlayer(3, 1), RandomPlayer(3, 2), num_games=8, seed=0)
+    assert random.repeated == 0
+
+
+def test_every_game_can_be_kept_as_a_record() -> None:
+    result = play_match(
+        counting_game(), Scripted(perfect, "me"), Scripted(by_one, "you"), num_games=4, seed=0, keep_records=True
+    )
+    assert [(game.first, game.second) for game in result.records] == [("me", "you"), ("you", "me")] * 2
+    assert sum(game.points for game in result.records) == result.wins - result.losses
+    assert sum(game.plies for game in result.records) == round(result.mean_length * 4)
+    assert [sum(map(int, game.record.split())) for game in result.records] == [10] * 4
+    assert play_match(counting_game(), RandomPlayer(3), RandomPlayer(3), num_games=2).records == ()
+
+
+def test_progress_tells_after_each_ply_how_many_games_have_ended() -> None:
+    told: list[int] = []
+    play_match(counting_game(), RandomPlayer(3, 1), RandomPlayer(3, 2), num_games=20, seed=4, progress=told.append)
+    assert told == sorted(told)
+    assert (told[0], told[-1]) == (0, 20)
 
 
 def test_a_game_without_end_is_an_error() -> None:
