@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from keisei_lightning.errors import (
         CollectorClosedError,
         ConfigError,
+        EngineError,
         GameError,
         IllegalActionError,
         KeiseiError,
@@ -42,7 +43,16 @@ if TYPE_CHECKING:
         WorkerCrashLoopError,
         WorkerError,
     )
-    from keisei_lightning.evaluation import MatchResult, Player, PolicyPlayer, RandomPlayer, Turn, play_match
+    from keisei_lightning.evaluation import (
+        MatchResult,
+        Player,
+        PolicyPlayer,
+        RandomPlayer,
+        Turn,
+        make_player,
+        play_match,
+        register_player,
+    )
     from keisei_lightning.games import (
         NO_MOVE,
         Game,
@@ -58,7 +68,7 @@ if TYPE_CHECKING:
         register_game,
     )
     from keisei_lightning.models import ActorCritic, LegalCategorical, build_network
-    from keisei_lightning.parallel import SelfPlayCollector
+    from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
     from keisei_lightning.rl import two_player_gae
     from keisei_lightning.training import (
         AtomicCheckpointIO,
@@ -67,6 +77,7 @@ if TYPE_CHECKING:
         PPOModule,
         SelfPlayDataModule,
         SelfPlayMetrics,
+        SnapshotCallback,
         TrainingProgress,
         WeightSyncCallback,
     )
@@ -79,6 +90,7 @@ __all__ = [
     "CollectorClosedError",
     "ConfigError",
     "CurvesCallback",
+    "EngineError",
     "EvaluationCallback",
     "Game",
     "GameError",
@@ -88,6 +100,7 @@ __all__ = [
     "KeiseiError",
     "LegalCategorical",
     "MatchResult",
+    "OpponentOptions",
     "PPOModule",
     "Player",
     "PolicyPlayer",
@@ -98,6 +111,7 @@ __all__ = [
     "SelfPlayCollector",
     "SelfPlayDataModule",
     "SelfPlayMetrics",
+    "SnapshotCallback",
     "StalePolicyError",
     "StepResult",
     "Symmetry",
@@ -115,8 +129,10 @@ __all__ = [
     "game_factory",
     "game_names",
     "make_game",
+    "make_player",
     "play_match",
     "register_game",
+    "register_player",
     "two_player_gae",
 ]
 
@@ -125,6 +141,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     "errors": (
         "CollectorClosedError",
         "ConfigError",
+        "EngineError",
         "GameError",
         "IllegalActionError",
         "KeiseiError",
@@ -138,7 +155,16 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "WorkerCrashLoopError",
         "WorkerError",
     ),
-    "evaluation": ("MatchResult", "Player", "PolicyPlayer", "RandomPlayer", "Turn", "play_match"),
+    "evaluation": (
+        "MatchResult",
+        "Player",
+        "PolicyPlayer",
+        "RandomPlayer",
+        "Turn",
+        "make_player",
+        "play_match",
+        "register_player",
+    ),
     "games": (
         "NO_MOVE",
         "Game",
@@ -154,7 +180,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "register_game",
     ),
     "models": ("ActorCritic", "LegalCategorical", "build_network"),
-    "parallel": ("SelfPlayCollector",),
+    "parallel": ("OpponentOptions", "SelfPlayCollector"),
     "rl": ("two_player_gae",),
     "training": (
         "AtomicCheckpointIO",
@@ -163,6 +189,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "PPOModule",
         "SelfPlayDataModule",
         "SelfPlayMetrics",
+        "SnapshotCallback",
         "TrainingProgress",
         "WeightSyncCallback",
     ),

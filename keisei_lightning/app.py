@@ -26,7 +26,7 @@ from keisei_lightning.console import print_table, quiet_libraries
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import game_factory
 from keisei_lightning.models import ActorCritic, num_parameters
-from keisei_lightning.parallel import SelfPlayCollector
+from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
 from keisei_lightning.stopping import Stopped, requested
 from keisei_lightning.training import (
     AtomicCheckpointIO,
@@ -37,6 +37,7 @@ from keisei_lightning.training import (
     PPOModule,
     SelfPlayDataModule,
     SelfPlayMetrics,
+    SnapshotCallback,
     TrainingProgress,
     WeightSyncCallback,
     remove_stale_temporaries,
@@ -124,7 +125,12 @@ def build(cfg: DictConfig) -> Run:
     # Partial: Hydra would turn a dataclass among the arguments, such as the spec, into a dictionary.
     network = instantiate(cfg.model, _partial_=True, _convert_="all")(spec=game(1).spec)
     actor_critic = ActorCritic(network)
-    collector = SelfPlayCollector(game, actor_critic, **_plain(cfg.parallel), seed=cfg.seed, zero_copy=True)
+    opponents = _plain(cfg.opponents)
+    every_n_epochs, mode = opponents.pop("every_n_epochs"), opponents.pop("mode")
+    pool = OpponentOptions(**opponents) if mode == "snapshots" else None
+    collector = SelfPlayCollector(
+        game, actor_critic, **_plain(cfg.parallel), opponents=pool, seed=cfg.seed, zero_copy=True
+    )
     ppo = _plain(cfg.ppo)
     data = SelfPlayDataModule(
         collector,
@@ -133,6 +139,7 @@ def build(cfg: DictConfig) -> Run:
         lmbda=ppo.pop("lmbda"),
         minibatch_size=ppo.pop("minibatch_size"),
         normalize_advantage=ppo.pop("normalize_advantage"),
+        decoupled=ppo.pop("decoupled"),
         seed=cfg.seed,
     )
     evaluation = EvaluationCallback(game, **_plain(cfg.evaluation), seed=cfg.seed)
@@ -142,6 +149,7 @@ def build(cfg: DictConfig) -> Run:
     callbacks: list[Callback] = [
         stop,
         WeightSyncCallback(cfg.weight_sync.every_n_steps),
+        *([SnapshotCallback(every_n_epochs)] if pool else []),
         SelfPlayMetrics(),
         evaluation,
         curves,
@@ -232,7 +240,7 @@ def _end_rows(parts: Run, checkpoint: Path | None) -> list[tuple[str, object]]:
         ("score", parts.evaluation.last_result),
         ("checkpoint", None if checkpoint is None else _short(checkpoint)),
     ]
-    names = {".png": "curves", ".svg": "last game", ".kif": "its record", ".txt": "its record"}
+    names = {".png": "curves", ".svg": "last game", ".kifu": "its record", ".txt": "its record"}
     rows += [(names.get(file.suffix, "file"), _short(file)) for file in parts.curves.files]
     if checkpoint is not None:
         rows.append(

@@ -67,6 +67,7 @@ BOUNDS: dict[str, Bounds] = {
     "ppo.final_entropy_coeff": _NOT_NEGATIVE,
     "ppo.critic_coeff": _POSITIVE,
     "ppo.clip_value": _POSITIVE,
+    "ppo.kl_target": _POSITIVE,
     "ppo.adam_eps": _POSITIVE,
     "ppo.weight_decay": _NOT_NEGATIVE,
     "ppo.learning_rate": Bounds(low=0, high=1, open_low=True),
@@ -85,6 +86,9 @@ BOUNDS: dict[str, Bounds] = {
     "parallel.restart_window_s": _POSITIVE,
     "parallel.restart_backoff_s": _POSITIVE,
     "parallel.min_healthy_workers": _NOT_NEGATIVE,
+    "opponents.share": Bounds(low=0, high=1, open_low=True),
+    "opponents.max_snapshots": Bounds(low=1, high=1024),
+    "opponents.every_n_epochs": _COUNT,
     "weight_sync.every_n_steps": _COUNT,
     "trainer.max_epochs": _COUNT,
     "trainer.gradient_clip_val": _NOT_NEGATIVE,
@@ -95,6 +99,8 @@ BOUNDS: dict[str, Bounds] = {
     "evaluation.every_n_epochs": _NOT_NEGATIVE,
     "evaluation.num_games": Bounds(low=2, high=100_000),
     "evaluation.opening_plies": _NOT_NEGATIVE,
+    "evaluation.against_epochs_ago": _COUNT,
+    "evaluation.max_time_share": Bounds(low=0, high=1, open_low=True),
     "checkpoint.every_n_epochs": _COUNT,
     "checkpoint.keep": Bounds(low=-1),
 }
@@ -112,6 +118,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     ),
     "parallel.mode": ("serial", "workers"),
     "parallel.schedule": ("sync", "async"),
+    "opponents.mode": ("none", "snapshots"),
+    "opponents.choice": ("uniform", "prioritised"),
     # Never fork: torch has threads, and a forked child of a threaded process may hang.
     "parallel.start_method": tuple(m for m in multiprocessing.get_all_start_methods() if m != "fork"),
 }

@@ -13,6 +13,7 @@ usage: keisei COMMAND ...
 commands:
   train [GROUP=OPTION ...] [KEY=VALUE ...]   train by self-play; `keisei train --help` lists all groups and keys
   train -m KEY=VALUE,VALUE ...               a sweep: one run for each combination
+  eval checkpoint=FILE [KEY=VALUE ...]       a trained policy against other players; `keisei eval --help`
   games                                      games that are known by name
   bench collect|weights                      collection speed, weight publishing
 
@@ -20,6 +21,7 @@ examples:
   keisei train experiment=smoke              does it all run here? (half a minute)
   keisei train experiment=quickstart         connect four, about a minute
   keisei train experiment=shogi parallel.num_workers=8
+  keisei eval checkpoint=results/quickstart/RUN/checkpoints/last.ckpt 'opponents=[random,alpha_beta(depth=3)]'
 """
 
 
@@ -54,6 +56,12 @@ def _train(argv: Sequence[str]) -> int:
     return train(argv)
 
 
+def _eval(argv: Sequence[str]) -> int:
+    from keisei_lightning.evaluate import main as evaluate
+
+    return evaluate(argv)
+
+
 def _games(argv: Sequence[str]) -> int:
     if argv:
         sys.stderr.write(f"keisei: games {argv[0]}: this command takes no arguments\n")
@@ -73,4 +81,9 @@ def _bench(argv: Sequence[str]) -> int:
     return bench(argv)
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"train": _train, "games": _games, "bench": _bench}
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": _train,
+    "eval": _eval,
+    "games": _games,
+    "bench": _bench,
+}

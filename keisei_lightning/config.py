@@ -23,6 +23,7 @@ __all__ = [
     "EvaluationConfig",
     "LoggerConfig",
     "MLPConfig",
+    "OpponentsConfig",
     "PPOConfig",
     "ParallelConfig",
     "ResNetConfig",
@@ -105,6 +106,8 @@ class PPOConfig:
         epochs: passes over each batch.
         minibatch_size: plies in one optimiser step.
         normalize_advantage: give the advantages of a batch mean 0 and variance 1.
+        kl_target: adapt the learning rate so that a batch changes the policy by about this KL divergence; null: do not.
+        decoupled: keep the behaviour policy apart from the proximal one, for batches some versions old (async).
         adam_eps: Adam's epsilon.
         weight_decay: decoupled, as in AdamW.
     """
@@ -122,6 +125,8 @@ class PPOConfig:
     epochs: int = 2
     minibatch_size: int = 1024
     normalize_advantage: bool = True
+    kl_target: float | None = None
+    decoupled: bool = False
     adam_eps: float = 1e-5
     weight_decay: float = 0.0
 
@@ -173,6 +178,26 @@ class ParallelConfig:
     min_healthy_workers: int = 0
     stagger_games: bool = True
     augment_symmetry: bool = False
+
+
+@dataclass
+class OpponentsConfig:
+    """Whom the learner plays against (group ``opponents``).
+
+    Attributes:
+        mode: ``none`` (self-play only) or ``snapshots`` (a share of the games is against frozen earlier policies; only
+            the learner's own moves are learned from).
+        share: of the games that are played against snapshots.
+        max_snapshots: of the pool; the oldest one leaves it first.
+        every_n_epochs: PPO iterations between two snapshots.
+        choice: of the snapshot: ``uniform``, or ``prioritised`` (those that the learner does worst against).
+    """
+
+    mode: str = "none"
+    share: float = 0.5
+    max_snapshots: int = 12
+    every_n_epochs: int = 20
+    choice: str = "uniform"
 
 
 @dataclass
@@ -237,20 +262,28 @@ class LoggerConfig:
 
 @dataclass
 class EvaluationConfig:
-    """Games against a player that chooses at random (group ``evaluation``).
+    """Matches of the policy, greedy, while it trains (group ``evaluation``).
 
     Attributes:
-        every_n_epochs: PPO iterations between evaluations; 0 evaluates only at the end. The last one is always played,
-            and its score is the objective of a sweep.
-        num_games: games of one evaluation (even: each opening is played from both seats).
+        opponents: players by name, such as ``random`` or ``alpha_beta(depth=3)``; the final score against the first one
+            is the objective of a sweep.
+        every_n_epochs: PPO iterations between evaluations; 0 evaluates only at the end. The last one is always played.
+        num_games: games against each opponent (even: each opening is played from both seats).
         opening_plies: each opening has 0 to this many random plies; null takes ``env.opening_plies``.
         at_start: also evaluate the weights that training starts from.
+        against_epochs_ago: also play the policy of so many iterations ago (a multiple of ``every_n_epochs``).
+        ratings: known ratings (Elo) of opponents by name, from which ``eval/rating`` is computed.
+        max_time_share: of the time that evaluations may take; one that would exceed it is left out. null: no limit.
     """
 
+    opponents: list[str] = field(default_factory=lambda: ["random"])
     every_n_epochs: int = 10
     num_games: int = 200
     opening_plies: int | None = None
     at_start: bool = False
+    against_epochs_ago: int | None = None
+    ratings: dict[str, float] = field(default_factory=dict)
+    max_time_share: float | None = None
 
 
 @dataclass
@@ -288,6 +321,7 @@ class Config:
     model: Any = MISSING
     ppo: Any = MISSING
     parallel: Any = MISSING
+    opponents: Any = MISSING
     weight_sync: Any = MISSING
     trainer: Any = MISSING
     logger: Any = MISSING
@@ -300,6 +334,7 @@ SCHEMAS: dict[str, type] = {
     "evaluation": EvaluationConfig,
     "logger": LoggerConfig,
     "mlp": MLPConfig,
+    "opponents": OpponentsConfig,
     "parallel": ParallelConfig,
     "ppo": PPOConfig,
     "resnet": ResNetConfig,

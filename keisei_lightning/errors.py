@@ -7,6 +7,7 @@
     │   └── UnsupportedGameError   the game is unknown, or of a kind that self-play cannot train
     ├── GameError                  a game broke its contract (found by ``check_game``)
     │   └── IllegalActionError     an action that the rules do not allow
+    ├── EngineError                an engine behind a pipe failed several times in a row
     ├── WorkerError                a worker process failed; ``__cause__`` is its own traceback
     │   ├── WorkerBootError        it never became ready: nothing is restarted
     │   ├── WorkerCrashLoopError   it died more often than the restart budget allows
@@ -28,6 +29,7 @@ from collections.abc import Sequence
 __all__ = [
     "CollectorClosedError",
     "ConfigError",
+    "EngineError",
     "GameError",
     "IllegalActionError",
     "KeiseiError",
@@ -81,6 +83,10 @@ class IllegalActionError(GameError):
     def __init__(self, *, game: str, ply: int, position: str, move: str) -> None:
         self.game, self.ply, self.position, self.move = game, ply, position, move
         super().__init__(f"{game}: illegal move {move} at ply {ply} in position {position}")
+
+
+class EngineError(KeiseiError):
+    """An engine behind a pipe failed several times in a row; ``__cause__`` tells of the last one."""
 
 
 class RemoteTraceback(Exception):

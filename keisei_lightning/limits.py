@@ -94,6 +94,7 @@ class Rollouts:
         plies_per_rollout: T.
         bytes_per_ply: of one ply in a slot.
         weight_bytes: of one set of the policy's weights; 0 where that is not known yet.
+        num_snapshots: sets of weights in the opponent pool.
     """
 
     slots_per_worker: int
@@ -101,6 +102,7 @@ class Rollouts:
     plies_per_rollout: int
     bytes_per_ply: int
     weight_bytes: int = 0
+    num_snapshots: int = 0
 
 
 def worker_faults(crew: Crew, *, prefix: str = "") -> list[str]:
@@ -188,7 +190,8 @@ def memory_faults(crew: Crew, rollouts: Rollouts, *, prefix: str = "") -> list[s
     workers = crew.num_workers
     per_game = workers * rollouts.slots_per_worker * rollouts.plies_per_rollout * rollouts.bytes_per_ply
     slots = per_game * rollouts.games_per_worker
-    weights = (workers + 2) * rollouts.weight_bytes
+    sets = workers + 2 + rollouts.num_snapshots
+    weights = sets * rollouts.weight_bytes
     processes = workers * _PROCESS_BYTES[crew.method] if crew.in_processes else 0
     needed, available, largest = slots + weights + processes, available_memory(), largest_file()
     most, why = (available - weights - processes) // per_game, f"{_size(available)} are free"
@@ -201,7 +204,8 @@ def memory_faults(crew: Crew, rollouts: Rollouts, *, prefix: str = "") -> list[s
         f"games x {rollouts.plies_per_rollout} plies x {rollouts.bytes_per_ply} bytes"
     ]
     if weights:
-        parts.append(f"weights {_size(weights)} = ({workers} workers + 2) x {_size(rollouts.weight_bytes)}")
+        snapshots = f" + {rollouts.num_snapshots} snapshots" if rollouts.num_snapshots else ""
+        parts.append(f"weights {_size(weights)} = ({workers} workers + 2{snapshots}) x {_size(rollouts.weight_bytes)}")
     if processes:
         parts.append(f"processes {_size(processes)} = {workers} workers x {_size(_PROCESS_BYTES[crew.method])}")
     fits = most >= 1 and weights <= largest

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from keisei_lightning.bounds import BOUNDS, CHOICES, Bounds
 from keisei_lightning.compose_errors import known_keys, no_such_key
-from keisei_lightning.errors import ConfigError
+from keisei_lightning.errors import ConfigError, KeiseiError
 from keisei_lightning.limits import Crew, Rollouts, memory_faults, most_workers, worker_faults
 from keisei_lightning.machine import available_cpus
 from keisei_lightning.plugins import OUR_NETWORKS, cuda_faults, logger_faults, model_faults, trainer_faults
@@ -75,6 +75,7 @@ def validate(cfg: DictConfig) -> None:
         *_worker_faults(cfg),
         *model_faults(cfg),
         *_evaluation_faults(cfg),
+        *_opponent_faults(cfg),
         *folder_faults(cfg),
     ]
     named = {fault.partition("=")[0] for fault in faults}
@@ -110,7 +111,17 @@ def _unknown_keys(cfg: DictConfig) -> Iterator[str]:
         if key not in known_keys(""):
             yield no_such_key(str(key), cfg[key])
     # The trainer's keys are passed on to Lightning, which has more than our schema lists.
-    for section in ("env", "model", "ppo", "parallel", "weight_sync", "evaluation", "logger", "checkpoint"):
+    for section in (
+        "env",
+        "model",
+        "ppo",
+        "parallel",
+        "opponents",
+        "weight_sync",
+        "evaluation",
+        "logger",
+        "checkpoint",
+    ):
         if section == "model" and not _ours(cfg, "model."):
             continue
         for key in cfg[section]:
@@ -183,6 +194,19 @@ def _evaluation_faults(cfg: DictConfig) -> Iterator[str]:
     games = cfg.evaluation.num_games
     if games >= 2 and games % 2:
         yield f"evaluation.num_games={games}: must be even (each opening is played from both seats)"
+    every, ago = cfg.evaluation.every_n_epochs, cfg.evaluation.against_epochs_ago
+    if ago is not None and ago >= 1 and (every < 1 or ago % every):
+        yield f"evaluation.against_epochs_ago={ago}: must be a multiple of evaluation.every_n_epochs={every} (above 0)"
+    if not cfg.evaluation.opponents:
+        yield "evaluation.opponents=[]: must name one player or more, such as random"
+
+
+def _opponent_faults(cfg: DictConfig) -> Iterator[str]:
+    share, games = cfg.opponents.share, cfg.parallel.games_per_worker
+    if cfg.opponents.mode == "snapshots" and 0 < share <= 1 and games >= 1 and round(share * games) < 1:
+        yield (
+            f"opponents.share={share:g}: must be at least {1 / games:g}, one of parallel.games_per_worker={games} games"
+        )
 
 
 def folder_faults(cfg: DictConfig) -> Iterator[str]:
@@ -305,6 +329,7 @@ def _faults_with_the_game(cfg: DictConfig, spec: GameSpec, named: set[str]) -> I
     parallel = cfg.parallel
     if parallel.augment_symmetry and not spec.symmetries:
         yield f"parallel.augment_symmetry=true: must be false ({spec.name} has no symmetry)"
+    yield from _player_faults(cfg, spec)
     if not named & _MEMORY:
         rollouts = Rollouts(
             slots_per_worker=parallel.slots_per_worker if parallel.schedule == "async" else 1,
@@ -313,6 +338,23 @@ def _faults_with_the_game(cfg: DictConfig, spec: GameSpec, named: set[str]) -> I
             bytes_per_ply=spec.observation_bytes + spec.mask_bytes + _OTHER_BYTES_PER_PLY,
         )
         yield from memory_faults(_crew(parallel, parallel.num_workers), rollouts, prefix="parallel.")
+
+
+def _player_faults(cfg: DictConfig, spec: GameSpec) -> Iterator[str]:
+    """Make each opponent once, here, to see that it can be made and can play the game."""
+    from keisei_lightning.evaluation.registry import closing_player, make_player, parse_player
+
+    for key, names in (("opponents", cfg.evaluation.opponents), ("ratings", cfg.evaluation.ratings)):
+        for name in names:
+            try:
+                if key == "ratings":
+                    parse_player(name)
+                    continue
+                with closing_player(make_player(name, spec)):
+                    pass
+            except KeiseiError as error:
+                for fault in getattr(error, "faults", [str(error)]):
+                    yield f"evaluation.{key}={name}: {' '.join(fault.split())}"
 
 
 _MEMORY = {f"parallel.{key}" for key in ("num_workers", "games_per_worker", "plies_per_rollout", "slots_per_worker")}

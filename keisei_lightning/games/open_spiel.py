@@ -214,6 +214,23 @@ class OpenSpielGame:
         """The same as :meth:`set_position`."""
         self.set_position(index, history)
 
+    def state(self, index: int) -> Any:
+        """A copy of one board's ``pyspiel.State``, for whoever searches: whatever is played on it stays there."""
+        return self._state(index).clone()
+
+    def label(self, index: int, move: int) -> int:
+        """The action label, in the mover's view of one board, of one of OpenSpiel's actions (legal or not).
+
+        Raises:
+            GameError: OpenSpiel has no such action.
+        """
+        self._state(index)
+        if not 0 <= move < self._spec.num_actions:
+            raise GameError(
+                f"{self._name}: OpenSpiel has no action {move}: they go from 0 to {self._spec.num_actions - 1}"
+            )
+        return int(self._view.to_label[self._mover[index], move])
+
     def action_name(self, index: int, action: int) -> str:
         """OpenSpiel's name of a legal action of one board's mover.
 

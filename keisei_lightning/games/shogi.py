@@ -33,13 +33,13 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from rsshogi.core import Board
+from rsshogi.core import Board, Move
 from rsshogi.record import Record
 from rsshogi.types import RepetitionState
 
 from keisei_lightning.errors import GameError, IllegalActionError
 from keisei_lightning.games.arrays import LegalMoves, OwnThread, as_actions, as_indices, check_options
-from keisei_lightning.games.protocol import GameSpec, RenderFormat, StepResult
+from keisei_lightning.games.protocol import NO_MOVE, GameSpec, RenderFormat, StepResult
 from keisei_lightning.games.shogi_codec import (
     CHECK_BYTE,
     HAND_LIMITS,
@@ -253,6 +253,31 @@ class Shogi:
         if code == 0:
             self._refuse(index, action)
         return self._moves[code].to_usi()
+
+    def action_of(self, index: int, usi: str) -> int:
+        """Action label of a legal move of one board's mover, given in USI: the inverse of :meth:`action_name`.
+
+        Raises:
+            IllegalActionError: the text is no USI move, or the move is not legal on that board.
+        """
+        self._board(index)
+        try:
+            code = hash(Move.from_usi(usi))
+        except ValueError:
+            code = 0
+        label = int(self._labels[int(self._mover[index]) << 16 | code])
+        # A label says where to, not where from: the legal move that has it must be this one.
+        if code == 0 or self._legal.lookup(np.array([index]), np.array([label]))[0] != code:
+            raise IllegalActionError(
+                game="shogi", ply=int(self._ply[index]), position=self.position(index), move=repr(usi)
+            )
+        return label
+
+    def mate_in_one(self, index: int) -> int:
+        """Action label of a move of one board's mover that is checkmate; ``NO_MOVE`` where there is none."""
+        board = self._board(index)
+        move = None if self._ended[index] else board.solve_mate_in_one()
+        return NO_MOVE if move is None else self.action_of(index, move.to_usi())
 
     def outcome(self, index: int) -> str:
         """How a board's game ended, one of :data:`OUTCOMES`; empty while it is going on."""

@@ -4,7 +4,7 @@
 
     learner                                                        worker (one process each)
     ───────                                                        ─────────────────────────
-    collector ── Play(slot) ────────────── pipe ─────────────────► waits for a grant
+    collector ── Play(slot, opponent) ──── pipe ─────────────────► waits for a grant
        │                                                           adopts the newest weights ◄── weights (shared memory)
        │                                                           plays T plies of G games ───► slot (shared memory)
        │◄────────────── pipe ───────── RolloutHeader ───────────── announces it: payload first, header last
@@ -21,5 +21,6 @@ What each side consumes, waits for and is unblocked by:
 
 from keisei_lightning.parallel.collector import SelfPlayCollector
 from keisei_lightning.parallel.restarts import RestartPolicy, WorkerState
+from keisei_lightning.parallel.snapshots import OpponentOptions
 
-__all__ = ["RestartPolicy", "SelfPlayCollector", "WorkerState"]
+__all__ = ["OpponentOptions", "RestartPolicy", "SelfPlayCollector", "WorkerState"]

@@ -24,6 +24,7 @@ from typing_extensions import override
 
 from keisei_lightning.games import GameFactory
 from keisei_lightning.parallel.messages import Play, ResetGames, RolloutHeader
+from keisei_lightning.parallel.opponents import OpponentSetup
 from keisei_lightning.parallel.restarts import RestartPolicy, WorkerState
 from keisei_lightning.parallel.supervisor import Exited, ProcessHandle, Received, Started, Supervisor, WorkerHealth
 from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
@@ -48,6 +49,7 @@ class Work:
         slots: memory of the slots.
         slot_layout: where its columns lie.
         weights: published weights.
+        opponents: snapshots to play against; None: every game is self-play.
         games_in_flight: of each worker, to go on with (serial only); empty to begin anew.
     """
 
@@ -57,6 +59,7 @@ class Work:
     slots: SharedBuffer
     slot_layout: SlotLayout
     weights: WeightMemory
+    opponents: OpponentSetup | None = None
     games_in_flight: Sequence[Mapping[str, Any]] = ()
 
     def policy_structure(self) -> nn.Module:
@@ -73,7 +76,7 @@ class Backend(Protocol):
         """Start playing; returns before all workers are ready."""
         ...
 
-    def grant(self, worker_id: int, slot: int) -> None:
+    def grant(self, worker_id: int, play: Play) -> None:
         """Let a worker write one rollout into a slot (kept for its replacement if it dies)."""
         ...
 
@@ -112,7 +115,7 @@ class SerialBackend(Backend):
         self.lost_rollouts = 0
         self._work = work
         self._workers: list[RolloutWorker] = []
-        self._granted: deque[tuple[int, int]] = deque()
+        self._granted: deque[tuple[int, Play]] = deque()
 
     @override
     def start(self) -> None:
@@ -128,6 +131,7 @@ class SerialBackend(Backend):
                     slots=work.slots.array(),
                     slot_layout=work.slot_layout,
                     weights=work.weights,
+                    opponents=work.opponents,
                 )
             )
         if len(work.games_in_flight) == len(self._workers):
@@ -135,8 +139,8 @@ class SerialBackend(Backend):
                 worker.load_state_dict(state)
 
     @override
-    def grant(self, worker_id: int, slot: int) -> None:
-        self._granted.append((worker_id, slot))
+    def grant(self, worker_id: int, play: Play) -> None:
+        self._granted.append((worker_id, play))
 
     @override
     def games_in_flight(self) -> list[dict[str, Any]]:
@@ -147,11 +151,11 @@ class SerialBackend(Backend):
     def wait(self, timeout_s: float) -> list[RolloutHeader]:
         if not self._granted:
             return []
-        worker_id, slot = self._granted.popleft()
+        worker_id, play = self._granted.popleft()
         threads = torch.get_num_threads()
         torch.set_num_threads(self._work.options.num_threads)  # as in a worker: the sums are split the same way
         try:
-            return [self._workers[worker_id].play(slot)]
+            return [self._workers[worker_id].play(play)]
         finally:
             torch.set_num_threads(threads)
 
@@ -198,7 +202,7 @@ class ProcessBackend(Backend):
         if self._context.get_start_method() == "forkserver":
             self._context.set_forkserver_preload(list(_PRELOAD))
         self._game_and_policy = cloudpickle.dumps((work.game, work.policy_structure()))
-        self._outstanding: list[list[int]] = [[] for _ in range(num_workers)]
+        self._outstanding: list[list[Play]] = [[] for _ in range(num_workers)]
         self._sequences: dict[tuple[int, int], int] = {}
         self._ended = [0] * num_workers  # rollouts that were announced or lost
         self._supervisor = Supervisor(
@@ -221,6 +225,7 @@ class ProcessBackend(Backend):
             slot_layout=self._work.slot_layout,
             weights=self._work.weights,
             signs=self._signs.buffer,
+            opponents=self._work.opponents,
         )
         process = self._context.Process(  # type: ignore[attr-defined]
             target=run_worker, args=(boot, theirs), name=f"keisei-worker-{worker_id}.{incarnation}", daemon=True
@@ -235,9 +240,9 @@ class ProcessBackend(Backend):
         self._supervisor.start()
 
     @override
-    def grant(self, worker_id: int, slot: int) -> None:
-        self._outstanding[worker_id].append(slot)
-        self._supervisor.send(worker_id, Play(slot=slot))  # not running: sent again when it is
+    def grant(self, worker_id: int, play: Play) -> None:
+        self._outstanding[worker_id].append(play)
+        self._supervisor.send(worker_id, play)  # not running: sent again when it is
 
     @override
     def wait(self, timeout_s: float) -> list[RolloutHeader]:
@@ -247,8 +252,8 @@ class ProcessBackend(Backend):
             for event in self._supervisor.wait(max(0.0, deadline - time.monotonic())):
                 match event:
                     case Started(worker_id=worker_id):
-                        for slot in self._outstanding[worker_id]:
-                            self._supervisor.send(worker_id, Play(slot=slot))
+                        for play in self._outstanding[worker_id]:
+                            self._supervisor.send(worker_id, play)
                     case Received(message=RolloutHeader() as header):
                         self._accept(header, event.incarnation)
                         headers.append(header)
@@ -273,7 +278,8 @@ class ProcessBackend(Backend):
             )
         self._sequences[life] = expected + 1
         self._ended[header.worker_id] += 1
-        self._outstanding[header.worker_id].remove(header.slot)
+        plays = self._outstanding[header.worker_id]
+        plays.remove(next(play for play in plays if play.slot == header.slot))
 
     @override
     def reset_games(self, worker_ids: Sequence[int]) -> None:

@@ -25,8 +25,10 @@ from keisei_lightning.models import unpack_mask
 from keisei_lightning.parallel.acting import acting_policy
 from keisei_lightning.parallel.backend import Backend, Work, make_backend
 from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, Intake, to_batch
+from keisei_lightning.parallel.opponents import OpponentSetup
 from keisei_lightning.parallel.options import check_memory, check_options
 from keisei_lightning.parallel.restarts import RestartPolicy, WorkerState
+from keisei_lightning.parallel.snapshots import OpponentOptions, SnapshotPool, SnapshotStanding
 from keisei_lightning.parallel.stats import CollectionStats
 from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
 from keisei_lightning.parallel.weight_sources import choose_weights
@@ -77,6 +79,7 @@ class SelfPlayCollector(BaseCollector):
         include_next_observation: store ("next", "observation") too.
         stagger_games: begin the first games somewhere in their course, so that every batch holds all phases of a game.
         augment_symmetry: play half of the games in the game's mirror image.
+        opponents: play a share of the games against snapshots that :meth:`push_snapshot` freezes; None: self-play only.
         zero_copy: a batch is a view of shared memory where it can be, valid until the next batch is asked for.
             Otherwise it is a copy and yours.
         replay_buffer: batches are added to it as flat plies, and the iterator yields None, as in TorchRL.
@@ -117,6 +120,7 @@ class SelfPlayCollector(BaseCollector):
         include_next_observation: bool = False,
         stagger_games: bool = True,
         augment_symmetry: bool = False,
+        opponents: OpponentOptions | None = None,
         zero_copy: bool = False,
         replay_buffer: Any | None = None,
         seed: int = 0,
@@ -135,6 +139,8 @@ class SelfPlayCollector(BaseCollector):
         if augment_symmetry and not self.spec.symmetries:
             raise ConfigError(f"augment_symmetry=True: {self.spec.name} has no symmetry; leave it False")
         acting_policy(policy, num_actions=self.spec.num_actions)  # fails here, not in a worker
+        if opponents is not None and round(opponents.share * games_per_worker) < 1:
+            raise ConfigError(f"opponents.share={opponents.share}: must be at least one of {games_per_worker} games")
         self._layout = SlotLayout.for_game(
             self.spec,
             num_slots=slots_per_worker if schedule == "async" else 1,
@@ -143,7 +149,13 @@ class SelfPlayCollector(BaseCollector):
             num_plies=plies_per_rollout,
             include_next_observation=include_next_observation,
         )
-        check_memory(self._layout, policy=policy, mode=mode, start_method=start_method)
+        check_memory(
+            self._layout,
+            policy=policy,
+            num_snapshots=opponents.num_buffers if opponents else 0,
+            mode=mode,
+            start_method=start_method,
+        )
         self._restart_policy = RestartPolicy(
             heartbeat_s=heartbeat_s,
             start_timeout_s=start_timeout_s,
@@ -162,6 +174,9 @@ class SelfPlayCollector(BaseCollector):
         self._unpack_action_mask, self._zero_copy, self._drop_oldest = unpack_action_mask, zero_copy, drop_oldest
         self._stats = CollectionStats()
         self._version = 0
+        self._opponents = opponents
+        self._pool: SnapshotPool | None = None
+        self._pool_state: Mapping[str, Any] | None = None
         self._backend: Backend | None = None
         self._intake: Intake | None = None
         self._closed = False
@@ -184,6 +199,7 @@ class SelfPlayCollector(BaseCollector):
         self._slots = SharedBuffer(self._layout.num_bytes)
         self._weights = WeightStore(WeightLayout.of(self.policy), self.num_workers)
         self._weights.publish(self.policy, self._version)
+        self._pool = self._make_pool()
         self._stats.start()
         work = Work(
             game=self._game,
@@ -192,6 +208,7 @@ class SelfPlayCollector(BaseCollector):
             slots=self._slots,
             slot_layout=self._layout,
             weights=self._weights.memory,
+            opponents=self._opponent_setup(),
             games_in_flight=self._games_in_flight,
         )
         self._backend = make_backend(
@@ -207,6 +224,7 @@ class SelfPlayCollector(BaseCollector):
             drop_oldest=self._drop_oldest,
             paused=self._paused,
             undelivered=self._undelivered,
+            pool=self._pool,
         )
         self._undelivered = self._intake.undelivered
         self._backend.start()
@@ -226,6 +244,8 @@ class SelfPlayCollector(BaseCollector):
         self._backend.shutdown(self._shutdown_timeout_s if timeout is None else timeout)
         self._slots.close()
         self._weights.close()
+        if self._pool is not None:
+            self._pool.close()
 
     def __enter__(self) -> SelfPlayCollector:
         return self
@@ -303,6 +323,44 @@ class SelfPlayCollector(BaseCollector):
         self._version += 1
         self._stats.publish_s = time.perf_counter() - start
 
+    # ---- opponents
+
+    def _make_pool(self) -> SnapshotPool | None:
+        if self._opponents is None:
+            return None
+        pool = SnapshotPool(self._opponents, WeightLayout.of(self.policy), self.seed)
+        if self._pool_state is not None:
+            pool.load_state_dict(self._pool_state)
+        return pool
+
+    def _opponent_setup(self) -> OpponentSetup | None:
+        if self._pool is None or self._opponents is None:
+            return None
+        return OpponentSetup(memory=self._pool.memory, share=self._opponents.share)
+
+    def push_snapshot(self) -> bool:
+        """Freeze the present policy as the newest snapshot of the pool; the oldest leaves a ring that is full.
+
+        Starts the workers, if they have not been started.
+
+        Returns:
+            False if it was put off: games that are going on still need every snapshot that there is room for.
+
+        Raises:
+            ConfigError: the collector was made without ``opponents``.
+            WeightsError: a parameter is not finite.
+        """
+        if self._opponents is None:
+            raise ConfigError("push_snapshot: the collector has no pool; make it with opponents=OpponentOptions(...)")
+        self.start()
+        assert self._pool is not None
+        return self._pool.push(self.policy, self._version)
+
+    @property
+    def snapshots(self) -> list[SnapshotStanding]:
+        """The pool's ring, oldest first: version, games and the learner's score against each."""
+        return [] if self._pool is None else self._pool.standings
+
     # ---- control
 
     def pause_workers(self, worker_ids: Sequence[int] | None = None) -> None:
@@ -356,6 +414,8 @@ class SelfPlayCollector(BaseCollector):
         out = self._stats.summary()
         workers = backend.health() if backend else []
         out |= self._undelivered
+        if self._pool is not None:
+            out |= self._pool.summary()
         out["restarts"] = sum(worker.restarts for worker in workers)
         out["healthy_workers"] = sum(worker.state in _HEALTHY for worker in workers)
         if workers:
@@ -423,6 +483,7 @@ class SelfPlayCollector(BaseCollector):
             policy_version=self._version,
             seed=self.seed,
             games_in_flight=list(games),
+            opponents=self._pool_state if self._pool is None else self._pool.state_dict(),
         )
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -438,6 +499,7 @@ class SelfPlayCollector(BaseCollector):
         self._undelivered = {name: int(state_dict.get(name, 0)) for name in NOTHING_UNDELIVERED}
         self._version = int(state_dict["policy_version"])
         self._games_in_flight = state_dict.get("games_in_flight", ())
+        self._pool_state = None if self._opponents is None else state_dict.get("opponents")
 
     def __repr__(self) -> str:
         return (

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from keisei_lightning.errors import QuarantineError, RemoteTraceback, StalePolicyError
 from keisei_lightning.parallel.backend import Backend
-from keisei_lightning.parallel.messages import Failure, RolloutHeader
+from keisei_lightning.parallel.messages import Failure, Play, RolloutHeader
+from keisei_lightning.parallel.snapshots import SnapshotPool
 from keisei_lightning.parallel.transport import Key, SharedBuffer, SlotBoard, SlotLayout, SlotState
 from keisei_lightning.rl import StalenessBudget, policy_lag
 
@@ -44,6 +45,7 @@ class Intake:
         paused: workers that get no grants; the owner changes the set, and calls :meth:`open` when it has shrunk.
         undelivered: counts to go on from: rollouts refused as too old, quarantined as not fit to be delivered, dropped
             for newer ones.
+        pool: snapshots that games are played against; None: there are none.
 
     Attributes:
         undelivered: the same counts, now.
@@ -62,13 +64,14 @@ class Intake:
         drop_oldest: bool = False,
         paused: set[int] | None = None,
         undelivered: Mapping[str, int] | None = None,
+        pool: SnapshotPool | None = None,
     ) -> None:
         self._backend, self._layout, self._memory = backend, layout, slots.array()
         self._schedule, self._staleness, self._zero_copy = schedule, StalenessBudget(max_policy_lag), zero_copy
         self._board = SlotBoard(layout.num_workers, layout.num_slots)
         self._ready: deque[RolloutHeader] = deque()
         self._paused = set() if paused is None else paused
-        self._drop_oldest = drop_oldest
+        self._drop_oldest, self._pool = drop_oldest, pool
         self._arrived, self._quarantined = 0, 0
         self.undelivered = {**NOTHING_UNDELIVERED, **(undelivered or {})}
         self.last_headers: dict[int, RolloutHeader] = {}
@@ -145,6 +148,8 @@ class Intake:
         for header in self._backend.wait(wait_s):
             self._board.move(header.worker_id, header.slot, SlotState.READY)
             self._arrived += 1
+            if self._pool is not None:
+                self._pool.note(header)
             if header.fault is not None:
                 self._quarantine(header, header.fault)
                 continue
@@ -188,7 +193,8 @@ class Intake:
 
     def _grant(self, worker_id: int, slot: int) -> None:
         self._board.move(worker_id, slot, SlotState.GRANTED)
-        self._backend.grant(worker_id, slot)
+        opponent = None if self._pool is None else self._pool.draw(worker_id, slot)
+        self._backend.grant(worker_id, Play(slot=slot, opponent=opponent))
 
     def _free(self, worker_id: int, slot: int) -> None:
         self._board.move(worker_id, slot, SlotState.FREE)

@@ -5,14 +5,44 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Failure", "LogRecord", "Play", "Ready", "ResetGames", "RolloutHeader", "Stop", "ToLearner", "ToWorker"]
+__all__ = [
+    "Failure",
+    "LogRecord",
+    "Opponent",
+    "Play",
+    "Ready",
+    "ResetGames",
+    "RolloutHeader",
+    "Stop",
+    "ToLearner",
+    "ToWorker",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Opponent:
+    """A frozen snapshot of the policy.
+
+    Attributes:
+        version: the policy version that it is.
+        buffer: where its weights lie.
+    """
+
+    version: int
+    buffer: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Play:
-    """Learner to worker: play one rollout with the newest weights, into this slot."""
+    """Learner to worker: play one rollout with the newest weights, into this slot.
+
+    Attributes:
+        slot: where to.
+        opponent: whom the games meet that begin during this rollout and are not self-play; None: all are self-play.
+    """
 
     slot: int
+    opponent: Opponent | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +98,8 @@ class RolloutHeader:
         play_s: seconds spent playing.
         wait_s: seconds spent waiting for the slot before.
         adopt_s: seconds spent taking over weights.
+        opponents_in_use: buffers of the snapshots that games in flight are played against.
+        opponent_results: the learner's wins, draws and losses in finished games, by its opponent's version.
         fault: why the slot holds nothing that may be delivered; the worker goes on with new games.
     """
 
@@ -84,6 +116,8 @@ class RolloutHeader:
     play_s: float = 0.0
     wait_s: float = 0.0
     adopt_s: float = 0.0
+    opponents_in_use: tuple[int, ...] = ()
+    opponent_results: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
     fault: Failure | None = None
 
 

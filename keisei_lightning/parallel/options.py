@@ -75,13 +75,19 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def check_memory(
-    layout: SlotLayout, *, policy: nn.Module | None = None, mode: str = "serial", start_method: str | None = None
+    layout: SlotLayout,
+    *,
+    policy: nn.Module | None = None,
+    num_snapshots: int = 0,
+    mode: str = "serial",
+    start_method: str | None = None,
 ) -> None:
-    """Check that the slots, the published weights and the worker processes fit into memory.
+    """Check that the slots, the published weights, the snapshots and the worker processes fit into memory.
 
     Args:
         layout: of the slots.
         policy: its weights are published; None leaves them out.
+        num_snapshots: sets of its weights in the opponent pool.
         mode: of the collector; "workers" adds what the processes take.
         start_method: of the processes.
 
@@ -96,6 +102,7 @@ def check_memory(
             plies_per_rollout=layout.num_plies,
             bytes_per_ply=layout.bytes_per_ply,
             weight_bytes=0 if policy is None else WeightLayout.of(policy).num_bytes,
+            num_snapshots=num_snapshots,
         ),
     )
     if faults:

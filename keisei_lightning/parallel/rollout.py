@@ -18,6 +18,8 @@ from torch import Tensor
 from keisei_lightning.errors import RolloutError
 from keisei_lightning.games import NO_MOVE, Game, ResumableGame, Symmetry
 from keisei_lightning.parallel.acting import ActingPolicy, TensorDictActing
+from keisei_lightning.parallel.messages import Opponent
+from keisei_lightning.parallel.opponents import OpponentBoards
 from keisei_lightning.parallel.transport import Key
 
 __all__ = ["RolloutPlayer", "RolloutResult", "rollout_seeds"]
@@ -43,6 +45,9 @@ def rollout_seeds(seed: int, worker_id: int, incarnation: int, position: int) ->
     return int(game), int(actions)
 
 
+_Moves = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]  # action, log-probability, state value
+
+
 @dataclass(slots=True)
 class RolloutResult:
     """What the games of one rollout came to (see :class:`~keisei_lightning.parallel.messages.RolloutHeader`)."""
@@ -51,6 +56,8 @@ class RolloutResult:
     game_plies: int = 0
     results: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
+    opponents_in_use: tuple[int, ...] = ()
+    opponent_results: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
 
 
 class _View:
@@ -108,6 +115,7 @@ class RolloutPlayer:
             batch would hold openings only, the next one middle games only.
         augment_symmetry: play half of the games in the game's mirror image (stored as the policy saw and played it, so
             its log-probabilities are its own).
+        opponents: boards that meet snapshots; None: every game is self-play.
     """
 
     def __init__(
@@ -124,7 +132,9 @@ class RolloutPlayer:
         device: torch.device,
         stagger_games: bool = False,
         augment_symmetry: bool = False,
+        opponents: OpponentBoards | None = None,
     ) -> None:
+        self._opponents = opponents
         self._game, self._policy, self._num_plies = game, policy, num_plies
         self._worker_id, self._incarnation, self._device = worker_id, incarnation, device
         self._seed, self._position, self._stride = seed, start, stride
@@ -141,8 +151,10 @@ class RolloutPlayer:
     def reset_games(self) -> None:
         """Let all games begin anew with the next rollout."""
         self._games_are_to_begin = True
+        if self._opponents is not None:
+            self._opponents.clear()
 
-    def _begin_streams(self) -> tuple[int, int]:
+    def _begin_streams(self, opponent: Opponent | None) -> tuple[int, int]:
         seeds = rollout_seeds(self._seed, self._worker_id, self._incarnation, self._position)
         self._position += self._stride
         self._game.seed(seeds[0])
@@ -150,6 +162,8 @@ class RolloutPlayer:
         self._generator.manual_seed(seeds[1])
         if isinstance(self._policy, TensorDictActing):
             self._policy.manual_seed(seeds[1])
+        if self._opponents is not None:
+            self._opponents.begin_rollout(opponent, seeds[1])
         return seeds
 
     def _begin_games(self, seeds: tuple[int, int], beat: Callable[[], None]) -> None:
@@ -184,13 +198,20 @@ class RolloutPlayer:
         self._next_trajectory += len(indices)
         self._length[indices] = 0
         self._view.choose(indices)
+        if self._opponents is not None:
+            self._opponents.begin_games(indices)
 
     def _to_device(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self._device)
 
     @torch.inference_mode()
     def play(
-        self, slot: Mapping[Key, NDArray[Any]], policy_version: int, beat: Callable[[], None] = lambda: None
+        self,
+        slot: Mapping[Key, NDArray[Any]],
+        policy_version: int,
+        beat: Callable[[], None] = lambda: None,
+        *,
+        opponent: Opponent | None = None,
     ) -> RolloutResult:
         """Play T plies of every game and write them into a slot.
 
@@ -198,6 +219,7 @@ class RolloutPlayer:
             slot: the columns of the batch table, [G, T, ...].
             policy_version: of the policy's present weights, stored with every ply.
             beat: called once a ply: the sign of life.
+            opponent: whom games meet that begin now on the boards for opponents.
 
         Returns:
             What the finished games came to.
@@ -207,7 +229,7 @@ class RolloutPlayer:
                 legal move or past its ``max_plies``. The games are to begin anew then.
             GameError: the game found a fault of its own, or the policy's move illegal; likewise.
         """
-        seeds = self._begin_streams()
+        seeds = self._begin_streams(opponent)
         if self._games_are_to_begin:  # here, where a hang or a crash is the game's and not the worker's boot
             self._begin_games(seeds, beat)
         result = RolloutResult()
@@ -219,7 +241,6 @@ class RolloutPlayer:
             "collector",
             "worker_id",
         ][:] = self._worker_id
-        slot["trainable",][:] = True
         for ply in range(self._num_plies):
             beat()
             self._play_ply(slot, ply, result)
@@ -227,12 +248,18 @@ class RolloutPlayer:
         self._link_next_states(slot, last)
         if not (np.isfinite(slot["action_log_prob",]).all() and np.isfinite(slot["state_value",]).all()):
             raise RolloutError(f"policy version {policy_version} gave a log-probability or value that is not finite")
+        if self._opponents is not None:
+            self._opponents.verify()
+            result.opponents_in_use = self._opponents.in_use
+            result.opponent_results = self._opponents.results
         return result
 
     def _play_ply(self, slot: Mapping[Key, NDArray[Any]], ply: int, result: RolloutResult) -> None:
         view = self._view
         self._check_games()
-        actions, log_prob, value = self._act()
+        theirs = None if self._opponents is None else self._opponents.to_move(view.mover)
+        actions, log_prob, value = self._act() if theirs is None or not theirs.any() else self._act_apart(theirs)
+        slot["trainable",][:, ply] = True if theirs is None else ~theirs
         slot["observation",][:, ply] = view.observation
         slot["action_mask",][:, ply] = view.legal
         slot["mover",][:, ply] = view.mover
@@ -279,16 +306,32 @@ class RolloutPlayer:
         if (longest := int(self._length.max())) >= spec.max_plies:
             raise RolloutError(f"{spec.name}: a game goes on after {longest} plies, its max_plies is {spec.max_plies}")
 
-    def _act(self) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
-        view, num_games = self._view, self._game.num_games
-        action, log_prob, value = self._policy.act(
-            self._to_device(view.observation), self._to_device(view.legal), generator=self._generator
+    def _act(self) -> _Moves:
+        return self._ask(self._policy, self._view.observation, self._view.legal)
+
+    def _ask(self, policy: ActingPolicy, observation: NDArray[np.uint8], legal: NDArray[np.uint8]) -> _Moves:
+        action, log_prob, value = policy.act(
+            self._to_device(observation), self._to_device(legal), generator=self._generator
         )
+        num_games = len(observation)
         return (
             _to_array("action", action, (num_games,)),
             _to_array("action_log_prob", log_prob, (num_games,)),
             _to_array("state_value", value, (num_games, 1)),
         )
+
+    def _act_apart(self, theirs: NDArray[np.bool_]) -> _Moves:
+        """Moves of the learner on its boards, and of each snapshot on those where it is to move."""
+        assert self._opponents is not None
+        view, num_games = self._view, self._game.num_games
+        actions, log_prob = np.zeros(num_games, np.int64), np.zeros(num_games, np.float32)
+        # What a snapshot thinks of its own position cancels out of the advantages (rl/advantages.py).
+        value = np.zeros((num_games, 1), np.float32)
+        for policy, rows in [(self._policy, np.flatnonzero(~theirs)), *self._opponents.parts(theirs)]:
+            if rows.size:
+                moves = self._ask(policy, view.observation[rows], view.legal[rows])
+                actions[rows], log_prob[rows], value[rows] = moves
+        return actions, log_prob, value
 
     def _value(self) -> NDArray[np.float32]:
         value = self._policy.value(self._to_device(self._view.observation))
@@ -306,6 +349,8 @@ class RolloutPlayer:
         result.game_plies += int(self._length[finished].sum())
         for index in finished.tolist():
             result.outcomes[self._game.outcome(index)] += 1
+            if self._opponents is not None:
+                self._opponents.count(index, reward=float(reward[index]), mover=int(mover[index]))
             if reward[index] == 0:
                 result.results["draw"] += 1
             else:
@@ -325,15 +370,18 @@ class RolloutPlayer:
             "lengths": self._length.tolist(),
             "trajectories": self._trajectory.tolist(),
             "next_trajectory": self._next_trajectory,
+            "opponents": None if self._opponents is None else self._opponents.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the games that :meth:`state_dict` told of.
+        """Go on with the games that :meth:`state_dict` told of; anew where a snapshot that they meet is gone.
 
         Raises:
             GameError: a history cannot be read.
         """
-        game = self._game
+        game, opponents = self._game, state.get("opponents")
+        if self._opponents is not None and opponents is not None and not self._opponents.load_state_dict(opponents):
+            return
         assert isinstance(game, ResumableGame)
         for index, history in enumerate(state["histories"]):
             game.set_history(index, history)

@@ -31,7 +31,7 @@ from keisei_lightning.errors import WeightsError
 from keisei_lightning.parallel.transport import SharedBuffer
 from keisei_lightning.parallel.weight_sources import named_tensors, named_weights
 
-__all__ = ["WeightLayout", "WeightMemory", "WeightReader", "WeightStore", "copy_weights"]
+__all__ = ["WeightLayout", "WeightMemory", "WeightReader", "WeightStore", "bind_weights", "copy_weights"]
 
 _ALIGNMENT = 64  # bytes: a cache line
 _LINE = _ALIGNMENT // 8  # int64 slots of the header that are a cache line, so that no two writers share one
@@ -142,6 +142,38 @@ def copy_weights(source: nn.Module | TensorDictBase | Mapping[str, Any], module:
     WeightLayout.of(module).check(given)
     for name, tensor in given.items():
         own[name].copy_(tensor)
+
+
+def bind_weights(
+    module: nn.Module, layout: WeightLayout, parameters: Tensor, buffers: Tensor, *, buffers_from: int
+) -> dict[_Leaf, nn.Parameter]:
+    """Let a module's parameters and buffers lie in given memory.
+
+    Args:
+        module: of the layout's structure, on any device, "meta" included.
+        layout: where each tensor lies.
+        parameters: uint8, a set of weights from its first byte on.
+        buffers: uint8, a set of weights from ``buffers_from`` on.
+        buffers_from: a byte of the set.
+
+    Returns:
+        The new parameter of each leaf; tied parameters stay tied, under the first of their names.
+    """
+    named = dict(named_tensors(module))
+    made: dict[int, nn.Parameter] = {}
+    bound: dict[_Leaf, nn.Parameter] = {}
+    for leaf in layout.leaves:
+        owner_name, _, attribute = leaf.name.rpartition(".")
+        owner = module.get_submodule(owner_name)
+        if not leaf.is_parameter:
+            owner._buffers[attribute] = leaf.view(buffers, buffers_from)
+            continue
+        old = id(named[leaf.name])
+        if old not in made:
+            # .data: it counts its writes alone
+            made[old] = bound[leaf] = nn.Parameter(leaf.view(parameters).data, requires_grad=False)
+        owner._parameters[attribute] = made[old]
+    return bound
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -298,27 +330,10 @@ class WeightReader:
         in_place = device.type == "cpu"
         self._copied_from = self._layout.parameter_bytes if in_place else 0
         self._copied = torch.zeros(self._layout.num_bytes - self._copied_from, dtype=torch.uint8, device=device)
-        self._in_place: dict[_Leaf, nn.Parameter] = {}
+        parameters = self._arrays.flats[0] if in_place else self._copied
+        bound = bind_weights(module, self._layout, parameters, self._copied, buffers_from=self._copied_from)
+        self._in_place = bound if in_place else {}
         self._views: dict[int, list[Tensor]] = {}  # of each buffer, made when it is first used
-        self._bind(module, in_place)
-
-    def _bind(self, module: nn.Module, in_place: bool) -> None:
-        """Give the module its new parameters and buffers."""
-        named = dict(named_tensors(module))
-        made: dict[int, nn.Parameter] = {}  # tied parameters stay tied
-        for leaf in self._layout.leaves:
-            owner_name, _, attribute = leaf.name.rpartition(".")
-            owner = module.get_submodule(owner_name)
-            if not leaf.is_parameter:
-                owner._buffers[attribute] = leaf.view(self._copied, self._copied_from)
-                continue
-            old = id(named[leaf.name])
-            if old not in made:
-                view = leaf.view(self._arrays.flats[0]) if in_place else leaf.view(self._copied)
-                made[old] = nn.Parameter(view.data, requires_grad=False)  # .data: it counts its writes alone
-                if in_place:
-                    self._in_place[leaf] = made[old]
-            owner._parameters[attribute] = made[old]
 
     @torch.no_grad()
     def adopt(self) -> int:

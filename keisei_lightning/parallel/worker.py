@@ -6,6 +6,7 @@ It consumes grants; it waits for nothing else; it ends when told to, when it fai
 
 from __future__ import annotations
 
+import copy
 import faulthandler
 import fcntl
 import logging
@@ -42,6 +43,7 @@ from keisei_lightning.parallel.messages import (
     Stop,
     ToWorker,
 )
+from keisei_lightning.parallel.opponents import OpponentBoards, OpponentSetup
 from keisei_lightning.parallel.rollout import RolloutPlayer, RolloutResult
 from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
 from keisei_lightning.parallel.vital_signs import VitalSigns
@@ -90,6 +92,7 @@ class WorkerBoot:
         slot_layout: where its columns lie.
         weights: published weights.
         signs: memory of the workers' signs of life.
+        opponents: snapshots to play against; None: every game is self-play.
     """
 
     worker_id: int
@@ -100,6 +103,7 @@ class WorkerBoot:
     slot_layout: SlotLayout
     weights: WeightMemory
     signs: SharedBuffer
+    opponents: OpponentSetup | None = None
 
 
 class RolloutWorker:
@@ -114,6 +118,7 @@ class RolloutWorker:
         slots: memory of the slots, uint8 [slot_layout.num_bytes].
         slot_layout: where its columns lie.
         weights: published weights.
+        opponents: snapshots to play against; None: every game is self-play.
     """
 
     def __init__(
@@ -127,10 +132,12 @@ class RolloutWorker:
         slots: NDArray[np.uint8],
         slot_layout: SlotLayout,
         weights: WeightMemory,
+        opponents: OpponentSetup | None = None,
     ) -> None:
         self._worker_id, self._incarnation, self._sequence = worker_id, incarnation, 0
         self._slots, self._slot_layout = slots, slot_layout
         device = _resolve_device(options.device, worker_id)
+        structure = None if opponents is None else copy.deepcopy(policy)
         self._reader = WeightReader(weights, reader_id=worker_id, module=policy, device=device)
         policy.eval()
         boards = game(slot_layout.num_games)
@@ -146,6 +153,15 @@ class RolloutWorker:
             device=device,
             stagger_games=options.stagger_games,
             augment_symmetry=options.augment_symmetry,
+            opponents=None
+            if opponents is None or structure is None
+            else OpponentBoards(
+                opponents,
+                structure=structure,
+                num_games=slot_layout.num_games,
+                num_actions=boards.spec.num_actions,
+                device=device,
+            ),
         )
 
     def reset_games(self) -> None:
@@ -160,14 +176,15 @@ class RolloutWorker:
         """Go on with games in flight; before the first rollout."""
         self._player.load_state_dict(state)
 
-    def play(self, slot: int, *, wait_s: float = 0.0, beat: Callable[[], None] = lambda: None) -> RolloutHeader:
+    def play(self, grant: Play, *, wait_s: float = 0.0, beat: Callable[[], None] = lambda: None) -> RolloutHeader:
         """Adopt the newest weights, play one rollout into the slot, and return its header (for sending *after*)."""
         start = time.perf_counter()
         version = self._reader.adopt()
         adopted = time.perf_counter()
         result, fault = RolloutResult(), None
         try:
-            result = self._player.play(self._slot_layout.views(self._slots, slot, self._worker_id), version, beat)
+            slot = self._slot_layout.views(self._slots, grant.slot, self._worker_id)
+            result = self._player.play(slot, version, beat, opponent=grant.opponent)
             self._reader.verify()
         except (RolloutError, GameError) as error:
             fault = failure_of(error)
@@ -176,7 +193,7 @@ class RolloutWorker:
             worker_id=self._worker_id,
             incarnation=self._incarnation,
             sequence=self._sequence,
-            slot=slot,
+            slot=grant.slot,
             policy_version=version,
             plies=self._slot_layout.num_games * self._slot_layout.num_plies,
             games=result.games,
@@ -186,6 +203,8 @@ class RolloutWorker:
             play_s=time.perf_counter() - adopted,
             wait_s=wait_s,
             adopt_s=adopted - start,
+            opponents_in_use=result.opponents_in_use,
+            opponent_results=result.opponent_results,
             fault=fault,
         )
         self._sequence += 1
@@ -272,6 +291,7 @@ def _boot(boot: WorkerBoot) -> RolloutWorker:
         slots=boot.slots.array(),
         slot_layout=boot.slot_layout,
         weights=boot.weights,
+        opponents=boot.opponents,
     )
 
 
@@ -290,9 +310,9 @@ def _serve(
         if not connection.poll(_IDLE_BEAT_S):
             continue
         match connection.recv():
-            case Play(slot=slot):
+            case Play() as grant:
                 signs.begin_rollout(boot.worker_id)
-                header = worker.play(slot, wait_s=time.perf_counter() - idle_since, beat=beat)
+                header = worker.play(grant, wait_s=time.perf_counter() - idle_since, beat=beat)
                 send(header)  # payload first, header last
                 layers.adapt(header.play_s / boot.slot_layout.num_plies)
                 idle_since = time.perf_counter()

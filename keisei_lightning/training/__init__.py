@@ -23,6 +23,7 @@ from keisei_lightning.training.module import PPOModule
 from keisei_lightning.training.orderly_stop import FinalCheckpoint, OrderlyStop
 from keisei_lightning.training.progress import TrainingProgress
 from keisei_lightning.training.report import CurvesCallback, plot_curves, write_last_game
+from keisei_lightning.training.snapshots import SnapshotCallback
 from keisei_lightning.training.source import RolloutSource
 from keisei_lightning.training.weight_sync import WeightSyncCallback
 
@@ -37,6 +38,7 @@ __all__ = [
     "RolloutSource",
     "SelfPlayDataModule",
     "SelfPlayMetrics",
+    "SnapshotCallback",
     "TrainingProgress",
     "WeightSyncCallback",
     "check_checkpoint",

@@ -30,9 +30,11 @@ __all__ = [
     "RECIPE_KEY",
     "AtomicCheckpointIO",
     "CheckpointHeader",
+    "Recipe",
     "check_checkpoint",
     "network_faults",
     "read_checkpoint_header",
+    "read_recipe",
 ]
 
 CHECKPOINT_FORMAT = 1
@@ -117,6 +119,62 @@ class CheckpointHeader:
         if faults:
             # One line is enough: with another game the other two differ as a matter of course.
             raise ConfigError(faults[0])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """What the game and the network of a checkpoint were made from.
+
+    Attributes:
+        game: name of the game, for :func:`~keisei_lightning.games.game_factory`.
+        game_options: keyword arguments of the game's maker.
+        model: section ``model`` of the run's configuration: ``_target_`` and its keyword arguments. It says what a
+            file wants to be called: nobody may call a ``_target_`` that is not ours because a file says so.
+    """
+
+    game: str
+    game_options: Mapping[str, Any]
+    model: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Primitives only, as it is written under :data:`RECIPE_KEY`."""
+        return {"env": {"game": self.game, "options": dict(self.game_options)}, "model": dict(self.model)}
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Mapping[str, Any], *, path: str) -> Recipe | None:
+        """Read the recipe of a loaded checkpoint; None: it has none, as those of version 0.1.
+
+        Raises:
+            ConfigError: there is one, but it is of another shape.
+        """
+        recipe = checkpoint.get(RECIPE_KEY)
+        if recipe is None:
+            return None
+        try:
+            game, options, model = recipe["env"]["game"], recipe["env"]["options"], recipe["model"]
+            return cls(game=str(game), game_options=dict(options), model=dict(model))
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"its {RECIPE_KEY!r} entry has no env.game, env.options or model"
+            raise ConfigError(f"ckpt_path={path}: cannot be read as a checkpoint ({reason})") from error
+
+
+def read_recipe(path: str | os.PathLike[str]) -> Recipe | None:
+    """Read what a checkpoint's game and network are made from, without running code from it.
+
+    Args:
+        path: a checkpoint file.
+
+    Returns:
+        None where it has none (version 0.1).
+
+    Raises:
+        ConfigError: there is no such file, it cannot be read, or it is no checkpoint of this package.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"ckpt_path={path}: there is no such file")
+    checkpoint = _load(path, map_location="cpu", mmap=True)
+    CheckpointHeader.from_checkpoint(checkpoint, path=str(path))
+    return Recipe.from_checkpoint(checkpoint, path=str(path))
 
 
 def read_checkpoint_header(path: str | os.PathLike[str]) -> CheckpointHeader:

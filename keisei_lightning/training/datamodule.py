@@ -20,8 +20,9 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.models import ActorCritic
 from keisei_lightning.stopping import waiting
-from keisei_lightning.training.minibatches import add_advantages, minibatches, shuffle_generator
+from keisei_lightning.training.minibatches import add_advantages, decouple, minibatches, shuffle_generator
 from keisei_lightning.training.source import RolloutSource
 
 __all__ = ["MinibatchLoader", "SelfPlayDataModule"]
@@ -75,6 +76,8 @@ class SelfPlayDataModule(LightningDataModule):
         num_epochs: shuffled passes over each rollout, at least 1.
         minibatch_size: plies in a minibatch at most; a pass is split evenly, so that no part is tiny.
         normalize_advantage: give each rollout's advantages mean 0 and standard deviation 1.
+        decoupled: keep the behaviour policy apart from the proximal one (:func:`~.minibatches.decouple`): for rollouts
+            that are some versions old (``schedule="async"``).
         seed: of the shuffling.
 
     Raises:
@@ -90,6 +93,7 @@ class SelfPlayDataModule(LightningDataModule):
         num_epochs: int = 2,
         minibatch_size: int = 1024,
         normalize_advantage: bool = True,
+        decoupled: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -110,6 +114,7 @@ class SelfPlayDataModule(LightningDataModule):
         self.num_epochs = num_epochs
         self.minibatch_size = minibatch_size
         self.normalize_advantage = normalize_advantage
+        self.decoupled = decoupled
         self.seed = seed
         self.iteration = 0
         """PPO iterations begun, over all runs that this one resumes."""
@@ -160,9 +165,10 @@ class SelfPlayDataModule(LightningDataModule):
             rollout = self.next_rollout()
             if rollout is None:
                 return
-            current = _Iteration(
-                *add_advantages(rollout, gamma=self.gamma, lmbda=self.lmbda, normalize=self.normalize_advantage)
+            plies, trainable = add_advantages(
+                rollout, gamma=self.gamma, lmbda=self.lmbda, normalize=self.normalize_advantage
             )
+            current = _Iteration(self._decouple(plies) if self.decoupled else plies, trainable)
         self._current = current
         try:
             for minibatch in minibatches(
@@ -177,6 +183,15 @@ class SelfPlayDataModule(LightningDataModule):
                 yield minibatch
         finally:
             self._current = None
+
+    def _decouple(self, plies: TensorDict) -> TensorDict:
+        module = None if self.trainer is None else self.trainer.lightning_module
+        actor_critic = getattr(module, "actor_critic", None)
+        if module is None or not isinstance(actor_critic, ActorCritic):
+            raise ConfigError(
+                f"decoupled=True: {type(module).__name__} must have the policy as `actor_critic`, an ActorCritic"
+            )
+        return decouple(plies, actor_critic, device=module.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the run is, with the collector's own state: primitives and tensors."""

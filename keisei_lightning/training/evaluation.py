@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import math
+import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -15,83 +18,114 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.evaluation import MatchResult, Player, PolicyPlayer, RandomPlayer, play_match
+from keisei_lightning.evaluation import MatchResult, Player, PolicyPlayer, play_match
+from keisei_lightning.evaluation.ratings import rate_against
+from keisei_lightning.evaluation.registry import PlayerMaker, closing_player, make_player, parse_player
 from keisei_lightning.games.protocol import GameFactory
+from keisei_lightning.models import ActorCritic
 from keisei_lightning.stopping import Stopped, deferred, waiting
 
-__all__ = ["EvaluationCallback", "evaluation_mode", "is_last_epoch"]
+__all__ = ["EvaluationCallback", "evaluation_mode", "is_last_epoch", "metric_name"]
 
 log = logging.getLogger(__name__)
 
 
 class EvaluationCallback(Callback):
-    """Plays the policy, greedily, against a random player (or another one) and logs the result.
+    """Plays the policy, greedily, against one or more opponents and logs the results.
 
-    Logged as metrics that ``ModelCheckpoint`` and sweeps can monitor, with the opponent's name for ``random``:
-    ``eval/score_vs_random`` with its 95 % interval in ``..._low`` and ``..._high``, ``eval/wins_vs_random``, ``draws``
-    and
-    ``losses``, ``eval/game_length_vs_random`` and ``eval/seconds_vs_random``.
+    Logged as metrics that ``ModelCheckpoint`` and sweeps can monitor, with the opponent's name for ``random`` (other
+    characters than letters, digits, ``.`` and ``-`` become ``_``): ``eval/score_vs_random`` with its 95 % interval in
+    ``..._low`` and ``..._high``, ``eval/wins_vs_random``, ``draws`` and ``losses``, ``eval/game_length_vs_random`` and
+    ``eval/seconds_vs_random``; with ``ratings``, ``eval/rating`` with ``..._low`` and ``..._high``.
 
     Every evaluation plays the same openings, so that scores of different epochs can be compared. Training is left as it
     was: the modules' modes and all global random streams are restored.
 
     Args:
         game: makes the boards.
-        num_games: games of one evaluation, an even number (each opening is played from both seats).
+        opponents: names of players (:func:`~keisei_lightning.evaluation.make_player`), or makers; made anew for each
+            evaluation and closed after it. The first one's score is the run's.
+        num_games: games against each, an even number (each opening is played from both seats).
         opening_plies: each opening is 0 to this many random plies; None: as the game's own options say.
         every_n_epochs: evaluate after every so many PPO iterations, and once more at the end; 0: only at the end.
         at_start: also evaluate the weights that training starts from.
-        seed: of the openings and of the random player.
-        make_opponent: makes another opponent, anew for each evaluation; it is given the number of actions and the seed.
+        against_epochs_ago: also play the policy of so many epochs ago (a multiple of ``every_n_epochs``), as
+            ``eval/score_vs_N_epochs_ago``.
+        ratings: known ratings (Elo) of opponents by name, from which the policy's own is computed.
+        max_time_share: of the time since training began that evaluations may take, in (0, 1]: one that would exceed it
+            is left out (the first and the last are always played). None: no limit.
+        seed: of the openings and of the opponents.
+        clock: seconds; injected by tests.
 
     Raises:
-        ConfigError: a number that cannot work.
+        ConfigError: a number that cannot work, or an opponent that cannot play this game.
     """
 
     def __init__(
         self,
         game: GameFactory,
         *,
+        opponents: Sequence[str | PlayerMaker] = ("random",),
         num_games: int = 100,
         opening_plies: int | None = None,
         every_n_epochs: int = 10,
         at_start: bool = False,
+        against_epochs_ago: int | None = None,
+        ratings: Mapping[str, float] | None = None,
+        max_time_share: float | None = None,
         seed: int = 0,
-        make_opponent: Callable[[int, int], Player] = RandomPlayer,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        faults = []
-        if num_games < 2 or num_games % 2:
-            faults.append(f"num_games={num_games}: must be an even number from 2 on (both seats of each opening)")
-        if opening_plies is not None and opening_plies < 0:
-            faults.append(f"opening_plies={opening_plies}: must be 0 or more")
-        if every_n_epochs < 0:
-            faults.append(f"every_n_epochs={every_n_epochs}: must be 1 or more, or 0 for only at the end")
-        if faults:
-            raise ConfigError(faults)
+        _check_numbers(locals())
         self.game = game
+        self.opponents = list(opponents)
         self.num_games = num_games
         self.opening_plies = opening_plies
         self.every_n_epochs = every_n_epochs
         self.at_start = at_start
+        self.against_epochs_ago = against_epochs_ago
+        self.ratings = {parse_player(name).text: float(value) for name, value in (ratings or {}).items()}
+        self.max_time_share = max_time_share
         self.seed = seed
-        self.make_opponent = make_opponent
-        self.last_result: MatchResult | None = None
-        """The latest match, with the record of one of its games."""
+        self.results: dict[str, MatchResult] = {}
+        """The latest match against each opponent, by its name."""
         self.evaluated_step = -1
-        """``trainer.global_step`` at the latest match."""
+        """``trainer.global_step`` at the latest evaluation."""
+        self._clock = clock
+        self._started = clock()
+        self._spent_s = self._latest_s = 0.0
+        self._epochs_done = 0
+        self._past: dict[int, dict[str, Any]] = {}  # weights by the number of epochs done
+        self._spec = game(1).spec
+        for opponent in self.opponents:  # refused here, not after the first hours
+            with self._opponent(opponent):
+                pass
+
+    @property
+    def last_result(self) -> MatchResult | None:
+        """The latest match against the first opponent, with the record of one of its games."""
+        return next(iter(self.results.values()), None)
 
     def should_evaluate(self, trainer: Trainer) -> bool:
         """Decide, at the end of an epoch, whether to evaluate now."""
         due = self.every_n_epochs > 0 and (trainer.current_epoch + 1) % self.every_n_epochs == 0
-        return due or is_last_epoch(trainer)
+        return (due and self._is_affordable()) or is_last_epoch(trainer)
+
+    def _is_affordable(self) -> bool:
+        if self.max_time_share is None or not self._spent_s:
+            return True
+        return self._spent_s + self._latest_s <= self.max_time_share * (self._clock() - self._started)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluate the weights that training starts from, if that is wanted."""
+        """Start the clock; evaluate the weights that training starts from, if that is wanted."""
+        self._started, self._spent_s = self._clock(), 0.0
+        self._remember(trainer.current_epoch, pl_module)
         if self.at_start and trainer.is_global_zero:
             self._log_aside(trainer, self.play(trainer, pl_module))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate if it is time."""
+        self._remember(trainer.current_epoch + 1, pl_module)
         if trainer.is_global_zero and self.should_evaluate(trainer):
             pl_module.log_dict(self.play(trainer, pl_module), batch_size=1)
 
@@ -101,43 +135,91 @@ class EvaluationCallback(Callback):
             self._log_aside(trainer, self.play(trainer, pl_module))
 
     def play(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
-        """Play one match with the module's present weights.
+        """Play a match against each opponent with the module's present weights.
 
-        A signal that asks the program to stop ends the match; training ends after this, with a checkpoint.
+        A signal that asks the program to stop ends the matches; training ends after this, with a checkpoint.
 
         Args:
-            trainer: its ``fast_dev_run`` cuts the match to two games.
+            trainer: its ``fast_dev_run`` cuts each match to two games.
             pl_module: has the policy as ``actor_critic``.
 
         Returns:
-            The metrics, by name. The match itself is kept in :attr:`last_result`.
+            The metrics, by name. The matches themselves are kept in :attr:`results`.
         """
-        started = time.perf_counter()
+        started = self._clock()
+        metrics: dict[str, float] = {}
+        results: dict[str, MatchResult] = {}
         with isolate_rng():
             try:
                 with waiting():
-                    result = self._play_match(trainer, pl_module)
+                    for opponent in self._opponents(pl_module):
+                        before = self._clock()
+                        result = self._play_match(trainer, pl_module, opponent)
+                        results[opponent.name] = result
+                        metrics |= _metrics(result, seconds=self._clock() - before)
             except Stopped as stop:
                 if not deferred():
                     raise
-                log.debug("the match was left in its middle: %s", stop)
+                log.debug("the evaluation was left in its middle: %s", stop)
                 return {}
-        self.last_result = result
-        self.evaluated_step = trainer.global_step
-        log.info("epoch %d: %s", trainer.current_epoch, result)
-        return _metrics(result, seconds=time.perf_counter() - started)
+        self.results, self.evaluated_step = results, trainer.global_step
+        self._latest_s = self._clock() - started
+        self._spent_s += self._latest_s
+        for result in results.values():
+            log.info("epoch %d: %s", trainer.current_epoch, result)
+        return metrics | self._rating()
 
-    def _play_match(self, trainer: Trainer, pl_module: LightningModule) -> MatchResult:
-        actor_critic: Any = pl_module.actor_critic
+    def _opponent(self, opponent: str | PlayerMaker) -> AbstractContextManager[Player]:
+        if isinstance(opponent, str):
+            return closing_player(make_player(opponent, self._spec, seed=self.seed))
+        return closing_player(opponent(self._spec, seed=self.seed, name=getattr(opponent, "__name__", "opponent")))
+
+    def _opponents(self, pl_module: LightningModule) -> Iterator[Player]:
+        for opponent in self.opponents:
+            with self._opponent(opponent) as player:
+                yield player
+        ago = self.against_epochs_ago
+        if ago is not None and (weights := self._past.get(self._epochs_done - ago)) is not None:
+            past = copy.deepcopy(cast(ActorCritic, pl_module.actor_critic)).eval()
+            past.load_state_dict(weights)
+            yield PolicyPlayer(past, seed=self.seed, name=f"{ago}_epochs_ago")
+
+    def _play_match(self, trainer: Trainer, pl_module: LightningModule, opponent: Player) -> MatchResult:
+        actor_critic = cast(ActorCritic, pl_module.actor_critic)
         with evaluation_mode(actor_critic):
             return play_match(
                 self.game,
                 PolicyPlayer(actor_critic, greedy=True, seed=self.seed),
-                self.make_opponent(self.game(1).spec.num_actions, self.seed),
+                opponent,
                 num_games=2 if getattr(trainer, "fast_dev_run", False) else self.num_games,
                 opening_plies=self.opening_plies,
                 seed=self.seed,
             )
+
+    def _rating(self) -> dict[str, float]:
+        rated = {name: result.total for name, result in self.results.items() if name in self.ratings}
+        if not any(tally.games for tally in rated.values()):
+            return {}
+        rating = rate_against(self.ratings, rated)
+        return {"eval/rating": rating.value, "eval/rating_low": rating.low, "eval/rating_high": rating.high}
+
+    def _remember(self, epochs_done: int, pl_module: LightningModule) -> None:
+        """Keep the weights for a later match against them."""
+        self._epochs_done = epochs_done
+        if self.against_epochs_ago is None or epochs_done % self.every_n_epochs:
+            return
+        weights = cast(ActorCritic, pl_module.actor_critic).state_dict()
+        self._past[epochs_done] = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+        for epoch in [epoch for epoch in self._past if epoch < epochs_done - self.against_epochs_ago]:
+            del self._past[epoch]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The weights of earlier epochs that are still to be played against."""
+        return {"past": dict(self._past)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a :meth:`state_dict`."""
+        self._past = {int(epoch): weights for epoch, weights in state_dict["past"].items()}
 
     def _log_aside(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """Log where Lightning takes no ``self.log``, or would add it to the next epoch's."""
@@ -146,8 +228,29 @@ class EvaluationCallback(Callback):
             logger.log_metrics(metrics, step=trainer.global_step)
 
 
+def _check_numbers(options: Mapping[str, Any]) -> None:
+    num_games, opening_plies, every = options["num_games"], options["opening_plies"], options["every_n_epochs"]
+    ago, share = options["against_epochs_ago"], options["max_time_share"]
+    faults = []
+    if not options["opponents"]:
+        faults.append("opponents=[]: must name one or more")
+    if num_games < 2 or num_games % 2:
+        faults.append(f"num_games={num_games}: must be an even number from 2 on (both seats of each opening)")
+    if opening_plies is not None and opening_plies < 0:
+        faults.append(f"opening_plies={opening_plies}: must be 0 or more")
+    if every < 0:
+        faults.append(f"every_n_epochs={every}: must be 1 or more, or 0 for only at the end")
+    if ago is not None and (every < 1 or ago < 1 or ago % every):
+        faults.append(f"against_epochs_ago={ago}: must be a multiple of every_n_epochs={every}, which must be above 0")
+    if share is not None and not 0 < share <= 1:
+        faults.append(f"max_time_share={share}: must be above 0 and at most 1")
+    if faults:
+        raise ConfigError(faults)
+
+
 def _metrics(result: MatchResult, *, seconds: float) -> dict[str, float]:
     low, high = result.interval
+    opponent = metric_name(result.opponent)
     values = {
         "score": result.score,
         "wins": float(result.wins),
@@ -156,9 +259,15 @@ def _metrics(result: MatchResult, *, seconds: float) -> dict[str, float]:
         "game_length": result.mean_length,
         "seconds": seconds,
     }
-    named = {f"eval/{name}_vs_{result.opponent}": value for name, value in values.items()}
-    score = f"eval/score_vs_{result.opponent}"
-    return {**named, f"{score}_low": low, f"{score}_high": high}
+    named = {f"eval/{name}_vs_{opponent}": value for name, value in values.items()}
+    score = f"eval/score_vs_{opponent}"
+    values = {**named, f"{score}_low": low, f"{score}_high": high}
+    return {name: value for name, value in values.items() if math.isfinite(value)}  # all games may be void
+
+
+def metric_name(player: str) -> str:
+    """A player's name as a part of a metric's: ``alpha_beta(depth=5)`` becomes ``alpha_beta_depth_5``."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", player).strip("_")
 
 
 @contextmanager

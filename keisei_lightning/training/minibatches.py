@@ -13,9 +13,15 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
+from keisei_lightning.models import ActorCritic, LegalCategorical
 from keisei_lightning.rl.advantages import batch_advantages, normalize_advantage
 
-__all__ = ["MINIBATCH_KEYS", "add_advantages", "minibatches", "shuffle_generator"]
+__all__ = ["MINIBATCH_KEYS", "add_advantages", "decouple", "minibatches", "shuffle_generator"]
+
+_MAX_IMPORTANCE = 5.0
+"""Bound of the weight of a ply that the proximal policy likes much better than the one that played it."""
+
+_CHUNK = 4096  # plies of one forward pass
 
 MINIBATCH_KEYS = (
     "observation",
@@ -53,6 +59,43 @@ def add_advantages(
     columns = {key: values[key] if key in values else rollout.get(key) for key in MINIBATCH_KEYS}
     plies = TensorDict({key: column.flatten(0, 1) for key, column in columns.items()}, batch_size=rollout.numel())
     return plies, trainable.flatten().nonzero().squeeze(-1)
+
+
+@torch.no_grad()
+def decouple(plies: TensorDict, actor_critic: ActorCritic, *, device: torch.device) -> TensorDict:
+    r"""Let the trust region be around the learner's present policy instead of the older one that played.
+
+    With :math:`\beta` the behaviour policy, :math:`\pi` the proximal one (the present policy) and
+    :math:`r = \pi_\theta / \pi`, the objective becomes
+
+    .. math::
+        \frac{\pi}{\beta} \min(r A, \operatorname{clip}(r, 1 - \epsilon, 1 + \epsilon) A)
+
+    which is PPO's own with ``action_log_prob`` of the proximal policy and advantages :math:`A \pi / \beta`. Without
+    lag the two policies are one, and nothing changes.
+
+    Args:
+        plies: TensorDict [M] of :func:`add_advantages`; it is not written to.
+        actor_critic: the present policy.
+        device: where it is.
+
+    Returns:
+        TensorDict [M] with those two columns replaced; the weight is at most 5.
+
+    References:
+        J. Hilton, K. Cobbe, J. Schulman (2022), "Batch size-invariance for policy optimization", arXiv:2110.00641.
+    """
+    log_probs = []
+    for part in plies.select("observation", "action_mask", "action").split(_CHUNK):
+        logits, _ = actor_critic(part.get("observation").to(device))
+        policy = LegalCategorical(logits, part.get("action_mask").to(device))
+        log_probs.append(policy.log_prob(part.get("action").to(device)).to(plies.get("action_log_prob").device))
+    proximal = torch.cat(log_probs)
+    importance = (proximal - plies.get("action_log_prob")).exp().clamp(max=_MAX_IMPORTANCE)
+    decoupled = plies.clone(recurse=False)
+    decoupled.set("action_log_prob", proximal)
+    decoupled.set("advantage", plies.get("advantage") * importance.unsqueeze(-1))
+    return decoupled
 
 
 def shuffle_generator(seed: int, iteration: int) -> torch.Generator:

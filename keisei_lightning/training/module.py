@@ -28,6 +28,9 @@ __all__ = ["LOSS_TERMS", "PPOModule"]
 _RESUME_KEY = "keisei_resume"
 """Where a checkpoint keeps what an epoch that is left in its middle needs to go on, and the random streams."""
 
+_KL_STEP = 1.5
+_KL_MOST = 100.0
+
 LOSS_TERMS = ("loss_objective", "loss_critic", "loss_entropy")
 """The parts of the loss; their sum is minimised."""
 
@@ -70,6 +73,11 @@ class PPOModule(LightningModule):
         learning_rate: of Adam, at the start.
         final_learning_rate: at the end, reached linearly over the trainer's steps (or over ``max_time``, where neither
             epochs nor steps are limited); None: constant.
+        kl_target: adapt the learning rate so that an iteration changes the policy by about this KL divergence (nats,
+            mean over the iteration's minibatches): it is divided by 1.5 after an iteration above twice the target and
+            multiplied by 1.5 after one below half of it, within a factor of 100 of what the schedule says. (Schulman et
+            al. 2017, section 4, adapts a penalty by this rule; Rudin et al. 2022, arXiv:2109.11978, the learning rate.)
+            None: the schedule alone.
         adam_eps: Adam's epsilon.
         weight_decay: decoupled, as in AdamW.
         spec: the game, for the checkpoint's header; None: the data module's.
@@ -91,6 +99,7 @@ class PPOModule(LightningModule):
         clip_value: float | None = None,
         learning_rate: float = 1e-3,
         final_learning_rate: float | None = None,
+        kl_target: float | None = None,
         adam_eps: float = 1e-5,
         weight_decay: float = 0.0,
         spec: GameSpec | None = None,
@@ -102,6 +111,7 @@ class PPOModule(LightningModule):
         self.actor_critic = actor_critic
         self.learning_rate = learning_rate
         self.final_learning_rate = final_learning_rate
+        self.kl_target = kl_target
         self.entropy_coeff = entropy_coeff
         self.final_entropy_coeff = final_entropy_coeff
         self.adam_eps = adam_eps
@@ -124,6 +134,7 @@ class PPOModule(LightningModule):
                 normalize_advantage=False,
             ),
         )
+        self._learning_rate_scale = 1.0
         self._meter = _Meter(torch.device("cpu"))
         self._restored: dict[str, Any] | None = None
 
@@ -156,15 +167,16 @@ class PPOModule(LightningModule):
         return total
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam, and the linear schedule of its learning rate if there is one."""
+        """Adam, and the schedule of its learning rate if there is one: linear, adapted to ``kl_target``, or both."""
         optimizer = AdamW(self.parameters(), lr=self.learning_rate, eps=self.adam_eps, weight_decay=self.weight_decay)
-        if self.final_learning_rate is None:
+        if self.final_learning_rate is None and self.kl_target is None:
             return optimizer
-        ratio = self.final_learning_rate / self.learning_rate
+        ratio = 1.0 if self.final_learning_rate is None else self.final_learning_rate / self.learning_rate
         total_steps = float(self.trainer.estimated_stepping_batches)
 
         def factor(step: int) -> float:
-            return 1.0 + (ratio - 1.0) * self._fraction_done(step, total_steps)
+            done = self._fraction_done(step, total_steps) if ratio != 1.0 else 0.0
+            return self._learning_rate_scale * (1.0 + (ratio - 1.0) * done)
 
         scheduler = LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -210,16 +222,30 @@ class PPOModule(LightningModule):
         """Log the epoch's means; the only time that the metrics leave the device."""
         metrics = self._meter.compute()
         if metrics:
+            # mean(r) - 1 - mean(log r): unlike -mean(log r) alone it is never negative (Schulman 2020,
+            # "Approximating KL divergence").
+            self._adapt_learning_rate(metrics["mean_ratio"] - 1.0 + metrics["kl_approx"])
             optimizer = self.trainer.optimizers[0]
             metrics["learning_rate"] = float(optimizer.param_groups[0]["lr"])
             metrics["entropy_coeff"] = float(self.loss.entropy_coeff)
             self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=1)
+
+    def _adapt_learning_rate(self, kl: float) -> None:
+        """Bring the next KL divergence nearer to the target; the schedule takes it over with its next step."""
+        if self.kl_target is None:
+            return
+        if kl > 2.0 * self.kl_target:
+            self._learning_rate_scale /= _KL_STEP
+        elif kl < 0.5 * self.kl_target:
+            self._learning_rate_scale *= _KL_STEP
+        self._learning_rate_scale = min(max(self._learning_rate_scale, 1.0 / _KL_MOST), _KL_MOST)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write which game this is a checkpoint of, and what training needs to go on as if it had never stopped."""
         checkpoint[_RESUME_KEY] = {
             "meter": self._meter.state(),
             "entropy_coeff": float(self.loss.entropy_coeff),
+            "learning_rate_scale": self._learning_rate_scale,
             "random_state": random_state(),
         }
         spec = self._game_spec()
@@ -243,6 +269,8 @@ class PPOModule(LightningModule):
         if faults:
             raise ConfigError(faults)
         self._restored = checkpoint.get(_RESUME_KEY)  # a checkpoint of version 0.1 has none
+        if self._restored is not None and self.kl_target is not None:
+            self._learning_rate_scale = float(self._restored.get("learning_rate_scale", 1.0))
 
     def _game_spec(self) -> GameSpec | None:
         """The game given, or that of the data module."""
@@ -324,9 +352,13 @@ def _check_numbers(options: Mapping[str, Any]) -> None:
     faults = []
     if not 0 < options["clip_epsilon"] < 1:
         faults.append(f"clip_epsilon={options['clip_epsilon']}: must be above 0 and below 1")
-    above_zero = ("critic_coeff", "learning_rate", "adam_eps")
+    above_zero = ("critic_coeff", "learning_rate", "adam_eps", "kl_target")
     from_zero = ("entropy_coeff", "final_entropy_coeff", "final_learning_rate", "weight_decay")
-    faults += [f"{key}={options[key]}: must be above 0" for key in above_zero if not options[key] > 0]
+    faults += [
+        f"{key}={options[key]}: must be above 0"
+        for key in above_zero
+        if options[key] is not None and not options[key] > 0
+    ]
     faults += [
         f"{key}={options[key]}: must be 0 or more"
         for key in from_zero

@@ -40,7 +40,7 @@ History = Sequence[Mapping[str, float]]
 class CurvesCallback(Callback):
     """Keeps the metrics of every epoch, and at the end draws them and writes the last evaluation game.
 
-    Files in ``directory``: ``curves.png``, and after an evaluation ``last_game.svg`` with ``last_game.kif`` (shogi) or
+    Files in ``directory``: ``curves.png``, and after an evaluation ``last_game.svg`` with ``last_game.kifu`` (shogi) or
     ``last_game.txt``. They are also written when training ends early.
 
     Args:
@@ -130,11 +130,11 @@ def write_last_game(result: MatchResult, directory: str | Path) -> list[Path]:
         directory: where to write; made if need be.
 
     Returns:
-        The files: ``last_game.svg``, the final position, and ``last_game.kif`` or ``last_game.txt``, its record.
+        The files: ``last_game.svg``, the final position, and ``last_game.kifu`` or ``last_game.txt``, its record.
     """
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    suffix = ".kif" if _KIF_COLUMNS in result.last_record else ".txt"
+    suffix = ".kifu" if _KIF_COLUMNS in result.last_record else ".txt"
     files = []
     for path, text in (
         (folder / "last_game.svg", result.last_svg),

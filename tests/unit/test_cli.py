@@ -78,7 +78,7 @@ class TestWords:
             cli.main(["train", "--help"])
         assert left.value.code in (0, None)
         out = capsys.readouterr().out
-        assert "experiment: connect_four, quickstart, shogi, smoke, tic_tac_toe" in out
+        assert "experiment: breakthrough, connect_four, connect_four_strong, hex, quickstart" in out
 
 
 class TestExitCodes:

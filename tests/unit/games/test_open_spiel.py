@@ -138,6 +138,34 @@ def test_move_lists_that_cannot_be_played_are_refused(position: str, reason: str
     assert game.position(0) == "-"
 
 
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_labels_of_open_spiels_actions_are_the_movers(name: str) -> None:
+    game = make_game(name, 12, opening_plies=5)
+    game.seed(2)
+    game.reset()
+    view = look(game)
+    assert set(view.mover.tolist()) == {0, 1}
+    for index in range(12):
+        state = game.state(index)
+        moves = state.legal_actions()
+        assert sorted(game.label(index, move) for move in moves) == np.flatnonzero(view.mask[index]).tolist()
+        for move in moves:
+            spelled = state.action_to_string(state.current_player(), move)
+            assert game.action_name(index, game.label(index, move)) == spelled
+    with pytest.raises(GameError, match=f"no action {game.spec.num_actions}: they go from 0"):
+        game.label(0, game.spec.num_actions)
+
+
+def test_what_is_played_on_a_copy_of_a_state_stays_there() -> None:
+    game = make_game("tic_tac_toe", 2)
+    play(game, "x(1,1)", index=1)
+    state = game.state(1)
+    assert state.history() == [4]
+    state.apply_action(0)
+    assert [game.position(0), game.position(1)] == ["-", "4"]
+    assert game.state(1).history() == [4]
+
+
 def test_an_illegal_action_is_named_and_moves_no_board() -> None:
     game = make_game("tic_tac_toe", 2)
     play(game, "x(1,1)", index=1)

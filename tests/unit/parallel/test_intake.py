@@ -13,7 +13,7 @@ import torch
 from keisei_lightning.errors import QuarantineError, RemoteTraceback, StalePolicyError
 from keisei_lightning.games import GameSpec
 from keisei_lightning.parallel.intake import Intake
-from keisei_lightning.parallel.messages import Failure, RolloutHeader
+from keisei_lightning.parallel.messages import Failure, Play, RolloutHeader
 from keisei_lightning.parallel.supervisor import WorkerHealth
 from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
 
@@ -46,8 +46,8 @@ class FakeBackend:
     def health(self) -> list[WorkerHealth]:
         return []
 
-    def grant(self, worker_id: int, slot: int) -> None:
-        self.granted.append((worker_id, slot))
+    def grant(self, worker_id: int, play: Play) -> None:
+        self.granted.append((worker_id, play.slot))
 
     def wait(self, timeout_s: float) -> list[RolloutHeader]:
         if not self.granted:

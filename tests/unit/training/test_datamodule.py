@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training_fakes import FakeCollector, NotingModule, ply_numbers, quiet_trainer
+from lightning.pytorch import Callback
+from training_fakes import FakeCollector, FourByteNetwork, NotingModule, ply_numbers, quiet_trainer
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.training import SelfPlayDataModule, WeightSyncCallback
+from keisei_lightning.models import ActorCritic, LegalCategorical
+from keisei_lightning.training import PPOModule, SelfPlayDataModule, WeightSyncCallback
 
 
 def data_module(collector: FakeCollector, **options: Any) -> SelfPlayDataModule:
@@ -132,3 +134,26 @@ def test_numbers_that_cannot_work_are_refused_a_line_each() -> None:
         "num_epochs=0: must be 1 or more",
         "minibatch_size=33: must be from 1 to 32, the plies of one rollout",
     )
+
+
+def test_decoupling_needs_a_module_with_a_policy() -> None:
+    data = SelfPlayDataModule(FakeCollector(), minibatch_size=8, decoupled=True)
+    with pytest.raises(ConfigError, match="decoupled=True: NoneType must have the policy as `actor_critic`"):
+        next(data.iteration_minibatches())
+
+
+def test_decoupled_minibatches_carry_the_learners_own_log_probabilities(tmp_path: Path) -> None:
+    ratios: list[float] = []
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            if batch_idx == 0:
+                logits = pl_module.actor_critic(batch["observation"])[0].detach()
+                log_prob = LegalCategorical(logits, batch["action_mask"]).log_prob(batch["action"])
+                ratios.append(float((log_prob - batch["action_log_prob"]).exp().mean()))
+
+    trainer = quiet_trainer(tmp_path, max_epochs=2, callbacks=[Watch()])
+    # The fake's behaviour policy is another one: its log-probabilities are all zero.
+    data = SelfPlayDataModule(FakeCollector(), minibatch_size=8, decoupled=True)
+    trainer.fit(PPOModule(ActorCritic(FourByteNetwork())), datamodule=data)
+    assert ratios == pytest.approx([1.0, 1.0], abs=1e-5)

@@ -15,6 +15,8 @@ from training_fakes import FakeCollector, PlayingModule, quiet_trainer
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluation import RandomPlayer
+from keisei_lightning.evaluation.ratings import rate_against
+from keisei_lightning.games import GameSpec
 from keisei_lightning.training import AtomicCheckpointIO, EvaluationCallback, SelfPlayDataModule
 
 
@@ -133,12 +135,86 @@ def test_each_evaluation_plays_the_same_games(tmp_path: Path) -> None:
     assert callback.last_result == first
 
 
-def test_another_opponent_gives_its_name_to_the_metrics(tmp_path: Path) -> None:
-    def rival(num_actions: int, seed: int) -> RandomPlayer:
-        return RandomPlayer(num_actions, seed, name="rival")
+class Rival(RandomPlayer):
+    """Notes that it is closed."""
 
-    metrics = CountsMatches(make_opponent=rival).play(quiet_trainer(tmp_path), PlayingModule())
-    assert "eval/score_vs_rival_low" in metrics
+    closed = 0
+
+    def close(self) -> None:
+        Rival.closed += 1
+
+
+def rival(spec: GameSpec, *, seed: int, name: str) -> Rival:
+    return Rival(spec.num_actions, seed, name=f"{name}(depth=2)")
+
+
+def test_opponents_give_their_names_to_the_metrics_and_are_closed(tmp_path: Path) -> None:
+    callback = CountsMatches(opponents=[rival, "random"])
+    Rival.closed = 0
+    metrics = callback.play(quiet_trainer(tmp_path), PlayingModule())
+    assert Rival.closed == 1
+    assert {"eval/score_vs_rival_depth_2_low", "eval/score_vs_random"} <= set(metrics)
+    assert list(callback.results) == ["rival(depth=2)", "random"]
+    assert callback.last_result is callback.results["rival(depth=2)"]
+
+
+def test_an_opponent_that_nobody_knows_is_refused_at_once() -> None:
+    with pytest.raises(ConfigError, match="nosuch: there is none"):
+        EvaluationCallback(counting_game(), opponents=["nosuch"])
+
+
+def test_known_ratings_of_opponents_give_the_policys_own(tmp_path: Path) -> None:
+    callback = CountsMatches(opponents=[rival, "random"], num_games=20, ratings={"random": 50.0})
+    metrics = callback.play(quiet_trainer(tmp_path), PlayingModule())
+    rating = rate_against({"random": 50.0}, {"random": callback.results["random"].total})
+    assert metrics["eval/rating"] == pytest.approx(rating.value)
+    assert metrics["eval/rating_low"] < metrics["eval/rating"] < metrics["eval/rating_high"]
+
+
+def test_a_policy_meets_the_one_of_some_epochs_ago(tmp_path: Path) -> None:
+    callback = CountsMatches(every_n_epochs=2, against_epochs_ago=4, at_start=True)
+    names: list[list[str]] = []
+
+    class Notes(Callback):
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            names.append(list(callback.results))
+
+    fit(tmp_path, callback, Notes(), max_epochs=6)
+    assert names[1] == ["random"]
+    assert names[3] == ["random", "4_epochs_ago"]
+    assert callback.results["4_epochs_ago"].num_games == 4
+    assert sorted(callback.state_dict()["past"]) == [2, 4, 6]
+
+
+def test_the_weights_of_earlier_epochs_survive_a_resume(tmp_path: Path) -> None:
+    callback = CountsMatches(every_n_epochs=1, against_epochs_ago=1)
+    fit(tmp_path, callback, max_epochs=2)
+    resumed = CountsMatches(every_n_epochs=1, against_epochs_ago=1)
+    resumed.load_state_dict(callback.state_dict())
+    weights, expected = resumed.state_dict()["past"][2], callback.state_dict()["past"][2]
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_evaluations_that_would_take_too_much_of_the_time_are_left_out(tmp_path: Path) -> None:
+    class Clock:
+        """Each reading is a second after the one before."""
+
+        now = 0.0
+
+        def __call__(self) -> float:
+            self.now += 1.0
+            return self.now
+
+    def count(max_time_share: float | None) -> list[int]:
+        callback = CountsMatches(every_n_epochs=1, max_time_share=max_time_share, clock=Clock())
+        fit(tmp_path, callback, max_epochs=30)
+        return callback.steps
+
+    assert count(None) == list(range(1, 31))
+    steps = count(0.3)
+    assert steps[0] == 1
+    assert steps[-1] == 30
+    assert len(steps) < 20
 
 
 def test_a_fast_dev_run_plays_two_games(tmp_path: Path) -> None:
@@ -150,9 +226,20 @@ def test_a_fast_dev_run_plays_two_games(tmp_path: Path) -> None:
 
 def test_numbers_that_cannot_work_are_refused_a_line_each() -> None:
     with pytest.raises(ConfigError) as caught:
-        EvaluationCallback(counting_game(), num_games=5, opening_plies=-1, every_n_epochs=-2)
+        EvaluationCallback(
+            counting_game(),
+            opponents=[],
+            num_games=5,
+            opening_plies=-1,
+            every_n_epochs=-2,
+            against_epochs_ago=3,
+            max_time_share=1.5,
+        )
     assert [fault.split(":")[0] for fault in caught.value.faults] == [
+        "opponents=[]",
         "num_games=5",
         "opening_plies=-1",
         "every_n_epochs=-2",
+        "against_epochs_ago=3",
+        "max_time_share=1.5",
     ]

@@ -7,9 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensordict import TensorDict
-from training_fakes import FakeCollector, ply_numbers
+from training_fakes import FakeCollector, FourByteNetwork, ply_numbers
 
-from keisei_lightning.training.minibatches import MINIBATCH_KEYS, add_advantages, minibatches, shuffle_generator
+from keisei_lightning.models import ActorCritic, LegalCategorical
+from keisei_lightning.training.minibatches import (
+    MINIBATCH_KEYS,
+    add_advantages,
+    decouple,
+    minibatches,
+    shuffle_generator,
+)
 
 
 def flat(**options: float) -> tuple[TensorDict, torch.Tensor]:
@@ -97,3 +104,42 @@ def test_the_shuffle_is_that_of_the_seed_and_the_iteration() -> None:
 
     assert order(3, 7) == order(3, 7)
     assert len({tuple(order(seed, iteration)) for seed in (3, 4) for iteration in (7, 8)}) == 4
+
+
+def test_without_lag_decoupling_changes_nothing() -> None:
+    policy = ActorCritic(FourByteNetwork())
+    plies, _ = add_advantages(FakeCollector(policy=policy).rollout(1), gamma=0.9, lmbda=0.8, normalize=True)
+    decoupled = decouple(plies, policy, device=torch.device("cpu"))
+    for key in MINIBATCH_KEYS:
+        assert torch.allclose(decoupled[key], plies[key], atol=1e-6), key
+
+
+def test_the_decoupled_objective_is_that_of_the_paper() -> None:
+    torch.manual_seed(3)
+    behaviour, proximal, present = (ActorCritic(FourByteNetwork()) for _ in range(3))
+    plies, _ = add_advantages(FakeCollector(policy=behaviour).rollout(1), gamma=0.9, lmbda=0.8, normalize=True)
+    before = plies.clone()
+
+    def log_prob(policy: ActorCritic) -> torch.Tensor:
+        logits, _ = policy(plies["observation"])
+        return LegalCategorical(logits, plies["action_mask"]).log_prob(plies["action"]).double()
+
+    decoupled = decouple(plies, proximal, device=torch.device("cpu"))
+    ratio = (log_prob(present) - decoupled["action_log_prob"]).exp()
+    advantage = decoupled["advantage"].squeeze(-1)
+    ours = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
+    # Hilton et al. (2022), equation 3: the quotient of proximal and behaviour policy before PPO's own objective.
+    original = plies["advantage"].squeeze(-1)
+    r = (log_prob(present) - log_prob(proximal)).exp()
+    weight = (log_prob(proximal) - log_prob(behaviour)).exp()
+    assert weight.max() < 5.0
+    assert torch.allclose(ours, weight * torch.minimum(r * original, r.clamp(0.8, 1.2) * original), atol=1e-5)
+    assert (before == plies).all()
+
+
+def test_a_ply_that_the_behaviour_policy_hardly_ever_plays_weighs_five_times_at_most() -> None:
+    policy = ActorCritic(FourByteNetwork())
+    plies, _ = add_advantages(FakeCollector(policy=policy).rollout(1), gamma=0.9, lmbda=0.8, normalize=True)
+    plies["action_log_prob"] -= 10.0
+    decoupled = decouple(plies, policy, device=torch.device("cpu"))
+    assert torch.allclose(decoupled["advantage"], 5.0 * plies["advantage"])

@@ -168,6 +168,62 @@ def test_learning_rate_and_entropy_go_linearly_to_their_ends(tmp_path: Path) -> 
     assert entropies == pytest.approx([0.1, 0.08, 0.06, 0.04])  # during each epoch
 
 
+@pytest.mark.parametrize(
+    ("kl_target", "direction"),
+    [(1e-9, -1), (1e9, 1), (None, 0)],
+    ids=["far above the target", "far below it", "no target"],
+)
+def test_the_learning_rate_follows_the_kl_target(tmp_path: Path, kl_target: float | None, direction: int) -> None:
+    actor_critic = ActorCritic(FourByteNetwork())
+    metrics = KeepsMetrics()
+    trainer = quiet_trainer(tmp_path, max_epochs=4, callbacks=[metrics])
+    data = SelfPlayDataModule(FakeCollector(policy=actor_critic), minibatch_size=8, num_epochs=2)
+    module = PPOModule(actor_critic, learning_rate=0.01, final_learning_rate=0.002, kl_target=kl_target)
+    trainer.fit(module, datamodule=data)
+    rates = [epoch["train/learning_rate"] for epoch in metrics.epochs]
+    schedule = [0.008, 0.006, 0.004, 0.002]
+    assert rates == pytest.approx([rate * 1.5 ** (direction * epoch) for epoch, rate in enumerate(schedule)])
+
+
+def test_the_adapted_learning_rate_stays_within_a_factor_of_a_hundred() -> None:
+    module = module_of(FourByteNetwork(), kl_target=0.01)
+    for kl, bound in ((1.0, 0.01), (0.0, 100.0)):
+        for _ in range(50):
+            module._adapt_learning_rate(kl)
+        assert module._learning_rate_scale == pytest.approx(bound)
+    for kl in (0.006, 0.019):
+        module._adapt_learning_rate(kl)
+        assert module._learning_rate_scale == pytest.approx(100.0)
+
+
+def test_a_resumed_run_keeps_its_adapted_learning_rate(tmp_path: Path) -> None:
+    def run(max_epochs: int, path: Path | None) -> tuple[float, Any]:
+        torch.manual_seed(1)
+        actor_critic = ActorCritic(FourByteNetwork())
+        metrics = KeepsMetrics()
+        trainer = quiet_trainer(tmp_path, max_epochs=max_epochs, callbacks=[metrics])
+        data = SelfPlayDataModule(FakeCollector(policy=actor_critic), minibatch_size=8, num_epochs=2)
+        module = PPOModule(actor_critic, learning_rate=0.01, final_learning_rate=None, kl_target=1e-9)
+        trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
+        return metrics.epochs[-1]["train/learning_rate"], trainer
+
+    whole, _ = run(4, None)
+    _, trainer = run(2, None)
+    trainer.save_checkpoint(tmp_path / "kl.ckpt")
+    assert run(4, tmp_path / "kl.ckpt")[0] == pytest.approx(whole)
+    assert whole == pytest.approx(0.01 / 1.5**3)
+
+
+def test_checkpoints_carry_the_recipe_along(tmp_path: Path) -> None:
+    recipe = {"env": {"game": "fake", "options": {}}, "model": {"kind": "mlp"}}
+    actor_critic = ActorCritic(FourByteNetwork())
+    trainer = quiet_trainer(tmp_path, max_epochs=1)
+    data = SelfPlayDataModule(FakeCollector(policy=actor_critic), minibatch_size=8)
+    trainer.fit(PPOModule(actor_critic, recipe=recipe), datamodule=data)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["keisei_recipe"] == recipe
+
+
 def test_the_schedule_goes_by_time_only_where_nothing_else_ends_training(tmp_path: Path) -> None:
     module = PPOModule(ActorCritic(FourByteNetwork()))
     for options, expected in (({"max_epochs": -1, "max_time": "00:00:01:40"}, 0.0), ({"max_epochs": 4}, 0.25)):

@@ -109,5 +109,5 @@ def test_a_shogi_record_is_written_as_kif(tmp_path: Path) -> None:
         last_record="手数----指手\n",
         last_svg="<svg/>",
     )
-    assert [path.name for path in write_last_game(result, tmp_path)] == ["last_game.svg", "last_game.kif"]
-    assert (tmp_path / "last_game.kif").read_text(encoding="utf-8") == "手数----指手\n"
+    assert [path.name for path in write_last_game(result, tmp_path)] == ["last_game.svg", "last_game.kifu"]
+    assert (tmp_path / "last_game.kifu").read_text(encoding="utf-8") == "手数----指手\n"

@@ -1,0 +1,295 @@
+"""Players by name: ``"random"``, ``"alpha_beta(depth=5)"``, ``"usi(command='my-engine --fast',nodes=1000)"``.
+
+A package adds a player by an entry point in the group ``keisei_lightning.players``, a program by
+:func:`register_player`::
+
+    [project.entry-points."keisei_lightning.players"]
+    my_player = "my_package.my_player:make"
+
+where ``make(spec, *, seed, name, **options)`` returns a :class:`~keisei_lightning.evaluation.players.Player` for a
+game, and raises :class:`~keisei_lightning.errors.ConfigError` for a game or an option that it cannot work with. Its
+options are the further keyword arguments of its signature; values are turned into the types that are annotated there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final
+
+from keisei_lightning.errors import ConfigError
+from keisei_lightning.evaluation.players import Player
+from keisei_lightning.games.protocol import GameSpec
+
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "PlayerMaker",
+    "PlayerName",
+    "closing_player",
+    "make_player",
+    "parse_player",
+    "player_names",
+    "register_player",
+]
+
+ENTRY_POINT_GROUP: Final = "keisei_lightning.players"
+
+PlayerMaker = Callable[..., Player]
+"""``make(spec, *, seed, name, **options) -> Player``."""
+
+# Known without entry points, so that a checkout works that was never installed; a test holds them to pyproject.toml.
+_BUILT_IN: Final = {
+    "alpha_beta": "keisei_lightning.evaluation.search:make_alpha_beta",
+    "fairy_stockfish": "keisei_lightning.evaluation.usi:make_fairy_stockfish",
+    "greedy_capture": "keisei_lightning.evaluation.shogi_players:make_greedy_capture",
+    "mate_in_one": "keisei_lightning.evaluation.shogi_players:make_mate_in_one",
+    "mcts": "keisei_lightning.evaluation.search:make_mcts",
+    "random": "keisei_lightning.evaluation.players:make_random",
+    "tactics": "keisei_lightning.evaluation.search:make_tactics",
+    "usi": "keisei_lightning.evaluation.usi:make_usi",
+}
+_registered: dict[str, PlayerMaker] = {}
+
+_NAME = re.compile(r"\s*([A-Za-z_]\w*)\s*")
+_KEY = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*")
+_VALUE = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^\s,()'"=]+)""", re.DOTALL)
+_KINDS: Final = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlayerName:
+    """A player's name, taken apart.
+
+    Attributes:
+        player: which player, such as ``"alpha_beta"``.
+        options: values by key, as they were written, without quotation marks.
+        text: the canonical spelling: no blanks outside of quotation marks, no empty brackets.
+    """
+
+    player: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    text: str
+
+    def __str__(self) -> str:
+        """The canonical spelling."""
+        return self.text
+
+
+def register_player(name: str, maker: PlayerMaker) -> None:
+    """Add a player of this process, or replace one of the same name.
+
+    Args:
+        name: what :func:`make_player` calls it: letters, digits and underscores.
+        maker: see the module's text.
+
+    Raises:
+        ConfigError: the name could not be found again.
+    """
+    if not name.isidentifier() or not name.isascii():
+        raise ConfigError(f"player name {name!r}: must be letters, digits and underscores, with no digit first")
+    _registered[name] = maker
+
+
+def player_names() -> list[str]:
+    """Names of all players known here, sorted. Not every player can play every game."""
+    return sorted({*_registered, *_BUILT_IN, *_installed()})
+
+
+def parse_player(text: str) -> PlayerName:
+    """Take a player's name apart: ``NAME`` or ``NAME(KEY=VALUE,...)``.
+
+    A value with blanks, commas, brackets, an equals sign or quotation marks stands in quotation marks of the other kind
+    (or with a backslash before each of its own). Nothing in it is evaluated.
+
+    Raises:
+        ConfigError: it cannot be read so, or no player is called that.
+    """
+    found = _NAME.match(text)
+    if found is None:
+        raise _unreadable(text, text, "it begins with no name")
+    player, rest = found[1], text[found.end() :].rstrip()
+    options, written = _options(text, rest) if rest else ({}, [])
+    if player not in player_names():
+        near = difflib.get_close_matches(player, player_names(), n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ConfigError(f"player {player}: there is none{hint}; must be one of {', '.join(player_names())}")
+    return PlayerName(player=player, options=options, text=f"{player}({','.join(written)})" if written else player)
+
+
+def make_player(name: str | PlayerName, spec: GameSpec, *, seed: int = 0) -> Player:
+    """Make a player for a game.
+
+    Args:
+        name: such as ``"alpha_beta(depth=5)"``; see :func:`parse_player`.
+        spec: the game.
+        seed: of the player's own random streams.
+
+    Returns:
+        The player; close it if it has a ``close()`` (:func:`closing_player` does).
+
+    Raises:
+        ConfigError: the name cannot be read, no player is called that, it has no such option, a value is wrong, or it
+            cannot play this game.
+    """
+    parsed = parse_player(name) if isinstance(name, str) else name
+    maker = _maker(parsed.player)
+    return maker(spec, seed=seed, name=parsed.text, **_typed_options(parsed, maker))
+
+
+@contextmanager
+def closing_player(player: Player) -> Iterator[Player]:
+    """Context that closes a player at its end, if the player holds something (has a ``close()``)."""
+    try:
+        yield player
+    finally:
+        close = getattr(player, "close", None)
+        if close is not None:
+            close()
+
+
+def _options(text: str, rest: str) -> tuple[dict[str, str], list[str]]:
+    """What stands in the brackets: values by key, and how they are written canonically."""
+    if not rest.startswith("("):
+        raise _unreadable(text, rest, "after the name only brackets may follow")
+    options: dict[str, str] = {}
+    written: list[str] = []
+    at = 1
+    while rest[at:].strip() != ")":
+        key = _KEY.match(rest, at)
+        if key is None:
+            raise _unreadable(text, rest[at:], "KEY= or the closing bracket is missing")
+        value = _VALUE.match(rest, key.end())
+        if value is None:
+            raise _unreadable(text, rest[key.end() :], f"there is no value for {key[1]}")
+        if key[1] in options:
+            raise ConfigError(f"player {text.strip()}: {key[1]} is given twice; must be given once")
+        quoted = value[1] if value[1] is not None else value[2]
+        options[key[1]] = value[3] if quoted is None else re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL)
+        written.append(f"{key[1]}={value[0]}")
+        after = re.compile(r"\s*(,|(?=\)))").match(rest, value.end())
+        if after is None:
+            raise _unreadable(text, rest[value.end() :], "a comma or the closing bracket is missing")
+        at = after.end()
+    return options, written
+
+
+def _unreadable(text: str, where: str, reason: str) -> ConfigError:
+    here = f" at {where.strip()!r}" if where.strip() and where.strip() != text.strip() else ""
+    return ConfigError(f"player {text.strip()!r}: cannot be read ({reason}{here}); must be NAME or NAME(KEY=VALUE,...)")
+
+
+def _maker(player: str) -> PlayerMaker:
+    """The maker of a name that is known.
+
+    Raises:
+        ConfigError: it cannot be imported; its package is broken, or lacks something.
+    """
+    if player in _registered:
+        return _registered[player]
+    try:
+        if player in _BUILT_IN:
+            module, _, attribute = _BUILT_IN[player].partition(":")
+            maker: PlayerMaker = getattr(importlib.import_module(module), attribute)
+        else:
+            maker = _installed()[player].load()
+    except (ImportError, AttributeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"player {player}: cannot be loaded ({reason})") from error
+    return maker
+
+
+def _typed_options(name: PlayerName, maker: PlayerMaker) -> dict[str, Any]:
+    """Options as keyword arguments of the maker.
+
+    Raises:
+        ConfigError: unknown ones, missing ones, and values of another type, all at once.
+    """
+    parameters = _parameters(maker)
+    known = {
+        key: parameter
+        for key, parameter in parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and key not in ("seed", "name")
+    }
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    faults, options = [], {}
+    for key, text in name.options.items():
+        if key not in known and not takes_any:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            allowed = f"must be one of {', '.join(sorted(known))}" if known else "it has no options"
+            faults.append(f"player {name}: unknown option {key}={text}{hint}; {allowed}")
+            continue
+        try:
+            options[key] = _typed(text, known[key].annotation if key in known else Any)
+        except ValueError as error:
+            faults.append(f"player {name}: {key}={text}: must be {error}")
+    faults += [
+        f"player {name}: {key} is missing; must be given as {name.player}({key}=VALUE)"
+        for key, parameter in known.items()
+        if parameter.default is inspect.Parameter.empty and key not in name.options
+    ]
+    if faults:
+        raise ConfigError(faults)
+    return options
+
+
+def _parameters(maker: PlayerMaker) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(maker, eval_str=True).parameters
+    except NameError:  # annotations that only a type checker can read
+        return inspect.signature(maker).parameters
+
+
+def _typed(text: str, annotation: Any) -> Any:
+    """A value of the annotated type; without a plain annotation, of the type that it looks like.
+
+    Raises:
+        ValueError: it is none; the message says what it must be.
+    """
+    united = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    kinds = typing.get_args(annotation) if united else (annotation,)
+    if typing.get_origin(annotation) is typing.Literal:
+        legal = typing.get_args(annotation)
+        for choice in legal:
+            if str(choice) == text:
+                return choice
+        raise ValueError(f"one of {', '.join(map(str, legal))}")
+    if not set(kinds) <= _KINDS.keys():
+        kinds = (type(None), bool, int, float, str)
+    for kind in sorted(kinds, key=_STRICTEST_FIRST.index):
+        try:
+            return _read(text, kind)
+        except ValueError:
+            continue
+    raise ValueError(" or ".join(_KINDS[kind] for kind in kinds))
+
+
+_STRICTEST_FIRST: Final = (type(None), bool, int, float, str)
+
+
+def _read(text: str, kind: type) -> Any:
+    """A value of one type; :class:`ValueError` where it is none."""
+    if kind is type(None):
+        words: dict[str, Any] = {"null": None, "none": None}
+    elif kind is bool:
+        words = {"true": True, "false": False}
+    else:
+        return kind(text)
+    if text.lower() not in words:
+        raise ValueError(text)
+    return words[text.lower()]
+
+
+@cache
+def _installed() -> dict[str, EntryPoint]:
+    """Entry points of all installed packages, by name."""
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}

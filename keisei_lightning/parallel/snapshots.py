@@ -1,0 +1,270 @@
+"""The learner's side of an opponent pool: frozen snapshots of the policy, who meets which, and how it went.
+
+Snapshots lie in shared memory once per machine; workers play straight from there. Which snapshot a worker's new games
+meet goes with each grant (:class:`~keisei_lightning.parallel.messages.Play`), and which ones its games in flight still
+need comes back with each header. So the learner knows, without asking, where nobody reads: a snapshot that has left the
+ring is overwritten only when the last game against it is over.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from keisei_lightning.errors import ConfigError
+from keisei_lightning.parallel.messages import Opponent, RolloutHeader
+from keisei_lightning.parallel.transport import SharedBuffer
+from keisei_lightning.parallel.weight_sources import named_weights
+from keisei_lightning.parallel.weights import WeightLayout
+
+__all__ = ["OpponentOptions", "SnapshotMemory", "SnapshotPool", "SnapshotStanding"]
+
+_SPARE_BUFFERS = 4
+"""Snapshots that have left the ring and that games still need; with more of them, a push is put off."""
+
+_WINDOW_GAMES = 200
+"""The score against a snapshot is a mean over about this many games: the learner changes."""
+
+_HARD_EXPONENT = 2
+_LEAST_WEIGHT = 0.05  # so that a snapshot that always loses is met now and then
+
+_ALIGNMENT = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpponentOptions:
+    """Games against frozen snapshots of the policy.
+
+    Attributes:
+        share: of the games, in (0, 1]; the others are self-play.
+        max_snapshots: K, size of the ring; the oldest one leaves it first.
+        choice: "uniform", or "prioritised": in proportion to ``(1 - score) ** 2``, where the score is the learner's
+            points per game against a snapshot (Vinyals et al. 2019, "Grandmaster level in StarCraft II", prioritised
+            fictitious self-play, ``f_hard``).
+
+    Raises:
+        ConfigError: a value that cannot work.
+    """
+
+    share: float = 0.5
+    max_snapshots: int = 12
+    choice: Literal["uniform", "prioritised"] = "uniform"
+
+    def __post_init__(self) -> None:
+        faults = []
+        if not 0 < self.share <= 1:
+            faults.append(f"share={self.share}: must be above 0 and at most 1")
+        if self.max_snapshots < 1:
+            faults.append(f"max_snapshots={self.max_snapshots}: must be 1 or more")
+        if self.choice not in ("uniform", "prioritised"):
+            faults.append(f"choice={self.choice}: must be one of uniform, prioritised")
+        if faults:
+            raise ConfigError(faults)
+
+    @property
+    def num_buffers(self) -> int:
+        """Sets of weights in shared memory."""
+        return self.max_snapshots + _SPARE_BUFFERS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SnapshotMemory:
+    """Where snapshots lie; it goes to every worker when it is started.
+
+    Attributes:
+        layout: of one set of weights.
+        num_buffers: how many sets there is room for.
+        shared: the memory, made by :meth:`reserve`: a version for each buffer, then the buffers.
+    """
+
+    layout: WeightLayout
+    num_buffers: int
+    shared: SharedBuffer
+
+    @classmethod
+    def reserve(cls, layout: WeightLayout, num_buffers: int) -> SnapshotMemory:
+        """Reserve the memory.
+
+        Raises:
+            ConfigError: the machine has not so much.
+        """
+        head = -(-8 * num_buffers // _ALIGNMENT) * _ALIGNMENT
+        return cls(layout=layout, num_buffers=num_buffers, shared=SharedBuffer(head + num_buffers * layout.num_bytes))
+
+    def versions(self) -> Any:
+        """int64 [num_buffers]: the policy version in each buffer, -1 where there is none or it is being written."""
+        return self.shared.array()[: 8 * self.num_buffers].view(np.int64)
+
+    def buffers(self) -> list[Tensor]:
+        """uint8 [layout.num_bytes] each."""
+        size, start = self.layout.num_bytes, self.shared.num_bytes - self.num_buffers * self.layout.num_bytes
+        array = self.shared.array()
+        return [torch.from_numpy(array[start + i * size : start + (i + 1) * size]) for i in range(self.num_buffers)]
+
+
+@dataclass(kw_only=True, slots=True)
+class SnapshotStanding:
+    """One snapshot of the ring, and how the learner does against it.
+
+    Attributes:
+        version: the policy version that it is.
+        buffer: where it lies.
+        games: finished against it.
+        score: the learner's points per game, over about the last 200 of them; 0.5 before the first.
+    """
+
+    version: int
+    buffer: int
+    games: int = 0
+    score: float = 0.5
+
+    def add(self, points: float, games: int) -> None:
+        """Count games that brought the learner so many points."""
+        self.games += games
+        self.score += (points / games - self.score) * min(1.0, games / min(self.games + 1, _WINDOW_GAMES))
+
+
+class SnapshotPool:
+    """The ring of snapshots.
+
+    Args:
+        options: see there.
+        layout: of the policy.
+        seed: of the draws.
+
+    Attributes:
+        memory: for the workers.
+        postponed: pushes that were put off because games still needed every buffer.
+    """
+
+    def __init__(self, options: OpponentOptions, layout: WeightLayout, seed: int) -> None:
+        self.options, self.postponed = options, 0
+        self.memory = SnapshotMemory.reserve(layout, options.num_buffers)
+        self._versions, self._buffers = self.memory.versions(), self.memory.buffers()
+        self._versions[:] = -1
+        self._seed, self._draws = seed, 0
+        self._ring: deque[SnapshotStanding] = deque()
+        self._granted: dict[tuple[int, int], int] = {}  # (worker, slot): buffer
+        self._in_flight: dict[int, frozenset[int]] = {}  # worker: buffers
+
+    @property
+    def standings(self) -> list[SnapshotStanding]:
+        """The ring, oldest first."""
+        return list(self._ring)
+
+    @torch.no_grad()
+    def push(self, policy: nn.Module, version: int) -> bool:
+        """Freeze the policy as the newest snapshot.
+
+        Args:
+            policy: its present weights are copied.
+            version: that they are published as; a version that is the newest snapshot already is not pushed again.
+
+        Returns:
+            False if it was put off: games that are still going on need every buffer.
+
+        Raises:
+            WeightsError: the weights do not fit, or are not finite.
+        """
+        if self._ring and self._ring[-1].version == version:
+            return True
+        tensors = named_weights(policy)
+        self.memory.layout.check(tensors)
+        leaving = len(self._ring) - self.options.max_snapshots + 1
+        needed = self._needed() | {snapshot.buffer for snapshot in list(self._ring)[max(0, leaving) :]}
+        free = next((buffer for buffer in range(len(self._buffers)) if buffer not in needed), None)
+        if free is None:
+            self.postponed += 1
+            return False
+        for _ in range(leaving):
+            self._ring.popleft()
+        self._versions[free] = -1
+        for name, view in self.memory.layout.views(self._buffers[free]).items():
+            view.copy_(tensors[name])
+        self._versions[free] = version
+        self._ring.append(SnapshotStanding(version=version, buffer=free))
+        return True
+
+    def _needed(self) -> set[int]:
+        """Buffers that games may still be played from."""
+        return set().union(self._granted.values(), *self._in_flight.values())
+
+    def draw(self, worker_id: int, slot: int) -> Opponent | None:
+        """Choose whom the games that a worker begins in its next rollout meet; None while there is no snapshot.
+
+        Args:
+            worker_id: who is granted.
+            slot: which slot; the grant is known by it until :meth:`note` hears its header.
+        """
+        self._granted.pop((worker_id, slot), None)
+        if not self._ring:
+            return None
+        rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(self._draws,)))
+        self._draws += 1
+        weights = np.ones(len(self._ring))
+        if self.options.choice == "prioritised":
+            losses = np.array([1.0 - snapshot.score for snapshot in self._ring])
+            weights = np.maximum(losses**_HARD_EXPONENT, _LEAST_WEIGHT)
+        chosen = self._ring[int(rng.choice(len(self._ring), p=weights / weights.sum()))]
+        self._granted[worker_id, slot] = chosen.buffer
+        return Opponent(version=chosen.version, buffer=chosen.buffer)
+
+    def note(self, header: RolloutHeader) -> None:
+        """Take in which snapshots a worker's games in flight need, and what its finished games came to."""
+        self._granted.pop((header.worker_id, header.slot), None)
+        self._in_flight[header.worker_id] = frozenset(header.opponents_in_use)
+        for snapshot in self._ring:
+            if result := header.opponent_results.get(snapshot.version):
+                wins, draws, losses = result
+                snapshot.add(wins + 0.5 * draws, wins + draws + losses)
+
+    def summary(self) -> dict[str, float]:
+        """Numbers for loggers: snapshots in the ring, pushes put off, and the learner's score against the ring."""
+        out: dict[str, float] = {"snapshots": len(self._ring), "snapshots_postponed": self.postponed}
+        if scores := [snapshot.score for snapshot in self._ring if snapshot.games]:
+            out |= {"snapshot_score_mean": sum(scores) / len(scores), "snapshot_score_min": min(scores)}
+        return out
+
+    def close(self) -> None:
+        """Give up the shared memory's descriptor."""
+        self.memory.shared.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Numbers and tensors to go on from; the weights are views, which a later :meth:`push` may write to."""
+        in_flight = {worker: [int(self._versions[b]) for b in buffers] for worker, buffers in self._in_flight.items()}
+        live = sorted({snapshot.buffer for snapshot in self._ring}.union(*self._in_flight.values()))
+        return {
+            "draws": self._draws,
+            "ring": [asdict(snapshot) for snapshot in self._ring],
+            "in_flight": in_flight,
+            "weights": {int(self._versions[buffer]): self._buffers[buffer] for buffer in live},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a :meth:`state_dict`; where the ring has become smaller, the oldest snapshots leave it.
+
+        Raises:
+            ConfigError: it is of another network.
+        """
+        kept = [SnapshotStanding(**entry) for entry in state["ring"]][-self.options.max_snapshots :]
+        wanted = [*(snapshot.version for snapshot in kept), *state["weights"]]
+        places = {version: place for place, version in enumerate(dict.fromkeys(wanted)) if place < len(self._buffers)}
+        for version, place in places.items():
+            weights, size = state["weights"][version], self.memory.layout.num_bytes
+            if len(weights) != size:
+                raise ConfigError(f"snapshot {version}: has {len(weights)} bytes of weights, must have {size}")
+            self._buffers[place].copy_(weights)
+            self._versions[place] = version
+        for snapshot in kept:
+            snapshot.buffer = places[snapshot.version]
+        self._ring, self._draws = deque(kept), int(state["draws"])
+        self._in_flight = {
+            int(worker): frozenset(places[version] for version in versions if version in places)
+            for worker, versions in state["in_flight"].items()
+        }

@@ -1,0 +1,204 @@
+"""Every claim of strength in one command: train, measure, one table (``make strength``; ``--help`` lists the parts).
+
+Each part trains the same experiment with several seeds, one after another, and measures each greedy policy: matches
+from random openings with both seats, and exact measures where the game is small. What is measured is never trained on.
+The numbers, the curves and how they were made are written to ``FOLDER/PART.json``; the notebook draws them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from keisei_lightning.evaluate.policies import LoadedPolicy, load_policy
+from keisei_lightning.evaluation import PolicyPlayer, play_match
+from keisei_lightning.evaluation.positions import load_positions, share_optimal
+from keisei_lightning.evaluation.registry import closing_player, make_player
+from keisei_lightning.evaluation.solvers import SmallGame, policy_probabilities
+from keisei_lightning.training.report import HISTORY_KEY
+
+ROOT = Path(__file__).resolve().parents[1]
+POSITIONS = ROOT / "tests" / "data" / "connect_four"
+GAMES = 400
+OPENING_SEED = 20_261_122  # of the matches; training's openings come from the run's own seed
+
+Rows = Iterator[tuple[str, float, str]]
+"""Name of a measure, its value, and how sure it is."""
+
+SHOGI_LADDER = (
+    "random",
+    "greedy_capture",
+    "mate_in_one",
+    "fairy_stockfish(skill=-10,nodes=1000)",
+    "fairy_stockfish(skill=-5,nodes=1000)",
+    "fairy_stockfish(skill=-2,nodes=1000)",
+    "fairy_stockfish(skill=0,nodes=100)",
+    "fairy_stockfish(skill=0,nodes=1000)",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One claim.
+
+    Attributes:
+        experiment: of ``conf/experiment``.
+        measure: the trained policy -> rows.
+        overrides: of the configuration.
+        variants: further overrides by name, to be compared: each is trained with every seed.
+    """
+
+    experiment: str
+    measure: Callable[[LoadedPolicy], Rows]
+    overrides: tuple[str, ...] = ()
+    variants: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"": ()})
+
+
+def matches(policy: LoadedPolicy, opponents: Mapping[str, int], opening_plies: int) -> Rows:
+    """Scores of the greedy policy; the number of games by opponent."""
+    for name, games in opponents.items():
+        with closing_player(make_player(name, policy.game(1).spec, seed=1)) as opponent:
+            result = play_match(
+                policy.game,
+                PolicyPlayer(policy.actor_critic),
+                opponent,
+                num_games=games,
+                opening_plies=opening_plies,
+                seed=OPENING_SEED,
+            )
+        low, high = result.interval
+        sure = f"{100 * low:.1f} to {100 * high:.1f}; {result.wins}-{result.draws}-{result.losses}"
+        sure += f", {result.void} void" * bool(result.void) + f", {result.repeated} repeated" * bool(result.repeated)
+        yield f"score against {name}, %", 100 * result.score, sure
+
+
+def tic_tac_toe(policy: LoadedPolicy) -> Rows:
+    """Exploitability by full enumeration."""
+    game = SmallGame("tic_tac_toe")
+    for name, greedy in (("greedy", True), ("sampled", False)):
+        value = game.exploitability(policy_probabilities(policy.actor_critic, greedy=greedy))
+        yield f"exploitability, {name}", value, f"exact, all {game.num_positions} positions"
+
+
+def connect_four(policy: LoadedPolicy) -> Rows:
+    """Optimal moves in labelled positions, and matches."""
+    for name in ("random", "tactical"):
+        positions = load_positions(POSITIONS / f"{name}.csv", policy.game)
+        shares = share_optimal(PolicyPlayer(policy.actor_critic), positions)
+        for which, share in (("", shares.all), (" (quiet)", shares.quiet)):
+            if share is not None:
+                low, high = share.interval
+                sure = f"{100 * low:.1f} to {100 * high:.1f}; {share.total} positions"
+                yield f"optimal, {name} set{which}, %", 100 * share.value, sure
+    yield from matches(policy, {"random": GAMES, "tactics": GAMES, "alpha_beta(depth=5)": GAMES}, 8)
+
+
+def small_board(policy: LoadedPolicy) -> Rows:
+    """Matches on hex and breakthrough."""
+    yield from matches(policy, {"random": GAMES, "alpha_beta(depth=3)": GAMES}, 4)
+
+
+def shogi(policy: LoadedPolicy) -> Rows:
+    """Matches against the whole ladder."""
+    yield from matches(policy, dict.fromkeys(SHOGI_LADDER, GAMES), 10)
+
+
+PARTS: dict[str, Part] = {
+    "tic_tac_toe": Part(experiment="tic_tac_toe", measure=tic_tac_toe),
+    "connect_four": Part(experiment="connect_four", measure=connect_four),
+    "hex": Part(experiment="hex", measure=small_board),
+    "breakthrough": Part(experiment="breakthrough", measure=small_board),
+    "shogi": Part(experiment="shogi_strong", measure=shogi),
+}
+
+
+def train(part: Part, overrides: tuple[str, ...], seed: int, folder: Path) -> dict[str, Any]:
+    """Train one policy in a process of its own and measure it."""
+    command = ["train.py", f"experiment={part.experiment}", *part.overrides, *overrides, f"seed={seed}"]
+    started = time.monotonic()
+    subprocess.run([sys.executable, *command, f"output_dir={folder}"], cwd=ROOT, check=True)
+    minutes = (time.monotonic() - started) / 60
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    history = torch.load(checkpoint, weights_only=True)[HISTORY_KEY]
+    rows = list(part.measure(load_policy(checkpoint)))
+    return {
+        "command": " ".join(["python", *command]),
+        "seed": seed,
+        "minutes": minutes,
+        "plies": history[-1]["self_play/frames"],
+        "measures": {name: {"value": value, "note": note} for name, value, note in rows},
+        "curve": [
+            {key: row[key] for key in row if key in ("minutes", "self_play/frames") or key.startswith("eval/")}
+            for row in history
+        ],
+    }
+
+
+def run(name: str, seeds: list[int], overrides: tuple[str, ...], folder: Path) -> dict[str, Any]:
+    """Run one part and write its file after each policy."""
+    part = PARTS[name]
+    report: dict[str, Any] = {
+        "part": name,
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
+        "versions": {package: version(package) for package in ("torch", "torchrl", "lightning", "keisei-lightning")},
+        "runs": [],
+    }
+    for variant, further in part.variants.items():
+        for seed in seeds:
+            where = folder / name / (variant or "run") / f"seed_{seed}"
+            result = train(part, (*further, *overrides), seed, where)
+            report["runs"].append({"variant": variant, **result})
+            (folder / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return report
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print a part's table: each measure with its value for each seed, and the median."""
+    runs = report["runs"]
+    for variant in dict.fromkeys(run["variant"] for run in runs):
+        mine = [run for run in runs if run["variant"] == variant]
+        minutes = ", ".join(f"{run['minutes']:.1f}" for run in mine)
+        plies = ", ".join(f"{run['plies']:,.0f}" for run in mine)
+        table = Table(title=f"{report['part']} {variant}: {minutes} minutes; {plies} plies")
+        for column in ("measure", "median", *(f"seed {run['seed']}" for run in mine), "of the first seed"):
+            table.add_column(column)
+        for name in mine[0]["measures"]:
+            values = [run["measures"][name]["value"] for run in mine]
+            note = mine[0]["measures"][name]["note"]
+            table.add_row(name, f"{statistics.median(values):.4g}", *(f"{value:.4g}" for value in values), note)
+        Console(width=160).print(table)
+
+
+def main() -> int:
+    """Run the parts that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each (default: 0 1 2)")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="further overrides, for pilots")
+    parser.add_argument("--folder", type=Path, default=Path("results/strength"), help="where everything goes")
+    arguments = parser.parse_args()
+    if unknown := sorted(set(arguments.parts) - set(PARTS)):
+        parser.error(f"{unknown[0]}: must be one of {', '.join(PARTS)}")
+    folder = arguments.folder.absolute()
+    for name in arguments.parts or PARTS:
+        show(run(name, arguments.seeds, tuple(arguments.set), folder))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

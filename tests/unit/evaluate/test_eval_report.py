@@ -1,0 +1,144 @@
+"""What an evaluation leaves."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from fakes import counting_game
+from rsshogi.record import Record
+
+from keisei_lightning.evaluate.report import Report, print_results, write_game
+from keisei_lightning.evaluation import GameRecord, MatchResult, RandomPlayer, Tally, play_match
+from keisei_lightning.games import make_game
+
+START = "lnsgkgsnl/1r5b1/ppppppppp/9/9/2P6/PP1PPPP1P/1B5R1/LNSGKGSNL w - 2"
+
+
+def match(player: str, opponent: str, *, records: bool = False, seed: int = 0) -> MatchResult:
+    players = (RandomPlayer(3, seed, name=player), RandomPlayer(3, seed + 1, name=opponent))
+    return play_match(counting_game(), *players, num_games=8, seed=seed, keep_records=records)
+
+
+def shogi_record(*moves: str) -> str:
+    """KIF of a game from :data:`START`, White to move."""
+    game = make_game("shogi", 1)
+    game.reset()
+    game.set_position(0, START)
+    record = Record.from_kif_str(game.record(0))
+    played = Record.from_usi_position(f"position sfen {record.init_position_sfen} moves {' '.join(moves)}")
+    return str(played.to_kif())
+
+
+class TestFolder:
+    def test_every_match_is_written_when_it_is_over(self, tmp_path: Path) -> None:
+        report = Report(tmp_path / "out", {"command": "keisei eval x", "seed": 3})
+        first = match("me", "random")
+        report.add(first)
+        report.add(match("me", "other"))
+        with (tmp_path / "out" / "results.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["opponent"] for row in rows] == ["random", "other"]
+        assert int(rows[0]["games"]) == 8 == int(rows[0]["wins"]) + int(rows[0]["draws"]) + int(rows[0]["losses"])
+        assert float(rows[0]["score"]) == first.score
+        assert float(rows[0]["score_low"]) == first.interval[0]
+        assert int(rows[0]["wins_as_first"]) + int(rows[0]["wins_as_second"]) == first.wins
+        whole = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+        assert (whole["command"], whole["seed"]) == ("keisei eval x", 3)
+        assert [row["opponent"] for row in whole["matches"]] == ["random", "other"]
+        assert whole["matches"][0]["outcomes"] == {"goal": 8}
+        assert set(whole["machine"]["versions"]) >= {"keisei-lightning", "torch"}
+        assert whole["date"][:2] == "20"
+        assert whole["ratings"] == {}
+
+    def test_an_anchor_rates_the_players(self, tmp_path: Path) -> None:
+        report = Report(tmp_path, {}, anchor="random")
+        report.add(match("a", "b"))
+        assert report.ratings == {}  # nothing connects them with the anchor yet
+        report.add(match("a", "random"))
+        assert set(report.ratings) == {"a", "b", "random"}
+        ratings = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["ratings"]
+        assert ratings["random"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+    def test_a_match_of_void_games_has_no_score(self, tmp_path: Path) -> None:
+        result = MatchResult(
+            game="counting", player="me", opponent="engine", as_first=Tally(), as_second=Tally(), void=8
+        )
+        Report(tmp_path, {}).add(result)
+        (row,) = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["matches"]
+        assert (row["games"], row["void"], row["score"]) == (0, 8, None)
+        print_results("", [result], name_players=False)
+
+
+class TestRecords:
+    def test_each_match_has_a_folder_of_its_games(self, tmp_path: Path) -> None:
+        report = Report(tmp_path, {})
+        report.add(match("last.ckpt", "usi(command='a/b c')", records=True))
+        (folder,) = (tmp_path / "records").iterdir()
+        assert folder.name == "01_last.ckpt_vs_usi_command_a_b_c"
+        files = sorted(file.name for file in folder.iterdir())
+        assert files == [f"game_{number:04d}.txt" for number in range(1, 9)]
+        first, second = ((folder / name).read_text(encoding="utf-8").splitlines() for name in files[:2])
+        assert first[:4] == ["game: counting", "first: last.ckpt", "second: usi(command='a/b c')", "outcome: goal"]
+        assert second[1:3] == ["first: usi(command='a/b c')", "second: last.ckpt"]
+        assert sum(int(move) for move in first[5].split()) == 10
+
+    @pytest.mark.parametrize(
+        ("moves", "outcome", "kif", "csa"),
+        [
+            # White begins at the start of this game and gives up on its turn: Black wins.
+            (("3c3d", "2h2g"), "resignation", "投了", "%TORYO"),
+            (("3c3d", "2h2g", "4a3b"), "resignation", "投了", "%TORYO"),
+            (("3c3d",), "void", "中断", "%CHUDAN"),
+        ],
+    )
+    def test_shogi_is_kif_and_csa_with_names_and_its_end(
+        self, moves: tuple[str, ...], outcome: str, kif: str, csa: str, tmp_path: Path
+    ) -> None:
+        record = GameRecord(
+            first="last.ckpt",
+            second="usi(command=x)",
+            outcome=outcome,
+            points=0,
+            plies=len(moves),
+            record=shogi_record(*moves),
+        )
+        write_game(tmp_path / "game_0001", record, game="shogi")
+        read = Record.from_kif_file(str(tmp_path / "game_0001.kifu"))
+        assert (read.metadata.black_player, read.metadata.white_player) == ("last.ckpt", "usi(command=x)")
+        assert read.move_count == len(moves)
+        text = (tmp_path / "game_0001.kifu").read_text(encoding="utf-8")
+        assert kif in text
+        if outcome == "resignation":
+            assert ("後手の勝ち" if len(moves) % 2 else "先手の勝ち") in text
+        assert Record.from_csa_file(str(tmp_path / "game_0001.csa")).move_count == len(moves)
+        lines = (tmp_path / "game_0001.csa").read_text(encoding="utf-8").splitlines()
+        assert {"N+last.ckpt", "N-usi(command=x)", csa} <= set(lines)
+
+
+class TestTable:
+    def test_it_tells_what_the_interval_does_not_know(self, capsys: pytest.CaptureFixture[str]) -> None:
+        result = MatchResult(
+            game="counting",
+            player="me",
+            opponent="random",
+            as_first=Tally(wins=3, draws=1),
+            as_second=Tally(wins=2, losses=2),
+            void=2,
+            repeated=4,
+            mean_length=7.25,
+        )
+        print_results("counting", [result], name_players=True)
+        out = capsys.readouterr().out
+        (row,) = [line for line in out.splitlines() if "random" in line]
+        low, high = result.interval
+        expected = ["me", "random", "8", "5", "1", "2", "2", "68.8%", f"{low:.1%}", "to", f"{high:.1%}"]
+        assert row.split() == [*expected, "3-1-0", "2-0-2", "7.2"]
+        assert "4 of 10 games went move by move as another one, so the intervals are too narrow" in out
+
+    def test_a_long_name_is_not_cut_off(self, capsys: pytest.CaptureFixture[str]) -> None:
+        name = "usi(command='" + 20 * "engine " + "')"
+        print_results("counting", [match("me", name)], name_players=False)
+        assert name in capsys.readouterr().out
