@@ -118,8 +118,8 @@ def shogi(policy: LoadedPolicy) -> Rows:
 
 
 PARTS: dict[str, Part] = {
-    "tic_tac_toe": Part(experiment="tic_tac_toe", measure=tic_tac_toe),
-    "connect_four": Part(experiment="connect_four", measure=connect_four),
+    "tic_tac_toe": Part(experiment="tic_tac_toe_strong", measure=tic_tac_toe),
+    "connect_four": Part(experiment="connect_four_strong", measure=connect_four),
     "hex": Part(experiment="hex", measure=small_board),
     "breakthrough": Part(experiment="breakthrough", measure=small_board),
     "shogi": Part(experiment="shogi_strong", measure=shogi),
