@@ -49,8 +49,8 @@ bench: $(STAMP)  ## collection speed and weight publishing on this machine
 	@$(BIN)/keisei bench collect --json
 	@$(BIN)/keisei bench weights
 
-strength: $(STAMP)  ## train shogi, then measure the network in 400 games
-	@$(BIN)/python train.py experiment=shogi evaluation=thorough
+strength: $(STAMP)  ## every claim of strength: train with three seeds, measure, one table each (many hours)
+	@$(BIN)/python tests/strength.py --folder results/strength
 
 soak: $(STAMP)  ## the faults with the full counts, chaos, TorchRL beside it: one table (about two hours)
 	@$(BIN)/python tests/soak.py

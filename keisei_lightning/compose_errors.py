@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from keisei_lightning.bounds import BOUNDS, CHOICES
 from keisei_lightning.config import SCHEMAS, CheckpointConfig, Config, config_dir
 
-__all__ = ["COMPOSE_ERRORS", "explain", "known_keys", "no_such_key", "quote_games"]
+__all__ = ["COMPOSE_ERRORS", "explain", "known_keys", "no_such_key"]
 
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 """What Hydra and OmegaConf raise for a configuration that cannot be put together (ValueError: ``model=null``)."""
@@ -24,29 +24,11 @@ _KINDS = {
     "bool": "true or false",
     "str": "a word",
     "dict[str, Any]": "a section of keys",
+    "dict[str, float]": "a section of numbers",
+    "list[str]": "a list of words",
     "None": "null",
 }
 """Types of the schemas in a person's words."""
-
-_HYDRA_FUNCTIONS = ("bool", "choice", "float", "glob", "int", "interval", "range", "shuffle", "sort", "str", "tag")
-
-
-def quote_games(overrides: Sequence[str]) -> list[str]:
-    """Put quotation marks around OpenSpiel strings, whose brackets Hydra would read as a function call.
-
-    Args:
-        overrides: words of a command line, such as ``env.game=hex(board_size=5)`` (the shell takes its quotes away).
-
-    Returns:
-        The same words, with ``env.game="hex(board_size=5)"``.
-    """
-    quoted = []
-    for override in overrides:
-        found = re.fullmatch(r"(\+{0,2}env\.game)=((\w+)\(.*\))", override)
-        if found and found[3] not in _HYDRA_FUNCTIONS:
-            override = f'{found[1]}="{found[2]}"'
-        quoted.append(override)
-    return quoted
 
 
 def known_keys(section: str) -> tuple[str, ...]:

@@ -28,9 +28,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from keisei_lightning.compose_errors import COMPOSE_ERRORS, explain, quote_games
+from keisei_lightning.compose_errors import COMPOSE_ERRORS, explain
 from keisei_lightning.config import config_dir, register_configs
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.quoting import quote_calls
 from keisei_lightning.refusal import Refused, check
 from keisei_lightning.stopping import Stopped, StopSignals
 from keisei_lightning.sweep import collected_jobs, print_summary
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # As it ends, the interpreter looks several times for cycles among all that torch and Lightning have made, which
     # takes two to four seconds: too long for a person who pressed Ctrl-C.
     atexit.register(gc.freeze)
-    words = quote_games(sys.argv[1:] if argv is None else argv)
+    words = quote_calls(sys.argv[1:] if argv is None else argv)
     with collected_jobs() as jobs:
         try:
             with _hydra_raises(), _arguments(words), StopSignals():

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
+import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from keisei_lightning.bench.report import describe_machine
 from keisei_lightning.evaluate.policies import LoadedPolicy, load_policy
 from keisei_lightning.evaluation import PolicyPlayer, play_match
 from keisei_lightning.evaluation.positions import load_positions, share_optimal
 from keisei_lightning.evaluation.registry import closing_player, make_player
 from keisei_lightning.evaluation.solvers import SmallGame, policy_probabilities
+from keisei_lightning.machine import available_cpus
 from keisei_lightning.training.report import HISTORY_KEY
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,6 +54,19 @@ SHOGI_LADDER = (
 
 
 @dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One of the trainings that a part compares.
+
+    Attributes:
+        overrides: of the configuration.
+        script: that trains.
+    """
+
+    overrides: tuple[str, ...] = ()
+    script: str = "train.py"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Part:
     """One claim.
 
@@ -59,13 +74,13 @@ class Part:
         experiment: of ``conf/experiment``.
         measure: the trained policy -> rows.
         overrides: of the configuration.
-        variants: further overrides by name, to be compared: each is trained with every seed.
+        variants: by name; each is trained with every seed.
     """
 
     experiment: str
     measure: Callable[[LoadedPolicy], Rows]
     overrides: tuple[str, ...] = ()
-    variants: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"": ()})
+    variants: Mapping[str, Variant] = field(default_factory=lambda: {"": Variant()})
 
 
 def matches(policy: LoadedPolicy, opponents: Mapping[str, int], opening_plies: int) -> Rows:
@@ -117,20 +132,68 @@ def shogi(policy: LoadedPolicy) -> Rows:
     yield from matches(policy, dict.fromkeys(SHOGI_LADDER, GAMES), 10)
 
 
+_ASYNC = ("parallel.schedule=async", "parallel.slots_per_worker=4", "parallel.max_policy_lag=4")
+
 PARTS: dict[str, Part] = {
     "tic_tac_toe": Part(experiment="tic_tac_toe_strong", measure=tic_tac_toe),
     "connect_four": Part(experiment="connect_four_strong", measure=connect_four),
     "hex": Part(experiment="hex", measure=small_board),
     "breakthrough": Part(experiment="breakthrough", measure=small_board),
     "shogi": Part(experiment="shogi_strong", measure=shogi),
+    # Comparisons: connect four for a few minutes, the same plies for each variant.
+    "pool": Part(
+        experiment="connect_four",
+        measure=connect_four,
+        overrides=(
+            "evaluation.opponents=[tactics]",
+            "evaluation.against_epochs_ago=50",
+            "evaluation.every_n_epochs=50",
+        ),
+        variants={
+            "self-play": Variant(),
+            "snapshots": Variant(overrides=("opponents=snapshots",)),
+            "prioritised": Variant(overrides=("opponents=snapshots", "opponents.choice=prioritised")),
+        },
+    ),
+    "levers": Part(
+        experiment="connect_four",
+        measure=connect_four,
+        overrides=("trainer.max_epochs=150", "evaluation.every_n_epochs=50"),
+        variants={
+            "as it is": Variant(),
+            "no varied starts": Variant(overrides=("env.opening_plies=0",)),
+            "mirror images": Variant(overrides=("parallel.augment_symmetry=true",)),
+            "constant entropy bonus": Variant(overrides=("ppo.entropy_coeff=0.02", "ppo.final_entropy_coeff=null")),
+            "win, draw, loss": Variant(overrides=("model.value_head=wdl",)),
+            "KL target": Variant(overrides=("ppo.kl_target=0.01",)),
+            "constant learning rate": Variant(overrides=("ppo.final_learning_rate=null",)),
+            "advantages as they are": Variant(overrides=("ppo.normalize_advantage=false",)),
+            "async, lag up to 4": Variant(overrides=(*_ASYNC,)),
+            "async, decoupled": Variant(overrides=(*_ASYNC, "ppo.decoupled=true")),
+        },
+    ),
+    "mathematics": Part(
+        experiment="connect_four",
+        measure=connect_four,
+        overrides=("trainer.max_epochs=150", "evaluation.every_n_epochs=50"),
+        variants={"two players": Variant(), "single agent": Variant(script="tests/benchmarks/single_agent.py")},
+    ),
 }
 
 
-def train(part: Part, overrides: tuple[str, ...], seed: int, folder: Path) -> dict[str, Any]:
-    """Train one policy in a process of its own and measure it."""
-    command = ["train.py", f"experiment={part.experiment}", *part.overrides, *overrides, f"seed={seed}"]
+def train(
+    part: Part, variant: Variant, further: tuple[str, ...], seed: int, folder: Path, threads: int
+) -> dict[str, Any]:
+    """Train one policy in a process of its own, with so many threads, and measure it."""
+    overrides = (*part.overrides, *variant.overrides, *further)
+    command = [variant.script, f"experiment={part.experiment}", *overrides, f"seed={seed}"]
     started = time.monotonic()
-    subprocess.run([sys.executable, *command, f"output_dir={folder}"], cwd=ROOT, check=True)
+    subprocess.run(
+        [sys.executable, *command, f"output_dir={folder}", "trainer.enable_progress_bar=false"],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+        check=True,
+    )
     minutes = (time.monotonic() - started) / 60
     checkpoint = folder / "checkpoints" / "last.ckpt"
     history = torch.load(checkpoint, weights_only=True)[HISTORY_KEY]
@@ -148,21 +211,27 @@ def train(part: Part, overrides: tuple[str, ...], seed: int, folder: Path) -> di
     }
 
 
-def run(name: str, seeds: list[int], overrides: tuple[str, ...], folder: Path) -> dict[str, Any]:
-    """Run one part and write its file after each policy."""
-    part = PARTS[name]
+def run(name: str, seeds: list[int], overrides: tuple[str, ...], folder: Path, jobs: int) -> dict[str, Any]:
+    """Run one part, so many trainings at once, and write its file after each policy."""
+    part, threads = PARTS[name], max(1, available_cpus() // jobs)
     report: dict[str, Any] = {
         "part": name,
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
-        "versions": {package: version(package) for package in ("torch", "torchrl", "lightning", "keisei-lightning")},
+        "machine": describe_machine(),
+        "trainings_at_once": jobs,
+        "threads_each": threads,
         "runs": [],
     }
-    for variant, further in part.variants.items():
-        for seed in seeds:
-            where = folder / name / (variant or "run") / f"seed_{seed}"
-            result = train(part, (*further, *overrides), seed, where)
-            report["runs"].append({"variant": variant, **result})
+    # Seed by seed, the variants beside one another: a machine that changes its pace is fair to all.
+    wanted = [(seed, label) for seed in seeds for label in part.variants]
+
+    def job(seed: int, label: str) -> dict[str, Any]:
+        where = folder / name / (label.replace(" ", "_") or "run") / f"seed_{seed}"
+        return {"variant": label, **train(part, part.variants[label], overrides, seed, where, threads)}
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for done in as_completed([pool.submit(job, *one) for one in wanted]):
+            report["runs"].append(done.result())
+            report["runs"].sort(key=lambda result: wanted.index((result["seed"], result["variant"])))
             (folder / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return report
 
@@ -189,6 +258,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each (default: 0 1 2)")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at once, which share the CPUs (default: 1)")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="further overrides, for pilots")
     parser.add_argument("--folder", type=Path, default=Path("results/strength"), help="where everything goes")
     arguments = parser.parse_args()
@@ -196,7 +266,7 @@ def main() -> int:
         parser.error(f"{unknown[0]}: must be one of {', '.join(PARTS)}")
     folder = arguments.folder.absolute()
     for name in arguments.parts or PARTS:
-        show(run(name, arguments.seeds, tuple(arguments.set), folder))
+        show(run(name, arguments.seeds, tuple(arguments.set), folder, arguments.jobs))
     return 0
 
 

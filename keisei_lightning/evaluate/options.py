@@ -21,8 +21,9 @@ from omegaconf.errors import OmegaConfBaseException
 from keisei_lightning.bounds import Bounds
 from keisei_lightning.compose_errors import explain
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.quoting import quote_calls
 
-__all__ = ["CHECKPOINT_SUFFIX", "HELP", "Options", "quote_players", "read_options"]
+__all__ = ["CHECKPOINT_SUFFIX", "HELP", "Options", "read_options"]
 
 CHECKPOINT_SUFFIX = ".ckpt"
 """What tells an opponent's checkpoint file from a player's name."""
@@ -109,34 +110,6 @@ _BOUNDS = {
     "temperature": Bounds(low=0, open_low=True),
 }
 
-_QUOTED_OR_CALL = re.compile(
-    r"""(?P<quoted>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
-    r"""|(?P<call>[A-Za-z_]\w*\((?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^()'"])*\))"""
-)
-
-
-def quote_players(word: str) -> str:
-    """Put quotation marks around names with brackets, which Hydra would read as function calls.
-
-    Args:
-        word: of the command line, such as ``opponents=[random,alpha_beta(depth=5)]`` (the shell takes quotes away).
-
-    Returns:
-        The same word, with ``opponents=[random,"alpha_beta(depth=5)"]``. Other keys' values stay as they are.
-    """
-    key, equals, value = word.partition("=")
-    if key not in ("opponents", "game"):
-        return word
-    return key + equals + _QUOTED_OR_CALL.sub(lambda found: found["quoted"] or _quoted(found["call"]), value)
-
-
-def _quoted(text: str) -> str:
-    if '"' not in text:
-        return f'"{text}"'
-    # Hydra takes a backslash for itself only where it stands before a quotation mark.
-    escaped = re.sub(r"(\\*)'", lambda found: found[1] * 2 + r"\'", text)
-    return f"'{escaped}'"
-
 
 def read_options(words: Sequence[str]) -> Options:
     """Read the words of a command line.
@@ -150,9 +123,9 @@ def read_options(words: Sequence[str]) -> Options:
     """
     faults: list[str] = []
     values = OmegaConf.structured(Options)
-    for word in words:
+    for word, quoted in zip(words, quote_calls(words), strict=True):
         try:
-            (override,) = OverridesParser.create().parse_overrides([quote_players(word)])
+            (override,) = OverridesParser.create().parse_overrides([quoted])
         except HydraException as error:
             faults.append(explain(error, words))
             continue

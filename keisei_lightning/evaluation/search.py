@@ -217,9 +217,11 @@ class MCTSPlayer(_Searcher):
         return int(self._bot.step(state))
 
 
-def make_alpha_beta(spec: GameSpec, *, seed: int, name: str, depth: int = 5) -> AlphaBetaPlayer:
+def make_alpha_beta(
+    spec: GameSpec, *, seed: int, name: str, depth: int = 5, prefer_centre: bool = False
+) -> AlphaBetaPlayer:
     """Make depth-limited alpha-beta by its name (entry point); see :class:`AlphaBetaPlayer`."""
-    return AlphaBetaPlayer(spec, depth=depth, seed=seed, name=name)
+    return AlphaBetaPlayer(spec, depth=depth, prefer_centre=prefer_centre, seed=seed, name=name)
 
 
 def make_tactics(spec: GameSpec, *, seed: int, name: str) -> AlphaBetaPlayer:

@@ -22,6 +22,7 @@ from keisei_lightning.errors import ConfigError, UnsupportedGameError
 from keisei_lightning.games.arrays import check_options
 from keisei_lightning.games.open_spiel import OpenSpielGame, load
 from keisei_lightning.games.open_spiel_views import seat_view
+from keisei_lightning.models.modes import evaluation_mode
 
 if TYPE_CHECKING:
     from keisei_lightning.models.actor_critic import ActorCritic
@@ -77,14 +78,8 @@ def policy_probabilities(actor_critic: ActorCritic, *, greedy: bool, temperature
     device = next((p.device for p in actor_critic.parameters()), torch.device("cpu"))
 
     def policy(observation: NDArray[np.uint8], legal: NDArray[np.uint8]) -> NDArray[np.floating]:
-        modes = [(module, module.training) for module in actor_critic.modules()]
-        actor_critic.eval()
-        try:
-            with torch.inference_mode():
-                logits, _ = actor_critic(torch.from_numpy(np.ascontiguousarray(observation)).to(device))
-        finally:
-            for module, training in modes:
-                module.training = training
+        with evaluation_mode(actor_critic), torch.inference_mode():
+            logits, _ = actor_critic(torch.from_numpy(np.ascontiguousarray(observation)).to(device))
         mask = np.unpackbits(legal, axis=1, count=logits.shape[-1]).astype(np.bool_)
         scores = np.where(mask, logits.detach().cpu().double().numpy(), -np.inf)
         if greedy:

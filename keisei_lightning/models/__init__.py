@@ -7,6 +7,7 @@ from keisei_lightning.models.distribution import LegalCategorical
 from keisei_lightning.models.encoder import Encoder, PlanesEncoder, ShogiEncoder, build_encoder
 from keisei_lightning.models.heads import ValueKind
 from keisei_lightning.models.mlp import MLPNetwork
+from keisei_lightning.models.modes import evaluation_mode
 from keisei_lightning.models.resnet import ResidualNetwork
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "ValueKind",
     "build_encoder",
     "build_network",
+    "evaluation_mode",
     "logits_actor",
     "num_parameters",
     "pack_mask",

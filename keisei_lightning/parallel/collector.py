@@ -11,7 +11,6 @@ import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from tensordict import TensorDictBase
@@ -20,25 +19,21 @@ from torchrl.collectors import BaseCollector
 
 from keisei_lightning.errors import CollectorClosedError, ConfigError
 from keisei_lightning.games import GameFactory
-from keisei_lightning.machine import available_cpus, resident_memory
+from keisei_lightning.machine import available_cpus
 from keisei_lightning.models import unpack_mask
 from keisei_lightning.parallel.acting import acting_policy
-from keisei_lightning.parallel.backend import Backend, Work, make_backend
-from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, Intake, to_batch
-from keisei_lightning.parallel.opponents import OpponentSetup
+from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, to_batch
 from keisei_lightning.parallel.options import check_memory, check_options
-from keisei_lightning.parallel.restarts import RestartPolicy, WorkerState
-from keisei_lightning.parallel.snapshots import OpponentOptions, SnapshotPool, SnapshotStanding
+from keisei_lightning.parallel.restarts import RestartPolicy
+from keisei_lightning.parallel.session import Origin, Plan, Session
+from keisei_lightning.parallel.snapshots import OpponentOptions, SnapshotStanding
 from keisei_lightning.parallel.stats import CollectionStats
-from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
+from keisei_lightning.parallel.transport import SlotLayout
 from keisei_lightning.parallel.weight_sources import choose_weights
-from keisei_lightning.parallel.weights import WeightLayout, WeightStore, copy_weights
+from keisei_lightning.parallel.weights import copy_weights
 from keisei_lightning.parallel.worker import PlayerOptions
-from keisei_lightning.rl import policy_lag
 
 __all__ = ["SelfPlayCollector"]
-
-_HEALTHY = (WorkerState.STARTING, WorkerState.RUNNING)
 
 
 class SelfPlayCollector(BaseCollector):
@@ -134,7 +129,6 @@ class SelfPlayCollector(BaseCollector):
         self.frames_per_batch = num_workers * games_per_worker * plies_per_rollout
         self.requested_frames_per_batch = self.frames_per_batch
         self.policy, self.seed, self.replay_buffer = policy, seed, replay_buffer
-        self._game = game
         self.spec = game(1).spec
         if augment_symmetry and not self.spec.symmetries:
             raise ConfigError(f"augment_symmetry=True: {self.spec.name} has no symmetry; leave it False")
@@ -156,33 +150,39 @@ class SelfPlayCollector(BaseCollector):
             mode=mode,
             start_method=start_method,
         )
-        self._restart_policy = RestartPolicy(
-            heartbeat_s=heartbeat_s,
-            start_timeout_s=start_timeout_s,
-            max_restarts=max_restarts,
-            window_s=restart_window_s,
-            backoff_s=restart_backoff_s,
-            min_healthy_workers=min_healthy_workers,
+        self._plan = Plan(
+            game=game,
+            policy=policy,
+            mode=mode,
+            schedule=schedule,
+            layout=self._layout,
+            player_options=PlayerOptions(
+                device=worker_device,
+                num_threads=threads_per_worker or max(1, available_cpus() // num_workers),
+                stagger_games=stagger_games,
+                augment_symmetry=augment_symmetry,
+            ),
+            restart_policy=RestartPolicy(
+                heartbeat_s=heartbeat_s,
+                start_timeout_s=start_timeout_s,
+                max_restarts=max_restarts,
+                window_s=restart_window_s,
+                backoff_s=restart_backoff_s,
+                min_healthy_workers=min_healthy_workers,
+            ),
+            start_method=start_method,
+            opponents=opponents,
+            max_policy_lag=max_policy_lag,
+            zero_copy=zero_copy,
+            drop_oldest=drop_oldest,
         )
-        self._start_method, self._shutdown_timeout_s = start_method, shutdown_timeout_s
-        self._player_options = PlayerOptions(
-            device=worker_device,
-            num_threads=threads_per_worker or max(1, available_cpus() // num_workers),
-            stagger_games=stagger_games,
-            augment_symmetry=augment_symmetry,
-        )
-        self._unpack_action_mask, self._zero_copy, self._drop_oldest = unpack_action_mask, zero_copy, drop_oldest
+        self._shutdown_timeout_s, self._unpack_action_mask = shutdown_timeout_s, unpack_action_mask
         self._stats = CollectionStats()
         self._version = 0
-        self._opponents = opponents
-        self._pool: SnapshotPool | None = None
-        self._pool_state: Mapping[str, Any] | None = None
-        self._backend: Backend | None = None
-        self._intake: Intake | None = None
+        self._origin = Origin(undelivered=NOTHING_UNDELIVERED)
+        self._session: Session | None = None
         self._closed = False
         self._paused: set[int] = set()
-        self._undelivered: Mapping[str, int] = NOTHING_UNDELIVERED
-        self._games_in_flight: Sequence[Mapping[str, Any]] = ()
 
     # ---- life
 
@@ -194,41 +194,18 @@ class SelfPlayCollector(BaseCollector):
         """
         if self._closed:
             raise CollectorClosedError("the collector was shut down; make a new one")
-        if self._backend is not None:
+        if self._session is not None:
             return
-        self._slots = SharedBuffer(self._layout.num_bytes)
-        self._weights = WeightStore(WeightLayout.of(self.policy), self.num_workers)
-        self._weights.publish(self.policy, self._version)
-        self._pool = self._make_pool()
-        self._stats.start()
-        work = Work(
-            game=self._game,
-            policy=self.policy,
-            options=replace(self._player_options, seed=self.seed, start=self._stats.frames),
-            slots=self._slots,
-            slot_layout=self._layout,
-            weights=self._weights.memory,
-            opponents=self._opponent_setup(),
-            games_in_flight=self._games_in_flight,
-        )
-        self._backend = make_backend(
-            self.mode, work, restart_policy=self._restart_policy, start_method=self._start_method
-        )
-        self._intake = Intake(
-            self._backend,
-            self._layout,
-            self._slots,
-            schedule=self.schedule,
-            max_policy_lag=self.max_policy_lag,
-            zero_copy=self._zero_copy,
-            drop_oldest=self._drop_oldest,
+        self._session = Session(
+            self._plan,
+            self._origin,
+            seed=self.seed,
+            frames=self._stats.frames,
+            version=self._version,
             paused=self._paused,
-            undelivered=self._undelivered,
-            pool=self._pool,
         )
-        self._undelivered = self._intake.undelivered
-        self._backend.start()
-        self._intake.open()
+        self._stats.start()
+        self._session.open()
 
     def shutdown(self, timeout: float | None = None, close_env: bool = True, raise_on_error: bool = True) -> None:
         """Stop the workers; returns within ``timeout`` + 1 seconds. Twice is harmless.
@@ -239,13 +216,8 @@ class SelfPlayCollector(BaseCollector):
             raise_on_error: likewise.
         """
         self._closed = True
-        if self._backend is None:
-            return
-        self._backend.shutdown(self._shutdown_timeout_s if timeout is None else timeout)
-        self._slots.close()
-        self._weights.close()
-        if self._pool is not None:
-            self._pool.close()
+        if self._session is not None:
+            self._session.close(self._shutdown_timeout_s if timeout is None else timeout)
 
     def __enter__(self) -> SelfPlayCollector:
         return self
@@ -267,10 +239,10 @@ class SelfPlayCollector(BaseCollector):
                 yield None
 
     def _next_batch(self) -> TensorDictBase:
-        if self._closed or self._intake is None:
+        if self._closed or self._session is None:
             raise CollectorClosedError("the collector was shut down; make a new one")
         asked = time.perf_counter()
-        columns, headers = self._intake.take(self._version)
+        columns, headers = self._session.intake.take(self._version)
         self._stats.add(headers, latest_version=self._version, learner_wait_s=time.perf_counter() - asked)
         if self._unpack_action_mask:
             columns["action_mask",] = unpack_mask(columns["action_mask",], self.spec.num_actions)
@@ -315,28 +287,15 @@ class SelfPlayCollector(BaseCollector):
         models = {kwargs.pop("model_id", "policy"), *(weights_dict or {})}
         source = choose_weights(given, models=models, worker_ids=worker_ids, unknown=kwargs)
         source = self.policy if source is None else source
-        if self._backend is None:
+        if self._session is None:
             copy_weights(source, self.policy)
             return
         start = time.perf_counter()
-        self._weights.publish(source, self._version + 1)
+        self._session.weights.publish(source, self._version + 1)
         self._version += 1
         self._stats.publish_s = time.perf_counter() - start
 
     # ---- opponents
-
-    def _make_pool(self) -> SnapshotPool | None:
-        if self._opponents is None:
-            return None
-        pool = SnapshotPool(self._opponents, WeightLayout.of(self.policy), self.seed)
-        if self._pool_state is not None:
-            pool.load_state_dict(self._pool_state)
-        return pool
-
-    def _opponent_setup(self) -> OpponentSetup | None:
-        if self._pool is None or self._opponents is None:
-            return None
-        return OpponentSetup(memory=self._pool.memory, share=self._opponents.share)
 
     def push_snapshot(self) -> bool:
         """Freeze the present policy as the newest snapshot of the pool; the oldest leaves a ring that is full.
@@ -350,16 +309,18 @@ class SelfPlayCollector(BaseCollector):
             ConfigError: the collector was made without ``opponents``.
             WeightsError: a parameter is not finite.
         """
-        if self._opponents is None:
+        if self._plan.opponents is None:
             raise ConfigError("push_snapshot: the collector has no pool; make it with opponents=OpponentOptions(...)")
         self.start()
-        assert self._pool is not None
-        return self._pool.push(self.policy, self._version)
+        assert self._session is not None
+        assert self._session.pool is not None
+        return self._session.pool.push(self.policy, self._version)
 
     @property
     def snapshots(self) -> list[SnapshotStanding]:
         """The pool's ring, oldest first: version, games and the learner's score against each."""
-        return [] if self._pool is None else self._pool.standings
+        pool = None if self._session is None else self._session.pool
+        return [] if pool is None else pool.standings
 
     # ---- control
 
@@ -373,8 +334,8 @@ class SelfPlayCollector(BaseCollector):
     def resume_workers(self, worker_ids: Sequence[int] | None = None) -> None:
         """Let paused workers (default: all) play on."""
         self._paused -= set(range(self.num_workers) if worker_ids is None else worker_ids)
-        if self._intake is not None:
-            self._intake.open()
+        if self._session is not None:
+            self._session.intake.open()
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
@@ -388,8 +349,8 @@ class SelfPlayCollector(BaseCollector):
 
     def reset_games(self, worker_ids: Sequence[int] | None = None) -> None:
         """Let workers (default: all) begin all their games anew before their next rollout."""
-        if self._backend is not None:
-            self._backend.reset_games(range(self.num_workers) if worker_ids is None else worker_ids)
+        if self._session is not None:
+            self._session.backend.reset_games(range(self.num_workers) if worker_ids is None else worker_ids)
 
     # ---- what is going on
 
@@ -410,19 +371,14 @@ class SelfPlayCollector(BaseCollector):
 
     def stats(self) -> dict[str, float]:
         """Totals, and rates and shares over the last minute (see ``README.md``, metrics)."""
-        backend = self._backend
-        out = self._stats.summary()
-        workers = backend.health() if backend else []
-        out |= self._undelivered
-        if self._pool is not None:
-            out |= self._pool.summary()
-        out["restarts"] = sum(worker.restarts for worker in workers)
-        out["healthy_workers"] = sum(worker.state in _HEALTHY for worker in workers)
-        if workers:
-            lags = [self._adoption(worker.worker_id)["policy_lag"] for worker in workers]
-            out["adoption_lag_max"] = max((lag for lag in lags if lag is not None), default=0)
-        out["lost_rollouts"] = backend.lost_rollouts if backend else 0
-        return out
+        session = self._session
+        undelivered = self._origin.undelivered if session is None else session.intake.undelivered
+        workers = {"restarts": 0, "healthy_workers": 0, "lost_rollouts": 0}
+        return {
+            **self._stats.summary(),
+            **undelivered,
+            **(workers if session is None else session.summary(self._version)),
+        }
 
     def health(self) -> list[dict[str, Any]]:
         """One entry for each worker.
@@ -431,29 +387,13 @@ class SelfPlayCollector(BaseCollector):
         says it has adopted) and ``policy_lag`` behind the latest, None before its first; ``last_batch_age_s``;
         ``rss_bytes``; ``paused``.
         """
-        if self._backend is None or self._intake is None:
-            return []
-        return [
-            asdict(worker)
-            | self._adoption(worker.worker_id)
-            | {
-                "last_batch_age_s": self._intake.last_batch_age_s(worker.worker_id),
-                "rss_bytes": resident_memory(worker.pid),
-                "paused": worker.worker_id in self._paused,
-            }
-            for worker in self._backend.health()
-        ]
-
-    def _adoption(self, worker_id: int) -> dict[str, int | None]:
-        version = self._weights.adopted_version(worker_id)
-        lag = None if version is None else policy_lag(self._version, version)
-        return {"policy_version": version, "policy_lag": lag}
+        return [] if self._session is None else self._session.health(self._version)
 
     def is_healthy(self) -> bool:
         """Every worker is starting (within its time) or running; before the start there is nothing to complain of."""
         if self._closed:
             return False
-        return self._backend is None or all(worker.state in _HEALTHY for worker in self._backend.health())
+        return self._session is None or self._session.is_healthy()
 
     # ---- state
 
@@ -463,7 +403,7 @@ class SelfPlayCollector(BaseCollector):
         Raises:
             ConfigError: the workers have started.
         """
-        if self._backend is not None:
+        if self._session is not None:
             raise ConfigError(f"seed={seed}: the workers have started; set the seed before the first batch")
         self.seed = seed
         return seed if static_seed else seed + 1
@@ -474,16 +414,13 @@ class SelfPlayCollector(BaseCollector):
         With it, ``mode="serial"`` goes on as if there had been no stop. Games that worker processes had in flight are
         missing data afterwards, never spliced.
         """
-        backend = self._backend
-        games = self._games_in_flight if backend is None else backend.games_in_flight()
+        origin = self._origin if self._session is None else self._session.origin()
         return OrderedDict(
             frames=self._stats.frames,
             games=self._stats.games,
-            **self._undelivered,
             policy_version=self._version,
             seed=self.seed,
-            games_in_flight=list(games),
-            opponents=self._pool_state if self._pool is None else self._pool.state_dict(),
+            **origin.state_dict(),
         )
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -492,14 +429,12 @@ class SelfPlayCollector(BaseCollector):
         Raises:
             ConfigError: the workers have started.
         """
-        if self._backend is not None:
+        if self._session is not None:
             raise ConfigError("load_state_dict: the workers have started; restore before the first batch")
         self._stats.frames = int(state_dict["frames"])
         self._stats.games = int(state_dict["games"])
-        self._undelivered = {name: int(state_dict.get(name, 0)) for name in NOTHING_UNDELIVERED}
         self._version = int(state_dict["policy_version"])
-        self._games_in_flight = state_dict.get("games_in_flight", ())
-        self._pool_state = None if self._opponents is None else state_dict.get("opponents")
+        self._origin = Origin.restored(state_dict)
 
     def __repr__(self) -> str:
         return (

@@ -8,24 +8,23 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import nn
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluation import MatchResult, Player, PolicyPlayer, play_match
 from keisei_lightning.evaluation.ratings import rate_against
 from keisei_lightning.evaluation.registry import PlayerMaker, closing_player, make_player, parse_player
 from keisei_lightning.games.protocol import GameFactory
-from keisei_lightning.models import ActorCritic
+from keisei_lightning.models import ActorCritic, evaluation_mode
 from keisei_lightning.stopping import Stopped, deferred, waiting
 
-__all__ = ["EvaluationCallback", "evaluation_mode", "is_last_epoch", "metric_name"]
+__all__ = ["EvaluationCallback", "is_last_epoch", "metric_name"]
 
 log = logging.getLogger(__name__)
 
@@ -268,18 +267,6 @@ def _metrics(result: MatchResult, *, seconds: float) -> dict[str, float]:
 def metric_name(player: str) -> str:
     """A player's name as a part of a metric's: ``alpha_beta(depth=5)`` becomes ``alpha_beta_depth_5``."""
     return re.sub(r"[^A-Za-z0-9.-]+", "_", player).strip("_")
-
-
-@contextmanager
-def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, each submodule's own mode afterwards."""
-    modes = [(submodule, submodule.training) for submodule in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for submodule, training in modes:
-            submodule.training = training
 
 
 def is_last_epoch(trainer: Trainer) -> bool:

@@ -16,7 +16,7 @@ from tensordict import TensorDictBase
 
 from keisei_lightning.games import game_factory
 from keisei_lightning.models import ActorCritic, build_network
-from keisei_lightning.parallel import SelfPlayCollector
+from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
 from keisei_lightning.stopping import Stopped, StopSignals
 from keisei_lightning.training import (
     AtomicCheckpointIO,
@@ -26,6 +26,7 @@ from keisei_lightning.training import (
     PPOModule,
     SelfPlayDataModule,
     SelfPlayMetrics,
+    SnapshotCallback,
     WeightSyncCallback,
 )
 
@@ -181,6 +182,23 @@ def test_sigterm_in_any_step_changes_nothing(step: int, tmp_path: Path, whole: P
     resumed = Parts(tmp_path / "resumed", seed=99)
     resumed.fit(first.path)
     assert_same_run(resumed, whole)
+
+
+@pytest.mark.parametrize("step", [STEPS, STEPS + 3, 3 * STEPS], ids=lambda step: f"step {step}")
+def test_games_against_snapshots_go_on_as_if_there_had_been_no_stop(step: int, tmp_path: Path) -> None:
+    def parts(name: str, *callbacks: Callback) -> Parts:
+        pool = OpponentOptions(share=0.5, max_snapshots=2, choice="prioritised")
+        return Parts(tmp_path / name, callbacks=(SnapshotCallback(1), *callbacks), opponents=pool)
+
+    whole = parts("whole")
+    whole.fit()
+    first = parts("first", SignalAtStep(step))
+    first.fit_until_stopped()
+    resumed = parts("resumed")
+    resumed.fit(first.path)
+    assert_same_run(resumed, whole)
+    ring = loaded(whole.path)["SelfPlayDataModule"]["collector"]["opponents"]["ring"]
+    assert sum(snapshot["games"] for snapshot in ring) > 0
 
 
 def test_sigterm_while_the_learner_waits_changes_nothing(tmp_path: Path, whole: Parts) -> None:

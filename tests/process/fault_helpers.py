@@ -85,8 +85,8 @@ class Audit:
             self._take_in_order(batch)
 
     def _take_in_order(self, batch: TensorDictBase) -> None:
-        assert self._collector._intake is not None
-        for worker_id, header in self._collector._intake.last_headers.items():
+        assert self._collector._session is not None
+        for worker_id, header in self._collector._session.intake.last_headers.items():
             life = (header.worker_id, header.incarnation, header.sequence)
             assert life not in self._seen, f"delivered twice: {life}"
             self._seen.add(life)

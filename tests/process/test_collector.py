@@ -156,7 +156,7 @@ def test_workers_play_on_while_the_learner_is_busy_and_stop_when_their_slots_are
         start = time.perf_counter()
         next(batches)
         assert time.perf_counter() - start < 0.1  # it lay there
-        sequences = [header.sequence for header in collector._intake.last_headers.values()]
+        sequences = [header.sequence for header in collector._session.intake.last_headers.values()]
         assert max(sequences) <= 4  # nothing was played for the bin
 
 

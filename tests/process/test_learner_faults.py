@@ -231,9 +231,9 @@ def test_row_19_drop_oldest_counts_exactly_what_it_drops() -> None:
             time.sleep(0.5)  # all 4 slots of both workers fill
             next(batches)
         stats = collector.stats()
-        assert collector._intake is not None
-        last = [collector._intake.last_headers[worker_id].sequence for worker_id in range(2)]
-        waiting = len(collector._intake._ready)
+        assert collector._session is not None
+        last = [collector._session.intake.last_headers[worker_id].sequence for worker_id in range(2)]
+        waiting = len(collector._session.intake._ready)
     heard = sum(last) + 2
     assert stats["dropped_batches"] >= 10
     assert heard == stats["dropped_batches"] + stats["frames"] / (GAMES * PLIES) + waiting

@@ -19,7 +19,8 @@ from keisei_lightning.config import config_dir, register_configs
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameSpec
 from keisei_lightning.models import build_network
-from keisei_lightning.training import EvaluationCallback, TrainingProgress, WeightSyncCallback
+from keisei_lightning.parallel import OpponentOptions
+from keisei_lightning.training import EvaluationCallback, SnapshotCallback, TrainingProgress, WeightSyncCallback
 from keisei_lightning.validation import resolve, validate
 
 TINY = [
@@ -73,6 +74,16 @@ def test_every_key_reaches_its_part(tmp_path: Path) -> None:
             "weight_sync.every_n_steps=5",
             "evaluation.num_games=6",
             "evaluation.every_n_epochs=4",
+            'evaluation.opponents=[random,"mcts(simulations=2)"]',
+            "evaluation.against_epochs_ago=8",
+            "evaluation.ratings={random:5}",
+            "evaluation.max_time_share=0.25",
+            "opponents=snapshots",
+            "opponents.share=0.25",
+            "opponents.every_n_epochs=3",
+            "opponents.choice=prioritised",
+            "ppo.kl_target=0.02",
+            "ppo.decoupled=true",
             "checkpoint.every_n_epochs=2",
             "trainer.max_epochs=9",
             "trainer.gradient_clip_val=0.7",
@@ -86,6 +97,13 @@ def test_every_key_reaches_its_part(tmp_path: Path) -> None:
     assert (trainer.max_epochs, trainer.gradient_clip_val) == (9, 0.7)
     assert (parts.evaluation.num_games, parts.evaluation.every_n_epochs) == (6, 4)
     assert parts.evaluation.opening_plies is None
+    assert parts.evaluation.opponents == ["random", "mcts(simulations=2)"]
+    assert (parts.evaluation.against_epochs_ago, parts.evaluation.ratings) == (8, {"random": 5.0})
+    assert parts.evaluation.max_time_share == 0.25
+    assert (module.kl_target, data.decoupled) == (0.02, True)
+    (snapshots,) = (callback for callback in trainer.callbacks if isinstance(callback, SnapshotCallback))
+    assert snapshots.every_n_epochs == 3
+    assert data.collector._plan.opponents == OpponentOptions(share=0.25, max_snapshots=12, choice="prioritised")
     (sync,) = (callback for callback in trainer.callbacks if isinstance(callback, WeightSyncCallback))
     assert sync.every_n_steps == 5
     (checkpoint,) = (callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint))

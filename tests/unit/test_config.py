@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from keisei_lightning.compose_errors import COMPOSE_ERRORS, explain, quote_games
+from keisei_lightning.compose_errors import COMPOSE_ERRORS, explain
 from keisei_lightning.config import SCHEMAS, Config, config_dir, register_configs
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import register_game
@@ -305,10 +305,6 @@ class TestExplaining:
         line = explain(caught.value, [override])
         assert line[: len(expected)] == expected
         assert "\n" not in line
-
-    def test_an_open_spiel_string_needs_no_quotes(self) -> None:
-        words = ["env.game=hex(board_size=5)", "env.game=choice(hex,chess)", "ppo.gamma=1", "-m"]
-        assert quote_games(words) == ['env.game="hex(board_size=5)"', *words[1:]]
 
 
 def test_the_bytes_of_a_ply_are_those_of_the_slots() -> None:

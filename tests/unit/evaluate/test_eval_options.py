@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.evaluate.options import HELP, Options, quote_players, read_options
+from keisei_lightning.evaluate.options import HELP, Options, read_options
 
 
 @pytest.fixture(autouse=True)
@@ -83,9 +83,7 @@ class TestReading:
 
     def test_quotation_marks_that_are_there_stay(self) -> None:
         word = 'opponents=[random,"alpha_beta(depth=5)"]'
-        assert quote_players(word) == word
         assert read_options(["checkpoint=a.ckpt", word]).opponents == ["random", "alpha_beta(depth=5)"]
-        assert quote_players("output_dir=f(x)") == "output_dir=f(x)"
 
     def test_without_a_checkpoint_players_are_compared_in_a_game(self) -> None:
         options = read_options(["game=hex(board_size=5)", "opponents=[tactics]", "round_robin=true"])

@@ -1,0 +1,205 @@
+"""What a running collector consists of: made together when it starts, given up together when it stops."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from torch import nn
+
+from keisei_lightning.games import GameFactory
+from keisei_lightning.machine import resident_memory
+from keisei_lightning.parallel.backend import Work, make_backend
+from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, Intake
+from keisei_lightning.parallel.opponents import OpponentSetup
+from keisei_lightning.parallel.restarts import RestartPolicy, WorkerState
+from keisei_lightning.parallel.snapshots import OpponentOptions, SnapshotPool
+from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
+from keisei_lightning.parallel.weights import WeightLayout, WeightStore
+from keisei_lightning.parallel.worker import PlayerOptions
+from keisei_lightning.rl import policy_lag
+
+__all__ = ["Origin", "Plan", "Session"]
+
+_HEALTHY = (WorkerState.STARTING, WorkerState.RUNNING)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """How a collector collects.
+
+    Attributes:
+        game: makes the boards.
+        policy: the learner's.
+        mode: "serial" or "workers".
+        schedule: "sync" or "async".
+        layout: of the slots.
+        player_options: how every worker plays; seed and start are those of the :class:`Origin`.
+        restart_policy: timeouts and budget.
+        start_method: of processes; None: the best there is.
+        opponents: the snapshots that are played against; None: every game is self-play.
+        max_policy_lag: what is further behind is refused.
+        zero_copy: batches are views where they can be.
+        drop_oldest: of more rollouts than a batch takes, the newest are delivered.
+    """
+
+    game: GameFactory
+    policy: nn.Module
+    mode: Literal["serial", "workers"]
+    schedule: Literal["sync", "async"]
+    layout: SlotLayout
+    player_options: PlayerOptions
+    restart_policy: RestartPolicy
+    start_method: Literal["forkserver", "spawn"] | None
+    opponents: OpponentOptions | None
+    max_policy_lag: int
+    zero_copy: bool
+    drop_oldest: bool
+
+
+@dataclass(kw_only=True, slots=True)
+class Origin:
+    """Where a collector begins: anew, or where a checkpoint stopped.
+
+    Attributes:
+        undelivered: rollouts that were played whole and not delivered, by the reason.
+        games_in_flight: of each worker (serial only); empty to begin anew.
+        opponents: the pool's state; None: it is empty.
+    """
+
+    undelivered: Mapping[str, int]
+    games_in_flight: Sequence[Mapping[str, Any]] = ()
+    opponents: Mapping[str, Any] | None = None
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> Origin:
+        """From :meth:`Session.state_dict` (or what an earlier version wrote)."""
+        return cls(
+            undelivered={name: int(state.get(name, 0)) for name in NOTHING_UNDELIVERED},
+            games_in_flight=state.get("games_in_flight", ()),
+            opponents=state.get("opponents"),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The same as plain numbers, text and tensors."""
+        return {
+            **self.undelivered,
+            "games_in_flight": list(self.games_in_flight),
+            "opponents": self.opponents,
+        }
+
+
+class Session:
+    """Slots, published weights, snapshots, and the backend that plays; it starts with :meth:`open`.
+
+    Args:
+        plan: how to collect.
+        origin: where to begin.
+        seed: of everything random.
+        frames: plies delivered before.
+        version: of the policy's present weights.
+        paused: workers that play nothing; the owner changes the set.
+
+    Attributes:
+        weights: published weights.
+        pool: snapshots; None without opponents.
+        backend: plays.
+        intake: takes rollouts in.
+
+    Raises:
+        ConfigError: the machine has not so much memory, or the snapshots are of another network.
+    """
+
+    def __init__(self, plan: Plan, origin: Origin, *, seed: int, frames: int, version: int, paused: set[int]) -> None:
+        self._paused = paused
+        weights = WeightLayout.of(plan.policy)
+        self._slots = SharedBuffer(plan.layout.num_bytes)
+        self.weights = WeightStore(weights, plan.layout.num_workers)
+        self.weights.publish(plan.policy, version)
+        self.pool = None if plan.opponents is None else SnapshotPool(plan.opponents, weights, seed)
+        if self.pool is not None and origin.opponents is not None:
+            self.pool.load_state_dict(origin.opponents)
+        work = Work(
+            game=plan.game,
+            policy=plan.policy,
+            options=replace(plan.player_options, seed=seed, start=frames),
+            slots=self._slots,
+            slot_layout=plan.layout,
+            weights=self.weights.memory,
+            opponents=self._opponent_setup(plan),
+            games_in_flight=origin.games_in_flight,
+        )
+        self.backend = make_backend(plan.mode, work, restart_policy=plan.restart_policy, start_method=plan.start_method)
+        self.intake = Intake(
+            self.backend,
+            plan.layout,
+            self._slots,
+            schedule=plan.schedule,
+            max_policy_lag=plan.max_policy_lag,
+            zero_copy=plan.zero_copy,
+            drop_oldest=plan.drop_oldest,
+            paused=paused,
+            undelivered=origin.undelivered,
+            pool=self.pool,
+        )
+
+    def _opponent_setup(self, plan: Plan) -> OpponentSetup | None:
+        if self.pool is None or plan.opponents is None:
+            return None
+        return OpponentSetup(memory=self.pool.memory, share=plan.opponents.share)
+
+    def open(self) -> None:
+        """Start playing; returns before all workers are ready."""
+        self.backend.start()
+        self.intake.open()
+
+    def close(self, timeout_s: float) -> None:
+        """End all processes and give up the memory; twice is harmless."""
+        self.backend.shutdown(timeout_s)
+        self._slots.close()
+        self.weights.close()
+        if self.pool is not None:
+            self.pool.close()
+
+    def is_healthy(self) -> bool:
+        """Every worker is starting (within its time) or running."""
+        return all(worker.state in _HEALTHY for worker in self.backend.health())
+
+    def health(self, latest_version: int) -> list[dict[str, Any]]:
+        """One entry for each worker; see :meth:`SelfPlayCollector.health`."""
+        return [
+            asdict(worker)
+            | self._adoption(worker.worker_id, latest_version)
+            | {
+                "last_batch_age_s": self.intake.last_batch_age_s(worker.worker_id),
+                "rss_bytes": resident_memory(worker.pid),
+                "paused": worker.worker_id in self._paused,
+            }
+            for worker in self.backend.health()
+        ]
+
+    def _adoption(self, worker_id: int, latest_version: int) -> dict[str, int | None]:
+        version = self.weights.adopted_version(worker_id)
+        lag = None if version is None else policy_lag(latest_version, version)
+        return {"policy_version": version, "policy_lag": lag}
+
+    def summary(self, latest_version: int) -> dict[str, float]:
+        """Numbers for loggers: of the workers, and of the pool."""
+        workers = self.backend.health()
+        lags = [self._adoption(worker.worker_id, latest_version)["policy_lag"] for worker in workers]
+        return {
+            **({} if self.pool is None else self.pool.summary()),
+            "restarts": sum(worker.restarts for worker in workers),
+            "healthy_workers": sum(worker.state in _HEALTHY for worker in workers),
+            "adoption_lag_max": max((lag for lag in lags if lag is not None), default=0),
+            "lost_rollouts": self.backend.lost_rollouts,
+        }
+
+    def origin(self) -> Origin:
+        """Where a collector would go on from here."""
+        return Origin(
+            undelivered=self.intake.undelivered,
+            games_in_flight=self.backend.games_in_flight(),
+            opponents=None if self.pool is None else self.pool.state_dict(),
+        )
