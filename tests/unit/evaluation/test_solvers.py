@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 import pyspiel
 import pytest
 import torch
+from absl import logging as absl_logging
 from numpy.typing import NDArray
 from open_spiel.python.algorithms.exploitability import exploitability
 from open_spiel.python.policy import Policy
@@ -33,6 +35,10 @@ SMALL = [
 ]
 KNOWN_TO_OPEN_SPIEL = [name for name in SMALL if name.partition("(")[0] not in ("breakthrough", "dots_and_boxes")]
 """OpenSpiel has no information states of breakthrough, and takes long for dots and boxes."""
+
+# OpenSpiel's algorithms import absl, whose handler closes what was stderr then (pytest's own capture) as soon as
+# logging is configured anew.
+absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 @pytest.fixture(scope="module")
