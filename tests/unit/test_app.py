@@ -76,7 +76,7 @@ def test_every_key_reaches_its_part(tmp_path: Path) -> None:
             "evaluation.every_n_epochs=4",
             'evaluation.opponents=[random,"mcts(simulations=2)"]',
             "evaluation.against_epochs_ago=8",
-            "evaluation.ratings={random:5}",
+            "+evaluation.ratings.random=5",
             "evaluation.max_time_share=0.25",
             "opponents=snapshots",
             "opponents.share=0.25",
