@@ -78,12 +78,14 @@ class OpponentBoards:
     def begin_rollout(self, opponent: Opponent | None, seed: int) -> None:
         """Take over whom new games meet, and begin the random streams."""
         self._next, self._seed, self.results = opponent, seed, {}
-        for buffer, loaded in self._loaded.items():
-            self._begin_stream(buffer, loaded.policy)
+        for loaded in self._loaded.values():
+            self._begin_stream(loaded)
 
-    def _begin_stream(self, buffer: int, policy: ActingPolicy) -> None:
-        if isinstance(policy, TensorDictActing):
-            policy.manual_seed(self._seed + 1 + buffer)
+    def _begin_stream(self, loaded: _Loaded) -> None:
+        if isinstance(loaded.policy, TensorDictActing):
+            # By version, not by buffer: where a snapshot lies is another place after a resume.
+            stream = np.random.SeedSequence(self._seed, spawn_key=(loaded.version,))
+            loaded.policy.manual_seed(int(stream.generate_state(1, np.uint64)[0] >> 1))
 
     def begin_games(self, indices: NDArray[np.int64]) -> None:
         """Seat learner and opponent on boards where a game begins."""
@@ -120,7 +122,7 @@ class OpponentBoards:
             )
             loaded = _Loaded(version=version, policy=acting_policy(module.eval(), num_actions=self._num_actions))
             self._loaded[buffer] = loaded
-            self._begin_stream(buffer, loaded.policy)
+            self._begin_stream(loaded)
         return loaded.policy
 
     def count(self, index: int, *, reward: float, mover: int) -> None:

@@ -159,6 +159,7 @@ def test_a_restored_collector_counts_on_and_plays_new_games(tmp_path: Path) -> N
         "policy_version": 5,
         "seed": 3,
         "games_in_flight": [],
+        "opponents": None,
     }
     with collector_of(policy, mode="serial", total_frames=5 * FRAMES) as collector:
         collector.load_state_dict(state)

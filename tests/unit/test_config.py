@@ -291,7 +291,7 @@ class TestExplaining:
                 "env=shogo",
                 "env=shogo: no such option (did you mean shogi?); must be one of breakthrough, connect_four, hex, ",
             ),
-            ("experiment=none", "experiment=none: no such option; must be one of connect_four, "),
+            ("experiment=none", "experiment=none: no such option; must be one of breakthrough, connect_four, "),
             ("ppo.epochs=few", "ppo.epochs=few: must be a whole number, from 1 to 100"),
             ("weight_sync.every_n_steps=x", "weight_sync.every_n_steps=x: must be a whole number, 1 or more, or null"),
             ("model=null", "model=null: no such option; must be one of large, medium, mlp, small, tiny"),

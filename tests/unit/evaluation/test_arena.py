@@ -184,7 +184,7 @@ def test_a_void_game_leaves_the_others_as_they_are() -> None:
 
 def test_no_two_pairs_begin_alike_while_there_are_enough_openings() -> None:
     player = Scripted(by_one)
-    result = play_match(counting_game(goal=30), player, RandomPlayer(3, 0), num_games=32, opening_plies=3, seed=3)
+    result = play_match(counting_game(goal=30), player, RandomPlayer(3, 0), num_games=24, opening_plies=3, seed=3)
     assert result.repeated == 0
     assert max(Counter(player.seen[0]).values()) <= 2  # one count may be of either mover
     crowded = play_match(counting_game(), Scripted(by_one), Scripted(by_one), num_games=40, opening_plies=1, seed=3)
