@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 import torch
@@ -237,29 +238,16 @@ def _play(options: Options, field: _Field, players: list[Player], report: Report
 def _matches(
     options: Options, field: _Field, players: list[Player], progress: Callable[[int], None]
 ) -> Iterator[MatchResult]:
+    how: dict[str, Any] = {
+        "num_games": options.games,
+        "opening_plies": options.opening_plies,
+        "seed": options.seed,
+        "keep_records": options.records,
+        "progress": progress,
+    }
     if options.round_robin:
-        return play_round_robin(
-            field.game,
-            players,
-            num_games=options.games,
-            opening_plies=options.opening_plies,
-            seed=options.seed,
-            keep_records=options.records,
-            progress=progress,
-        )
-    return (
-        play_match(
-            field.game,
-            players[0],
-            opponent,
-            num_games=options.games,
-            opening_plies=options.opening_plies,
-            seed=options.seed,
-            keep_records=options.records,
-            progress=progress,
-        )
-        for opponent in players[1:]
-    )
+        return play_round_robin(field.game, players, **how)
+    return (play_match(field.game, players[0], opponent, **how) for opponent in players[1:])
 
 
 def _show(options: Options, field: _Field, report: Report) -> None:

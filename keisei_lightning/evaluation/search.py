@@ -16,6 +16,7 @@ mcts(simulations=100) the move that OpenSpiel's UCT with random rollouts visits 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -119,7 +120,7 @@ def _search(state: Any, depth: int, ply: int, window: tuple[int, int], rank: Ran
     return best
 
 
-class _Searcher:
+class _Searcher(ABC):
     """What the players here share: a game that they can search, boards one after another, and labels."""
 
     def __init__(self, spec: GameSpec, name: str) -> None:
@@ -147,9 +148,9 @@ class _Searcher:
             actions[row] = game.label(index, self._move(game.state(index)))
         return actions
 
+    @abstractmethod
     def _move(self, state: Any) -> int:
         """OpenSpiel's action for a state of its own."""
-        raise NotImplementedError
 
 
 class AlphaBetaPlayer(_Searcher):

@@ -222,16 +222,8 @@ def make_usi(
     check_plays_shogi(spec, name)
     limits = {"nodes": nodes, "depth": depth, "movetime_ms": movetime_ms}
     given = {key: value for key, value in limits.items() if value is not None}
-    faults = [
-        f"player {name}: {key}={value!r} must be an integer of at least 1"
-        for key, value in {**given, "processes": processes}.items()
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1
-    ]
-    faults += [
-        f"player {name}: {key}={value!r} must be a number of seconds above 0"
-        for key, value in {"timeout_s": timeout_s, "startup_timeout_s": startup_timeout_s}.items()
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf
-    ]
+    timeouts = {"timeout_s": timeout_s, "startup_timeout_s": startup_timeout_s}
+    faults = _number_faults(name, {**given, "processes": processes}, timeouts)
     if not given:
         faults.append(
             f"player {name}: one of nodes, depth and movetime_ms must be given, or the engine thinks without end"
@@ -253,6 +245,19 @@ def make_usi(
     )
     player.check()
     return player
+
+
+def _number_faults(name: str, counts: Mapping[str, object], timeouts: Mapping[str, object]) -> list[str]:
+    faults = [
+        f"player {name}: {key}={value!r} must be an integer of at least 1"
+        for key, value in counts.items()
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1
+    ]
+    return faults + [
+        f"player {name}: {key}={value!r} must be a number of seconds above 0"
+        for key, value in timeouts.items()
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf
+    ]
 
 
 def make_fairy_stockfish(

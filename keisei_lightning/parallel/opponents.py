@@ -83,7 +83,7 @@ class OpponentBoards:
 
     def _begin_stream(self, loaded: _Loaded) -> None:
         if isinstance(loaded.policy, TensorDictActing):
-            # By version, not by buffer: where a snapshot lies is another place after a resume.
+            # By version, for the same reason.
             stream = np.random.SeedSequence(self._seed, spawn_key=(loaded.version,))
             loaded.policy.manual_seed(int(stream.generate_state(1, np.uint64)[0] >> 1))
 
@@ -102,9 +102,11 @@ class OpponentBoards:
 
     def parts(self, theirs: NDArray[np.bool_]) -> Iterator[tuple[ActingPolicy, NDArray[np.int64]]]:
         """The policies to ask, each with its boards, among those on which an opponent is to move."""
-        for buffer in np.unique(self._buffer_of[theirs]).tolist():
-            rows = np.flatnonzero(theirs & (self._buffer_of == buffer))
-            yield self._policy(buffer, int(self._version_of[rows[0]])), rows
+        # In the order of versions, not of buffers: all of them draw from one random stream, and a snapshot may lie
+        # elsewhere after a resume.
+        for version in np.unique(self._version_of[theirs]).tolist():
+            rows = np.flatnonzero(theirs & (self._version_of == version))
+            yield self._policy(int(self._buffer_of[rows[0]]), version), rows
 
     def _policy(self, buffer: int, version: int) -> ActingPolicy:
         loaded = self._loaded.get(buffer)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -35,6 +35,8 @@ _HARD_EXPONENT = 2
 _LEAST_WEIGHT = 0.05  # so that a snapshot that always loses is met now and then
 
 _ALIGNMENT = 64
+
+_KEPT = ("version", "games", "score")  # of a snapshot in a checkpoint; its place is found anew
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -241,7 +243,7 @@ class SnapshotPool:
         live = sorted({snapshot.buffer for snapshot in self._ring}.union(*self._in_flight.values()))
         return {
             "draws": self._draws,
-            "ring": [asdict(snapshot) for snapshot in self._ring],
+            "ring": [{name: getattr(snapshot, name) for name in _KEPT} for snapshot in self._ring],
             "in_flight": in_flight,
             "weights": {int(self._versions[buffer]): self._buffers[buffer] for buffer in live},
         }
@@ -252,8 +254,8 @@ class SnapshotPool:
         Raises:
             ConfigError: it is of another network.
         """
-        kept = [SnapshotStanding(**entry) for entry in state["ring"]][-self.options.max_snapshots :]
-        wanted = [*(snapshot.version for snapshot in kept), *state["weights"]]
+        kept = state["ring"][-self.options.max_snapshots :]
+        wanted = [*(entry["version"] for entry in kept), *state["weights"]]
         places = {version: place for place, version in enumerate(dict.fromkeys(wanted)) if place < len(self._buffers)}
         for version, place in places.items():
             weights, size = state["weights"][version], self.memory.layout.num_bytes
@@ -261,9 +263,10 @@ class SnapshotPool:
                 raise ConfigError(f"snapshot {version}: has {len(weights)} bytes of weights, must have {size}")
             self._buffers[place].copy_(weights)
             self._versions[place] = version
-        for snapshot in kept:
-            snapshot.buffer = places[snapshot.version]
-        self._ring, self._draws = deque(kept), int(state["draws"])
+        self._ring = deque(
+            SnapshotStanding(buffer=places[entry["version"]], **{name: entry[name] for name in _KEPT}) for entry in kept
+        )
+        self._draws = int(state["draws"])
         self._in_flight = {
             int(worker): frozenset(places[version] for version in versions if version in places)
             for worker, versions in state["in_flight"].items()
