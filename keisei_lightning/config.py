@@ -146,7 +146,7 @@ class ParallelConfig:
         drop_oldest: with ``async``, deliver the newest of the rollouts that wait, and drop (and count) the others.
         start_method: of the processes; null picks forkserver where there is one, spawn elsewhere.
         worker_device: device of the workers' policy: ``cpu``, ``cuda:N`` or ``auto``.
-        threads_per_worker: torch threads of a worker; null shares the CPUs out.
+        threads_per_worker: torch threads of a worker; null shares the CPUs out (at most OMP_NUM_THREADS each).
         heartbeat_s: a worker that is silent for this long is replaced.
         start_timeout_s: time for all workers to become ready.
         shutdown_timeout_s: time for all workers to end by themselves.

@@ -22,6 +22,7 @@ __all__ = [
     "descriptor_allowance",
     "largest_file",
     "resident_memory",
+    "share_of_cpus",
     "task_allowances",
 ]
 
@@ -65,6 +66,23 @@ def available_cpus(cgroup_root: Path = CGROUP_ROOT) -> int:
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [quota for group in _own_groups(cgroup_root, "cpu") if (quota := _cpu_quota(group)) is not None]
     return max(1, min([cpus, *(math.ceil(quota) for quota in quotas)]))
+
+
+def share_of_cpus(num_workers: int) -> int:
+    """Share the CPUs out to worker processes, each with at most ``OMP_NUM_THREADS`` threads where that is set.
+
+    Args:
+        num_workers: at least 1.
+
+    Returns:
+        At least 1. Threads that find no CPU of their own do not wait for one but spin, so that two busy processes with
+        two threads each, on two CPUs, are several times slower than with one thread each.
+    """
+    share = max(1, available_cpus() // num_workers)
+    limit = (
+        os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    )  # a list has one entry for each nesting level
+    return min(share, int(limit)) if limit.isdecimal() and int(limit) else share
 
 
 def available_memory(cgroup_root: Path = CGROUP_ROOT) -> int:

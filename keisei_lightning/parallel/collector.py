@@ -19,7 +19,7 @@ from torchrl.collectors import BaseCollector
 
 from keisei_lightning.errors import CollectorClosedError, ConfigError
 from keisei_lightning.games import GameFactory
-from keisei_lightning.machine import available_cpus
+from keisei_lightning.machine import share_of_cpus
 from keisei_lightning.models import unpack_mask
 from keisei_lightning.parallel.acting import acting_policy
 from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, to_batch
@@ -59,7 +59,7 @@ class SelfPlayCollector(BaseCollector):
             one is free.
         start_method: of worker processes: "forkserver", "spawn", or None for the best there is.
         worker_device: device of the policy in the workers: "cpu", "cuda:0", or "auto" (CUDA devices in turn, else CPU).
-        threads_per_worker: torch threads of a worker; None: the CPUs divided by the workers.
+        threads_per_worker: torch threads of a worker; None: its share of the CPUs, at most ``OMP_NUM_THREADS``.
         heartbeat_s: a worker without a sign of life (one a ply) for this long is replaced.
         start_timeout_s: a worker must be ready within this time.
         shutdown_timeout_s: how long :meth:`shutdown` asks politely before it kills.
@@ -158,7 +158,7 @@ class SelfPlayCollector(BaseCollector):
             layout=self._layout,
             player_options=PlayerOptions(
                 device=worker_device,
-                num_threads=threads_per_worker or max(1, available_cpus() // num_workers),
+                num_threads=threads_per_worker or share_of_cpus(num_workers),
                 stagger_games=stagger_games,
                 augment_symmetry=augment_symmetry,
             ),

@@ -16,6 +16,7 @@ from keisei_lightning.machine import (
     available_cpus,
     available_memory,
     descriptor_allowance,
+    share_of_cpus,
     task_allowances,
 )
 
@@ -62,6 +63,28 @@ class TestCpus:
     def test_without_control_groups_the_affinity_counts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 7})
         assert available_cpus(tmp_path) == 3
+
+    @pytest.mark.parametrize(
+        ("limit", "num_workers", "expected"),
+        [
+            (None, 2, 4),
+            ("3", 2, 3),
+            ("3", 8, 1),
+            ("3,2", 1, 3),
+            ("16", 1, 8),
+            ("many", 2, 4),
+            ("0", 2, 4),
+            (None, 99, 1),
+        ],
+    )
+    def test_workers_share_the_cpus_within_the_limit_for_openmp(
+        self, limit: str | None, num_workers: int, expected: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(machine, "available_cpus", lambda: 8)
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        if limit is not None:
+            monkeypatch.setenv("OMP_NUM_THREADS", limit)
+        assert share_of_cpus(num_workers) == expected
 
 
 class TestMemory:
