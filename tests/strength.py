@@ -28,6 +28,7 @@ from keisei_lightning.bench.report import describe_machine
 from keisei_lightning.evaluate.policies import LoadedPolicy, load_policy
 from keisei_lightning.evaluation import PolicyPlayer, play_match
 from keisei_lightning.evaluation.positions import load_positions, share_optimal
+from keisei_lightning.evaluation.ratings import rate_against
 from keisei_lightning.evaluation.registry import closing_player, make_player
 from keisei_lightning.evaluation.solvers import SmallGame, policy_probabilities
 from keisei_lightning.machine import available_cpus
@@ -35,7 +36,9 @@ from keisei_lightning.training.report import HISTORY_KEY
 
 ROOT = Path(__file__).resolve().parents[1]
 POSITIONS = ROOT / "tests" / "data" / "connect_four"
+LADDER_FILE = ROOT / "notebooks" / "strength" / "ladders" / "shogi.json"  # of `keisei eval`; see RESULTS.md
 GAMES = 400
+CLIMB_GAMES = 20  # against each rung, for one point of the curve
 OPENING_SEED = 20_261_122  # of the matches; training's openings come from the run's own seed
 
 Rows = Iterator[tuple[str, float, str]]
@@ -73,12 +76,14 @@ class Part:
     Attributes:
         experiment: of ``conf/experiment``.
         measure: the trained policy -> rows.
+        climb: the folder of a run's checkpoints -> ratings over the training.
         overrides: of the configuration.
         variants: by name; each is trained with every seed.
     """
 
     experiment: str
     measure: Callable[[LoadedPolicy], Rows]
+    climb: Callable[[Path], list[dict[str, float]]] = lambda folder: []
     overrides: tuple[str, ...] = ()
     variants: Mapping[str, Variant] = field(default_factory=lambda: {"": Variant()})
 
@@ -124,7 +129,7 @@ def connect_four(policy: LoadedPolicy) -> Rows:
 
 def small_board(policy: LoadedPolicy) -> Rows:
     """Matches on hex and breakthrough."""
-    yield from matches(policy, {"random": GAMES, "alpha_beta(depth=3)": GAMES}, 4)
+    yield from matches(policy, dict.fromkeys(("random", "alpha_beta(depth=3)", "mcts(simulations=1000)"), GAMES), 4)
 
 
 def shogi(policy: LoadedPolicy) -> Rows:
@@ -132,6 +137,31 @@ def shogi(policy: LoadedPolicy) -> Rows:
     yield from matches(policy, dict.fromkeys(SHOGI_LADDER, GAMES), 10)
 
 
+def climb_shogi(checkpoints: Path) -> list[dict[str, float]]:
+    """Rate every checkpoint by games against the lower rungs of the ladder, whose own ratings a round robin gave."""
+    known = json.loads(LADDER_FILE.read_text(encoding="utf-8"))["ratings"]
+    ladder = {name: rating["value"] for name, rating in known.items()}
+    points = []
+    for path in sorted(checkpoints.glob("epoch_*.ckpt")):
+        policy = load_policy(path)
+        tallies = {}
+        for name in SHOGI_LADDER[:6]:
+            with closing_player(make_player(name, policy.game(1).spec, seed=1)) as rung:
+                player = PolicyPlayer(policy.actor_critic)
+                result = play_match(
+                    policy.game, player, rung, num_games=CLIMB_GAMES, opening_plies=10, seed=OPENING_SEED
+                )
+            tallies[name] = result.total
+        rating = rate_against(ladder, tallies)
+        latest = torch.load(path, weights_only=True)[HISTORY_KEY][-1]
+        points.append(
+            {key: latest[key] for key in ("minutes", "self_play/frames")}
+            | {"rating": rating.value, "low": rating.low, "high": rating.high}
+        )
+    return points
+
+
+_FOUR = ("parallel.num_workers=2", "parallel.games_per_worker=64")  # 2048 plies an epoch on every machine
 _ASYNC = ("parallel.schedule=async", "parallel.slots_per_worker=4", "parallel.max_policy_lag=4")
 
 PARTS: dict[str, Part] = {
@@ -139,12 +169,18 @@ PARTS: dict[str, Part] = {
     "connect_four": Part(experiment="connect_four_strong", measure=connect_four),
     "hex": Part(experiment="hex", measure=small_board),
     "breakthrough": Part(experiment="breakthrough", measure=small_board),
-    "shogi": Part(experiment="shogi_strong", measure=shogi),
+    "shogi": Part(
+        experiment="shogi_strong",
+        measure=shogi,
+        climb=climb_shogi,
+        overrides=("checkpoint.every_n_epochs=26", "checkpoint.keep=-1"),
+    ),
     # Comparisons: connect four for a few minutes, the same plies for each variant.
     "pool": Part(
         experiment="connect_four",
         measure=connect_four,
         overrides=(
+            *_FOUR,
             "evaluation.opponents=[tactics]",
             "evaluation.against_epochs_ago=50",
             "evaluation.every_n_epochs=50",
@@ -158,7 +194,7 @@ PARTS: dict[str, Part] = {
     "levers": Part(
         experiment="connect_four",
         measure=connect_four,
-        overrides=("trainer.max_epochs=150", "evaluation.every_n_epochs=50"),
+        overrides=(*_FOUR, "trainer.max_epochs=150", "evaluation.every_n_epochs=50"),
         variants={
             "as it is": Variant(),
             "no varied starts": Variant(overrides=("env.opening_plies=0",)),
@@ -175,7 +211,7 @@ PARTS: dict[str, Part] = {
     "mathematics": Part(
         experiment="connect_four",
         measure=connect_four,
-        overrides=("trainer.max_epochs=150", "evaluation.every_n_epochs=50"),
+        overrides=(*_FOUR, "trainer.max_epochs=150", "evaluation.every_n_epochs=50"),
         variants={"two players": Variant(), "single agent": Variant(script="tests/benchmarks/single_agent.py")},
     ),
 }
@@ -191,7 +227,7 @@ def train(
     subprocess.run(
         [sys.executable, *command, f"output_dir={folder}", "trainer.enable_progress_bar=false"],
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+        env=os.environ | {"OMP_NUM_THREADS": str(threads)},  # workers keep to it too
         check=True,
     )
     minutes = (time.monotonic() - started) / 60
@@ -203,6 +239,7 @@ def train(
         "seed": seed,
         "minutes": minutes,
         "plies": history[-1]["self_play/frames"],
+        "climb": part.climb(checkpoint.parent),
         "measures": {name: {"value": value, "note": note} for name, value, note in rows},
         "curve": [
             {key: row[key] for key in row if key in ("minutes", "self_play/frames") or key.startswith("eval/")}
