@@ -173,7 +173,7 @@ PARTS: dict[str, Part] = {
         experiment="shogi_strong",
         measure=shogi,
         climb=climb_shogi,
-        overrides=("checkpoint.every_n_epochs=26", "checkpoint.keep=-1"),
+        overrides=("checkpoint.every_n_epochs=17", "checkpoint.keep=-1"),
     ),
     # Comparisons: connect four for a few minutes, the same plies for each variant.
     "pool": Part(
