@@ -136,7 +136,9 @@ class ParallelConfig:
     """Who plays the games (group ``parallel``).
 
     Attributes:
-        mode: ``workers`` (a policy copy in each worker process) or ``serial`` (no process; the same results).
+        mode: ``workers`` (a policy copy in each worker process), ``central`` (the workers only play moves; one process
+            judges positions for all of them: for an accelerator) or ``serial`` (no process; the same results as
+            ``workers``).
         schedule: ``sync`` (collect, train, publish; on-policy) or ``async`` (collect while training; lag is bounded).
         num_workers: worker processes, or ``auto``: as many as this process may use CPUs.
         games_per_worker: boards that a worker plays at once.
@@ -145,8 +147,11 @@ class ParallelConfig:
         slots_per_worker: rollouts that are stored for each worker; with ``async`` it plays on while one is free.
         drop_oldest: with ``async``, deliver the newest of the rollouts that wait, and drop (and count) the others.
         start_method: of the processes; null picks forkserver where there is one, spawn elsewhere.
-        worker_device: device of the workers' policy: ``cpu``, ``cuda:N`` or ``auto``.
-        threads_per_worker: torch threads of a worker; null shares the CPUs out (at most OMP_NUM_THREADS each).
+        worker_device: device of the workers' policy, or of the inference process's: ``cpu``, ``cuda:N`` or ``auto``.
+        threads_per_worker: torch threads of a worker, or of the inference process; null shares the CPUs out (at most
+            OMP_NUM_THREADS each).
+        groups_per_worker: with ``central``, a worker plays the moves of one group of its games while the positions of
+            another are judged.
         heartbeat_s: a worker that is silent for this long is replaced.
         start_timeout_s: time for all workers to become ready.
         shutdown_timeout_s: time for all workers to end by themselves.
@@ -169,6 +174,7 @@ class ParallelConfig:
     start_method: str | None = None
     worker_device: str = "cpu"
     threads_per_worker: int | None = None
+    groups_per_worker: int = 2
     heartbeat_s: float = 10.0
     start_timeout_s: float = 120.0
     shutdown_timeout_s: float = 10.0

@@ -39,6 +39,12 @@ MAX_WORKERS = 1024
 DESCRIPTORS_PER_WORKER = 3
 """Of the learner, while a worker lives: its pipe, its sentinel, and the pipe by which it sees the learner's end."""
 
+_DESCRIPTORS_OF_CENTRAL = 2
+"""Of the learner, for each worker of ``mode=central``: both ends of the pipe of its answers."""
+
+_MAX_CENTRAL_WORKERS = 200
+"""The inference process is handed a descriptor for each, and the fork server passes 256 at most."""
+
 DESCRIPTORS_BESIDES = 32
 """Of the learner beside its workers': at the peak of the start 13 were seen (shared memory, fork server, the worker
 that is being started); the rest is for logs, checkpoints and libraries."""
@@ -69,12 +75,19 @@ class Crew:
         in_processes: whether each is a process (``mode=workers``); else they take turns in the learner.
         start_method: "forkserver", "spawn" or None for the best there is.
         threads_per_worker: torch threads of each; None: the CPUs divided by the workers.
+        is_central: another process judges positions for all of them.
     """
 
     num_workers: int
     in_processes: bool = True
     start_method: str | None = None
     threads_per_worker: int | None = None
+    is_central: bool = False
+
+    @property
+    def descriptors(self) -> int:
+        """Of the learner, for each worker."""
+        return DESCRIPTORS_PER_WORKER + (_DESCRIPTORS_OF_CENTRAL if self.is_central else 0)
 
     @property
     def method(self) -> str:
@@ -143,14 +156,16 @@ def _worker_limits(crew: Crew) -> list[tuple[int, str]]:
             f"{WORKERS_PER_CPU} for each of the {cpus} CPUs that this process may use, at most {MAX_WORKERS}",
         )
     ]
+    if crew.is_central:
+        limits.append((_MAX_CENTRAL_WORKERS, f"at most {_MAX_CENTRAL_WORKERS} with one inference process"))
     files = descriptor_allowance()
-    needed = DESCRIPTORS_PER_WORKER * workers + DESCRIPTORS_BESIDES
+    needed = crew.descriptors * workers + DESCRIPTORS_BESIDES
     wanted = files.used + needed
     remedy = f"`ulimit -n {wanted}` allows it" if wanted <= files.ceiling else f"the hard limit is {files.ceiling}"
     limits.append(
         (
-            (files.free - DESCRIPTORS_BESIDES) // DESCRIPTORS_PER_WORKER,
-            f"{needed} file descriptors are needed, {DESCRIPTORS_PER_WORKER} x {workers} workers + "
+            (files.free - DESCRIPTORS_BESIDES) // crew.descriptors,
+            f"{needed} file descriptors are needed, {crew.descriptors} x {workers} workers + "
             f"{DESCRIPTORS_BESIDES}, and {files.free} are free: {files.name} is {files.limit}, {files.used} are in use"
             f"; {remedy}",
         )

@@ -36,7 +36,8 @@ def resolve(cfg: DictConfig) -> None:
     """Replace what depends on the machine or on earlier runs: ``num_workers=auto`` and ``ckpt_path=last``.
 
     ``auto`` is one worker for each CPU that this process may use, or fewer where the machine's other limits do not
-    allow so many; with ``schedule=async`` the learner trains at the same time and keeps one CPU; ``serial`` has one.
+    allow so many; the learner (``schedule=async``) or the inference process (``mode=central``) works at the same time
+    and keeps one CPU; ``serial`` has one worker.
 
     Args:
         cfg: a composed configuration; it is changed in place. What cannot be resolved stays for :func:`validate`.
@@ -44,7 +45,7 @@ def resolve(cfg: DictConfig) -> None:
     parallel = cfg.parallel
     if parallel.num_workers == "auto":
         cpus = available_cpus()
-        spare = 1 if parallel.schedule == "async" else 0
+        spare = 1 if parallel.schedule == "async" or parallel.mode == "central" else 0
         wished = 1 if parallel.mode == "serial" else max(1, cpus - spare)
         parallel.num_workers = most_workers(_crew(parallel, wished))
     if (wanted := cfg.ckpt_path) in ("last", "auto"):
@@ -163,9 +164,10 @@ def _crew(parallel: DictConfig, workers: int) -> Crew:
     """The workers that are asked for; what is not legal about them is told elsewhere."""
     return Crew(
         num_workers=workers,
-        in_processes=parallel.mode == "workers",
+        in_processes=parallel.mode != "serial",
         start_method=parallel.start_method,
         threads_per_worker=parallel.threads_per_worker,
+        is_central=parallel.mode == "central",
     )
 
 
@@ -207,6 +209,8 @@ def _opponent_faults(cfg: DictConfig) -> Iterator[str]:
         yield (
             f"opponents.share={share:g}: must be at least {1 / games:g}, one of parallel.games_per_worker={games} games"
         )
+    if cfg.opponents.mode == "snapshots" and cfg.parallel.mode == "central":
+        yield "opponents.mode=snapshots: must be none with parallel.mode=central, which has no snapshots yet"
 
 
 def folder_faults(cfg: DictConfig) -> Iterator[str]:

@@ -19,8 +19,30 @@ What each side consumes, waits for and is unblocked by:
 - Publishing weights waits for nobody.
 """
 
-from keisei_lightning.parallel.collector import SelfPlayCollector
-from keisei_lightning.parallel.restarts import RestartPolicy, WorkerState
-from keisei_lightning.parallel.snapshots import OpponentOptions
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from keisei_lightning.parallel.collector import SelfPlayCollector
+    from keisei_lightning.parallel.restarts import RestartPolicy, WorkerState
+    from keisei_lightning.parallel.snapshots import OpponentOptions
 
 __all__ = ["OpponentOptions", "RestartPolicy", "SelfPlayCollector", "WorkerState"]
+
+_ROOM_OF = {
+    "OpponentOptions": "snapshots",
+    "RestartPolicy": "restarts",
+    "SelfPlayCollector": "collector",
+    "WorkerState": "restarts",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a name when it is first used: a worker that only plays moves needs no torch."""
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
+    globals()[name] = value
+    return value

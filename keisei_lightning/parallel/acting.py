@@ -1,18 +1,24 @@
-"""What a rollout asks of a policy, and the adapter for policies of TorchRL's making."""
+"""Policies that answer a rollout's questions: our own, and those of TorchRL's making."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
+from typing_extensions import override
 
-from keisei_lightning.errors import ConfigError
+from keisei_lightning.errors import ConfigError, RolloutError
+from keisei_lightning.parallel.rollout import Answer, MoveSource, Question
 
-__all__ = ["ActingPolicy", "TensorDictActing", "acting_policy"]
+__all__ = ["ActingPolicy", "PolicyMoves", "TensorDictActing", "acting_policy"]
+
+
+_NO_MOVES = np.zeros(0, np.int64), np.zeros(0, np.float32)
 
 
 class ActingPolicy(Protocol):
@@ -94,3 +100,46 @@ def acting_policy(policy: nn.Module, *, num_actions: int) -> ActingPolicy:
         f"policy: {type(policy).__name__} has neither act() and value() (use ActorCritic(network)) "
         "nor is it a TensorDictModule"
     )
+
+
+class PolicyMoves(MoveSource):
+    """A policy in this process that answers a rollout's questions.
+
+    Args:
+        policy: on the device.
+        device: where its weights are.
+        generator: to sample with, on the device; None: one of its own. Several policies may share one.
+    """
+
+    def __init__(self, policy: ActingPolicy, device: torch.device, generator: torch.Generator | None = None) -> None:
+        self._policy, self._device = policy, device
+        self._generator = torch.Generator(device=device) if generator is None else generator
+
+    @override
+    def begin_rollout(self, seed: int) -> None:
+        self._generator.manual_seed(seed)
+        if isinstance(self._policy, TensorDictActing):
+            self._policy.manual_seed(seed)
+
+    @override
+    @torch.inference_mode()
+    def answer(self, question: Question) -> Answer:
+        num_games = len(question.observation)
+        observation = torch.from_numpy(question.observation).to(self._device)
+        if question.legal is None:
+            value = self._policy.value(observation)
+            return Answer(*_NO_MOVES, _to_array("state_value", value, (num_games, 1)))
+        legal = torch.from_numpy(question.legal).to(self._device)
+        action, log_prob, value = self._policy.act(observation, legal, generator=self._generator)
+        return Answer(
+            _to_array("action", action, (num_games,)),
+            _to_array("action_log_prob", log_prob, (num_games,)),
+            _to_array("state_value", value, (num_games, 1)),
+        )
+
+
+def _to_array(name: str, tensor: Tensor, shape: tuple[int, ...]) -> NDArray[Any]:
+    if tuple(tensor.shape) != shape:
+        raise RolloutError(f"policy: {name} is {list(tensor.shape)}, must be {list(shape)}")
+    array: NDArray[Any] = tensor.cpu().numpy()
+    return array

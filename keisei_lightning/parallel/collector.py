@@ -48,7 +48,9 @@ class SelfPlayCollector(BaseCollector):
         game: makes the boards: ``game_factory("shogi")``, or your own (checked by ``check_game``).
         policy: an ``ActorCritic``, or a TorchRL policy that writes ``action``, ``action_log_prob`` and
             ``state_value``. Its present weights are version 0; the workers get copies.
-        mode: "workers" (a process each) or "serial" (no process; the same numbers).
+        mode: "workers" (a process each, with a copy of the policy), "central" (a process each, which only plays moves,
+            and one that judges positions for all of them: for an accelerator) or "serial" (no process; the same numbers
+            as "workers").
         schedule: "sync" or "async".
         num_workers: W.
         games_per_worker: G, games that one worker plays at once.
@@ -58,8 +60,12 @@ class SelfPlayCollector(BaseCollector):
         slots_per_worker: rollouts that may be stored for each worker; with "async", a worker plays on while
             one is free.
         start_method: of worker processes: "forkserver", "spawn", or None for the best there is.
-        worker_device: device of the policy in the workers: "cpu", "cuda:0", or "auto" (CUDA devices in turn, else CPU).
-        threads_per_worker: torch threads of a worker; None: its share of the CPUs, at most ``OMP_NUM_THREADS``.
+        worker_device: device of the policy in the workers, or in the inference process: "cpu", "cuda:0", or "auto"
+            (CUDA devices in turn, else CPU).
+        threads_per_worker: torch threads of a worker, or of the inference process; None: its share of the CPUs, at most
+            ``OMP_NUM_THREADS``.
+        groups_per_worker: with ``mode="central"``: a worker's games are split into so many groups. While one group's
+            positions are judged, it plays the moves of another.
         heartbeat_s: a worker without a sign of life (one a ply) for this long is replaced.
         start_timeout_s: a worker must be ready within this time.
         shutdown_timeout_s: how long :meth:`shutdown` asks politely before it kills.
@@ -92,7 +98,7 @@ class SelfPlayCollector(BaseCollector):
         game: GameFactory,
         policy: nn.Module,
         *,
-        mode: Literal["serial", "workers"] = "workers",
+        mode: Literal["serial", "workers", "central"] = "workers",
         schedule: Literal["sync", "async"] = "sync",
         num_workers: int = 1,
         games_per_worker: int = 64,
@@ -104,6 +110,7 @@ class SelfPlayCollector(BaseCollector):
         start_method: Literal["forkserver", "spawn"] | None = None,
         worker_device: str = "cpu",
         threads_per_worker: int | None = None,
+        groups_per_worker: int = 2,
         heartbeat_s: float = 10.0,
         start_timeout_s: float = 120.0,
         shutdown_timeout_s: float = 10.0,
@@ -133,6 +140,8 @@ class SelfPlayCollector(BaseCollector):
         if augment_symmetry and not self.spec.symmetries:
             raise ConfigError(f"augment_symmetry=True: {self.spec.name} has no symmetry; leave it False")
         acting_policy(policy, num_actions=self.spec.num_actions)  # fails here, not in a worker
+        if opponents is not None and mode == "central":
+            raise ConfigError("mode=central: must be workers or serial with opponents (it has no snapshots yet)")
         if opponents is not None and round(opponents.share * games_per_worker) < 1:
             raise ConfigError(f"opponents.share={opponents.share}: must be at least one of {games_per_worker} games")
         self._layout = SlotLayout.for_game(
@@ -158,7 +167,7 @@ class SelfPlayCollector(BaseCollector):
             layout=self._layout,
             player_options=PlayerOptions(
                 device=worker_device,
-                num_threads=threads_per_worker or share_of_cpus(num_workers),
+                num_threads=threads_per_worker or share_of_cpus(1 if mode == "central" else num_workers),
                 stagger_games=stagger_games,
                 augment_symmetry=augment_symmetry,
             ),
@@ -175,6 +184,7 @@ class SelfPlayCollector(BaseCollector):
             max_policy_lag=max_policy_lag,
             zero_copy=zero_copy,
             drop_oldest=drop_oldest,
+            groups_per_worker=groups_per_worker,
         )
         self._shutdown_timeout_s, self._unpack_action_mask = shutdown_timeout_s, unpack_action_mask
         self._stats = CollectionStats()
@@ -381,11 +391,11 @@ class SelfPlayCollector(BaseCollector):
         }
 
     def health(self) -> list[dict[str, Any]]:
-        """One entry for each worker.
+        """One entry for each worker, and after them one for the inference process of ``mode="central"``.
 
-        ``state``, ``pid``, ``incarnation``, ``restarts``, ``last_sign_of_life_s``; ``policy_version`` (the one that it
-        says it has adopted) and ``policy_lag`` behind the latest, None before its first; ``last_batch_age_s``;
-        ``rss_bytes``; ``paused``.
+        ``worker_id``, ``name``, ``state``, ``pid``, ``incarnation``, ``restarts``, ``last_sign_of_life_s``;
+        ``policy_version`` (the one that it says it has adopted) and ``policy_lag`` behind the latest, None before its
+        first; ``last_batch_age_s``; ``rss_bytes``; ``paused``.
         """
         return [] if self._session is None else self._session.health(self._version)
 

@@ -6,9 +6,10 @@ import logging
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from numpy.typing import NDArray
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
@@ -210,7 +211,7 @@ class Intake:
         slots = {header.slot for header in headers}
         workers = [header.worker_id for header in headers]
         if len(slots) == 1 and workers == list(range(self._layout.num_workers)):
-            columns = self._layout.tensors(self._memory, slots.pop())
+            columns = _as_tensors(self._layout.views(self._memory, slots.pop()))
             if self._zero_copy:
                 return columns
             columns = {key: column.clone() for key, column in columns.items()}
@@ -222,9 +223,14 @@ class Intake:
 
     def _gather(self, headers: Sequence[RolloutHeader]) -> dict[Key, Tensor]:
         parts: list[Mapping[Key, Tensor]] = [
-            self._layout.tensors(self._memory, header.slot, header.worker_id) for header in headers
+            _as_tensors(self._layout.views(self._memory, header.slot, header.worker_id)) for header in headers
         ]
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
+def _as_tensors(views: Mapping[Key, NDArray[Any]]) -> dict[Key, Tensor]:
+    """Tensors that share the arrays' memory."""
+    return {key: torch.from_numpy(view) for key, view in views.items()}
 
 
 def to_batch(columns: Mapping[Key, Tensor]) -> TensorDictBase:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 __all__ = [
+    "BeginRound",
     "Failure",
     "LogRecord",
     "Opponent",
@@ -16,6 +17,7 @@ __all__ = [
     "Stop",
     "ToLearner",
     "ToWorker",
+    "WorkerGone",
 ]
 
 
@@ -100,6 +102,7 @@ class RolloutHeader:
         adopt_s: seconds spent taking over weights.
         opponents_in_use: buffers of the snapshots that games in flight are played against.
         opponent_results: the learner's wins, draws and losses in finished games, by its opponent's version.
+        lost: rollouts that were begun before this one and broken off, because the inference process was replaced.
         fault: why the slot holds nothing that may be delivered; the worker goes on with new games.
     """
 
@@ -118,8 +121,24 @@ class RolloutHeader:
     adopt_s: float = 0.0
     opponents_in_use: tuple[int, ...] = ()
     opponent_results: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
+    lost: int = 0
     fault: Failure | None = None
 
 
-ToWorker = Play | ResetGames | Stop
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BeginRound:
+    """Learner to inference process: these workers will begin a rollout; begin none before all have asked."""
+
+    workers: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerGone:
+    """Learner to inference process: this life of a worker has ended; wait for it no longer."""
+
+    worker_id: int
+    incarnation: int
+
+
+ToWorker = Play | ResetGames | Stop | BeginRound | WorkerGone
 ToLearner = Ready | Failure | LogRecord | RolloutHeader

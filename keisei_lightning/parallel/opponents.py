@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from keisei_lightning.errors import WeightsError
-from keisei_lightning.parallel.acting import ActingPolicy, TensorDictActing, acting_policy
+from keisei_lightning.parallel.acting import PolicyMoves, TensorDictActing, acting_policy
 from keisei_lightning.parallel.messages import Opponent
+from keisei_lightning.parallel.rollout import MoveSource, OpponentSeats
 from keisei_lightning.parallel.snapshots import SnapshotMemory
 from keisei_lightning.parallel.weights import bind_weights
 
@@ -44,10 +45,11 @@ class OpponentSetup:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Loaded:
     version: int
-    policy: ActingPolicy
+    moves: MoveSource
+    own_stream: TensorDictActing | None  # where it does not draw from the common one
 
 
-class OpponentBoards:
+class OpponentBoards(OpponentSeats):
     """Who sits opposite the learner on each board.
 
     Args:
@@ -56,14 +58,22 @@ class OpponentBoards:
         num_games: G.
         num_actions: A.
         device: where the policies are to lie.
+        generator: what all of them sample with.
     """
 
     def __init__(
-        self, setup: OpponentSetup, *, structure: nn.Module, num_games: int, num_actions: int, device: torch.device
+        self,
+        setup: OpponentSetup,
+        *,
+        structure: nn.Module,
+        num_games: int,
+        num_actions: int,
+        device: torch.device,
+        generator: torch.Generator,
     ) -> None:
         self._layout, self._device, self._num_actions = setup.memory.layout, device, num_actions
         self._versions, self._buffers = setup.memory.versions(), setup.memory.buffers()
-        self._structure = structure
+        self._structure, self._generator = structure, generator
         self._meets_one = np.arange(num_games) < round(setup.share * num_games)
         self._buffer_of = np.full(num_games, _NOBODY, np.int64)
         self._version_of = np.full(num_games, _NOBODY, np.int64)
@@ -82,10 +92,10 @@ class OpponentBoards:
             self._begin_stream(loaded)
 
     def _begin_stream(self, loaded: _Loaded) -> None:
-        if isinstance(loaded.policy, TensorDictActing):
+        if loaded.own_stream is not None:
             # By version, for the same reason.
             stream = np.random.SeedSequence(self._seed, spawn_key=(loaded.version,))
-            loaded.policy.manual_seed(int(stream.generate_state(1, np.uint64)[0] >> 1))
+            loaded.own_stream.manual_seed(int(stream.generate_state(1, np.uint64)[0] >> 1))
 
     def begin_games(self, indices: NDArray[np.int64]) -> None:
         """Seat learner and opponent on boards where a game begins."""
@@ -100,15 +110,15 @@ class OpponentBoards:
         result: NDArray[np.bool_] = (self._buffer_of != _NOBODY) & (mover != self._learner_seat)
         return result
 
-    def parts(self, theirs: NDArray[np.bool_]) -> Iterator[tuple[ActingPolicy, NDArray[np.int64]]]:
-        """The policies to ask, each with its boards, among those on which an opponent is to move."""
+    def parts(self, theirs: NDArray[np.bool_]) -> Iterator[tuple[MoveSource, NDArray[np.int64]]]:
+        """The snapshots to ask, each with its boards, among those on which an opponent is to move."""
         # In the order of versions, not of buffers: all of them draw from one random stream, and a snapshot may lie
         # elsewhere after a resume.
         for version in np.unique(self._version_of[theirs]).tolist():
             rows = np.flatnonzero(theirs & (self._version_of == version))
-            yield self._policy(int(self._buffer_of[rows[0]]), version), rows
+            yield self._snapshot(int(self._buffer_of[rows[0]]), version), rows
 
-    def _policy(self, buffer: int, version: int) -> ActingPolicy:
+    def _snapshot(self, buffer: int, version: int) -> MoveSource:
         loaded = self._loaded.get(buffer)
         if loaded is None or loaded.version != version:
             flat = self._buffers[buffer]
@@ -122,10 +132,15 @@ class OpponentBoards:
                 own.to(self._device),
                 buffers_from=self._layout.parameter_bytes,
             )
-            loaded = _Loaded(version=version, policy=acting_policy(module.eval(), num_actions=self._num_actions))
+            policy = acting_policy(module.eval(), num_actions=self._num_actions)
+            loaded = _Loaded(
+                version=version,
+                moves=PolicyMoves(policy, self._device, self._generator),
+                own_stream=policy if isinstance(policy, TensorDictActing) else None,
+            )
             self._loaded[buffer] = loaded
             self._begin_stream(loaded)
-        return loaded.policy
+        return loaded.moves
 
     def count(self, index: int, *, reward: float, mover: int) -> None:
         """Count a finished game.

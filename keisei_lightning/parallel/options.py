@@ -21,7 +21,7 @@ MIN_HEARTBEAT_S = 0.5
 """Below this, an idle worker, which shows life four times a second, could be taken for a hung one."""
 
 _CHOICES: dict[str, tuple[str | None, ...]] = {
-    "mode": ("serial", "workers"),
+    "mode": ("serial", "workers", "central"),
     "schedule": ("sync", "async"),
     "start_method": (None, "forkserver", "spawn"),
 }
@@ -31,6 +31,7 @@ _LOWEST = {
     "plies_per_rollout": 1,
     "max_policy_lag": 0,
     "slots_per_worker": 1,
+    "groups_per_worker": 1,
     "max_restarts": 0,
     "min_healthy_workers": 0,
     "total_frames": -1,
@@ -95,7 +96,7 @@ def check_memory(
         ConfigError: with the arithmetic.
     """
     faults = memory_faults(
-        Crew(num_workers=layout.num_workers, in_processes=mode == "workers", start_method=start_method),
+        Crew(num_workers=layout.num_workers, in_processes=mode != "serial", start_method=start_method),
         Rollouts(
             slots_per_worker=layout.num_slots,
             games_per_worker=layout.num_games,
@@ -133,8 +134,9 @@ def _crew_faults(options: Mapping[str, Any]) -> list[str]:
     return worker_faults(
         Crew(
             num_workers=workers,
-            in_processes=options["mode"] == "workers",
+            in_processes=options["mode"] != "serial",
             start_method=options["start_method"],
             threads_per_worker=options["threads_per_worker"],
+            is_central=options["mode"] == "central",
         )
     )

@@ -68,6 +68,7 @@ class WorkerExit:
         failure: its last words, if it could say any.
         reason: set where the supervisor ended it: why.
         resident_bytes: memory that it held, when it last looked.
+        name: of the process; "worker N" where none is given.
     """
 
     worker_id: int
@@ -77,10 +78,11 @@ class WorkerExit:
     failure: Failure | None = None
     reason: str = ""
     resident_bytes: int | None = None
+    name: str = ""
 
     def describe(self) -> str:
         """One line: who, how, and what that likely means."""
-        who = f"worker {self.worker_id} (incarnation {self.incarnation})"
+        who = f"{self.name or f'worker {self.worker_id}'} (incarnation {self.incarnation})"
         if self.failure is not None:
             return f"{who} raised {self.failure.kind}: {self.failure.message}"
         if self.reason:

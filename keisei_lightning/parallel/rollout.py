@@ -1,34 +1,40 @@
 """Playing one rollout: T plies of G games by one policy version, written into a slot.
 
 The same code runs in a worker process and, with ``mode="serial"``, in the learner: that is why both give the same bits.
+It knows no torch: it asks questions, and whoever has the policy answers them, in this process or in another.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from keisei_lightning.errors import RolloutError
 from keisei_lightning.games import NO_MOVE, Game, ResumableGame, Symmetry
-from keisei_lightning.parallel.acting import ActingPolicy, TensorDictActing
 from keisei_lightning.parallel.messages import Opponent
-from keisei_lightning.parallel.opponents import OpponentBoards
 from keisei_lightning.parallel.transport import Key
 
-__all__ = ["RolloutPlayer", "RolloutResult", "rollout_seeds"]
+__all__ = [
+    "Answer",
+    "MoveSource",
+    "OpponentSeats",
+    "Question",
+    "RolloutPlayer",
+    "RolloutResult",
+    "rollout_seeds",
+]
 
-_TRAJECTORY_BITS = 32  # games of one incarnation
+_TRAJECTORY_BITS = 32  # games of one incarnation ...
+_GROUP_BITS = 30  # ... and of one of its groups
 _INCARNATION_BITS = 16
 
 
-def rollout_seeds(seed: int, worker_id: int, incarnation: int, position: int) -> tuple[int, int]:
+def rollout_seeds(seed: int, worker_id: int, incarnation: int, position: int, group: int = 0) -> tuple[int, int]:
     """Seeds of one rollout: (for the game's openings and all else around it, for sampling actions).
 
     Every rollout has random streams of its own, all spawned from one seed (``numpy.random.SeedSequence``), so that no
@@ -39,13 +45,68 @@ def rollout_seeds(seed: int, worker_id: int, incarnation: int, position: int) ->
         worker_id: who plays.
         incarnation: in which life.
         position: plies that the collector has delivered before this rollout, were none ever lost.
+        group: of the worker's games.
     """
-    key = (worker_id, incarnation, position)
+    key = (worker_id, incarnation, position, *([group] if group else []))
     game, actions = np.random.SeedSequence(seed, spawn_key=key).generate_state(2, np.uint32)
     return int(game), int(actions)
 
 
-_Moves = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]  # action, log-probability, state value
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a rollout wants to know of the learner's policy.
+
+    Attributes:
+        observation: uint8 [B, *observation_shape].
+        legal: packed uint8 [B, ceil(A / 8)]; None where only the state values are wanted.
+    """
+
+    observation: NDArray[np.uint8]
+    legal: NDArray[np.uint8] | None = None
+
+
+class Answer(NamedTuple):
+    """What the policy says.
+
+    Attributes:
+        action: int64 [B]; empty where only the values were asked for.
+        log_prob: float32 [B], of the actions; likewise.
+        value: float32 [B, 1], in the mover's view.
+    """
+
+    action: NDArray[np.int64]
+    log_prob: NDArray[np.float32]
+    value: NDArray[np.float32]
+
+
+class MoveSource(Protocol):
+    """Who answers: a policy, with a random stream for each rollout."""
+
+    def begin_rollout(self, seed: int) -> None:
+        """Begin the random stream of a rollout."""
+        ...
+
+    def answer(self, question: Question) -> Answer:
+        """Answer one question."""
+        ...
+
+
+class OpponentSeats(Protocol):
+    """Boards that meet snapshots (:class:`~keisei_lightning.parallel.opponents.OpponentBoards`)."""
+
+    results: dict[int, tuple[int, int, int]]
+
+    @property
+    def in_use(self) -> tuple[int, ...]: ...  # noqa: D102
+    def begin_rollout(self, opponent: Opponent | None, seed: int) -> None: ...  # noqa: D102
+    def begin_games(self, indices: NDArray[np.int64]) -> None: ...  # noqa: D102
+    def to_move(self, mover: NDArray[np.int8]) -> NDArray[np.bool_]: ...  # noqa: D102
+    def parts(self, theirs: NDArray[np.bool_]) -> Iterator[tuple[MoveSource, NDArray[np.int64]]]: ...  # noqa: D102
+    def count(self, index: int, *, reward: float, mover: int) -> None: ...  # noqa: D102
+    def verify(self) -> None: ...  # noqa: D102
+    def clear(self) -> None: ...  # noqa: D102
+    def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
+    def load_state_dict(self, state: Mapping[str, Any]) -> bool: ...  # noqa: D102
 
 
 @dataclass(slots=True)
@@ -58,6 +119,13 @@ class RolloutResult:
     outcomes: Counter[str] = field(default_factory=Counter)
     opponents_in_use: tuple[int, ...] = ()
     opponent_results: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
+
+    def add(self, other: RolloutResult) -> None:
+        """Count another group's self-play games too."""
+        self.games += other.games
+        self.game_plies += other.game_plies
+        self.results += other.results
+        self.outcomes += other.outcomes
 
 
 class _View:
@@ -102,46 +170,46 @@ class RolloutPlayer:
 
     Args:
         game: G boards.
-        policy: chooses the moves.
+        moves: chooses them.
         num_plies: T.
         worker_id: stored with every ply.
         incarnation: which life of the worker; makes trajectory ids unique.
         seed: the run's.
         start: plies delivered before this run (above 0 in a resumed one).
         stride: plies of one batch of the collector.
-        device: where the policy's weights are.
         stagger_games: begin the first game of each board somewhere in its course (after uniformly 0 to ``max_plies``
             random plies that are not stored). Otherwise all games would be at the same ply for a long time, and one
             batch would hold openings only, the next one middle games only.
         augment_symmetry: play half of the games in the game's mirror image (stored as the policy saw and played it, so
             its log-probabilities are its own).
         opponents: boards that meet snapshots; None: every game is self-play.
+        group: which of the worker's groups of games this is, where it plays several; they have streams of their own.
     """
 
     def __init__(
         self,
         *,
         game: Game,
-        policy: ActingPolicy,
+        moves: MoveSource,
         num_plies: int,
         worker_id: int,
         incarnation: int,
         seed: int = 0,
         start: int = 0,
         stride: int = 1,
-        device: torch.device,
         stagger_games: bool = False,
         augment_symmetry: bool = False,
-        opponents: OpponentBoards | None = None,
+        opponents: OpponentSeats | None = None,
+        group: int = 0,
     ) -> None:
         self._opponents = opponents
-        self._game, self._policy, self._num_plies = game, policy, num_plies
-        self._worker_id, self._incarnation, self._device = worker_id, incarnation, device
+        self._game, self._moves, self._num_plies = game, moves, num_plies
+        self._worker_id, self._incarnation, self._group = worker_id, incarnation, group
         self._seed, self._position, self._stride = seed, start, stride
-        self._generator = torch.Generator(device=device)
         symmetry = game.spec.symmetries[0] if augment_symmetry and game.spec.symmetries else None
         self._view = _View(game, symmetry)
-        self._next_trajectory = ((worker_id << _INCARNATION_BITS) | incarnation) << _TRAJECTORY_BITS
+        life = (worker_id << _INCARNATION_BITS) | incarnation
+        self._next_trajectory = (life << _TRAJECTORY_BITS) | (group << _GROUP_BITS)
         self._trajectory = np.zeros(game.num_games, np.int64)
         self._length = np.zeros(game.num_games, np.int64)
         self._games_are_to_begin = True
@@ -155,13 +223,11 @@ class RolloutPlayer:
             self._opponents.clear()
 
     def _begin_streams(self, opponent: Opponent | None) -> tuple[int, int]:
-        seeds = rollout_seeds(self._seed, self._worker_id, self._incarnation, self._position)
+        seeds = rollout_seeds(self._seed, self._worker_id, self._incarnation, self._position, self._group)
         self._position += self._stride
         self._game.seed(seeds[0])
         self._view.rng = np.random.default_rng(seeds[0])
-        self._generator.manual_seed(seeds[1])
-        if isinstance(self._policy, TensorDictActing):
-            self._policy.manual_seed(seeds[1])
+        self._moves.begin_rollout(seeds[1])
         if self._opponents is not None:
             self._opponents.begin_rollout(opponent, seeds[1])
         return seeds
@@ -201,10 +267,6 @@ class RolloutPlayer:
         if self._opponents is not None:
             self._opponents.begin_games(indices)
 
-    def _to_device(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array).to(self._device)
-
-    @torch.inference_mode()
     def play(
         self,
         slot: Mapping[Key, NDArray[Any]],
@@ -225,6 +287,28 @@ class RolloutPlayer:
             What the finished games came to.
 
         Raises:
+            RolloutError, GameError: see :meth:`steps`.
+        """
+        steps = self.steps(slot, policy_version, beat, opponent=opponent)
+        try:
+            question = next(steps)
+            while True:
+                question = steps.send(self._moves.answer(question))
+        except StopIteration as end:
+            result: RolloutResult = end.value
+            return result
+
+    def steps(
+        self,
+        slot: Mapping[Key, NDArray[Any]],
+        policy_version: int,
+        beat: Callable[[], None] = lambda: None,
+        *,
+        opponent: Opponent | None = None,
+    ) -> Generator[Question, Answer, RolloutResult]:
+        """The same as :meth:`play`, by somebody who answers the questions that this yields.
+
+        Raises:
             RolloutError: the policy gave numbers of a wrong shape or that are not finite, or a game goes on without a
                 legal move or past its ``max_plies``. The games are to begin anew then.
             GameError: the game found a fault of its own, or the policy's move illegal; likewise.
@@ -243,8 +327,8 @@ class RolloutPlayer:
         ][:] = self._worker_id
         for ply in range(self._num_plies):
             beat()
-            self._play_ply(slot, ply, result)
-        last = self._value()
+            yield from self._play_ply(slot, ply, result)
+        last = yield from self._value()
         self._link_next_states(slot, last)
         if not (np.isfinite(slot["action_log_prob",]).all() and np.isfinite(slot["state_value",]).all()):
             raise RolloutError(f"policy version {policy_version} gave a log-probability or value that is not finite")
@@ -254,11 +338,16 @@ class RolloutPlayer:
             result.opponent_results = self._opponents.results
         return result
 
-    def _play_ply(self, slot: Mapping[Key, NDArray[Any]], ply: int, result: RolloutResult) -> None:
+    def _play_ply(
+        self, slot: Mapping[Key, NDArray[Any]], ply: int, result: RolloutResult
+    ) -> Generator[Question, Answer, None]:
         view = self._view
         self._check_games()
         theirs = None if self._opponents is None else self._opponents.to_move(view.mover)
-        actions, log_prob, value = self._act() if theirs is None or not theirs.any() else self._act_apart(theirs)
+        if theirs is None or not theirs.any():
+            actions, log_prob, value = yield Question(view.observation, view.legal)
+        else:
+            actions, log_prob, value = yield from self._act_apart(theirs)
         slot["trainable",][:, ply] = True if theirs is None else ~theirs
         slot["observation",][:, ply] = view.observation
         slot["action_mask",][:, ply] = view.legal
@@ -284,7 +373,7 @@ class RolloutPlayer:
             return
         if step.truncated.any() or next_observation is not None:
             view.look()  # the last state itself: it bootstraps a truncated game
-            last_value = self._value()
+            last_value = yield from self._value()
             slot["next", "state_value"][:, ply] = np.where(step.terminated[:, None], 0.0, last_value)
             if next_observation is not None:
                 next_observation[:, ply] = view.observation
@@ -306,36 +395,23 @@ class RolloutPlayer:
         if (longest := int(self._length.max())) >= spec.max_plies:
             raise RolloutError(f"{spec.name}: a game goes on after {longest} plies, its max_plies is {spec.max_plies}")
 
-    def _act(self) -> _Moves:
-        return self._ask(self._policy, self._view.observation, self._view.legal)
-
-    def _ask(self, policy: ActingPolicy, observation: NDArray[np.uint8], legal: NDArray[np.uint8]) -> _Moves:
-        action, log_prob, value = policy.act(
-            self._to_device(observation), self._to_device(legal), generator=self._generator
-        )
-        num_games = len(observation)
-        return (
-            _to_array("action", action, (num_games,)),
-            _to_array("action_log_prob", log_prob, (num_games,)),
-            _to_array("state_value", value, (num_games, 1)),
-        )
-
-    def _act_apart(self, theirs: NDArray[np.bool_]) -> _Moves:
+    def _act_apart(self, theirs: NDArray[np.bool_]) -> Generator[Question, Answer, Answer]:
         """Moves of the learner on its boards, and of each snapshot on those where it is to move."""
         assert self._opponents is not None
         view, num_games = self._view, self._game.num_games
         actions, log_prob = np.zeros(num_games, np.int64), np.zeros(num_games, np.float32)
         # What a snapshot thinks of its own position cancels out of the advantages (rl/advantages.py).
         value = np.zeros((num_games, 1), np.float32)
-        for policy, rows in [(self._policy, np.flatnonzero(~theirs)), *self._opponents.parts(theirs)]:
-            if rows.size:
-                moves = self._ask(policy, view.observation[rows], view.legal[rows])
-                actions[rows], log_prob[rows], value[rows] = moves
-        return actions, log_prob, value
+        if (own := np.flatnonzero(~theirs)).size:
+            actions[own], log_prob[own], value[own] = yield Question(view.observation[own], view.legal[own])
+        for snapshot, rows in self._opponents.parts(theirs):
+            question = Question(view.observation[rows], view.legal[rows])
+            actions[rows], log_prob[rows], value[rows] = snapshot.answer(question)
+        return Answer(actions, log_prob, value)
 
-    def _value(self) -> NDArray[np.float32]:
-        value = self._policy.value(self._to_device(self._view.observation))
-        return _to_array("state_value", value, (self._game.num_games, 1))
+    def _value(self) -> Generator[Question, Answer, NDArray[np.float32]]:
+        answer = yield Question(self._view.observation)
+        return answer.value
 
     def _link_next_states(self, slot: Mapping[Key, NDArray[Any]], last: NDArray[np.float32]) -> None:
         """Fill the value after each ply of a game that went on: the next ply's own, or the one after the last ply."""
@@ -391,10 +467,3 @@ class RolloutPlayer:
         self._next_trajectory = state["next_trajectory"]
         self._view.look()
         self._games_are_to_begin = self._stagger_games = False
-
-
-def _to_array(name: str, tensor: Tensor, shape: tuple[int, ...]) -> NDArray[Any]:
-    if tuple(tensor.shape) != shape:
-        raise RolloutError(f"policy: {name} is {list(tensor.shape)}, must be {list(shape)}")
-    array: NDArray[Any] = tensor.cpu().numpy()
-    return array

@@ -10,10 +10,13 @@ from torch import nn
 
 from keisei_lightning.games import GameFactory
 from keisei_lightning.machine import resident_memory
-from keisei_lightning.parallel.backend import Work, make_backend
+from keisei_lightning.parallel.backend import Backend, Work
+from keisei_lightning.parallel.central_backend import CentralBackend
 from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, Intake
 from keisei_lightning.parallel.opponents import OpponentSetup
+from keisei_lightning.parallel.process_backend import ProcessBackend
 from keisei_lightning.parallel.restarts import RestartPolicy, WorkerState
+from keisei_lightning.parallel.serial_backend import SerialBackend
 from keisei_lightning.parallel.snapshots import OpponentOptions, SnapshotPool
 from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
 from keisei_lightning.parallel.weights import WeightLayout, WeightStore
@@ -32,7 +35,7 @@ class Plan:
     Attributes:
         game: makes the boards.
         policy: the learner's.
-        mode: "serial" or "workers".
+        mode: "serial", "workers" or "central".
         schedule: "sync" or "async".
         layout: of the slots.
         player_options: how every worker plays; seed and start are those of the :class:`Origin`.
@@ -42,11 +45,12 @@ class Plan:
         max_policy_lag: what is further behind is refused.
         zero_copy: batches are views where they can be.
         drop_oldest: of more rollouts than a batch takes, the newest are delivered.
+        groups_per_worker: of games, in mode "central".
     """
 
     game: GameFactory
     policy: nn.Module
-    mode: Literal["serial", "workers"]
+    mode: Literal["serial", "workers", "central"]
     schedule: Literal["sync", "async"]
     layout: SlotLayout
     player_options: PlayerOptions
@@ -56,6 +60,26 @@ class Plan:
     max_policy_lag: int
     zero_copy: bool
     drop_oldest: bool
+    groups_per_worker: int = 1
+
+    @property
+    def num_readers(self) -> int:
+        """Processes that hold the weights."""
+        return 1 if self.mode == "central" else self.layout.num_workers
+
+    def make_backend(self, work: Work) -> Backend:
+        """What plays; it starts nothing yet."""
+        if self.mode == "serial":
+            return SerialBackend(work)
+        if self.mode == "workers":
+            return ProcessBackend(work, restart_policy=self.restart_policy, start_method=self.start_method)
+        return CentralBackend(
+            work,
+            restart_policy=self.restart_policy,
+            start_method=self.start_method,
+            num_groups=self.groups_per_worker,
+            together=self.schedule == "sync",
+        )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -112,10 +136,10 @@ class Session:
     """
 
     def __init__(self, plan: Plan, origin: Origin, *, seed: int, frames: int, version: int, paused: set[int]) -> None:
-        self._paused = paused
+        self._paused, self._num_readers, self._num_workers = paused, plan.num_readers, plan.layout.num_workers
         weights = WeightLayout.of(plan.policy)
         self._slots = SharedBuffer(plan.layout.num_bytes)
-        self.weights = WeightStore(weights, plan.layout.num_workers)
+        self.weights = WeightStore(weights, plan.num_readers)
         self.weights.publish(plan.policy, version)
         self.pool = None if plan.opponents is None else SnapshotPool(plan.opponents, weights, seed)
         if self.pool is not None and origin.opponents is not None:
@@ -130,7 +154,7 @@ class Session:
             opponents=self._opponent_setup(plan),
             games_in_flight=origin.games_in_flight,
         )
-        self.backend = make_backend(plan.mode, work, restart_policy=plan.restart_policy, start_method=plan.start_method)
+        self.backend = plan.make_backend(work)
         self.intake = Intake(
             self.backend,
             plan.layout,
@@ -167,7 +191,7 @@ class Session:
         return all(worker.state in _HEALTHY for worker in self.backend.health())
 
     def health(self, latest_version: int) -> list[dict[str, Any]]:
-        """One entry for each worker; see :meth:`SelfPlayCollector.health`."""
+        """One entry for each process; see :meth:`SelfPlayCollector.health`."""
         return [
             asdict(worker)
             | self._adoption(worker.worker_id, latest_version)
@@ -180,7 +204,7 @@ class Session:
         ]
 
     def _adoption(self, worker_id: int, latest_version: int) -> dict[str, int | None]:
-        version = self.weights.adopted_version(worker_id)
+        version = self.weights.adopted_version(min(worker_id, self._num_readers - 1))
         lag = None if version is None else policy_lag(latest_version, version)
         return {"policy_version": version, "policy_lag": lag}
 
@@ -191,7 +215,7 @@ class Session:
         return {
             **({} if self.pool is None else self.pool.summary()),
             "restarts": sum(worker.restarts for worker in workers),
-            "healthy_workers": sum(worker.state in _HEALTHY for worker in workers),
+            "healthy_workers": sum(worker.state in _HEALTHY for worker in workers[: self._num_workers]),
             "adoption_lag_max": max((lag for lag in lags if lag is not None), default=0),
             "lost_rollouts": self.backend.lost_rollouts,
         }

@@ -86,9 +86,10 @@ Event = Received | Started | Exited
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerHealth:
-    """One worker as the supervisor sees it now."""
+    """One process as the supervisor sees it now; ``name`` is "worker 0" and so on, or a helper's."""
 
     worker_id: int
+    name: str
     state: WorkerState
     pid: int | None
     incarnation: int
@@ -99,6 +100,7 @@ class WorkerHealth:
 @dataclass(slots=True)
 class _Worker:
     worker_id: int
+    name: str
     state: WorkerState = WorkerState.DEAD
     incarnation: int = -1
     process: ProcessHandle | None = None
@@ -121,6 +123,8 @@ class Supervisor:
     Args:
         spawn: starts one incarnation: (worker_id, incarnation) -> (started process, the learner's end of its pipe).
         num_workers: how many.
+        helpers: names of further processes, which are looked after alike but are no workers; their ids come after the
+            workers'.
         policy: timeouts and budget.
         last_beat: time of a worker's last sign of life on ``clock``'s scale, or None where it gives none but messages.
         resident_bytes: memory that a worker held when it last looked, where that is known.
@@ -134,6 +138,7 @@ class Supervisor:
         *,
         num_workers: int,
         policy: RestartPolicy,
+        helpers: Sequence[str] = (),
         last_beat: Callable[[int], float] | None = None,
         resident_bytes: Callable[[int], int | None] = lambda worker_id: None,
         clock: Callable[[], float] = time.monotonic,
@@ -142,7 +147,9 @@ class Supervisor:
         self._spawn, self._policy = spawn, policy
         self._resident_bytes = resident_bytes
         self._last_beat, self._clock, self._jitter = last_beat, clock, jitter
-        self._workers = [_Worker(worker_id) for worker_id in range(num_workers)]
+        names = [f"worker {worker_id}" for worker_id in range(num_workers)] + list(helpers)
+        self._workers = [_Worker(worker_id, name) for worker_id, name in enumerate(names)]
+        self._num_workers = num_workers
         self._events: deque[Event] = deque()
         self._closed = False
         self._looked_at, self._returned_at = clock(), -math.inf
@@ -218,6 +225,7 @@ class Supervisor:
         return [
             WorkerHealth(
                 worker_id=worker.worker_id,
+                name=worker.name,
                 state=worker.state,
                 pid=worker.process.pid if worker.process is not None else None,
                 incarnation=worker.incarnation,
@@ -232,7 +240,7 @@ class Supervisor:
     def _move(self, worker: _Worker, to: WorkerState) -> None:
         if to not in TRANSITIONS[worker.state]:
             raise RuntimeError(f"worker {worker.worker_id} cannot go from {worker.state} to {to}")
-        _logger.debug("worker %d.%d: %s -> %s", worker.worker_id, worker.incarnation, worker.state.value, to.value)
+        _logger.debug("%s.%d: %s -> %s", worker.name, worker.incarnation, worker.state.value, to.value)
         worker.state = to
 
     def _start_worker(self, worker: _Worker) -> None:
@@ -328,7 +336,7 @@ class Supervisor:
                 worker.failure = message
             case LogRecord():
                 logger = logging.getLogger("keisei_lightning.worker")
-                logger.log(message.level, "[worker %d.%d] %s", worker.worker_id, worker.incarnation, message.message)
+                logger.log(message.level, "[%s.%d] %s", worker.name, worker.incarnation, message.message)
             case _:
                 self._events.append(
                     Received(worker_id=worker.worker_id, incarnation=worker.incarnation, message=message)
@@ -346,6 +354,7 @@ class Supervisor:
             failure=worker.failure,
             reason=reason,
             resident_bytes=self._resident_bytes(worker.worker_id),
+            name=worker.name,
         )
         self._events.append(Exited(exit=exit))
         now = self._clock()
@@ -353,7 +362,7 @@ class Supervisor:
         if isinstance(decision, GiveUp):
             raise decision.error(decision.message) from _cause(exit)
         worker.respawn_at = now + decision.delay_s * (1 + self._policy.jitter * self._jitter())
-        healthy = sum(other.process is not None for other in self._workers)
+        healthy = sum(other.process is not None for other in self._workers[: self._num_workers])
         _logger.warning(
             "%s; restart %d of %d in %.1f s, %d of %d workers left",
             exit.describe(),
@@ -361,18 +370,18 @@ class Supervisor:
             self._policy.max_restarts,
             decision.delay_s,
             healthy,
-            len(self._workers),
+            self._num_workers,
         )
         if healthy < self._policy.min_healthy_workers:
             raise TooFewWorkersError(
-                f"{exit.describe()}; {healthy} of {len(self._workers)} workers are left, "
+                f"{exit.describe()}; {healthy} of {self._num_workers} workers are left, "
                 f"min_healthy_workers={self._policy.min_healthy_workers}"
             ) from _cause(exit)
 
     def _signal_all(self, workers: Sequence[_Worker], verb: Literal["terminate", "kill"]) -> None:
         for worker in workers:
             if worker.process is not None and worker.process.is_alive():
-                _logger.warning("worker %d does not stop when asked: %s", worker.worker_id, verb)
+                _logger.warning("%s does not stop when asked: %s", worker.name, verb)
                 getattr(worker.process, verb)()
 
     def _join_all(self, workers: Sequence[_Worker], until: float) -> None:

@@ -7,7 +7,7 @@ the workers, so that a batch of one rollout from each worker is a *view*, not a 
     index 1: | worker 0 | worker 1 | ... |
 
 A slot changes hands by small messages only (`messages.py`); :class:`SlotBoard` is the learner's book of who has it.
-This module knows no processes.
+This module knows no processes and no torch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from multiprocessing import reduction
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from keisei_lightning.errors import ConfigError
@@ -205,6 +204,11 @@ class SlotLayout:
         return sum(column.ply_bytes for column in self.fields)
 
     @property
+    def plies_per_batch(self) -> int:
+        """Plies of one rollout of every worker."""
+        return self.num_workers * self.num_games * self.num_plies
+
+    @property
     def num_bytes(self) -> int:
         """Bytes of all slots."""
         return self._index_bytes * self.num_slots
@@ -229,10 +233,6 @@ class SlotLayout:
             raw = memory[start : start + block]
             out[column.key] = raw.view(column.dtype).reshape(games, self.num_plies, *column.shape)
         return out
-
-    def tensors(self, memory: NDArray[np.uint8], index: int, worker_id: int | None = None) -> dict[Key, torch.Tensor]:
-        """:meth:`views` as tensors that share the memory."""
-        return {key: torch.from_numpy(view) for key, view in self.views(memory, index, worker_id).items()}
 
 
 class SlotState(StrEnum):

@@ -284,7 +284,8 @@ class WeightStore:
         if missing:
             arrays.flats[target].copy_(arrays.flats[latest % arrays.num_buffers])
         views = self._views[target]
-        torch._foreach_copy_([views[name] for name in tensors], list(tensors.values()))
+        if tensors:  # a policy may have no weights at all
+            torch._foreach_copy_([views[name] for name in tensors], list(tensors.values()))
         arrays.latest[0] = version * arrays.num_buffers + target
 
     def _unused_buffer(self) -> int:
@@ -345,6 +346,10 @@ class WeightReader:
         for _ in self._adopt_in_steps():
             pass
         return self.version
+
+    def is_latest(self) -> bool:
+        """Whether no newer weights than those adopted were published."""
+        return int(self._arrays.latest[0]) == self._adopted
 
     def _adopt_in_steps(self) -> Iterator[None]:
         """Adopt, halting wherever the learner may come between (tests let it)."""

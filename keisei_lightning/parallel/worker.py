@@ -1,4 +1,4 @@
-"""A worker process: its boot, its loop, its end.
+"""A worker process: its boot, its loop, its end. It knows no torch: who judges positions is the business of its maker.
 
 It waits for :class:`Play`, adopts the newest weights, plays one rollout into the slot it was given, and announces it.
 It consumes grants; it waits for nothing else; it ends when told to, when it fails (saying why), or with its parent.
@@ -6,36 +6,30 @@ It consumes grants; it waits for nothing else; it ends when told to, when it fai
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import faulthandler
 import fcntl
 import logging
-import math
 import os
 import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, Protocol
 
-import cloudpickle
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
-from torch.nn.modules.module import register_module_forward_pre_hook
-from torch.utils.hooks import RemovableHandle
+from typing_extensions import override
 
 from keisei_lightning.errors import GameError, RolloutError
-from keisei_lightning.games import GameFactory
-from keisei_lightning.parallel.acting import acting_policy
 from keisei_lightning.parallel.messages import (
     Failure,
     LogRecord,
+    Opponent,
     Play,
     Ready,
     ResetGames,
@@ -43,18 +37,35 @@ from keisei_lightning.parallel.messages import (
     Stop,
     ToWorker,
 )
-from keisei_lightning.parallel.opponents import OpponentBoards, OpponentSetup
-from keisei_lightning.parallel.rollout import RolloutPlayer, RolloutResult
-from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
+from keisei_lightning.parallel.rollout import RolloutResult
+from keisei_lightning.parallel.transport import Key, SharedBuffer, SlotLayout
 from keisei_lightning.parallel.vital_signs import VitalSigns
-from keisei_lightning.parallel.weights import WeightMemory, WeightReader
 
-__all__ = ["PlayerOptions", "RolloutWorker", "WorkerBoot", "run_worker"]
+__all__ = [
+    "Beat",
+    "LeaveError",
+    "MakeWorker",
+    "Player",
+    "PlayerOptions",
+    "Post",
+    "RolloutWorker",
+    "WeightSource",
+    "Worker",
+    "as_child",
+    "serve",
+]
 
 _MAX_MESSAGE_CHARS = 2_000
 _MAX_TRACEBACK_CHARS = 20_000
-_QUICK_PLY_S = 0.05  # a tenth of the shortest heartbeat
 _IDLE_BEAT_S = 0.25  # how often an idle worker shows life; also how soon it notices that it may beat
+
+Beat = Callable[[], None]
+"""Shows life."""
+
+Post = Callable[[Any], None]
+"""Sends a message to the learner."""
+
+MakeWorker = Callable[[Beat], "Worker"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,47 +89,63 @@ class PlayerOptions:
     augment_symmetry: bool
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WorkerBoot:
-    """Everything a worker needs; pickled once for each start.
-
-    Attributes:
-        worker_id: which worker.
-        incarnation: which life of it.
-        game_and_policy: cloudpickled (game factory, policy without weights), so that classes of a script or a notebook
-            arrive too.
-        options: how to play.
-        slots: memory of the slots.
-        slot_layout: where its columns lie.
-        weights: published weights.
-        signs: memory of the workers' signs of life.
-        opponents: snapshots to play against; None: every game is self-play.
-    """
-
-    worker_id: int
-    incarnation: int
-    game_and_policy: bytes
-    options: PlayerOptions
-    slots: SharedBuffer
-    slot_layout: SlotLayout
-    weights: WeightMemory
-    signs: SharedBuffer
-    opponents: OpponentSetup | None = None
+class LeaveError(Exception):
+    """The worker is to leave without another word."""
 
 
-class RolloutWorker:
-    """The work of one worker, without the process around it (``mode="serial"`` runs it in the learner).
+class WeightSource(Protocol):
+    """Where the policy's weights come from: between two calls of :meth:`adopt` they do not change."""
+
+    def adopt(self) -> int:
+        """Let the policy hold the latest weights; their version."""
+        ...
+
+    def verify(self) -> None:
+        """Check that nobody wrote to them since."""
+        ...
+
+
+class Player(Protocol):
+    """Plays the games of one worker (:class:`RolloutPlayer`, or several as one)."""
+
+    def play(
+        self,
+        slot: Mapping[Key, NDArray[Any]],
+        policy_version: int,
+        beat: Beat = ...,
+        *,
+        opponent: Opponent | None = None,
+    ) -> RolloutResult:
+        """Play one rollout into a slot's columns [G, T, ...]."""
+        ...
+
+    def reset_games(self) -> None:
+        """Let all games begin anew with the next rollout."""
+        ...
+
+
+class Worker(Protocol):
+    """What a worker process serves with."""
+
+    def play(self, grant: Play, *, wait_s: float = 0.0, beat: Beat = ...) -> RolloutHeader:
+        """Play one rollout and return its header."""
+        ...
+
+    def reset_games(self) -> None:
+        """Let all games begin anew with the next rollout."""
+        ...
+
+
+class RolloutWorker(Worker):
+    """The work of one worker, without the process around it.
 
     Args:
         worker_id: which worker.
         incarnation: which life of it.
-        game: makes its boards.
-        policy: the structure; its parameters and buffers are replaced by views of adopted weights.
-        options: how to play.
+        weights: what the policy plays with.
+        player: of the games.
         slots: memory of the slots, uint8 [slot_layout.num_bytes].
         slot_layout: where its columns lie.
-        weights: published weights.
-        opponents: snapshots to play against; None: every game is self-play.
     """
 
     def __init__(
@@ -126,66 +153,30 @@ class RolloutWorker:
         *,
         worker_id: int,
         incarnation: int,
-        game: GameFactory,
-        policy: nn.Module,
-        options: PlayerOptions,
+        weights: WeightSource,
+        player: Player,
         slots: NDArray[np.uint8],
         slot_layout: SlotLayout,
-        weights: WeightMemory,
-        opponents: OpponentSetup | None = None,
     ) -> None:
         self._worker_id, self._incarnation, self._sequence = worker_id, incarnation, 0
         self._slots, self._slot_layout = slots, slot_layout
-        device = _resolve_device(options.device, worker_id)
-        structure = None if opponents is None else copy.deepcopy(policy)
-        self._reader = WeightReader(weights, reader_id=worker_id, module=policy, device=device)
-        policy.eval()
-        boards = game(slot_layout.num_games)
-        self._player = RolloutPlayer(
-            game=boards,
-            policy=acting_policy(policy, num_actions=boards.spec.num_actions),
-            num_plies=slot_layout.num_plies,
-            worker_id=worker_id,
-            incarnation=incarnation,
-            seed=options.seed,
-            start=options.start,
-            stride=slot_layout.num_workers * slot_layout.num_games * slot_layout.num_plies,
-            device=device,
-            stagger_games=options.stagger_games,
-            augment_symmetry=options.augment_symmetry,
-            opponents=None
-            if opponents is None or structure is None
-            else OpponentBoards(
-                opponents,
-                structure=structure,
-                num_games=slot_layout.num_games,
-                num_actions=boards.spec.num_actions,
-                device=device,
-            ),
-        )
+        self._weights, self._player = weights, player
 
+    @override
     def reset_games(self) -> None:
-        """Let all games begin anew with the next rollout."""
         self._player.reset_games()
 
-    def state_dict(self) -> dict[str, Any] | None:
-        """The games in flight (see :meth:`RolloutPlayer.state_dict`)."""
-        return self._player.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with games in flight; before the first rollout."""
-        self._player.load_state_dict(state)
-
-    def play(self, grant: Play, *, wait_s: float = 0.0, beat: Callable[[], None] = lambda: None) -> RolloutHeader:
+    @override
+    def play(self, grant: Play, *, wait_s: float = 0.0, beat: Beat = lambda: None) -> RolloutHeader:
         """Adopt the newest weights, play one rollout into the slot, and return its header (for sending *after*)."""
         start = time.perf_counter()
-        version = self._reader.adopt()
+        version = self._weights.adopt()
         adopted = time.perf_counter()
         result, fault = RolloutResult(), None
         try:
             slot = self._slot_layout.views(self._slots, grant.slot, self._worker_id)
             result = self._player.play(slot, version, beat, opponent=grant.opponent)
-            self._reader.verify()
+            self._weights.verify()
         except (RolloutError, GameError) as error:
             fault = failure_of(error)
             self._player.reset_games()
@@ -211,13 +202,6 @@ class RolloutWorker:
         return header
 
 
-def _resolve_device(device: str, worker_id: int) -> torch.device:
-    if device != "auto":
-        return torch.device(device)
-    count = torch.cuda.device_count()
-    return torch.device(f"cuda:{worker_id % count}" if count else "cpu")
-
-
 class _PipeLogHandler(logging.Handler):
     """Sends log records to the learner, which prints them in one place."""
 
@@ -230,10 +214,53 @@ class _PipeLogHandler(logging.Handler):
         self._send(LogRecord(level=record.levelno, name=record.name, message=message))
 
 
-def run_worker(boot: WorkerBoot, connection: Connection[Any, Any]) -> None:
-    """Target of a worker process.
+def serve(
+    make_worker: MakeWorker, *, worker_id: int, signs: SharedBuffer, connection: Connection[Any, ToWorker]
+) -> None:
+    """Be a worker process: play what is granted until told to stop.
 
     Ends with exit status 0 when told to stop, 1 after it has sent a :class:`Failure`.
+
+    Args:
+        make_worker: from its sign of life, which takes about a microsecond.
+        worker_id: which line of the board of signs is its own.
+        signs: memory of that board.
+        connection: to the learner.
+    """
+    with as_child(connection) as post:
+        board = VitalSigns(signs)
+
+        def beat() -> None:
+            board.beat(worker_id)
+
+        worker = make_worker(beat)
+        post(Ready(pid=os.getpid()))
+        idle_since = time.perf_counter()
+        while True:
+            beat()
+            if not connection.poll(_IDLE_BEAT_S):
+                continue
+            match connection.recv():
+                case Play() as grant:
+                    board.begin_rollout(worker_id)
+                    try:
+                        header = worker.play(grant, wait_s=time.perf_counter() - idle_since, beat=beat)
+                    except LeaveError:
+                        return
+                    post(header)  # payload first, header last
+                    idle_since = time.perf_counter()
+                case ResetGames():
+                    worker.reset_games()
+                case Stop():
+                    return
+
+
+@contextlib.contextmanager
+def as_child(connection: Connection[Any, Any]) -> Iterator[Post]:
+    """Behave as a child of the learner: deaf to Ctrl-C, gone when it is, its log and its failures sent there.
+
+    Yields:
+        What sends a message, from any thread.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the learner alone answers it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the learner's handler may have been inherited
@@ -241,23 +268,21 @@ def run_worker(boot: WorkerBoot, connection: Connection[Any, Any]) -> None:
     _end_with_parent()
     lock = threading.Lock()
 
-    def send(message: Any) -> None:
+    def post(message: Any) -> None:
         with lock:
             connection.send(message)
 
     logging.basicConfig(
-        handlers=[_PipeLogHandler(send)], format="%(name)s: %(message)s", level=logging.INFO, force=True
+        handlers=[_PipeLogHandler(post)], format="%(name)s: %(message)s", level=logging.INFO, force=True
     )
     logging.captureWarnings(True)
     try:
-        worker = _boot(boot)
-        send(Ready(pid=os.getpid()))
-        _serve(worker, boot, connection, send)
+        yield post
     except (BrokenPipeError, ConnectionResetError):
         os._exit(1)  # the learner is gone: there is nobody to tell
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt in a game are failures too
         try:
-            send(failure_of(error))
+            post(failure_of(error))
         finally:
             connection.close()
             os._exit(1)  # not sys.exit: a game's atexit hooks and threads must not keep a failed worker alive
@@ -277,69 +302,6 @@ def _text(error: BaseException) -> str:
         return str(error)
     except Exception:  # noqa: BLE001 - a game's exception may do anything; what ends the worker must still be told
         return "its message cannot be shown"
-
-
-def _boot(boot: WorkerBoot) -> RolloutWorker:
-    torch.set_num_threads(boot.options.num_threads)
-    game, policy = cloudpickle.loads(boot.game_and_policy)
-    return RolloutWorker(
-        worker_id=boot.worker_id,
-        incarnation=boot.incarnation,
-        game=game,
-        policy=policy,
-        options=boot.options,
-        slots=boot.slots.array(),
-        slot_layout=boot.slot_layout,
-        weights=boot.weights,
-        opponents=boot.opponents,
-    )
-
-
-def _serve(
-    worker: RolloutWorker, boot: WorkerBoot, connection: Connection[Any, ToWorker], send: Callable[[Any], None]
-) -> None:
-    signs = VitalSigns(boot.signs)
-
-    def beat() -> None:
-        signs.beat(boot.worker_id)
-
-    layers = _LayerBeats(beat)
-    idle_since = time.perf_counter()
-    while True:
-        beat()
-        if not connection.poll(_IDLE_BEAT_S):
-            continue
-        match connection.recv():
-            case Play() as grant:
-                signs.begin_rollout(boot.worker_id)
-                header = worker.play(grant, wait_s=time.perf_counter() - idle_since, beat=beat)
-                send(header)  # payload first, header last
-                layers.adapt(header.play_s / boot.slot_layout.num_plies)
-                idle_since = time.perf_counter()
-            case ResetGames():
-                worker.reset_games()
-            case Stop():
-                return
-
-
-class _LayerBeats:
-    """Makes every layer of a forward pass a sign of life, where a pass is slow.
-
-    In a network of a few small layers the hook would take a sixth of the time, and a ply is sign enough there.
-    """
-
-    def __init__(self, beat: Callable[[], None]) -> None:
-        self._beat = beat
-        self._hook: RemovableHandle | None = None
-        self.adapt(math.inf)  # until the first rollout has shown how long a ply takes
-
-    def adapt(self, ply_s: float) -> None:
-        """Decide anew, by how long a ply has taken."""
-        if ply_s < _QUICK_PLY_S and self._hook is not None:
-            self._hook.remove()
-            self._hook = None
-        elif ply_s >= _QUICK_PLY_S and self._hook is None:
-            self._hook = register_module_forward_pre_hook(lambda module, args: self._beat())
 
 
 def _end_with_parent() -> None:

@@ -91,9 +91,21 @@ def test_a_run_shows_what_it_does_and_leaves_checkpoint_curves_and_a_game(tmp_pa
     assert "warning" not in err
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_stopped_run_takes_its_workers_with_it(signum: signal.Signals, code: int, tmp_path: Path) -> None:
-    process = start([*TINY, "parallel.num_workers=2", "trainer.max_epochs=100000"], tmp_path)
+@pytest.mark.parametrize(
+    ("signum", "code", "mode"),
+    [(signal.SIGTERM, 143, "workers"), (signal.SIGINT, 130, "workers"), (signal.SIGINT, 130, "central")],
+)
+def test_a_stopped_run_takes_its_workers_with_it(signum: signal.Signals, code: int, mode: str, tmp_path: Path) -> None:
+    process = start(
+        [
+            *TINY,
+            f"parallel={mode}",
+            "parallel.num_workers=2",
+            "parallel.games_per_worker=8",
+            "trainer.max_epochs=100000",
+        ],
+        tmp_path,
+    )
     deadline = time.monotonic() + 60
     while not list(tmp_path.rglob("metrics.csv")):  # training is under way
         assert process.poll() is None, process.communicate()[1]

@@ -30,7 +30,7 @@ def collector_of(**options: Any) -> SelfPlayCollector:
         ({"max_restarts": -1}, "max_restarts=-1: must be a whole number, at least 0"),
         ({"total_frames": -2}, "total_frames=-2: must be a whole number, at least -1"),
         ({"seed": -1}, "seed=-1: must be a whole number, at least 0"),
-        ({"mode": "threads"}, "mode=threads: must be one of serial, workers"),
+        ({"mode": "threads"}, "mode=threads: must be one of serial, workers, central"),
         ({"schedule": "later"}, "schedule=later: must be one of sync, async"),
         ({"start_method": "fork"}, "start_method=fork: must be one of None, forkserver, spawn"),
         ({"heartbeat_s": 0.0}, "heartbeat_s=0.0: must be above 0 seconds, and finite"),
@@ -72,6 +72,8 @@ def test_more_workers_than_descriptors_are_refused_with_the_arithmetic(monkeypat
     monkeypatch.setattr("keisei_lightning.limits.descriptor_allowance", lambda: few)
     with pytest.raises(ConfigError, match=r"num_workers=5: must be from 1 to 4 \(47 file descriptors are needed"):
         collector_of(num_workers=5)
+    with pytest.raises(ConfigError, match=r"num_workers=5: must be from 1 to 2 \(57 file descriptors .* 5 x 5 workers"):
+        collector_of(num_workers=5, mode="central")
     collector_of(num_workers=4)
     collector_of(num_workers=5, mode="serial")
 

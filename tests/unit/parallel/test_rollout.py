@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from keisei_lightning.errors import ConfigError, IllegalActionError, RolloutError
 from keisei_lightning.games import Game, make_game
 from keisei_lightning.models import ActorCritic
-from keisei_lightning.parallel.acting import ActingPolicy, acting_policy
+from keisei_lightning.parallel.acting import ActingPolicy, PolicyMoves, acting_policy
 from keisei_lightning.parallel.rollout import RolloutPlayer, RolloutResult, rollout_seeds
 from keisei_lightning.parallel.transport import Key, SlotLayout
 
@@ -58,14 +58,13 @@ def player_of(
 ) -> RolloutPlayer:
     return RolloutPlayer(
         game=game,
-        policy=policy,
+        moves=PolicyMoves(policy, CPU),
         num_plies=num_plies,
         worker_id=worker_id,
         incarnation=incarnation,
         seed=seed,
         start=start,
         stride=stride,
-        device=CPU,
         augment_symmetry=augment_symmetry,
         stagger_games=stagger_games,
     )

@@ -105,10 +105,10 @@ def test_the_batch_over_all_workers_is_a_view_of_their_slots_side_by_side() -> N
                 value = rng.integers(0, 2 if view.dtype == np.bool_ else 100, view.shape).astype(view.dtype)
                 view[...] = written[slot, worker_id, key] = value
     for slot in range(layout.num_slots):
-        for key, batch in layout.tensors(memory, slot).items():
+        for key, batch in layout.views(memory, slot).items():
             expected = np.concatenate([written[slot, worker_id, key] for worker_id in range(layout.num_workers)])
-            np.testing.assert_array_equal(batch.numpy(), expected)
-            assert np.shares_memory(batch.numpy(), memory)
+            np.testing.assert_array_equal(batch, expected)
+            assert np.shares_memory(batch, memory)
     buffer.close()
 
 

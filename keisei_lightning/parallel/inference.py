@@ -1,0 +1,219 @@
+"""The inference process (``mode="central"``): it has the policy and answers all workers' questions, in batches.
+
+Its loop consumes tokens and the learner's messages and waits for both at once. It answers a group's questions as soon
+as every worker that plays has put one, so that one pass of the network serves all of them. It takes over new weights
+only when nobody is in the middle of a rollout, so that a rollout has one version:
+
+- ``schedule="sync"``: the learner says who will begin (:class:`BeginRound`), and nobody begins before all have asked.
+  The batches, and so the results, are then the same in every run.
+- ``schedule="async"``: a worker begins at once if the weights held are the latest, else when the others have ended
+  their rollouts.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import Any, Protocol
+
+import cloudpickle
+import torch
+
+from keisei_lightning.parallel.acting import PolicyMoves, acting_policy
+from keisei_lightning.parallel.mailbox import Answering, InferenceEnd, Kind, Token
+from keisei_lightning.parallel.messages import BeginRound, Ready, Stop, ToWorker, WorkerGone
+from keisei_lightning.parallel.policy_worker import LayerBeats, resolve_device
+from keisei_lightning.parallel.rollout import MoveSource
+from keisei_lightning.parallel.transport import SharedBuffer
+from keisei_lightning.parallel.vital_signs import VitalSigns
+from keisei_lightning.parallel.weights import WeightMemory, WeightReader
+from keisei_lightning.parallel.worker import PlayerOptions, WeightSource, as_child
+
+__all__ = ["InferenceBoot", "InferenceDesk", "run_inference"]
+
+_IDLE_BEAT_S = 0.25
+
+
+class LatestWeights(WeightSource, Protocol):
+    """Weights, and whether there are newer ones."""
+
+    version: int
+
+    def is_latest(self) -> bool:
+        """No newer ones than those adopted were published."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InferenceBoot:
+    """Everything that the inference process needs; pickled once for each start.
+
+    Attributes:
+        process_id: which line of the board of signs is its own.
+        num_actions: A.
+        policy: cloudpickled, without weights.
+        options: device, threads.
+        weights: published weights; it is reader 0.
+        mailbox: to the workers.
+        signs: memory of the signs of life.
+        waits_for_round: begin nobody before the learner has said who will begin. (Else somebody could have ended a
+            rollout before the learner's first word, which would then wait for it.)
+    """
+
+    process_id: int
+    num_actions: int
+    policy: bytes
+    options: PlayerOptions
+    weights: WeightMemory
+    mailbox: InferenceEnd
+    signs: SharedBuffer
+    waits_for_round: bool
+
+
+@dataclass(slots=True)
+class _Caller:
+    """A worker that has begun a rollout, or wants to."""
+
+    begin: Token
+    groups: set[int] = field(default_factory=set)
+    """That it plays; empty while it waits to begin."""
+
+
+class InferenceDesk:
+    """Who has asked what, and who is answered when.
+
+    Args:
+        mailbox: to the workers.
+        weights: what the policy holds.
+        moves: the policy, with a random stream for each group.
+        waits_for_round: begin nobody before the first :class:`BeginRound`.
+    """
+
+    def __init__(
+        self,
+        mailbox: Answering,
+        weights: LatestWeights,
+        moves: Sequence[MoveSource],
+        *,
+        waits_for_round: bool = False,
+    ) -> None:
+        self._mailbox, self._weights, self._moves = mailbox, weights, moves
+        self._waits_for_round = waits_for_round
+        self._awaited: set[int] = set()
+        self._callers: dict[int, _Caller] = {}
+        self._questions: list[dict[int, Token]] = [{} for _ in moves]
+        self._is_new = [False] * len(moves)  # no question of this round has been answered yet
+
+    def hear_learner(self, message: BeginRound | WorkerGone) -> None:
+        """Take in what the learner says."""
+        match message:
+            case BeginRound(workers=workers):
+                self._awaited |= set(workers)
+                self._waits_for_round = False
+            case WorkerGone(worker_id=worker_id, incarnation=incarnation):
+                self._awaited.discard(worker_id)
+                caller = self._callers.get(worker_id)
+                if caller is not None and caller.begin.incarnation <= incarnation:
+                    self._forget(worker_id)
+
+    def _forget(self, worker_id: int) -> None:
+        self._callers.pop(worker_id, None)
+        for questions in self._questions:
+            questions.pop(worker_id, None)
+
+    def hear_worker(self, token: Token) -> None:
+        """Take in what a worker says."""
+        worker_id = token.worker_id
+        if token.kind == Kind.BEGIN:
+            self._forget(worker_id)  # a life before, of which nobody has told us yet
+            self._callers[worker_id] = _Caller(token)
+            return
+        caller = self._callers.get(worker_id)
+        if caller is None or caller.begin.incarnation != token.incarnation:
+            return  # said by a worker that has died since
+        if token.kind == Kind.LEAVE:
+            self._questions[token.group].pop(worker_id, None)
+            caller.groups.discard(token.group)
+            if not caller.groups:
+                del self._callers[worker_id]
+        else:
+            self._questions[token.group][worker_id] = token
+
+    def serve(self) -> int:
+        """Answer everything that can be answered; returns how many groups that were."""
+        self._begin_rollouts()
+        return sum(self._answer(group) for group in range(len(self._moves)))
+
+    def _begin_rollouts(self) -> None:
+        waiting = {worker_id: caller for worker_id, caller in self._callers.items() if not caller.groups}
+        self._awaited -= waiting.keys()
+        if not waiting or self._awaited or self._waits_for_round:
+            return
+        if len(waiting) == len(self._callers):  # nobody plays
+            if self._weights.version >= 0:
+                self._weights.verify()
+            self._weights.adopt()
+            self._is_new = [True] * len(self._moves)
+        elif not self._weights.is_latest():
+            return
+        for caller in waiting.values():
+            caller.groups = set(range(len(self._moves)))
+            self._mailbox.grant_version(caller.begin, self._weights.version)
+
+    def _answer(self, group: int) -> bool:
+        asked = self._questions[group]
+        playing = {worker_id for worker_id, caller in self._callers.items() if group in caller.groups}
+        if not asked or asked.keys() != playing:
+            return False
+        tokens = [asked[worker_id] for worker_id in sorted(asked)]
+        asked.clear()
+        if self._is_new[group]:
+            self._is_new[group] = False
+            self._moves[group].begin_rollout(self._mailbox.seed_of(tokens[0].worker_id, group))
+        for kind in (Kind.ACT, Kind.VALUE):
+            if batch := [token for token in tokens if token.kind == kind]:
+                self._mailbox.answer(batch, self._moves[group].answer(self._mailbox.question(batch)))
+        return True
+
+
+def run_inference(boot: InferenceBoot, connection: Connection[Any, ToWorker]) -> None:
+    """Target of the inference process.
+
+    Ends with exit status 0 when told to stop, 1 after it has sent a ``Failure``.
+    """
+    with as_child(connection) as post:
+        signs = VitalSigns(boot.signs)
+
+        def beat() -> None:
+            signs.beat(boot.process_id)
+
+        layers = LayerBeats(beat)
+        torch.set_num_threads(boot.options.num_threads)
+        device = resolve_device(boot.options.device, 0)
+        module = cloudpickle.loads(boot.policy)
+        reader = WeightReader(boot.weights, reader_id=0, module=module, device=device)
+        policy = acting_policy(module.eval(), num_actions=boot.num_actions)
+        mailbox = boot.mailbox.open()
+        moves = [PolicyMoves(policy, device) for _ in range(mailbox.num_groups)]
+        desk = InferenceDesk(mailbox, reader, moves, waits_for_round=boot.waits_for_round)
+        mailbox.announce()
+        post(Ready(pid=os.getpid()))
+        while True:
+            beat()
+            wait([connection, mailbox.fileno()], _IDLE_BEAT_S)
+            tokens = mailbox.read()  # before the learner's messages: those of a grant come before what follows from it
+            while connection.poll():
+                match connection.recv():
+                    case Stop():
+                        mailbox.stop()
+                        return
+                    case BeginRound() | WorkerGone() as message:
+                        desk.hear_learner(message)
+            for token in tokens:
+                desk.hear_worker(token)
+            start = time.perf_counter()
+            if passes := desk.serve():
+                layers.adapt((time.perf_counter() - start) / passes)

@@ -1,0 +1,199 @@
+"""Workers that hold a copy of the policy: ``mode="workers"``, and ``mode="serial"`` without the process."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import cloudpickle
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils.hooks import RemovableHandle
+from typing_extensions import override
+
+from keisei_lightning.games import GameFactory
+from keisei_lightning.parallel.acting import PolicyMoves, acting_policy
+from keisei_lightning.parallel.messages import Play, RolloutHeader
+from keisei_lightning.parallel.opponents import OpponentBoards, OpponentSetup
+from keisei_lightning.parallel.rollout import RolloutPlayer
+from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
+from keisei_lightning.parallel.weights import WeightMemory, WeightReader
+from keisei_lightning.parallel.worker import Beat, PlayerOptions, RolloutWorker, Worker, serve
+
+__all__ = ["LayerBeats", "PolicyWorker", "WorkerBoot", "make_policy_worker", "resolve_device", "run_worker"]
+
+_QUICK_PLY_S = 0.05  # a tenth of the shortest heartbeat
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerBoot:
+    """Everything a worker needs; pickled once for each start.
+
+    Attributes:
+        worker_id: which worker.
+        incarnation: which life of it.
+        game_and_policy: cloudpickled (game factory, policy without weights), so that classes of a script or a notebook
+            arrive too.
+        options: how to play.
+        slots: memory of the slots.
+        slot_layout: where its columns lie.
+        weights: published weights.
+        signs: memory of the workers' signs of life.
+        opponents: snapshots to play against; None: every game is self-play.
+    """
+
+    worker_id: int
+    incarnation: int
+    game_and_policy: bytes
+    options: PlayerOptions
+    slots: SharedBuffer
+    slot_layout: SlotLayout
+    weights: WeightMemory
+    signs: SharedBuffer
+    opponents: OpponentSetup | None = None
+
+
+class PolicyWorker(RolloutWorker):
+    """A worker whose games can be kept and gone on with (see :class:`RolloutPlayer`)."""
+
+    def __init__(self, *, player: RolloutPlayer, **options: Any) -> None:
+        super().__init__(player=player, **options)
+        self.state_dict, self.load_state_dict = player.state_dict, player.load_state_dict
+
+
+def make_policy_worker(
+    *,
+    worker_id: int,
+    incarnation: int,
+    game: GameFactory,
+    policy: nn.Module,
+    options: PlayerOptions,
+    slots: NDArray[np.uint8],
+    slot_layout: SlotLayout,
+    weights: WeightMemory,
+    opponents: OpponentSetup | None = None,
+) -> PolicyWorker:
+    """A worker that judges positions itself.
+
+    Args:
+        worker_id: which worker.
+        incarnation: which life of it.
+        game: makes its boards.
+        policy: the structure; its parameters and buffers are replaced by views of adopted weights.
+        options: how to play.
+        slots: memory of the slots, uint8 [slot_layout.num_bytes].
+        slot_layout: where its columns lie.
+        weights: published weights.
+        opponents: snapshots to play against; None: every game is self-play.
+    """
+    device = resolve_device(options.device, worker_id)
+    structure = None if opponents is None else copy.deepcopy(policy)
+    reader = WeightReader(weights, reader_id=worker_id, module=policy, device=device)
+    policy.eval()
+    boards, generator = game(slot_layout.num_games), torch.Generator(device=device)
+    num_actions = boards.spec.num_actions
+    seats = None
+    if opponents is not None and structure is not None:
+        seats = OpponentBoards(
+            opponents,
+            structure=structure,
+            num_games=slot_layout.num_games,
+            num_actions=num_actions,
+            device=device,
+            generator=generator,
+        )
+    player = RolloutPlayer(
+        game=boards,
+        moves=PolicyMoves(acting_policy(policy, num_actions=num_actions), device, generator),
+        num_plies=slot_layout.num_plies,
+        worker_id=worker_id,
+        incarnation=incarnation,
+        seed=options.seed,
+        start=options.start,
+        stride=slot_layout.plies_per_batch,
+        stagger_games=options.stagger_games,
+        augment_symmetry=options.augment_symmetry,
+        opponents=seats,
+    )
+    return PolicyWorker(
+        worker_id=worker_id,
+        incarnation=incarnation,
+        weights=reader,
+        player=player,
+        slots=slots,
+        slot_layout=slot_layout,
+    )
+
+
+def resolve_device(device: str, number: int) -> torch.device:
+    """The device of this name; for "auto" the CUDA devices in turn, else the CPU."""
+    if device != "auto":
+        return torch.device(device)
+    count = torch.cuda.device_count()
+    return torch.device(f"cuda:{number % count}" if count else "cpu")
+
+
+def run_worker(boot: WorkerBoot, connection: Connection[Any, Any]) -> None:
+    """Target of a worker process (see :func:`~keisei_lightning.parallel.worker.serve`)."""
+    serve(lambda beat: _boot(boot, beat), worker_id=boot.worker_id, signs=boot.signs, connection=connection)
+
+
+def _boot(boot: WorkerBoot, beat: Beat) -> Worker:
+    torch.set_num_threads(boot.options.num_threads)
+    game, policy = cloudpickle.loads(boot.game_and_policy)
+    worker = make_policy_worker(
+        worker_id=boot.worker_id,
+        incarnation=boot.incarnation,
+        game=game,
+        policy=policy,
+        options=boot.options,
+        slots=boot.slots.array(),
+        slot_layout=boot.slot_layout,
+        weights=boot.weights,
+        opponents=boot.opponents,
+    )
+    return _WithLayerBeats(worker, LayerBeats(beat), num_plies=boot.slot_layout.num_plies)
+
+
+class _WithLayerBeats(Worker):
+    """A worker that looks after each rollout whether layers are to show life."""
+
+    def __init__(self, worker: RolloutWorker, layers: LayerBeats, *, num_plies: int) -> None:
+        self._worker, self._layers, self._num_plies = worker, layers, num_plies
+
+    @override
+    def reset_games(self) -> None:
+        self._worker.reset_games()
+
+    @override
+    def play(self, grant: Play, *, wait_s: float = 0.0, beat: Beat = lambda: None) -> RolloutHeader:
+        header = self._worker.play(grant, wait_s=wait_s, beat=beat)
+        self._layers.adapt(header.play_s / self._num_plies)
+        return header
+
+
+class LayerBeats:
+    """Makes every layer of a forward pass a sign of life, where a pass is slow.
+
+    In a network of a few small layers the hook would take a sixth of the time, and a ply is sign enough there.
+    """
+
+    def __init__(self, beat: Callable[[], None]) -> None:
+        self._beat = beat
+        self._hook: RemovableHandle | None = None
+        self.adapt(math.inf)  # until the first rollout has shown how long a ply takes
+
+    def adapt(self, ply_s: float) -> None:
+        """Decide anew, by how long a ply has taken."""
+        if ply_s < _QUICK_PLY_S and self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+        elif ply_s >= _QUICK_PLY_S and self._hook is None:
+            self._hook = register_module_forward_pre_hook(lambda module, args: self._beat())

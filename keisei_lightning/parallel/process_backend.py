@@ -1,0 +1,202 @@
+"""``mode="workers"``: a process for each worker, with a copy of the policy."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import signal
+import sys
+import time
+import types
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from typing import Any
+
+import cloudpickle
+from typing_extensions import override
+
+from keisei_lightning.parallel.backend import Backend, Work, choose_start_method
+from keisei_lightning.parallel.messages import Play, ResetGames, RolloutHeader
+from keisei_lightning.parallel.policy_worker import WorkerBoot, run_worker
+from keisei_lightning.parallel.restarts import RestartPolicy, WorkerExit
+from keisei_lightning.parallel.supervisor import Exited, ProcessHandle, Received, Started, Supervisor, WorkerHealth
+from keisei_lightning.parallel.vital_signs import VitalSigns
+
+__all__ = ["ProcessBackend"]
+
+_PRELOAD = ("keisei_lightning.parallel.inference", "keisei_lightning.models", "keisei_lightning.games.shogi")
+"""Imported once by the fork server, so that a process starts in a fraction of a second. There is one fork server for
+all modes; workers that need no torch share its memory with it."""
+
+
+class ProcessBackend(Backend):
+    """Worker processes under a :class:`Supervisor`.
+
+    Args:
+        work: what they play.
+        restart_policy: timeouts and budget.
+        start_method: "forkserver", "spawn" or None for the best there is.
+        helpers: names of processes beside the workers.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        *,
+        restart_policy: RestartPolicy,
+        start_method: str | None = None,
+        helpers: Sequence[str] = (),
+    ) -> None:
+        self.lost_rollouts = 0
+        self._work = work
+        num_workers = work.slot_layout.num_workers
+        self._signs = VitalSigns.reserve(num_workers + len(helpers))
+        self._context = multiprocessing.get_context(choose_start_method(start_method))
+        if self._context.get_start_method() == "forkserver":
+            self._context.set_forkserver_preload(list(_PRELOAD))
+        self._outstanding: list[list[Play]] = [[] for _ in range(num_workers)]
+        self._sequences: dict[tuple[int, int], int] = {}
+        self._ended = [0] * num_workers  # rollouts that were announced or lost
+        self._supervisor = Supervisor(
+            self._spawn,
+            num_workers=num_workers,
+            policy=restart_policy,
+            helpers=helpers,
+            last_beat=self._signs.last_beat,
+            resident_bytes=self._signs.resident_bytes,
+        )
+
+    @cached_property
+    def _game_and_policy(self) -> bytes:
+        pickled: bytes = cloudpickle.dumps((self._work.game, self._work.policy_structure()))
+        return pickled
+
+    def _boot(self, worker_id: int, incarnation: int) -> tuple[Callable[..., None], Any]:
+        """What a process runs, and what it needs for it."""
+        return run_worker, WorkerBoot(
+            worker_id=worker_id,
+            incarnation=incarnation,
+            game_and_policy=self._game_and_policy,
+            options=self._work.options,
+            slots=self._work.slots,
+            slot_layout=self._work.slot_layout,
+            weights=self._work.weights,
+            signs=self._signs.buffer,
+            opponents=self._work.opponents,
+        )
+
+    def _spawn(self, worker_id: int, incarnation: int) -> tuple[ProcessHandle, Connection[Any, Any]]:
+        self._signs.forget(worker_id)
+        ours, theirs = self._context.Pipe()
+        target, boot = self._boot(worker_id, incarnation)
+        process = self._context.Process(  # type: ignore[attr-defined]
+            target=target, args=(boot, theirs), name=f"keisei-worker-{worker_id}.{incarnation}", daemon=True
+        )
+        with _without_main_module(), _deaf_to_ctrl_c():
+            process.start()
+        theirs.close()  # else the pipe would not end with the worker
+        return process, ours
+
+    @override
+    def start(self) -> None:
+        self._supervisor.start()
+
+    @override
+    def grant(self, worker_id: int, play: Play) -> None:
+        self._outstanding[worker_id].append(play)
+        self._supervisor.send(worker_id, play)  # not running: sent again when it is
+
+    @override
+    def wait(self, timeout_s: float) -> list[RolloutHeader]:
+        deadline = time.monotonic() + timeout_s
+        headers: list[RolloutHeader] = []
+        while True:
+            for event in self._supervisor.wait(max(0.0, deadline - time.monotonic())):
+                match event:
+                    case Started(worker_id=worker_id):
+                        self._on_started(worker_id)
+                    case Received(message=RolloutHeader() as header):
+                        self._accept(header, event.incarnation)
+                        headers.append(header)
+                    case Exited(exit=exit):
+                        self._on_exited(exit)
+            if headers or time.monotonic() >= deadline:
+                return headers
+
+    def _on_started(self, worker_id: int) -> None:
+        for play in self._outstanding[worker_id]:
+            self._supervisor.send(worker_id, play)
+
+    def _on_exited(self, exit: WorkerExit) -> None:
+        self._count_lost(exit.worker_id)
+
+    def _count_lost(self, worker_id: int) -> None:
+        """Count what a worker had begun and not announced when it died: at most one rollout."""
+        lost = self._signs.rollouts_begun(worker_id) - self._ended[worker_id]
+        self._ended[worker_id] += lost
+        self.lost_rollouts += lost
+
+    def _accept(self, header: RolloutHeader, incarnation: int) -> None:
+        life = (header.worker_id, header.incarnation)
+        expected = self._sequences.get(life, 0)
+        if header.incarnation != incarnation or header.sequence != expected:
+            raise RuntimeError(
+                f"rollout {header.sequence} of worker {header.worker_id}.{header.incarnation} is out of order "
+                f"(expected {expected} of incarnation {incarnation})"
+            )
+        self._sequences[life] = expected + 1
+        self._ended[header.worker_id] += 1 + header.lost
+        self.lost_rollouts += header.lost
+        plays = self._outstanding[header.worker_id]
+        plays.remove(next(play for play in plays if play.slot == header.slot))
+
+    @override
+    def reset_games(self, worker_ids: Sequence[int]) -> None:
+        for worker_id in worker_ids:
+            self._supervisor.send(worker_id, ResetGames())  # not running: its games begin anew anyway
+
+    @override
+    def games_in_flight(self) -> list[dict[str, Any]]:
+        return []  # a worker may be in the middle of a rollout that will never be delivered
+
+    @override
+    def health(self) -> list[WorkerHealth]:
+        return self._supervisor.health()
+
+    @override
+    def shutdown(self, timeout_s: float) -> None:
+        self._supervisor.shutdown(timeout_s)
+        self._signs.buffer.close()
+
+
+@contextlib.contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Start a child that SIGINT does not reach, not even before it can say so: the learner alone answers Ctrl-C.
+
+    A signal mask is inherited. Without it the fork server, which first imports torch for seconds, would show a
+    traceback. For this process a Ctrl-C is only put off.
+    """
+    resource_tracker.ensure_running()  # it would unblock SIGINT as it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _without_main_module() -> Iterator[None]:
+    """Start a child that does not import the user's script again.
+
+    multiprocessing imports the main module anew in every child, so that functions of a script can be unpickled. Here
+    they travel by cloudpickle, and importing a script (with Lightning and Hydra at its top, or without an
+    ``if __name__ == "__main__"``) would cost seconds for each worker, or start the training again in each.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

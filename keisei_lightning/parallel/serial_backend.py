@@ -1,0 +1,96 @@
+"""``mode="serial"``: no process."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from typing_extensions import override
+
+from keisei_lightning.parallel.backend import Backend, Work
+from keisei_lightning.parallel.messages import Play, RolloutHeader
+from keisei_lightning.parallel.policy_worker import PolicyWorker, make_policy_worker
+from keisei_lightning.parallel.restarts import WorkerState
+from keisei_lightning.parallel.supervisor import WorkerHealth
+
+__all__ = ["SerialBackend"]
+
+
+class SerialBackend(Backend):
+    """All workers' rollouts, one after another, in the learner's process: the same code, the same bits, no process."""
+
+    def __init__(self, work: Work) -> None:
+        self.lost_rollouts = 0
+        self._work = work
+        self._workers: list[PolicyWorker] = []
+        self._granted: deque[tuple[int, Play]] = deque()
+
+    @override
+    def start(self) -> None:
+        work = self._work
+        for worker_id in range(work.slot_layout.num_workers):
+            self._workers.append(
+                make_policy_worker(
+                    worker_id=worker_id,
+                    incarnation=0,
+                    game=work.game,
+                    policy=work.policy_structure(),
+                    options=work.options,
+                    slots=work.slots.array(),
+                    slot_layout=work.slot_layout,
+                    weights=work.weights,
+                    opponents=work.opponents,
+                )
+            )
+        if len(work.games_in_flight) == len(self._workers):
+            for worker, state in zip(self._workers, work.games_in_flight, strict=True):
+                worker.load_state_dict(state)
+
+    @override
+    def grant(self, worker_id: int, play: Play) -> None:
+        self._granted.append((worker_id, play))
+
+    @override
+    def games_in_flight(self) -> list[dict[str, Any]]:
+        states = [worker.state_dict() for worker in self._workers]
+        return [] if None in states else [state for state in states if state is not None]
+
+    @override
+    def wait(self, timeout_s: float) -> list[RolloutHeader]:
+        if not self._granted:
+            return []
+        worker_id, play = self._granted.popleft()
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self._work.options.num_threads)  # as in a worker: the sums are split the same way
+        try:
+            return [self._workers[worker_id].play(play)]
+        finally:
+            torch.set_num_threads(threads)
+
+    @override
+    def reset_games(self, worker_ids: Sequence[int]) -> None:
+        for worker_id in worker_ids:
+            self._workers[worker_id].reset_games()
+
+    @override
+    def health(self) -> list[WorkerHealth]:
+        return [
+            WorkerHealth(
+                worker_id=worker_id,
+                name=f"worker {worker_id}",
+                state=WorkerState.RUNNING if self._workers else WorkerState.DEAD,
+                pid=os.getpid(),
+                incarnation=0,
+                restarts=0,
+                last_sign_of_life_s=0.0,
+            )
+            for worker_id in range(self._work.slot_layout.num_workers)
+        ]
+
+    @override
+    def shutdown(self, timeout_s: float) -> None:
+        self._workers.clear()
+        self._granted.clear()

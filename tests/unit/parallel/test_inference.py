@@ -1,0 +1,174 @@
+"""When the inference process answers whom: every rule with hand-written workers, weights and policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from keisei_lightning.parallel.inference import InferenceDesk
+from keisei_lightning.parallel.mailbox import Kind, Token
+from keisei_lightning.parallel.messages import BeginRound, WorkerGone
+from keisei_lightning.parallel.rollout import Answer, Question
+
+
+@dataclass
+class Box:
+    """Notes what is answered."""
+
+    versions: dict[int, int] = field(default_factory=dict)
+    batches: list[tuple[int, str, list[int]]] = field(default_factory=list)
+
+    def grant_version(self, token: Token, version: int) -> None:
+        self.versions[token.worker_id] = version
+
+    def seed_of(self, worker_id: int, group: int) -> int:
+        return 10 * worker_id + group
+
+    def question(self, tokens: Sequence[Token]) -> Question:
+        return Question(np.zeros((len(tokens), 1), np.uint8))
+
+    def answer(self, tokens: Sequence[Token], answer: Answer) -> None:
+        kind = Kind(tokens[0].kind).name
+        self.batches.append((tokens[0].group, kind, [token.worker_id for token in tokens]))
+
+
+@dataclass
+class Weights:
+    version: int = -1
+    latest: int = 0
+    verified: int = 0
+
+    def adopt(self) -> int:
+        self.version = self.latest
+        return self.version
+
+    def verify(self) -> None:
+        self.verified += 1
+
+    def is_latest(self) -> bool:
+        return self.version == self.latest
+
+
+@dataclass
+class Moves:
+    seeds: list[int] = field(default_factory=list)
+
+    def begin_rollout(self, seed: int) -> None:
+        self.seeds.append(seed)
+
+    def answer(self, question: Question) -> Answer:
+        nothing: Any = np.zeros(0)
+        return Answer(nothing, nothing, nothing)
+
+
+class Scene:
+    def __init__(self, num_groups: int = 1, *, waits_for_round: bool = False) -> None:
+        self.box, self.weights = Box(), Weights()
+        self.moves = [Moves() for _ in range(num_groups)]
+        self.desk = InferenceDesk(
+            self.box,  # type: ignore[arg-type]
+            self.weights,
+            self.moves,
+            waits_for_round=waits_for_round,
+        )
+
+    def say(self, worker_id: int, kind: Kind, group: int = 0, incarnation: int = 0) -> None:
+        self.desk.hear_worker(Token(1, incarnation, 1, worker_id, group, kind))
+        self.desk.serve()
+
+    def begin(self, *workers: int) -> None:
+        for worker_id in workers:
+            self.say(worker_id, Kind.BEGIN)
+
+
+def test_nobody_begins_a_round_before_all_have_asked() -> None:
+    scene = Scene()
+    scene.desk.hear_learner(BeginRound(workers=(0, 1)))
+    scene.begin(0)
+    assert scene.box.versions == {}
+    scene.begin(1)
+    assert scene.box.versions == {0: 0, 1: 0}
+
+
+def test_the_first_round_waits_for_the_learners_word() -> None:
+    scene = Scene(waits_for_round=True)
+    scene.begin(0, 1)
+    assert scene.box.versions == {}
+    scene.desk.hear_learner(BeginRound(workers=(0, 1)))
+    scene.desk.serve()
+    assert scene.box.versions == {0: 0, 1: 0}
+
+
+def test_a_worker_that_died_is_not_waited_for() -> None:
+    scene = Scene()
+    scene.desk.hear_learner(BeginRound(workers=(0, 1)))
+    scene.begin(0)
+    scene.desk.hear_learner(WorkerGone(worker_id=1, incarnation=0))
+    scene.desk.serve()
+    assert scene.box.versions == {0: 0}
+    scene.say(0, Kind.ACT)
+    assert scene.box.batches == [(0, "ACT", [0])]
+
+
+def test_a_group_is_answered_when_every_worker_that_plays_it_has_asked() -> None:
+    scene = Scene(num_groups=2)
+    scene.begin(0, 1)
+    scene.say(0, Kind.ACT, 0)
+    scene.say(0, Kind.ACT, 1)
+    assert scene.box.batches == []
+    scene.say(1, Kind.ACT, 1)
+    assert scene.box.batches == [(1, "ACT", [0, 1])]
+    scene.say(1, Kind.LEAVE, 0)  # it has nothing more to ask there
+    assert scene.box.batches[1:] == [(0, "ACT", [0])]
+
+
+def test_values_and_moves_are_asked_for_apart_and_the_stream_begins_once_a_round() -> None:
+    scene = Scene(num_groups=2)
+    scene.begin(0, 1)
+    scene.say(1, Kind.VALUE, 1)
+    scene.say(0, Kind.ACT, 1)
+    assert scene.box.batches == [(1, "ACT", [0]), (1, "VALUE", [1])]
+    scene.say(0, Kind.ACT, 1)
+    scene.say(1, Kind.ACT, 1)
+    assert [moves.seeds for moves in scene.moves] == [[], [1]]  # of worker 0, group 1
+
+
+def test_new_weights_are_taken_over_only_when_nobody_plays() -> None:
+    scene = Scene()
+    scene.begin(0)
+    scene.weights.latest = 5
+    scene.begin(1)
+    assert scene.box.versions == {0: 0}
+    scene.say(0, Kind.ACT)  # it is answered, though another waits
+    assert scene.box.batches == [(0, "ACT", [0])]
+    scene.say(0, Kind.LEAVE)
+    assert scene.box.versions == {0: 0, 1: 5}
+    assert scene.weights.verified == 1
+
+
+def test_a_worker_joins_those_that_play_the_latest_version() -> None:
+    scene = Scene()
+    scene.begin(0)
+    scene.say(0, Kind.ACT)
+    scene.begin(1)
+    assert scene.box.versions == {0: 0, 1: 0}
+    scene.say(0, Kind.ACT)
+    assert len(scene.box.batches) == 1  # the two play in step from now on
+    scene.say(1, Kind.ACT)
+    assert scene.box.batches[1:] == [(0, "ACT", [0, 1])]
+
+
+def test_what_a_dead_worker_asked_is_forgotten_and_its_death_ends_no_later_life() -> None:
+    scene = Scene()
+    scene.begin(0, 1)
+    scene.say(0, Kind.ACT)
+    scene.say(0, Kind.BEGIN, incarnation=1)  # heard before the news of the death
+    scene.desk.hear_learner(WorkerGone(worker_id=0, incarnation=0))
+    scene.say(0, Kind.ACT, incarnation=0)  # left in the pipe
+    scene.say(1, Kind.ACT)
+    assert scene.box.batches == []  # the later life plays too, and has asked nothing yet
+    scene.say(0, Kind.ACT, incarnation=1)
+    assert scene.box.batches == [(0, "ACT", [0, 1])]
