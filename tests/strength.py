@@ -44,16 +44,16 @@ OPENING_SEED = 20_261_122  # of the matches; training's openings come from the r
 Rows = Iterator[tuple[str, float, str]]
 """Name of a measure, its value, and how sure it is."""
 
-SHOGI_LADDER = (
-    "random",
-    "greedy_capture",
-    "mate_in_one",
-    "fairy_stockfish(skill=-10,nodes=1000)",
-    "fairy_stockfish(skill=-5,nodes=1000)",
-    "fairy_stockfish(skill=-2,nodes=1000)",
-    "fairy_stockfish(skill=0,nodes=100)",
-    "fairy_stockfish(skill=0,nodes=1000)",
-)
+SHOGI_LADDER = {  # rung -> games; fewer where the score is near 0 or 1, and nothing is claimed
+    "random": GAMES,
+    "greedy_capture": GAMES // 2,
+    "mate_in_one": GAMES,
+    "fairy_stockfish(skill=-10,nodes=1000)": GAMES // 2,
+    "fairy_stockfish(skill=-5,nodes=1000)": GAMES,
+    "fairy_stockfish(skill=-2,nodes=1000)": GAMES // 4,
+    "fairy_stockfish(skill=0,nodes=100)": GAMES // 4,
+    "fairy_stockfish(skill=0,nodes=1000)": GAMES // 4,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +134,7 @@ def small_board(policy: LoadedPolicy) -> Rows:
 
 def shogi(policy: LoadedPolicy) -> Rows:
     """Matches against the whole ladder."""
-    yield from matches(policy, dict.fromkeys(SHOGI_LADDER, GAMES), 10)
+    yield from matches(policy, SHOGI_LADDER, 10)
 
 
 def climb_shogi(checkpoints: Path) -> list[dict[str, float]]:
@@ -145,7 +145,7 @@ def climb_shogi(checkpoints: Path) -> list[dict[str, float]]:
     for path in sorted(checkpoints.glob("epoch_*.ckpt")):
         policy = load_policy(path)
         tallies = {}
-        for name in SHOGI_LADDER[:6]:
+        for name in list(SHOGI_LADDER)[:6]:
             with closing_player(make_player(name, policy.game(1).spec, seed=1)) as rung:
                 player = PolicyPlayer(policy.actor_critic)
                 result = play_match(
@@ -173,7 +173,7 @@ PARTS: dict[str, Part] = {
         experiment="shogi_strong",
         measure=shogi,
         climb=climb_shogi,
-        overrides=("checkpoint.every_n_epochs=17", "checkpoint.keep=-1"),
+        overrides=("checkpoint.every_n_epochs=26", "checkpoint.keep=-1"),
     ),
     # Comparisons: connect four for a few minutes, the same plies for each variant.
     "pool": Part(
