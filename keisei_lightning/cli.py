@@ -15,7 +15,7 @@ commands:
   train -m KEY=VALUE,VALUE ...               a sweep: one run for each combination
   eval checkpoint=FILE [KEY=VALUE ...]       a trained policy against other players; `keisei eval --help`
   games                                      games that are known by name
-  bench collect|weights                      collection speed, weight publishing
+  bench collect|learn|profile|tune|weights   speed on this machine, and what suits it
 
 examples:
   keisei train experiment=smoke              does it all run here? (half a minute)

@@ -6,33 +6,34 @@ import argparse
 import statistics
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import psutil
 import torch
 from torch import Tensor
 
+from keisei_lightning.bench.networks import add_game_arguments, game_of, label_of, policy_of
 from keisei_lightning.bench.report import print_report
-from keisei_lightning.games import GameFactory, game_factory
-from keisei_lightning.models import ActorCritic, LegalCategorical, build_network, num_parameters
+from keisei_lightning.games import GameFactory
+from keisei_lightning.models import LegalCategorical, num_parameters
 from keisei_lightning.parallel import SelfPlayCollector
 
 __all__ = ["add_arguments", "run"]
 
-_MODELS = {"tiny": (1, 16), "small": (2, 32), "medium": (6, 96), "large": (10, 128)}  # (blocks, channels), as in conf/
+_Mode = Literal["serial", "workers", "central"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("--game", default="shogi", help="game (default: shogi)")
-    parser.add_argument("--model", nargs="+", choices=_MODELS, default=["small", "medium"], help="network sizes")
-    parser.add_argument("--games", type=int, default=128, help="boards of the worker = batch of the network")
+    add_game_arguments(parser, models=["small", "medium"])
+    parser.add_argument("--mode", nargs="+", choices=get_args(_Mode), default=["workers"])
+    parser.add_argument("--schedule", choices=["sync", "async"], default="sync")
+    parser.add_argument("--workers", nargs="+", type=int, default=[1], help="numbers of workers (default: 1)")
+    parser.add_argument("--games", type=int, default=128, help="boards of a worker = batch of the network")
     parser.add_argument("--plies", type=int, default=32, help="plies of each board in a round")
     parser.add_argument("--rounds", type=int, default=7, help="alternating rounds; medians are quoted")
     parser.add_argument("--threads", type=int, default=1, help="torch threads, for the network alone and in the worker")
-    parser.add_argument("--opening-plies", type=int, default=60, help="games start after 0 to this many random plies")
-    parser.add_argument("--seed", type=int, default=0)
 
 
 @dataclass(slots=True)
@@ -79,47 +80,49 @@ def _measure_forward(network: torch.nn.Module, observation: Tensor, num_games: i
     """Positions per second of the bare network on the batches [G, *obs] that the collector has just played."""
     start = time.perf_counter()
     for ply in range(observation.shape[1]):
-        network(observation[:, ply])
+        network(observation[:num_games, ply])
     return num_games * observation.shape[1] / (time.perf_counter() - start)
 
 
-def _measure(arguments: argparse.Namespace, model: str) -> dict[str, Any]:
-    torch.manual_seed(arguments.seed)
-    options = {"opening_plies": arguments.opening_plies} if arguments.opening_plies else {}
-    game = game_factory(arguments.game, **options)
-    spec = game(1).spec
-    blocks, channels = _MODELS[model]
-    policy = ActorCritic(build_network(spec, kind="resnet", num_blocks=blocks, channels=channels)).eval()
+def _measure(arguments: argparse.Namespace, model: str, mode: _Mode, num_workers: int) -> dict[str, Any]:
+    game = game_of(arguments)
+    policy = policy_of(game, model, arguments.seed)
     rates, rules = _Rates(), _Rules(game, arguments.games, arguments.seed)
     torch.set_num_threads(arguments.threads)
     with SelfPlayCollector(
         game,
         policy,
-        num_workers=1,
+        mode=mode,
+        schedule=arguments.schedule,
+        max_policy_lag=0,  # nothing is published
+        num_workers=num_workers,
         games_per_worker=arguments.games,
         plies_per_rollout=arguments.plies,
         threads_per_worker=arguments.threads,
         zero_copy=True,
         seed=arguments.seed,
     ) as collector:
+        started = time.perf_counter()
         batches = iter(collector)
         next(batches)  # start-up, and the first pass through everything
+        first_batch_s = time.perf_counter() - started
         for _ in range(arguments.rounds):
             start = time.perf_counter()
             batch = next(batches)
             rates.collected.append(collector.frames_per_batch / (time.perf_counter() - start))
             rates.forward.append(_measure_forward(policy.network, batch["observation"].clone(), arguments.games))
             rates.rules.append(rules.measure(arguments.plies))
-        rss = max(worker["rss_bytes"] or 0 for worker in collector.health())
+        rss = max(process["rss_bytes"] or 0 for process in collector.health()[:num_workers])
         bytes_per_ply = collector.bytes_per_ply
     ratios = [collected / forward for collected, forward in zip(rates.collected, rates.forward, strict=True)]
     return {
-        "model": f"{model} ({blocks} x {channels})",
+        "model": f"{label_of(model)}, {mode}" + (f" x {num_workers}" if mode != "serial" else ""),
         "parameters": num_parameters(policy),
         "rules_only_plies_per_s": round(statistics.median(rates.rules)),
         "forward_only_positions_per_s": round(statistics.median(rates.forward)),
         "collected_plies_per_s": round(statistics.median(rates.collected)),
         "collected_over_forward": round(statistics.median(ratios), 3),
+        "first_batch_s": round(first_batch_s, 2),
         "bytes_per_ply": bytes_per_ply,
         "worker_rss_mib": round(rss / 2**20),
         "learner_rss_mib": round(psutil.Process().memory_info().rss / 2**20),
@@ -128,14 +131,20 @@ def _measure(arguments: argparse.Namespace, model: str) -> dict[str, Any]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print; returns the exit status."""
-    rows = [_measure(arguments, model) for model in arguments.model]
+    rows = [
+        _measure(arguments, model, mode, num_workers)
+        for model in arguments.model
+        for mode in arguments.mode
+        for num_workers in arguments.workers
+    ]
     print_report(
-        f"collect: {arguments.game}, {arguments.games} games, {arguments.threads} thread(s)",
+        f"collect: {arguments.game}, {arguments.games} games a worker, {arguments.threads} thread(s), "
+        f"{arguments.schedule}",
         rows,
         as_json=arguments.json,
         notes=(
-            f"medians of {arguments.rounds} alternating rounds of {arguments.plies} plies; one worker process; seed "
-            f"{arguments.seed}",
+            f"medians of {arguments.rounds} alternating rounds of {arguments.plies} plies; rules and network: one "
+            f"process; seed {arguments.seed}",
         ),
     )
     return 0

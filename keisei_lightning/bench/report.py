@@ -37,27 +37,48 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def print_report(title: str, rows: Sequence[Mapping[str, Any]], *, as_json: bool, notes: Sequence[str] = ()) -> None:
-    """Print rows of equal keys as a table or as JSON."""
+def print_report(
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    as_json: bool,
+    notes: Sequence[str] = (),
+    one_line_a_row: bool = False,
+) -> None:
+    """Print rows of equal keys as a table or as JSON.
+
+    Args:
+        title: what was measured.
+        rows: what came of it.
+        as_json: for programs; else a table for people.
+        notes: below the table.
+        one_line_a_row: many rows of few measures; else each row is a column, which fits into 80 characters however many
+            measures there are.
+    """
     machine = describe_machine()
     console = Console()
     if as_json:
-        console.print_json(json.dumps({"bench": title, "machine": machine, "rows": rows}))
+        console.print_json(json.dumps({"bench": title, "machine": machine, "rows": rows, "notes": notes}))
         return
-    # One line a measure, one column a row: it fits into 80 columns however many measures there are.
     first, *measures = rows[0]
     table = Table(title=title, caption="\n".join(notes), caption_justify="left")
     table.add_column(first.replace("_", " "))
-    for row in rows:
-        table.add_column(str(row[first]), justify="right")
-    for measure in measures:
-        values = (row[measure] for row in rows)
-        table.add_row(
-            measure.replace("_", " "),
-            *(f"{value:,}" if isinstance(value, int | float) else str(value) for value in values),
-        )
+    if one_line_a_row:
+        for measure in measures:
+            table.add_column(measure.replace("_", " "), justify="right")
+        for row in rows:
+            table.add_row(*map(_text, row.values()))
+    else:
+        for row in rows:
+            table.add_column(str(row[first]), justify="right")
+        for measure in measures:
+            table.add_row(measure.replace("_", " "), *(_text(row[measure]) for row in rows))
     console.print(table)
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     console.print(
         f"{machine['date']}, {machine['processor']}, {machine['cpus']} CPUs, Python {machine['python']}, {versions}"
     )
+
+
+def _text(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int | float) else str(value)

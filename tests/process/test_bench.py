@@ -7,6 +7,9 @@ import json
 import pytest
 
 from keisei_lightning.bench import main
+from keisei_lightning.bench.profile import STAGES
+from keisei_lightning.bench.tune import choices
+from keisei_lightning.machine import available_cpus
 
 pytestmark = pytest.mark.process
 
@@ -35,4 +38,37 @@ def test_an_unknown_bench_is_refused_with_the_known_ones(capsys: pytest.CaptureF
     with pytest.raises(SystemExit) as stop:
         main(["nosuch"])
     assert stop.value.code == 2
-    assert "collect,weights" in capsys.readouterr().err
+    assert "collect,learn,profile,tune,weights" in capsys.readouterr().err
+
+
+def test_the_learning_bench_compares_with_a_loop_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "learn --json --game tic_tac_toe --model tiny --games 8 --plies 8 --rounds 2 --minibatch 16 --threads 1"
+    assert main([*words.split(), "--opening-plies", "0"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["ours_plies_per_s"] > 0
+    assert row["by_hand_plies_per_s"] > 0
+
+
+def test_the_profile_accounts_for_all_of_the_time(capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = "experiment=smoke env=tic_tac_toe env.max_plies=null parallel=serial ppo.minibatch_size=64"
+    assert main(["profile", "--json", "--iterations", "2", *overrides.split()]) == 0
+    *stages, everything = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["stage"].split(":")[0] for row in stages] == list(STAGES)
+    assert all(row["us_per_ply"] > 0 for row in stages)
+    assert sum(row["share_percent"] for row in stages) == pytest.approx(100, abs=0.5)
+    assert sum(row["us_per_ply"] for row in stages) == pytest.approx(everything["us_per_ply"], abs=0.5)
+
+
+def test_tuning_tries_every_combination_and_names_overrides(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "tune --json --game tic_tac_toe --model tiny --games 2 4 --plies 4 --seconds 0.05 --opening-plies 0"
+    assert main(words.split()) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert len(report["rows"]) == len(list(choices(available_cpus(), [2, 4])))
+    (note,) = report["notes"]
+    assert "parallel.num_workers=" in note
+    assert "parallel.games_per_worker=" in note
+
+
+def test_the_combinations_use_all_cpus() -> None:
+    assert list(choices(6, [8])) == [(1, 8, 6), (2, 8, 3), (4, 8, 1), (6, 8, 1)]
+    assert list(choices(1, [8, 9])) == [(1, 8, 1), (1, 9, 1)]
