@@ -45,9 +45,13 @@ lint: $(STAMP)  ## ruff, strict mypy and the import contracts
 unit: $(STAMP)
 	@$(BIN)/python -m pytest
 
-bench: $(STAMP)  ## collection speed and weight publishing on this machine
-	@$(BIN)/keisei bench collect --json
-	@$(BIN)/keisei bench weights
+bench: $(STAMP)  ## speed on this machine: collecting, learning, publishing, all of it, and TorchRL beside it (half an hour)
+	@$(BIN)/keisei bench collect --write results/bench/collect.json
+	@$(BIN)/keisei bench collect --model small --mode workers central --workers 1 2 --write results/bench/modes.json
+	@$(BIN)/keisei bench learn --write results/bench/learn.json
+	@$(BIN)/keisei bench profile experiment=shogi --write results/bench/profile.json
+	@$(BIN)/keisei bench weights --write results/bench/weights.json
+	@$(BIN)/python tests/benchmarks/collectors.py --json results/bench/collectors.json
 
 strength: $(STAMP)  ## every claim of strength: train with three seeds, measure, one table each (many hours)
 	@$(BIN)/python tests/strength.py --folder results/strength

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from keisei_lightning.bench import collect, learn, profile, tune, weights
 
@@ -30,6 +31,7 @@ def main(argv: Sequence[str]) -> int:
         command = commands.add_parser(name, help=help_text, description=help_text)
         add_arguments(command)
         command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+        command.add_argument("--write", type=Path, metavar="FILE", help="write JSON to this file too")
         command.set_defaults(run=run)
     arguments = parser.parse_args(argv)
     status: int = arguments.run(arguments)

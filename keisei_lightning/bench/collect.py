@@ -142,6 +142,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"{arguments.schedule}",
         rows,
         as_json=arguments.json,
+        write=arguments.write,
         notes=(
             f"medians of {arguments.rounds} alternating rounds of {arguments.plies} plies; rules and network: one "
             f"process; seed {arguments.seed}",

@@ -200,6 +200,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"learn: {arguments.game}, rollouts of {arguments.games} x {arguments.plies} plies, {_PASSES} passes",
         rows,
         as_json=arguments.json,
+        write=arguments.write,
         notes=(f"medians of {arguments.rounds} alternating iterations, without the first; seed {arguments.seed}",),
     )
     return 0

@@ -145,5 +145,5 @@ def _measure(arguments: argparse.Namespace) -> tuple[str, list[dict[str, Any]], 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print; returns the exit status."""
     title, rows, notes = _measure(arguments)
-    print_report(title, rows, as_json=arguments.json, notes=notes, one_line_a_row=True)
+    print_report(title, rows, as_json=arguments.json, write=arguments.write, notes=notes, one_line_a_row=True)
     return 0

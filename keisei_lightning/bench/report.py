@@ -7,6 +7,7 @@ import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -42,6 +43,7 @@ def print_report(
     rows: Sequence[Mapping[str, Any]],
     *,
     as_json: bool,
+    write: Path | None = None,
     notes: Sequence[str] = (),
     one_line_a_row: bool = False,
 ) -> None:
@@ -51,14 +53,19 @@ def print_report(
         title: what was measured.
         rows: what came of it.
         as_json: for programs; else a table for people.
+        write: a file that gets the JSON too.
         notes: below the table.
         one_line_a_row: many rows of few measures; else each row is a column, which fits into 80 characters however many
             measures there are.
     """
     machine = describe_machine()
     console = Console()
+    report = json.dumps({"bench": title, "machine": machine, "rows": rows, "notes": notes}, indent=1)
+    if write is not None:
+        write.parent.mkdir(parents=True, exist_ok=True)
+        write.write_text(report + "\n", encoding="utf-8")
     if as_json:
-        console.print_json(json.dumps({"bench": title, "machine": machine, "rows": rows, "notes": notes}))
+        console.print_json(report)
         return
     first, *measures = rows[0]
     table = Table(title=title, caption="\n".join(notes), caption_justify="left")

@@ -93,6 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"tune: {arguments.game}, {label_of(arguments.model)}",
         rows,
         as_json=arguments.json,
+        write=arguments.write,
         notes=(f"fewest games within {1 - _NEARLY:.0%} of the best: {chosen.overrides}",),
         one_line_a_row=True,
     )

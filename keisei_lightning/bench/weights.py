@@ -178,6 +178,7 @@ def run(arguments: argparse.Namespace) -> int:
         "weights: until the last worker has them",
         rows,
         as_json=arguments.json,
+        write=arguments.write,
         notes=(f"medians of {arguments.rounds} publishes ({arguments.replica_rounds} of the replica)",),
     )
     return 0

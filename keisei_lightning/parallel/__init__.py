@@ -11,11 +11,18 @@
        ▼
     batch: a TensorDict over the slots, handed back when the next one is asked for
 
+With ``mode="central"`` the workers hold no weights. They ask, and one more process answers::
+
+    worker ── question (shared memory), token (pipe) ──► inference process: adopts the newest weights between rollouts,
+       ▲                                                    answers all workers' questions with one forward pass
+       └───── answer (shared memory), token (pipe) ──────────┘
+
 What each side consumes, waits for and is unblocked by:
 
 - A worker consumes grants; it waits on its pipe only; a grant or the learner's death unblocks it.
 - The collector consumes headers; it waits on all pipes and all process sentinels at once; a header or a death unblocks
   it. A dead worker is replaced by the supervisor, and its grants are given to its replacement.
+- The inference process consumes questions; it waits for the workers that are in a rollout, and hears of their deaths.
 - Publishing weights waits for nobody.
 """
 
