@@ -4,8 +4,8 @@
 
     python tests/benchmarks/overhead.py --workers 64
 
-The workers take no CPU to speak of, so what the learner's process uses is the collector's own: waiting, hearing headers,
-making batches. Printed: CPU seconds of the learner's process a second, in percent of one core.
+The workers take no CPU to speak of, so what the learner's process uses is the collector's own: waiting, hearing
+headers, making batches. Printed: CPU seconds of the learner's process a second, in percent of one core.
 """
 
 from __future__ import annotations

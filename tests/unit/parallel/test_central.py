@@ -1,0 +1,109 @@
+"""Groups of games that are played by turns: whose answer comes first goes on first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import CountingGame
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keisei_lightning.errors import RolloutError
+from keisei_lightning.parallel.central import GroupedPlayer, split_games
+from keisei_lightning.parallel.rollout import Answer, Question, RolloutPlayer, RolloutResult
+from keisei_lightning.parallel.transport import SlotLayout
+
+NUM_PLIES = 20
+
+
+@given(st.integers(1, 300), st.integers(1, 20))
+def test_groups_share_out_the_games_evenly_and_none_is_empty(num_games: int, num_groups: int) -> None:
+    groups = split_games(num_games, num_groups)
+    assert sum(groups) == num_games
+    assert len(groups) == min(num_games, num_groups)
+    assert 1 <= min(groups) <= max(groups) <= min(groups) + 1
+
+
+class Desk:
+    """Answers at once, the group that asked last first, always with the first legal move."""
+
+    def __init__(self, *, value: float = 0.25) -> None:
+        self.asked: list[tuple[int, Question]] = []
+        self.left: list[int] = []
+        self.order: list[int] = []
+        self._value = value
+
+    def begin_rollout(self, seed: int) -> None:
+        pass
+
+    def ask(self, group: int, question: Question) -> None:
+        self.asked.append((group, question))
+
+    def receive(self, beat: Any) -> list[tuple[int, Answer]]:
+        group, question = self.asked.pop()
+        self.order.append(group)
+        games = len(question.observation)
+        value = np.full((games, 1), self._value, np.float32)
+        if question.legal is None:
+            return [(group, Answer(np.zeros(0, np.int64), np.zeros(0, np.float32), value))]
+        legal = np.unpackbits(question.legal, axis=1)
+        return [(group, Answer(legal.argmax(1), np.zeros(games, np.float32), value))]
+
+    def leave(self, group: int) -> None:
+        self.left.append(group)
+
+
+def grouped(desk: Desk, sizes: list[int]) -> GroupedPlayer:
+    players = [
+        RolloutPlayer(
+            game=CountingGame(size),
+            moves=desk,  # type: ignore[arg-type]
+            num_plies=NUM_PLIES,
+            worker_id=0,
+            incarnation=0,
+            group=group,
+        )
+        for group, size in enumerate(sizes)
+    ]
+    return GroupedPlayer(players, sizes, desk)  # type: ignore[arg-type]
+
+
+def new_slot(num_games: int) -> dict[Any, Any]:
+    layout = SlotLayout.for_game(
+        CountingGame(1).spec, num_slots=1, num_workers=1, num_games=num_games, num_plies=NUM_PLIES
+    )
+    return layout.views(np.zeros(layout.num_bytes, np.uint8), 0, 0)
+
+
+def test_each_group_fills_its_rows_in_whatever_order_answers_come() -> None:
+    desk, slot = Desk(), new_slot(5)
+    result = grouped(desk, [3, 2]).play(slot, policy_version=4)
+    assert (slot["state_value",] == 0.25).all()
+    assert (slot["collector", "policy_version"] == 4).all()
+    ids = slot["collector", "traj_ids"]
+    assert (ids[:3] < 1 << 30).all()  # the groups' games are numbered apart
+    assert (ids[3:] >= 1 << 30).all()
+    assert desk.order == [1] * (NUM_PLIES + 1) + [0] * (NUM_PLIES + 1)  # a ply each, and the last values
+    assert sorted(desk.left) == [0, 1]
+    assert result.games == int(slot["next", "done"].sum()) == sum(result.outcomes.values()) > 0
+
+
+def test_a_group_that_fails_takes_the_whole_rollout_with_it_and_all_groups_leave() -> None:
+    desk = Desk(value=np.nan)
+    with pytest.raises(RolloutError, match="not finite"):
+        grouped(desk, [3, 2]).play(new_slot(5), policy_version=0)
+    assert sorted(desk.left) == [0, 1]
+
+
+def test_results_of_groups_add_up() -> None:
+    one = RolloutResult(games=2, game_plies=9, results=Counter(first=2), outcomes=Counter(mate=2))
+    one.add(RolloutResult(games=1, game_plies=4, results=Counter(draw=1), outcomes=Counter(mate=1)))
+    assert (one.games, one.game_plies, one.results, one.outcomes) == (
+        3,
+        13,
+        Counter(first=2, draw=1),
+        Counter(mate=3),
+    )
