@@ -249,15 +249,16 @@ def train(
 
 
 def run(name: str, seeds: list[int], overrides: tuple[str, ...], folder: Path, jobs: int) -> dict[str, Any]:
-    """Run one part, so many trainings at once, and write its file after each policy."""
-    part, threads = PARTS[name], max(1, available_cpus() // jobs)
+    """Run one part, so many trainings at once, and write its file after each policy; what it holds is not run again."""
+    part, threads, file = PARTS[name], max(1, available_cpus() // jobs), folder / f"{name}.json"
     report: dict[str, Any] = {
         "part": name,
         "machine": describe_machine(),
         "trainings_at_once": jobs,
         "threads_each": threads,
-        "runs": [],
+        "runs": json.loads(file.read_text(encoding="utf-8"))["runs"] if file.exists() else [],
     }
+    done_before = {(run["seed"], run["variant"]) for run in report["runs"]}
     # Seed by seed, the variants beside one another: a machine that changes its pace is fair to all.
     wanted = [(seed, label) for seed in seeds for label in part.variants]
 
@@ -266,10 +267,10 @@ def run(name: str, seeds: list[int], overrides: tuple[str, ...], folder: Path, j
         return {"variant": label, **train(part, part.variants[label], overrides, seed, where, threads)}
 
     with ThreadPoolExecutor(jobs) as pool:
-        for done in as_completed([pool.submit(job, *one) for one in wanted]):
+        for done in as_completed([pool.submit(job, *one) for one in wanted if one not in done_before]):
             report["runs"].append(done.result())
-            report["runs"].sort(key=lambda result: wanted.index((result["seed"], result["variant"])))
-            (folder / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            report["runs"].sort(key=lambda result: (result["seed"], list(part.variants).index(result["variant"])))
+            file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return report
 
 
