@@ -50,7 +50,7 @@ class CountingGame:
         )
         self.num_games, self._goal, self._truncate_after = num_games, goal, truncate_after
         self._before_step, self._steps = before_step, 0
-        self._opening_plies = opening_plies
+        self.opening_plies = opening_plies
         self._rng = np.random.default_rng(0)
         self._count = np.zeros(num_games, np.int64)
         self._ply = np.zeros(num_games, np.int64)
@@ -62,7 +62,7 @@ class CountingGame:
 
     def reset(self, indices: NDArray[np.int64] | None = None) -> None:
         indices = np.arange(self.num_games) if indices is None else indices
-        opening = self._rng.integers(0, self._opening_plies + 1, len(indices))
+        opening = self._rng.integers(0, self.opening_plies + 1, len(indices))
         self._count[indices] = self._ply[indices] = opening
         self._over[indices] = False
         for index in indices.tolist():

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from keisei_lightning.errors import ConfigError, GameError
 from keisei_lightning.evaluation.players import RESIGN, Player, RandomPlayer, Turn
 from keisei_lightning.evaluation.results import GameRecord, MatchResult, Tally
-from keisei_lightning.games.protocol import NO_MOVE, Game, GameFactory
+from keisei_lightning.games.protocol import NO_MOVE, Game, GameFactory, OpeningGame
 
 __all__ = ["play_match"]
 
@@ -89,9 +89,11 @@ def play_match(
         player: the player whose score is asked for.
         opponent: the other one.
         num_games: games in all, an even number: boards 2k and 2k + 1 share an opening.
-        opening_plies: each opening is 0 to this many random legal plies, uniformly, and never ends the game. None
-            leaves the openings to the game's own ``opening_plies`` option. An opening whose position another pair has
-            already is drawn anew; where there are too few of them, games may repeat, which the result counts.
+        opening_plies: each opening is 0 to this many random legal plies, uniformly, and never ends the game; the game's
+            own ``opening_plies`` do not count (in a game that has some but does not let them be set, see
+            :class:`~keisei_lightning.games.OpeningGame`, they come before). None leaves the openings to the game's own.
+            An opening whose position another pair has already is drawn anew; where there are too few of them, games may
+            repeat, which the result counts.
         seed: of the openings.
         keep_records: keep a record of every game, not only of the last.
         progress: is told after each ply how many games have ended.
@@ -158,6 +160,8 @@ def _deal_openings(board: Game, view: _View, dealer: Game, opening_plies: int | 
     rng = np.random.default_rng(seed)
     chance = RandomPlayer(board.spec.num_actions, seed=int(rng.integers(2**63)))
     dealer.seed(int(rng.integers(2**31)))
+    if opening_plies is not None and isinstance(dealer, OpeningGame):
+        dealer.opening_plies = 0
     dealt = _View(dealer)
     known: set[bytes] = set()
     pending = np.arange(dealer.num_games)

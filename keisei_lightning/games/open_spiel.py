@@ -120,7 +120,7 @@ class OpenSpielGame:
             board_shape=(self._view.shape[-2], self._view.shape[-1]),
             symmetries=self._view.symmetries,
         )
-        self._opening_plies = min(opening_plies, self._spec.max_plies - 1)
+        self.opening_plies = min(opening_plies, self._spec.max_plies - 1)
         self._random = random.Random(0)
         self._thread = OwnThread(self._name)
         self._observer = make_observation(self._game)
@@ -327,7 +327,7 @@ class OpenSpielGame:
 
     def _opening(self, state: Any) -> Any:
         """Play a random opening on a fresh state."""
-        for _ in range(self._random.randint(0, self._opening_plies)):
+        for _ in range(self._random.randint(0, self.opening_plies)):
             options = state.legal_actions()
             first = self._random.randrange(len(options))
             after = (state.child(action) for action in options[first:] + options[:first])

@@ -179,6 +179,19 @@ class Game(Protocol):
 
 
 @runtime_checkable
+class OpeningGame(Game, Protocol):
+    """A game whose resets play random plies first.
+
+    Optional: with it, a match can deal openings of its own instead of adding its plies to the game's.
+
+    Attributes:
+        opening_plies: a reset plays 0 to this many; it may be set.
+    """
+
+    opening_plies: int
+
+
+@runtime_checkable
 class ResumableGame(Game, Protocol):
     """A game that can tell and retell how its boards came to their positions.
 

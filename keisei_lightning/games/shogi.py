@@ -135,7 +135,7 @@ class Shogi:
             board_shape=(9, 9),
             symmetries=(mirror_symmetry(),),
         )
-        self._opening_plies = min(opening_plies, max_plies - 1)
+        self.opening_plies = min(opening_plies, max_plies - 1)
         self._declaration = declaration
         self._labels = label_table().reshape(-1)  # at seat << 16 | move code
         self._moves = MoveCache()
@@ -433,7 +433,7 @@ class Shogi:
 
     def _play_opening(self, index: int) -> None:
         """Play the random opening of a board that :meth:`_place` has set up."""
-        plies = self._random.randint(0, self._opening_plies)
+        plies = self._random.randint(0, self.opening_plies)
         codes = random_opening(
             self._boards[index], self._seen[index], plies, self._random, declaration=self._declaration
         )

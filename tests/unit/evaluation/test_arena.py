@@ -21,7 +21,7 @@ from keisei_lightning.evaluation import (
     play_match,
     wilson_interval,
 )
-from keisei_lightning.games import NO_MOVE, StepResult
+from keisei_lightning.games import NO_MOVE, OpeningGame, StepResult, game_factory
 
 
 class Scripted:
@@ -100,6 +100,47 @@ def test_both_seats_get_the_same_openings_and_these_vary() -> None:
     # In a pair of games the same position comes to the player in one and to the opponent in the other.
     assert sorted(player.seen[0]) == sorted(opponent.seen[0])
     assert len(set(player.seen[0])) > 2
+
+
+def test_the_games_own_openings_count_only_where_none_are_asked_for() -> None:
+    def deepest(opening_plies: int | None) -> int:
+        player = Scripted(by_one)
+        play_match(
+            counting_game(goal=30, opening_plies=9),
+            player,
+            Scripted(by_one),
+            num_games=40,
+            opening_plies=opening_plies,
+            seed=7,
+        )
+        return max(player.seen[0])
+
+    assert 6 <= deepest(None) <= 9
+    assert deepest(0) == 0
+    assert deepest(1) <= 3  # one random ply adds 1 to 3
+
+
+@pytest.mark.parametrize(("name", "start"), [("shogi", " 1"), ("connect_four", "-")])
+def test_openings_of_a_match_replace_those_of_the_training(name: str, start: str) -> None:
+    game = game_factory(name, opening_plies=30)(10)
+    assert isinstance(game, OpeningGame)
+    assert game.opening_plies == 30
+    seen: list[str] = []
+
+    class Watching(RandomPlayer):
+        def choose(self, turn: Turn) -> NDArray[np.int64]:
+            seen.extend(turn.game.position(index) for index in turn.indices.tolist())
+            return super().choose(turn)
+
+    num_actions = game.spec.num_actions
+    play_match(
+        game_factory(name, opening_plies=30),
+        Watching(num_actions, 1),
+        RandomPlayer(num_actions, 2),
+        num_games=2,
+        opening_plies=0,
+    )
+    assert seen[0].endswith(start)
 
 
 def test_an_opening_never_ends_a_game() -> None:

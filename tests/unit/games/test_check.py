@@ -210,7 +210,7 @@ class PlaysOnPastItsLimit(TicTacToe):
 class IgnoresItsSeed(TicTacToe):
     def __init__(self, num_games: int) -> None:
         super().__init__(num_games)
-        self._opening_plies = 4
+        self.opening_plies = 4
         self._random = random.Random()
 
     def seed(self, seed: int) -> None:
