@@ -231,16 +231,13 @@ def train(
         check=True,
     )
     minutes = (time.monotonic() - started) / 60
-    checkpoint = folder / "checkpoints" / "last.ckpt"
-    history = torch.load(checkpoint, weights_only=True)[HISTORY_KEY]
-    rows = list(part.measure(load_policy(checkpoint)))
+    history = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)[HISTORY_KEY]
     return {
         "command": " ".join(["python", *command]),
         "seed": seed,
         "minutes": minutes,
         "plies": history[-1]["self_play/frames"],
-        "climb": part.climb(checkpoint.parent),
-        "measures": {name: {"value": value, "note": note} for name, value, note in rows},
+        **measure(part, folder),
         "curve": [
             {key: row[key] for key in row if key in ("minutes", "self_play/frames") or key.startswith("eval/")}
             for row in history
@@ -248,8 +245,23 @@ def train(
     }
 
 
-def run(name: str, seeds: list[int], overrides: tuple[str, ...], folder: Path, jobs: int) -> dict[str, Any]:
-    """Run one part, so many trainings at once, and write its file after each policy; what it holds is not run again."""
+def measure(part: Part, folder: Path) -> dict[str, Any]:
+    """Measure one trained policy."""
+    checkpoints = folder / "checkpoints"
+    rows = list(part.measure(load_policy(checkpoints / "last.ckpt")))
+    return {
+        "climb": part.climb(checkpoints),
+        "measures": {name: {"value": value, "note": note} for name, value, note in rows},
+    }
+
+
+def run(
+    name: str, seeds: list[int], overrides: tuple[str, ...], folder: Path, jobs: int, *, again: bool
+) -> dict[str, Any]:
+    """Run one part, so many trainings at once, and write its file after each policy; what it holds is not run again.
+
+    With ``again``, what it holds is measured again.
+    """
     part, threads, file = PARTS[name], max(1, available_cpus() // jobs), folder / f"{name}.json"
     report: dict[str, Any] = {
         "part": name,
@@ -262,15 +274,26 @@ def run(name: str, seeds: list[int], overrides: tuple[str, ...], folder: Path, j
     # Seed by seed, the variants beside one another: a machine that changes its pace is fair to all.
     wanted = [(seed, label) for seed in seeds for label in part.variants]
 
+    def folder_of(seed: int, label: str) -> Path:
+        return folder / name / (label.replace(" ", "_") or "run") / f"seed_{seed}"
+
+    def write() -> None:
+        file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+    for result in report["runs"] if again else ():
+        torch.set_num_threads(threads)
+        result.update(measure(part, folder_of(result["seed"], result["variant"])))
+        write()
+
     def job(seed: int, label: str) -> dict[str, Any]:
-        where = folder / name / (label.replace(" ", "_") or "run") / f"seed_{seed}"
+        where = folder_of(seed, label)
         return {"variant": label, **train(part, part.variants[label], overrides, seed, where, threads)}
 
     with ThreadPoolExecutor(jobs) as pool:
         for done in as_completed([pool.submit(job, *one) for one in wanted if one not in done_before]):
             report["runs"].append(done.result())
             report["runs"].sort(key=lambda result: (result["seed"], list(part.variants).index(result["variant"])))
-            file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            write()
     return report
 
 
@@ -297,6 +320,7 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each (default: 0 1 2)")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once, which share the CPUs (default: 1)")
+    parser.add_argument("--again", action="store_true", help="measure policies again that were trained before")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="further overrides, for pilots")
     parser.add_argument("--folder", type=Path, default=Path("results/strength"), help="where everything goes")
     arguments = parser.parse_args()
@@ -304,7 +328,7 @@ def main() -> int:
         parser.error(f"{unknown[0]}: must be one of {', '.join(PARTS)}")
     folder = arguments.folder.absolute()
     for name in arguments.parts or PARTS:
-        show(run(name, arguments.seeds, tuple(arguments.set), folder, arguments.jobs))
+        show(run(name, arguments.seeds, tuple(arguments.set), folder, arguments.jobs, again=arguments.again))
     return 0
 
 
