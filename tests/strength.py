@@ -268,8 +268,10 @@ def run(
         "machine": describe_machine(),
         "trainings_at_once": jobs,
         "threads_each": threads,
-        "runs": json.loads(file.read_text(encoding="utf-8"))["runs"] if file.exists() else [],
+        "runs": [],
     }
+    if file.exists():
+        report = json.loads(file.read_text(encoding="utf-8"))
     done_before = {(run["seed"], run["variant"]) for run in report["runs"]}
     # Seed by seed, the variants beside one another: a machine that changes its pace is fair to all.
     wanted = [(seed, label) for seed in seeds for label in part.variants]
