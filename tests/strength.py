@@ -88,7 +88,7 @@ class Part:
     variants: Mapping[str, Variant] = field(default_factory=lambda: {"": Variant()})
 
 
-def matches(policy: LoadedPolicy, opponents: Mapping[str, int], opening_plies: int) -> Rows:
+def matches(policy: LoadedPolicy, opponents: Mapping[str, int], opening_plies: int, *, remark: str = "") -> Rows:
     """Scores of the greedy policy; the number of games by opponent."""
     for name, games in opponents.items():
         with closing_player(make_player(name, policy.game(1).spec, seed=1)) as opponent:
@@ -103,7 +103,7 @@ def matches(policy: LoadedPolicy, opponents: Mapping[str, int], opening_plies: i
         low, high = result.interval
         sure = f"{100 * low:.1f} to {100 * high:.1f}; {result.wins}-{result.draws}-{result.losses}"
         sure += f", {result.void} void" * bool(result.void) + f", {result.repeated} repeated" * bool(result.repeated)
-        yield f"score against {name}, %", 100 * result.score, sure
+        yield f"score against {name}{remark}, %", 100 * result.score, sure
 
 
 def tic_tac_toe(policy: LoadedPolicy) -> Rows:
@@ -125,6 +125,7 @@ def connect_four(policy: LoadedPolicy) -> Rows:
                 sure = f"{100 * low:.1f} to {100 * high:.1f}; {share.total} positions"
                 yield f"optimal, {name} set{which}, %", 100 * share.value, sure
     yield from matches(policy, {"random": GAMES, "tactics": GAMES, "alpha_beta(depth=5)": GAMES}, 8)
+    yield from matches(policy, {"tactics": GAMES}, 4, remark=" (openings of up to 4 plies)")
 
 
 def small_board(policy: LoadedPolicy) -> Rows:

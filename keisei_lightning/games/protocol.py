@@ -21,6 +21,7 @@ __all__ = [
     "Game",
     "GameFactory",
     "GameSpec",
+    "OpeningGame",
     "RenderFormat",
     "ResumableGame",
     "StepResult",

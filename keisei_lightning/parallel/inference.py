@@ -32,7 +32,7 @@ from keisei_lightning.parallel.vital_signs import VitalSigns
 from keisei_lightning.parallel.weights import WeightMemory, WeightReader
 from keisei_lightning.parallel.worker import PlayerOptions, WeightSource, as_child
 
-__all__ = ["InferenceBoot", "InferenceDesk", "run_inference"]
+__all__ = ["InferenceBoot", "InferenceDesk", "LatestWeights", "run_inference"]
 
 _IDLE_BEAT_S = 0.25
 

@@ -32,6 +32,8 @@ from keisei_lightning.parallel.rollout import Answer, Question
 from keisei_lightning.parallel.transport import SharedBuffer
 
 __all__ = [
+    "Answering",
+    "Asking",
     "InferenceEnd",
     "InferenceRestartedError",
     "InferenceStoppedError",
