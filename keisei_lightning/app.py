@@ -221,7 +221,8 @@ def _last_checkpoint(folder: Path) -> Path:
 def _start_rows(cfg: DictConfig, parts: Run) -> dict[str, object]:
     parallel, spec, collector = cfg.parallel, parts.data.collector.spec, parts.data.collector
     workers = f"{parallel.num_workers} worker{'' if parallel.num_workers == 1 else 's'}"
-    player = f"{workers} in this process" if parallel.mode == "serial" else workers
+    where = {"serial": " in this process", "central": " and one inference process"}
+    player = workers + where.get(parallel.mode, "")
     size = f"{cfg.model.num_blocks} x {cfg.model.channels}" if "num_blocks" in cfg.model else ""
     kind = " ".join(word for word in (cfg.model.get("kind", "network"), size) if word)
     return {

@@ -266,16 +266,16 @@ def main() -> int:
         return 0
     rounds: dict[str, list[dict[str, float]]] = {subject: [] for subject in arguments.subjects}
     turns = [subject for _ in range(arguments.rounds) for subject in arguments.subjects]
-    for subject in track(turns, "measuring", transient=True):
-        rounds[subject].append(run_subject(arguments, subject))
     report = {
         "title": f"{arguments.game}, {arguments.model}, {arguments.workers} x {arguments.games} boards",
         "machine": describe_machine(),
         "arguments": {name: value for name, value in vars(arguments).items() if name not in ("json", "subject")},
         "rounds": rounds,
     }
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    for subject in track(turns, "measuring", transient=True):
+        rounds[subject].append(run_subject(arguments, subject))
+        if arguments.json:  # after each, so that nothing is lost when it is stopped
+            arguments.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     show(report)
     return 0
 
