@@ -21,8 +21,9 @@ Names are imported when they are first used: ``import keisei_lightning`` is quic
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from keisei_lightning.lazy import lazy_names
 
 if TYPE_CHECKING:
     from keisei_lightning.envs import BoardGameEnv
@@ -200,13 +201,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
 
-def __getattr__(name: str) -> object:
-    """Import a public name when it is first used (PEP 562): importing torch takes seconds, and rules need none."""
-    if name not in _ROOM_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _ROOM_OF, globals())
 
 
 def __dir__() -> list[str]:

@@ -89,11 +89,9 @@ def play_match(
         player: the player whose score is asked for.
         opponent: the other one.
         num_games: games in all, an even number: boards 2k and 2k + 1 share an opening.
-        opening_plies: each opening is 0 to this many random legal plies, uniformly, and never ends the game; the game's
-            own ``opening_plies`` do not count (in a game that has some but does not let them be set, see
-            :class:`~keisei_lightning.games.OpeningGame`, they come before). None leaves the openings to the game's own.
-            An opening whose position another pair has already is drawn anew; where there are too few of them, games may
-            repeat, which the result counts.
+        opening_plies: each opening is 0 to this many random legal plies, uniformly, never ends the game, and replaces
+            that of an :class:`~keisei_lightning.games.OpeningGame`; None leaves it its own. Another pair's opening is
+            drawn anew; where there are too few of them, games may repeat, which the result counts.
         seed: of the openings.
         keep_records: keep a record of every game, not only of the last.
         progress: is told after each ply how many games have ended.

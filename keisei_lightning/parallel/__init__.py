@@ -28,8 +28,9 @@ What each side consumes, waits for and is unblocked by:
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from keisei_lightning.lazy import lazy_names
 
 if TYPE_CHECKING:
     from keisei_lightning.parallel.collector import SelfPlayCollector
@@ -45,11 +46,5 @@ _ROOM_OF = {
     "WorkerState": "restarts",
 }
 
-
-def __getattr__(name: str) -> object:
-    """Import a name when it is first used: a worker that only plays moves needs no torch."""
-    if name not in _ROOM_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
-    globals()[name] = value
-    return value
+# A worker that only plays moves needs no torch.
+__getattr__ = lazy_names(__name__, _ROOM_OF, globals())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from keisei_lightning.errors import ConfigError, RolloutError
-from keisei_lightning.parallel.rollout import Answer, MoveSource, Question
+from keisei_lightning.parallel.questions import Answer, MoveSource, Question
 
 __all__ = ["ActingPolicy", "PolicyMoves", "TensorDictActing", "acting_policy"]
 

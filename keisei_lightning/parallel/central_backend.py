@@ -9,7 +9,7 @@ import cloudpickle
 from typing_extensions import override
 
 from keisei_lightning.parallel.backend import Work
-from keisei_lightning.parallel.central import CentralBoot, run_central_worker, split_games
+from keisei_lightning.parallel.central_worker import CentralBoot, run_central_worker, split_games
 from keisei_lightning.parallel.inference import InferenceBoot, run_inference
 from keisei_lightning.parallel.mailbox import Mailbox
 from keisei_lightning.parallel.messages import BeginRound, Play, RolloutHeader, WorkerGone
@@ -61,7 +61,7 @@ class CentralBackend(ProcessBackend):
                 policy=self._policy,
                 options=work.options,
                 weights=work.weights,
-                mailbox=self._mailbox.inference_end(life=1 + incarnation),
+                open_mailbox=self._mailbox.inference_end(life=1 + incarnation),
                 signs=self._signs.buffer,
                 waits_for_round=self._together and incarnation == 0,
             )
@@ -72,7 +72,7 @@ class CentralBackend(ProcessBackend):
             options=work.options,
             slots=work.slots,
             slot_layout=work.slot_layout,
-            mailbox=self._mailbox.worker_end(worker_id, incarnation),
+            open_mailbox=self._mailbox.worker_end(worker_id, incarnation),
             signs=self._signs.buffer,
         )
 

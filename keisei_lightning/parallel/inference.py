@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
@@ -23,18 +23,16 @@ import cloudpickle
 import torch
 
 from keisei_lightning.parallel.acting import PolicyMoves, acting_policy
-from keisei_lightning.parallel.mailbox import Answering, InferenceEnd, Kind, Token
+from keisei_lightning.parallel.mailbox import Answering, Kind, Token
 from keisei_lightning.parallel.messages import BeginRound, Ready, Stop, ToWorker, WorkerGone
 from keisei_lightning.parallel.policy_worker import LayerBeats, resolve_device
-from keisei_lightning.parallel.rollout import MoveSource
+from keisei_lightning.parallel.questions import MoveSource
 from keisei_lightning.parallel.transport import SharedBuffer
-from keisei_lightning.parallel.vital_signs import VitalSigns
+from keisei_lightning.parallel.vital_signs import IDLE_BEAT_S, VitalSigns
 from keisei_lightning.parallel.weights import WeightMemory, WeightReader
 from keisei_lightning.parallel.worker import PlayerOptions, WeightSource, as_child
 
 __all__ = ["InferenceBoot", "InferenceDesk", "LatestWeights", "run_inference"]
-
-_IDLE_BEAT_S = 0.25
 
 
 class LatestWeights(WeightSource, Protocol):
@@ -57,7 +55,7 @@ class InferenceBoot:
         policy: cloudpickled, without weights.
         options: device, threads.
         weights: published weights; it is reader 0.
-        mailbox: to the workers.
+        open_mailbox: makes the end of it that is here.
         signs: memory of the signs of life.
         waits_for_round: begin nobody before the learner has said who will begin. (Else somebody could have ended a
             rollout before the learner's first word, which would then wait for it.)
@@ -68,7 +66,7 @@ class InferenceBoot:
     policy: bytes
     options: PlayerOptions
     weights: WeightMemory
-    mailbox: InferenceEnd
+    open_mailbox: Callable[[], Answering]
     signs: SharedBuffer
     waits_for_round: bool
 
@@ -195,15 +193,18 @@ def run_inference(boot: InferenceBoot, connection: Connection[Any, ToWorker]) ->
         device = resolve_device(boot.options.device, 0)
         module = cloudpickle.loads(boot.policy)
         reader = WeightReader(boot.weights, reader_id=0, module=module, device=device)
-        policy = acting_policy(module.eval(), num_actions=boot.num_actions)
-        mailbox = boot.mailbox.open()
-        moves = [PolicyMoves(policy, device) for _ in range(mailbox.num_groups)]
+        module.eval()
+        mailbox = boot.open_mailbox()
+        moves = [
+            PolicyMoves(acting_policy(module, num_actions=boot.num_actions), device)  # each with a stream of its own
+            for _ in range(mailbox.num_groups)
+        ]
         desk = InferenceDesk(mailbox, reader, moves, waits_for_round=boot.waits_for_round)
         mailbox.announce()
         post(Ready(pid=os.getpid()))
         while True:
             beat()
-            wait([connection, mailbox.fileno()], _IDLE_BEAT_S)
+            wait([connection, mailbox.fileno()], IDLE_BEAT_S)
             tokens = mailbox.read()  # before the learner's messages: those of a grant come before what follows from it
             while connection.poll():
                 match connection.recv():

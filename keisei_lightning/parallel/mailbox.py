@@ -21,31 +21,30 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from multiprocessing import reduction
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keisei_lightning.games import GameSpec
-from keisei_lightning.parallel.rollout import Answer, Question
+from keisei_lightning.parallel.pipes import PipeEnd
+from keisei_lightning.parallel.questions import Answer, Question
 from keisei_lightning.parallel.transport import SharedBuffer
+from keisei_lightning.parallel.vital_signs import IDLE_BEAT_S
 
 __all__ = [
     "Answering",
     "Asking",
-    "InferenceEnd",
     "InferenceRestartedError",
     "InferenceStoppedError",
     "Kind",
     "Mailbox",
-    "PipeEnd",
     "Token",
-    "WorkerEnd",
 ]
 
 _ALIGNMENT = 64  # bytes: a cache line
-_WAIT_MS = 250  # how often who waits shows life
+_WAIT_MS = 1000 * IDLE_BEAT_S
 _READ_BYTES = 49_152  # whole tokens of either size
 _STOPPED = -1  # in place of the inference process's life
 _TOKEN = struct.Struct("<IIIHBB")
@@ -88,30 +87,6 @@ class Token(NamedTuple):
     worker_id: int
     group: int
     kind: int
-
-
-class PipeEnd:
-    """One end of a pipe; it can be passed to a child process while that is being started."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def fileno(self) -> int:
-        """The descriptor."""
-        return self._fd
-
-    def close(self) -> None:
-        """Give up the descriptor; twice is harmless."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _rebuild_pipe_end, (reduction.DupFd(self._fd),)
-
-
-def _rebuild_pipe_end(duplicated: Any) -> PipeEnd:
-    return PipeEnd(duplicated.detach())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -198,15 +173,15 @@ class Mailbox:
         self._questions = _pipe()
         self._answers = [_pipe() for _ in range(num_workers)]
 
-    def worker_end(self, worker_id: int, incarnation: int) -> WorkerEnd:
-        """What a worker gets, in one of its lives."""
+    def worker_end(self, worker_id: int, incarnation: int) -> Callable[[], Asking]:
+        """What makes a worker's end of it, in one of its lives; it is to be called in the worker."""
         reading, writing = self._answers[worker_id][0], self._questions[1]
-        return WorkerEnd(self._layout, self._buffer, reading, writing, worker_id, incarnation)
+        return partial(Asking, self._layout, self._buffer, reading, writing, worker_id, incarnation)
 
-    def inference_end(self, life: int) -> InferenceEnd:
-        """What the inference process gets, in one of its lives (1, 2, ...)."""
+    def inference_end(self, life: int) -> Callable[[], Answering]:
+        """What makes the inference process's end, in one of its lives (1, 2, ...); it is to be called there."""
         writing = [answers[1] for answers in self._answers]
-        return InferenceEnd(self._layout, self._buffer, self._questions[0], writing, life)
+        return partial(Answering, self._layout, self._buffer, self._questions[0], writing, life)
 
     def close(self) -> None:
         """Give up memory and pipes; twice is harmless."""
@@ -225,22 +200,6 @@ def _read(fd: int) -> bytes:
     with contextlib.suppress(BlockingIOError):
         return os.read(fd, _READ_BYTES)
     return b""
-
-
-@dataclass(slots=True)
-class WorkerEnd:
-    """A worker's side: asks, and waits for answers. Made by the learner, used after :meth:`open` in the worker."""
-
-    _layout: _Layout
-    _buffer: SharedBuffer
-    _reading: PipeEnd
-    _writing: PipeEnd
-    _worker_id: int
-    _incarnation: int
-
-    def open(self) -> Asking:
-        """Begin, in the worker's process."""
-        return Asking(self._layout, self._buffer, self._reading, self._writing, self._worker_id, self._incarnation)
 
 
 class Asking:
@@ -354,21 +313,6 @@ class Asking:
             raise InferenceStoppedError
         if life != self._life:
             raise InferenceRestartedError
-
-
-@dataclass(slots=True)
-class InferenceEnd:
-    """The inference process's side. Made by the learner, used after :meth:`open` in that process."""
-
-    _layout: _Layout
-    _buffer: SharedBuffer
-    _reading: PipeEnd
-    _writing: list[PipeEnd]
-    _life: int
-
-    def open(self) -> Answering:
-        """Begin, in the inference process."""
-        return Answering(self._layout, self._buffer, self._reading, self._writing, self._life)
 
 
 class Answering:

@@ -20,7 +20,7 @@ from torch import nn
 from keisei_lightning.errors import WeightsError
 from keisei_lightning.parallel.acting import PolicyMoves, TensorDictActing, acting_policy
 from keisei_lightning.parallel.messages import Opponent
-from keisei_lightning.parallel.rollout import MoveSource, OpponentSeats
+from keisei_lightning.parallel.questions import MoveSource, OpponentSeats
 from keisei_lightning.parallel.snapshots import SnapshotMemory
 from keisei_lightning.parallel.weights import bind_weights
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.limits import Crew, Rollouts, memory_faults, worker_faults
+from keisei_lightning.parallel.rollout import MAX_GROUPS
 from keisei_lightning.parallel.transport import SlotLayout
 from keisei_lightning.parallel.weights import WeightLayout
 
@@ -68,6 +69,8 @@ def check_options(options: Mapping[str, Any]) -> None:
         faults.append(f"threads_per_worker={threads}: must be at least 1, or None")
     if options["drop_oldest"] and options["schedule"] == "sync":
         faults.append("drop_oldest=True: must be False with schedule=sync (no more than one batch ever waits)")
+    if _is_whole(options["groups_per_worker"]) and options["groups_per_worker"] > MAX_GROUPS:
+        faults.append(f"groups_per_worker={options['groups_per_worker']}: must be at most {MAX_GROUPS}")
     faults += _device_faults(options["worker_device"])
     if not faults:
         faults += _crew_faults(options)

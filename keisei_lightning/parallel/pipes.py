@@ -1,14 +1,16 @@
-"""Reading a pipe without ever waiting for the rest of a message."""
+"""Pipes: reading one without ever waiting for the rest of a message, and handing an end to a child process."""
 
 from __future__ import annotations
 
 import os
 import pickle
 import struct
+from collections.abc import Callable
+from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from typing import Any
 
-__all__ = ["MessageReader"]
+__all__ = ["MessageReader", "PipeEnd"]
 
 _LENGTH = struct.Struct("!i")
 _CHUNK_BYTES = 65_536
@@ -66,3 +68,27 @@ class MessageReader:
             start = end
         del self._buffer[:start]
         return messages
+
+
+class PipeEnd:
+    """One end of a pipe; it can be passed to a child process while that is being started."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._fd
+
+    def close(self) -> None:
+        """Give up the descriptor; twice is harmless."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return _rebuild_pipe_end, (reduction.DupFd(self._fd),)
+
+
+def _rebuild_pipe_end(duplicated: Any) -> PipeEnd:
+    return PipeEnd(duplicated.detach())

@@ -25,7 +25,7 @@ from keisei_lightning.parallel.opponents import OpponentBoards, OpponentSetup
 from keisei_lightning.parallel.rollout import RolloutPlayer
 from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
 from keisei_lightning.parallel.weights import WeightMemory, WeightReader
-from keisei_lightning.parallel.worker import Beat, PlayerOptions, RolloutWorker, Worker, serve
+from keisei_lightning.parallel.worker import Beat, PlayerOptions, RolloutWorker, Worker, make_player, serve
 
 __all__ = ["LayerBeats", "PolicyWorker", "WorkerBoot", "make_policy_worker", "resolve_device", "run_worker"]
 
@@ -109,17 +109,13 @@ def make_policy_worker(
             device=device,
             generator=generator,
         )
-    player = RolloutPlayer(
-        game=boards,
-        moves=PolicyMoves(acting_policy(policy, num_actions=num_actions), device, generator),
-        num_plies=slot_layout.num_plies,
+    player = make_player(
+        boards,
+        PolicyMoves(acting_policy(policy, num_actions=num_actions), device, generator),
         worker_id=worker_id,
         incarnation=incarnation,
-        seed=options.seed,
-        start=options.start,
-        stride=slot_layout.plies_per_batch,
-        stagger_games=options.stagger_games,
-        augment_symmetry=options.augment_symmetry,
+        options=options,
+        slot_layout=slot_layout,
         opponents=seats,
     )
     return PolicyWorker(

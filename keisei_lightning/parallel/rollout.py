@@ -7,9 +7,9 @@ It knows no torch: it asks questions, and whoever has the policy answers them, i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,20 +17,16 @@ from numpy.typing import NDArray
 from keisei_lightning.errors import RolloutError
 from keisei_lightning.games import NO_MOVE, Game, ResumableGame, Symmetry
 from keisei_lightning.parallel.messages import Opponent
+from keisei_lightning.parallel.questions import Answer, MoveSource, OpponentSeats, Question
 from keisei_lightning.parallel.transport import Key
 
-__all__ = [
-    "Answer",
-    "MoveSource",
-    "OpponentSeats",
-    "Question",
-    "RolloutPlayer",
-    "RolloutResult",
-    "rollout_seeds",
-]
+__all__ = ["MAX_GROUPS", "RolloutPlayer", "RolloutResult", "rollout_seeds"]
+
+MAX_GROUPS = 16
+"""Groups of games that one worker may play: their games are numbered apart."""
 
 _TRAJECTORY_BITS = 32  # games of one incarnation ...
-_GROUP_BITS = 30  # ... and of one of its groups
+_GROUP_TRAJECTORY_BITS = 28  # ... and of one of its groups
 _INCARNATION_BITS = 16
 
 
@@ -50,63 +46,6 @@ def rollout_seeds(seed: int, worker_id: int, incarnation: int, position: int, gr
     key = (worker_id, incarnation, position, *([group] if group else []))
     game, actions = np.random.SeedSequence(seed, spawn_key=key).generate_state(2, np.uint32)
     return int(game), int(actions)
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What a rollout wants to know of the learner's policy.
-
-    Attributes:
-        observation: uint8 [B, *observation_shape].
-        legal: packed uint8 [B, ceil(A / 8)]; None where only the state values are wanted.
-    """
-
-    observation: NDArray[np.uint8]
-    legal: NDArray[np.uint8] | None = None
-
-
-class Answer(NamedTuple):
-    """What the policy says.
-
-    Attributes:
-        action: int64 [B]; empty where only the values were asked for.
-        log_prob: float32 [B], of the actions; likewise.
-        value: float32 [B, 1], in the mover's view.
-    """
-
-    action: NDArray[np.int64]
-    log_prob: NDArray[np.float32]
-    value: NDArray[np.float32]
-
-
-class MoveSource(Protocol):
-    """Who answers: a policy, with a random stream for each rollout."""
-
-    def begin_rollout(self, seed: int) -> None:
-        """Begin the random stream of a rollout."""
-        ...
-
-    def answer(self, question: Question) -> Answer:
-        """Answer one question."""
-        ...
-
-
-class OpponentSeats(Protocol):
-    """Boards that meet snapshots (:class:`~keisei_lightning.parallel.opponents.OpponentBoards`)."""
-
-    results: dict[int, tuple[int, int, int]]
-
-    @property
-    def in_use(self) -> tuple[int, ...]: ...  # noqa: D102
-    def begin_rollout(self, opponent: Opponent | None, seed: int) -> None: ...  # noqa: D102
-    def begin_games(self, indices: NDArray[np.int64]) -> None: ...  # noqa: D102
-    def to_move(self, mover: NDArray[np.int8]) -> NDArray[np.bool_]: ...  # noqa: D102
-    def parts(self, theirs: NDArray[np.bool_]) -> Iterator[tuple[MoveSource, NDArray[np.int64]]]: ...  # noqa: D102
-    def count(self, index: int, *, reward: float, mover: int) -> None: ...  # noqa: D102
-    def verify(self) -> None: ...  # noqa: D102
-    def clear(self) -> None: ...  # noqa: D102
-    def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
-    def load_state_dict(self, state: Mapping[str, Any]) -> bool: ...  # noqa: D102
 
 
 @dataclass(slots=True)
@@ -209,7 +148,7 @@ class RolloutPlayer:
         symmetry = game.spec.symmetries[0] if augment_symmetry and game.spec.symmetries else None
         self._view = _View(game, symmetry)
         life = (worker_id << _INCARNATION_BITS) | incarnation
-        self._next_trajectory = (life << _TRAJECTORY_BITS) | (group << _GROUP_BITS)
+        self._next_trajectory = (life << _TRAJECTORY_BITS) | (group << _GROUP_TRAJECTORY_BITS)
         self._trajectory = np.zeros(game.num_games, np.int64)
         self._length = np.zeros(game.num_games, np.int64)
         self._games_are_to_begin = True

@@ -8,7 +8,10 @@ import time
 from keisei_lightning.machine import resident_memory
 from keisei_lightning.parallel.transport import SharedBuffer
 
-__all__ = ["VitalSigns"]
+__all__ = ["IDLE_BEAT_S", "VitalSigns"]
+
+IDLE_BEAT_S = 0.25
+"""How often a process that waits shows life; also how soon it notices what it is not waiting for."""
 
 _LINE = 8  # int64 numbers: a cache line for each worker
 _BEAT, _RSS, _BEGUN = 0, 1, 2

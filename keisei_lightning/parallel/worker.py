@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from keisei_lightning.errors import GameError, RolloutError
+from keisei_lightning.games import Game
 from keisei_lightning.parallel.messages import (
     Failure,
     LogRecord,
@@ -37,9 +38,10 @@ from keisei_lightning.parallel.messages import (
     Stop,
     ToWorker,
 )
-from keisei_lightning.parallel.rollout import RolloutResult
+from keisei_lightning.parallel.questions import MoveSource, OpponentSeats
+from keisei_lightning.parallel.rollout import RolloutPlayer, RolloutResult
 from keisei_lightning.parallel.transport import Key, SharedBuffer, SlotLayout
-from keisei_lightning.parallel.vital_signs import VitalSigns
+from keisei_lightning.parallel.vital_signs import IDLE_BEAT_S, VitalSigns
 
 __all__ = [
     "Beat",
@@ -52,12 +54,12 @@ __all__ = [
     "WeightSource",
     "Worker",
     "as_child",
+    "make_player",
     "serve",
 ]
 
 _MAX_MESSAGE_CHARS = 2_000
 _MAX_TRACEBACK_CHARS = 20_000
-_IDLE_BEAT_S = 0.25  # how often an idle worker shows life; also how soon it notices that it may beat
 
 Beat = Callable[[], None]
 """Shows life."""
@@ -91,6 +93,34 @@ class PlayerOptions:
 
 class LeaveError(Exception):
     """The worker is to leave without another word."""
+
+
+def make_player(
+    game: Game,
+    moves: MoveSource,
+    *,
+    worker_id: int,
+    incarnation: int,
+    options: PlayerOptions,
+    slot_layout: SlotLayout,
+    opponents: OpponentSeats | None = None,
+    group: int = 0,
+) -> RolloutPlayer:
+    """A player of a worker's games, or of one group of them (see :class:`RolloutPlayer`)."""
+    return RolloutPlayer(
+        game=game,
+        moves=moves,
+        num_plies=slot_layout.num_plies,
+        worker_id=worker_id,
+        incarnation=incarnation,
+        seed=options.seed,
+        start=options.start,
+        stride=slot_layout.plies_per_batch,
+        stagger_games=options.stagger_games,
+        augment_symmetry=options.augment_symmetry,
+        opponents=opponents,
+        group=group,
+    )
 
 
 class WeightSource(Protocol):
@@ -238,7 +268,7 @@ def serve(
         idle_since = time.perf_counter()
         while True:
             beat()
-            if not connection.poll(_IDLE_BEAT_S):
+            if not connection.poll(IDLE_BEAT_S):
                 continue
             match connection.recv():
                 case Play() as grant:

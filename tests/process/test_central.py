@@ -61,21 +61,25 @@ def run(mode: str, policy: Callable[[], nn.Module], **options: Any) -> list[Tens
     return batches
 
 
-@pytest.mark.parametrize(
+POLICIES = pytest.mark.parametrize(
     "policy",
     [lambda: ActorCritic(TinyNetwork()), lambda: ActorCritic(TinyNetwork()).as_policy()],
     ids=["ActorCritic", "TensorDictModule"],
 )
+
+
+@POLICIES
 def test_one_worker_with_one_group_gives_the_same_bits_as_no_process(policy: Callable[[], nn.Module]) -> None:
     options = {"num_workers": 1, "stagger_games": True}
     assert_same(run("serial", policy, **options), run("central", policy, groups_per_worker=1, **options))
 
 
-def test_many_workers_and_groups_give_the_same_bits_in_every_run() -> None:
-    first, second = (run("central", lambda: ActorCritic(TinyNetwork()), num_workers=3) for _ in range(2))
+@POLICIES
+def test_many_workers_and_groups_give_the_same_bits_in_every_run(policy: Callable[[], nn.Module]) -> None:
+    first, second = (run("central", policy, num_workers=3) for _ in range(2))
     assert_same(first, second)
     assert [int(batch["collector", "policy_version"].max()) for batch in first] == [0, 1, 2, 3]
-    one_group = run("central", lambda: ActorCritic(TinyNetwork()), num_workers=3, groups_per_worker=1)
+    one_group = run("central", policy, num_workers=3, groups_per_worker=1)
     assert not torch.equal(first[0]["action"], one_group[0]["action"])  # other streams
 
 

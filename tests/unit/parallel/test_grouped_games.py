@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keisei_lightning.errors import RolloutError
-from keisei_lightning.parallel.central import GroupedPlayer, split_games
-from keisei_lightning.parallel.rollout import Answer, Question, RolloutPlayer, RolloutResult
+from keisei_lightning.parallel.central_worker import GroupedPlayer, split_games
+from keisei_lightning.parallel.questions import Answer, Question
+from keisei_lightning.parallel.rollout import MAX_GROUPS, RolloutPlayer, RolloutResult
 from keisei_lightning.parallel.transport import SlotLayout
 
 NUM_PLIES = 20
@@ -84,11 +85,30 @@ def test_each_group_fills_its_rows_in_whatever_order_answers_come() -> None:
     assert (slot["state_value",] == 0.25).all()
     assert (slot["collector", "policy_version"] == 4).all()
     ids = slot["collector", "traj_ids"]
-    assert (ids[:3] < 1 << 30).all()  # the groups' games are numbered apart
-    assert (ids[3:] >= 1 << 30).all()
+    assert not set(ids[:3].flat) & set(ids[3:].flat)  # the groups' games are numbered apart
     assert desk.order == [1] * (NUM_PLIES + 1) + [0] * (NUM_PLIES + 1)  # a ply each, and the last values
     assert sorted(desk.left) == [0, 1]
     assert result.games == int(slot["next", "done"].sum()) == sum(result.outcomes.values()) > 0
+
+
+def test_games_of_all_groups_of_all_lives_are_numbered_apart() -> None:
+    seen: set[int] = set()
+    for worker_id in range(2):
+        for incarnation in range(3):
+            for group in range(MAX_GROUPS):
+                player = RolloutPlayer(
+                    game=CountingGame(1),
+                    moves=Desk(),  # type: ignore[arg-type]
+                    num_plies=NUM_PLIES,
+                    worker_id=worker_id,
+                    incarnation=incarnation,
+                    group=group,
+                )
+                first = player._next_trajectory
+                assert first >> 48 == worker_id
+                assert first >> 32 & 0xFFFF == incarnation
+                seen.add(first >> 28)
+    assert len(seen) == 2 * 3 * MAX_GROUPS
 
 
 def test_a_group_that_fails_takes_the_whole_rollout_with_it_and_all_groups_leave() -> None:

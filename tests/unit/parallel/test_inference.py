@@ -11,7 +11,7 @@ import numpy as np
 from keisei_lightning.parallel.inference import InferenceDesk
 from keisei_lightning.parallel.mailbox import Kind, Token
 from keisei_lightning.parallel.messages import BeginRound, WorkerGone
-from keisei_lightning.parallel.rollout import Answer, Question
+from keisei_lightning.parallel.questions import Answer, Question
 
 
 @dataclass

@@ -14,7 +14,7 @@ from keisei_lightning.parallel.mailbox import (
     Kind,
     Mailbox,
 )
-from keisei_lightning.parallel.rollout import Answer, Question
+from keisei_lightning.parallel.questions import Answer, Question
 
 SPEC = CountingGame(1).spec
 
@@ -42,8 +42,8 @@ def answer(games: int, start: int) -> Answer:
 
 
 def test_the_questions_of_all_workers_make_one_batch_and_each_gets_its_own_answers(mailbox: Mailbox) -> None:
-    workers = [mailbox.worker_end(worker_id, 0).open() for worker_id in range(2)]
-    desk = mailbox.inference_end(1).open()
+    workers = [mailbox.worker_end(worker_id, 0)() for worker_id in range(2)]
+    desk = mailbox.inference_end(1)()
     desk.announce()
     for worker in workers:
         worker._life = 1
@@ -66,7 +66,7 @@ def test_the_questions_of_all_workers_make_one_batch_and_each_gets_its_own_answe
 
 
 def test_a_question_for_values_brings_values_alone(mailbox: Mailbox) -> None:
-    worker, desk = mailbox.worker_end(1, 0).open(), mailbox.inference_end(1).open()
+    worker, desk = mailbox.worker_end(1, 0)(), mailbox.inference_end(1)()
     desk.announce()
     worker._life = 1
     worker.ask(1, question(2, 7, legal=False))
@@ -78,9 +78,9 @@ def test_a_question_for_values_brings_values_alone(mailbox: Mailbox) -> None:
 
 
 def test_answers_for_the_life_before_are_not_heard(mailbox: Mailbox) -> None:
-    desk = mailbox.inference_end(1).open()
+    desk = mailbox.inference_end(1)()
     desk.announce()
-    dead, living = mailbox.worker_end(0, 0).open(), mailbox.worker_end(0, 1).open()
+    dead, living = mailbox.worker_end(0, 0)(), mailbox.worker_end(0, 1)()
     dead._life = living._life = 1
     dead.ask(0, question(3, 0))
     old = desk.read()
@@ -93,11 +93,11 @@ def test_answers_for_the_life_before_are_not_heard(mailbox: Mailbox) -> None:
 
 
 def test_who_waits_hears_that_the_inference_process_is_another_or_none(mailbox: Mailbox) -> None:
-    worker, desk = mailbox.worker_end(0, 0).open(), mailbox.inference_end(1).open()
+    worker, desk = mailbox.worker_end(0, 0)(), mailbox.inference_end(1)()
     desk.announce()
     worker._life = 1
     worker.ask(0, question(3, 0))
-    other = mailbox.inference_end(2).open()
+    other = mailbox.inference_end(2)()
     other.announce()
     with pytest.raises(InferenceRestartedError):
         worker.receive(nothing)
@@ -108,7 +108,7 @@ def test_who_waits_hears_that_the_inference_process_is_another_or_none(mailbox: 
 
 
 def test_who_waits_shows_life(mailbox: Mailbox) -> None:
-    worker, desk = mailbox.worker_end(0, 0).open(), mailbox.inference_end(1).open()
+    worker, desk = mailbox.worker_end(0, 0)(), mailbox.inference_end(1)()
     desk.announce()
     beats: list[int] = []
 

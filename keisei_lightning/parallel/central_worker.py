@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from keisei_lightning.games import GameFactory
-from keisei_lightning.parallel.mailbox import Asking, InferenceRestartedError, InferenceStoppedError, WorkerEnd
+from keisei_lightning.parallel.mailbox import Asking, InferenceRestartedError, InferenceStoppedError
 from keisei_lightning.parallel.messages import Opponent, Play, RolloutHeader
-from keisei_lightning.parallel.rollout import Answer, MoveSource, Question, RolloutPlayer, RolloutResult
+from keisei_lightning.parallel.questions import Answer, MoveSource, Question
+from keisei_lightning.parallel.rollout import RolloutPlayer, RolloutResult
 from keisei_lightning.parallel.transport import Key, SharedBuffer, SlotLayout
 from keisei_lightning.parallel.vital_signs import VitalSigns
 from keisei_lightning.parallel.worker import (
@@ -30,6 +31,7 @@ from keisei_lightning.parallel.worker import (
     RolloutWorker,
     WeightSource,
     Worker,
+    make_player,
     serve,
 )
 
@@ -53,7 +55,7 @@ class CentralBoot:
         options: how to play.
         slots: memory of the slots.
         slot_layout: where its columns lie.
-        mailbox: to the inference process.
+        open_mailbox: makes the worker's end of it.
         signs: memory of the signs of life.
     """
 
@@ -63,7 +65,7 @@ class CentralBoot:
     options: PlayerOptions
     slots: SharedBuffer
     slot_layout: SlotLayout
-    mailbox: WorkerEnd
+    open_mailbox: Callable[[], Asking]
     signs: SharedBuffer
 
 
@@ -73,20 +75,16 @@ def run_central_worker(boot: CentralBoot, connection: Connection[Any, Any]) -> N
 
 
 def _boot(boot: CentralBoot, beat: Beat) -> Worker:
-    asking, layout = boot.mailbox.open(), boot.slot_layout
+    asking, layout = boot.open_mailbox(), boot.slot_layout
     game: GameFactory = cloudpickle.loads(boot.game)
     players = [
-        RolloutPlayer(
-            game=game(num_games),
-            moves=_Seeds(asking, group),
-            num_plies=layout.num_plies,
+        make_player(
+            game(num_games),
+            _Seeds(asking, group),
             worker_id=boot.worker_id,
             incarnation=boot.incarnation,
-            seed=boot.options.seed,
-            start=boot.options.start,
-            stride=layout.plies_per_batch,
-            stagger_games=boot.options.stagger_games,
-            augment_symmetry=boot.options.augment_symmetry,
+            options=boot.options,
+            slot_layout=layout,
             group=group,
         )
         for group, num_games in enumerate(asking.group_games)
