@@ -27,10 +27,13 @@ def test_paused_workers_sit_out_and_come_back_with_their_games(schedule: str) ->
         next(batches)
         collector.pause_workers([0])
         assert [worker["paused"] for worker in collector.health()] == [True, False]
-        for _ in range(5):  # in async, what it had played by then still comes
+        paused, turns = 0, 12
+        for _ in range(turns):
             batch = next(batches)
-        assert batch.batch_size == (GAMES, PLIES)
-        assert batch["collector", "worker_id"].unique().tolist() == [1]
+            assert batch.batch_size == (GAMES, PLIES)
+            paused += int((batch["collector", "worker_id"] == 0).all())
+        slots = collector._layout.num_slots if schedule == "async" else 0  # what it was playing by then still comes
+        assert paused <= slots < turns // 2
         collector.resume_workers()
         seen: set[int] = set()
         for _ in range(20):
