@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from keisei_lightning.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from keisei_lightning.allocator import keep_freed_memory
     from keisei_lightning.envs import BoardGameEnv
     from keisei_lightning.errors import (
         CollectorClosedError,
@@ -131,6 +132,7 @@ __all__ = [
     "check_game",
     "game_factory",
     "game_names",
+    "keep_freed_memory",
     "make_game",
     "make_player",
     "play_match",
@@ -140,6 +142,7 @@ __all__ = [
 ]
 
 _ROOMS: dict[str, tuple[str, ...]] = {
+    "allocator": ("keep_freed_memory",),
     "envs": ("BoardGameEnv",),
     "errors": (
         "CollectorClosedError",

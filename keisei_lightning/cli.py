@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
+from keisei_lightning.allocator import keep_freed_memory
+
 __all__ = ["main"]
 
 HELP = """\
@@ -47,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command is None:
         sys.stderr.write(f"keisei: {words[0]}: no such command; must be one of {', '.join(COMMANDS)}\n")
         return 2
+    keep_freed_memory()
     return command(words[1:])
 
 

@@ -28,6 +28,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from keisei_lightning.allocator import keep_freed_memory
 from keisei_lightning.compose_errors import COMPOSE_ERRORS, explain
 from keisei_lightning.config import config_dir, register_configs
 from keisei_lightning.errors import ConfigError
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # As it ends, the interpreter looks several times for cycles among all that torch and Lightning have made, which
     # takes two to four seconds: too long for a person who pressed Ctrl-C.
     atexit.register(gc.freeze)
+    keep_freed_memory()
     words = quote_calls(sys.argv[1:] if argv is None else argv)
     with collected_jobs() as jobs:
         try:

@@ -114,8 +114,8 @@ def tic_tac_toe(policy: LoadedPolicy) -> Rows:
         yield f"exploitability, {name}", value, f"exact, all {game.num_positions} positions"
 
 
-def connect_four(policy: LoadedPolicy) -> Rows:
-    """Optimal moves in labelled positions, and matches."""
+def optimal_moves(policy: LoadedPolicy) -> Rows:
+    """Optimal moves in the labelled positions of connect four."""
     for name in ("random", "tactical"):
         positions = load_positions(POSITIONS / f"{name}.csv", policy.game)
         shares = share_optimal(PolicyPlayer(policy.actor_critic), positions)
@@ -124,8 +124,19 @@ def connect_four(policy: LoadedPolicy) -> Rows:
                 low, high = share.interval
                 sure = f"{100 * low:.1f} to {100 * high:.1f}; {share.total} positions"
                 yield f"optimal, {name} set{which}, %", 100 * share.value, sure
+
+
+def connect_four(policy: LoadedPolicy) -> Rows:
+    """Optimal moves in labelled positions, and matches."""
+    yield from optimal_moves(policy)
     yield from matches(policy, {"random": GAMES, "tactics": GAMES, "alpha_beta(depth=5)": GAMES}, 8)
     yield from matches(policy, {"tactics": GAMES}, 4, remark=" (openings of up to 4 plies)")
+
+
+def connect_four_in_brief(policy: LoadedPolicy) -> Rows:
+    """What comparisons of many trainings are content with: optimal moves, and a match against ``tactics``."""
+    yield from optimal_moves(policy)
+    yield from matches(policy, {"tactics": GAMES}, 8)
 
 
 def small_board(policy: LoadedPolicy) -> Rows:
@@ -162,6 +173,7 @@ def climb_shogi(checkpoints: Path) -> list[dict[str, float]]:
     return points
 
 
+_POOL = ("opponents=snapshots", "opponents.share=0.25", "opponents.every_n_epochs=10")
 _FOUR = ("parallel.num_workers=2", "parallel.games_per_worker=64")  # 2048 plies an epoch on every machine
 _ASYNC = ("parallel.schedule=async", "parallel.slots_per_worker=4", "parallel.max_policy_lag=4")
 
@@ -175,27 +187,13 @@ PARTS: dict[str, Part] = {
         measure=shogi,
         climb=climb_shogi,
         overrides=("checkpoint.every_n_epochs=26", "checkpoint.keep=-1"),
+        variants={"self-play": Variant(), "opponent pool": Variant(overrides=_POOL)},
     ),
     # Comparisons: connect four for a few minutes, the same plies for each variant.
-    "pool": Part(
-        experiment="connect_four",
-        measure=connect_four,
-        overrides=(
-            *_FOUR,
-            "evaluation.opponents=[tactics]",
-            "evaluation.against_epochs_ago=50",
-            "evaluation.every_n_epochs=50",
-        ),
-        variants={
-            "self-play": Variant(),
-            "snapshots": Variant(overrides=("opponents=snapshots",)),
-            "prioritised": Variant(overrides=("opponents=snapshots", "opponents.choice=prioritised")),
-        },
-    ),
     "levers": Part(
         experiment="connect_four",
-        measure=connect_four,
-        overrides=(*_FOUR, "trainer.max_epochs=150", "evaluation.every_n_epochs=50"),
+        measure=connect_four_in_brief,
+        overrides=(*_FOUR, "trainer.max_epochs=100", "evaluation.every_n_epochs=50"),
         variants={
             "as it is": Variant(),
             "no varied starts": Variant(overrides=("env.opening_plies=0",)),

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import cloudpickle
 import torch
 
+from keisei_lightning.allocator import keep_freed_memory
 from keisei_lightning.parallel.acting import PolicyMoves, acting_policy
 from keisei_lightning.parallel.mailbox import Answering, Kind, Token
 from keisei_lightning.parallel.messages import BeginRound, Ready, Stop, ToWorker, WorkerGone
@@ -189,6 +190,7 @@ def run_inference(boot: InferenceBoot, connection: Connection[Any, ToWorker]) ->
             signs.beat(boot.process_id)
 
         layers = LayerBeats(beat)
+        keep_freed_memory()
         torch.set_num_threads(boot.options.num_threads)
         device = resolve_device(boot.options.device, 0)
         module = cloudpickle.loads(boot.policy)

@@ -18,6 +18,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
+from keisei_lightning.allocator import keep_freed_memory
 from keisei_lightning.games import GameFactory
 from keisei_lightning.parallel.acting import PolicyMoves, acting_policy
 from keisei_lightning.parallel.messages import Play, RolloutHeader
@@ -142,6 +143,7 @@ def run_worker(boot: WorkerBoot, connection: Connection[Any, Any]) -> None:
 
 
 def _boot(boot: WorkerBoot, beat: Beat) -> Worker:
+    keep_freed_memory()
     torch.set_num_threads(boot.options.num_threads)
     game, policy = cloudpickle.loads(boot.game_and_policy)
     worker = make_policy_worker(

@@ -55,6 +55,8 @@ from keisei_lightning.parallel import SelfPlayCollector
 OPENING_PLIES = 60
 Batches = Iterator[int]  # plies of each batch, as it arrives
 WARM_UP = 2
+# Our workers let the allocator keep freed memory; by its variables the others' processes have it too.
+ALIKE = {"OMP_NUM_THREADS": "1", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_MMAP_THRESHOLD_": str(2**31 - 1)}
 
 
 def game_of(arguments: argparse.Namespace) -> GameFactory:
@@ -222,7 +224,7 @@ def run_subject(arguments: argparse.Namespace, subject: str) -> dict[str, float]
     ]
     done = subprocess.run(
         [sys.executable, __file__, *options, "--subject", subject],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | ALIKE,
         stdout=subprocess.PIPE,
         timeout=600,
         check=True,
