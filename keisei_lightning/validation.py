@@ -209,8 +209,6 @@ def _opponent_faults(cfg: DictConfig) -> Iterator[str]:
         yield (
             f"opponents.share={share:g}: must be at least {1 / games:g}, one of parallel.games_per_worker={games} games"
         )
-    if cfg.opponents.mode == "snapshots" and cfg.parallel.mode == "central":
-        yield "opponents.mode=snapshots: must be none with parallel.mode=central, which has no snapshots yet"
 
 
 def folder_faults(cfg: DictConfig) -> Iterator[str]:

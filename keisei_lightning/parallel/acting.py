@@ -115,6 +115,10 @@ class PolicyMoves(MoveSource):
         self._policy, self._device = policy, device
         self._generator = torch.Generator(device=device) if generator is None else generator
 
+    def beside(self, policy: ActingPolicy) -> PolicyMoves:
+        """Another policy on the same device, which samples from the same random stream."""
+        return PolicyMoves(policy, self._device, self._generator)
+
     @override
     def begin_rollout(self, seed: int) -> None:
         self._generator.manual_seed(seed)

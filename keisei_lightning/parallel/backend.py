@@ -12,7 +12,7 @@ from torch import nn
 
 from keisei_lightning.games import GameFactory
 from keisei_lightning.parallel.messages import Play, RolloutHeader
-from keisei_lightning.parallel.opponents import OpponentSetup
+from keisei_lightning.parallel.snapshots import OpponentSetup
 from keisei_lightning.parallel.supervisor import WorkerHealth
 from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
 from keisei_lightning.parallel.weights import WeightMemory

@@ -64,6 +64,7 @@ class CentralBackend(ProcessBackend):
                 open_mailbox=self._mailbox.inference_end(life=1 + incarnation),
                 signs=self._signs.buffer,
                 waits_for_round=self._together and incarnation == 0,
+                opponents=work.opponents,
             )
         return run_central_worker, CentralBoot(
             worker_id=worker_id,
@@ -74,6 +75,7 @@ class CentralBackend(ProcessBackend):
             slot_layout=work.slot_layout,
             open_mailbox=self._mailbox.worker_end(worker_id, incarnation),
             signs=self._signs.buffer,
+            seating=None if work.opponents is None else work.opponents.seating,
         )
 
     @override

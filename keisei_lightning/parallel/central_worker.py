@@ -19,6 +19,7 @@ from typing_extensions import override
 from keisei_lightning.games import GameFactory
 from keisei_lightning.parallel.mailbox import Asking, InferenceRestartedError, InferenceStoppedError
 from keisei_lightning.parallel.messages import Opponent, Play, RolloutHeader
+from keisei_lightning.parallel.opponents import Seating
 from keisei_lightning.parallel.questions import Answer, MoveSource, Question
 from keisei_lightning.parallel.rollout import RolloutPlayer, RolloutResult
 from keisei_lightning.parallel.transport import Key, SharedBuffer, SlotLayout
@@ -57,6 +58,7 @@ class CentralBoot:
         slot_layout: where its columns lie.
         open_mailbox: makes the worker's end of it.
         signs: memory of the signs of life.
+        seating: of snapshots; None: every game is self-play.
     """
 
     worker_id: int
@@ -67,6 +69,7 @@ class CentralBoot:
     slot_layout: SlotLayout
     open_mailbox: Callable[[], Asking]
     signs: SharedBuffer
+    seating: Seating | None = None
 
 
 def run_central_worker(boot: CentralBoot, connection: Connection[Any, Any]) -> None:
@@ -77,6 +80,7 @@ def run_central_worker(boot: CentralBoot, connection: Connection[Any, Any]) -> N
 def _boot(boot: CentralBoot, beat: Beat) -> Worker:
     asking, layout = boot.open_mailbox(), boot.slot_layout
     game: GameFactory = cloudpickle.loads(boot.game)
+    firsts = np.cumsum([0, *asking.group_games]).tolist()
     players = [
         make_player(
             game(num_games),
@@ -85,9 +89,10 @@ def _boot(boot: CentralBoot, beat: Beat) -> Worker:
             incarnation=boot.incarnation,
             options=boot.options,
             slot_layout=layout,
+            opponents=None if boot.seating is None else boot.seating.boards(first, num_games),
             group=group,
         )
-        for group, num_games in enumerate(asking.group_games)
+        for group, (first, num_games) in enumerate(zip(firsts, asking.group_games, strict=False))
     ]
     worker = RolloutWorker(
         worker_id=boot.worker_id,

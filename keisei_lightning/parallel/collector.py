@@ -140,8 +140,6 @@ class SelfPlayCollector(BaseCollector):
         if augment_symmetry and not self.spec.symmetries:
             raise ConfigError(f"augment_symmetry=True: {self.spec.name} has no symmetry; leave it False")
         acting_policy(policy, num_actions=self.spec.num_actions)  # fails here, not in a worker
-        if opponents is not None and mode == "central":
-            raise ConfigError("mode=central: must be workers or serial with opponents (it has no snapshots yet)")
         if opponents is not None and round(opponents.share * games_per_worker) < 1:
             raise ConfigError(f"opponents.share={opponents.share}: must be at least one of {games_per_worker} games")
         self._layout = SlotLayout.for_game(

@@ -23,11 +23,11 @@ import cloudpickle
 import torch
 
 from keisei_lightning.allocator import keep_freed_memory
-from keisei_lightning.parallel.acting import PolicyMoves, acting_policy
 from keisei_lightning.parallel.mailbox import Answering, Kind, Token
 from keisei_lightning.parallel.messages import BeginRound, Ready, Stop, ToWorker, WorkerGone
-from keisei_lightning.parallel.policy_worker import LayerBeats, resolve_device
+from keisei_lightning.parallel.policy_worker import LayerBeats, make_moves, resolve_device
 from keisei_lightning.parallel.questions import MoveSource
+from keisei_lightning.parallel.snapshots import OpponentSetup
 from keisei_lightning.parallel.transport import SharedBuffer
 from keisei_lightning.parallel.vital_signs import IDLE_BEAT_S, VitalSigns
 from keisei_lightning.parallel.weights import WeightMemory, WeightReader
@@ -60,6 +60,7 @@ class InferenceBoot:
         signs: memory of the signs of life.
         waits_for_round: begin nobody before the learner has said who will begin. (Else somebody could have ended a
             rollout before the learner's first word, which would then wait for it.)
+        opponents: snapshots to play against; None: every game is self-play.
     """
 
     process_id: int
@@ -70,6 +71,7 @@ class InferenceBoot:
     open_mailbox: Callable[[], Answering]
     signs: SharedBuffer
     waits_for_round: bool
+    opponents: OpponentSetup | None = None
 
 
 @dataclass(slots=True)
@@ -193,12 +195,12 @@ def run_inference(boot: InferenceBoot, connection: Connection[Any, ToWorker]) ->
         keep_freed_memory()
         torch.set_num_threads(boot.options.num_threads)
         device = resolve_device(boot.options.device, 0)
-        module = cloudpickle.loads(boot.policy)
+        module, structure = cloudpickle.loads(boot.policy), cloudpickle.loads(boot.policy)
         reader = WeightReader(boot.weights, reader_id=0, module=module, device=device)
         module.eval()
         mailbox = boot.open_mailbox()
         moves = [
-            PolicyMoves(acting_policy(module, num_actions=boot.num_actions), device)  # each with a stream of its own
+            make_moves(module, structure, boot.opponents, num_actions=boot.num_actions, device=device)
             for _ in range(mailbox.num_groups)
         ]
         desk = InferenceDesk(mailbox, reader, moves, waits_for_round=boot.waits_for_round)

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from keisei_lightning.games import GameSpec
 from keisei_lightning.parallel.pipes import PipeEnd
-from keisei_lightning.parallel.questions import Answer, Question
+from keisei_lightning.parallel.questions import LEARNER, Answer, Question
 from keisei_lightning.parallel.transport import SharedBuffer
 from keisei_lightning.parallel.vital_signs import IDLE_BEAT_S
 
@@ -113,6 +113,7 @@ class _Layout:
             yield (workers, games, *self.observation_shape), np.uint8
             yield (workers, games, self.mask_bytes), np.uint8
             yield (workers, games), np.int64
+            yield (workers, games), np.int64
             yield (workers, games), np.float32
             yield (workers, games, 1), np.float32
 
@@ -126,7 +127,8 @@ class _Layout:
             size = math.prod(shape) * np.dtype(dtype).itemsize
             arrays.append(memory[start : start + size].view(dtype).reshape(shape))
             start += _padded(size)
-        groups = [_Group(*arrays[at : at + 5]) for at in range(2, len(arrays), 5)]
+        width = len(_Group._fields)
+        groups = [_Group(*arrays[at : at + width]) for at in range(2, len(arrays), width)]
         return _Columns(numbers=arrays[0], seeds=arrays[1], groups=groups)
 
 
@@ -135,6 +137,7 @@ class _Group(NamedTuple):
 
     observation: NDArray[np.uint8]
     legal: NDArray[np.uint8]
+    to_move: NDArray[np.int64]
     action: NDArray[np.int64]
     log_prob: NDArray[np.float32]
     value: NDArray[np.float32]
@@ -275,6 +278,7 @@ class Asking:
         columns.observation[self._worker_id] = question.observation
         if question.legal is not None:
             columns.legal[self._worker_id] = question.legal
+            columns.to_move[self._worker_id] = LEARNER if question.to_move is None else question.to_move
         self._say(group, Kind.VALUE if question.legal is None else Kind.ACT)
 
     def receive(self, beat: Callable[[], None]) -> list[tuple[int, Answer]]:
@@ -370,8 +374,11 @@ class Answering:
     def question(self, tokens: Sequence[Token]) -> Question:
         """The questions of one group and one kind, one behind the other."""
         group = self._columns.groups[tokens[0].group]
-        legal = None if tokens[0].kind == Kind.VALUE else self._rows(group.legal, tokens)
-        return Question(self._rows(group.observation, tokens), legal)
+        observation = self._rows(group.observation, tokens)
+        if tokens[0].kind == Kind.VALUE:
+            return Question(observation)
+        to_move = self._rows(group.to_move, tokens)
+        return Question(observation, self._rows(group.legal, tokens), None if (to_move == LEARNER).all() else to_move)
 
     def _rows(self, column: NDArray[Any], tokens: Sequence[Token]) -> NDArray[Any]:
         workers = [token.worker_id for token in tokens]

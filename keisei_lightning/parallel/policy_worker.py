@@ -22,13 +22,23 @@ from keisei_lightning.allocator import keep_freed_memory
 from keisei_lightning.games import GameFactory
 from keisei_lightning.parallel.acting import PolicyMoves, acting_policy
 from keisei_lightning.parallel.messages import Play, RolloutHeader
-from keisei_lightning.parallel.opponents import OpponentBoards, OpponentSetup
+from keisei_lightning.parallel.pooled_moves import PooledMoves
+from keisei_lightning.parallel.questions import MoveSource
 from keisei_lightning.parallel.rollout import RolloutPlayer
+from keisei_lightning.parallel.snapshots import OpponentSetup
 from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
 from keisei_lightning.parallel.weights import WeightMemory, WeightReader
 from keisei_lightning.parallel.worker import Beat, PlayerOptions, RolloutWorker, Worker, make_player, serve
 
-__all__ = ["LayerBeats", "PolicyWorker", "WorkerBoot", "make_policy_worker", "resolve_device", "run_worker"]
+__all__ = [
+    "LayerBeats",
+    "PolicyWorker",
+    "WorkerBoot",
+    "make_moves",
+    "make_policy_worker",
+    "resolve_device",
+    "run_worker",
+]
 
 _QUICK_PLY_S = 0.05  # a tenth of the shortest heartbeat
 
@@ -98,26 +108,15 @@ def make_policy_worker(
     structure = None if opponents is None else copy.deepcopy(policy)
     reader = WeightReader(weights, reader_id=worker_id, module=policy, device=device)
     policy.eval()
-    boards, generator = game(slot_layout.num_games), torch.Generator(device=device)
-    num_actions = boards.spec.num_actions
-    seats = None
-    if opponents is not None and structure is not None:
-        seats = OpponentBoards(
-            opponents,
-            structure=structure,
-            num_games=slot_layout.num_games,
-            num_actions=num_actions,
-            device=device,
-            generator=generator,
-        )
+    boards = game(slot_layout.num_games)
     player = make_player(
         boards,
-        PolicyMoves(acting_policy(policy, num_actions=num_actions), device, generator),
+        make_moves(policy, structure, opponents, num_actions=boards.spec.num_actions, device=device),
         worker_id=worker_id,
         incarnation=incarnation,
         options=options,
         slot_layout=slot_layout,
-        opponents=seats,
+        opponents=None if opponents is None else opponents.seating.boards(0, slot_layout.num_games),
     )
     return PolicyWorker(
         worker_id=worker_id,
@@ -127,6 +126,29 @@ def make_policy_worker(
         slots=slots,
         slot_layout=slot_layout,
     )
+
+
+def make_moves(
+    policy: nn.Module,
+    structure: nn.Module | None,
+    opponents: OpponentSetup | None,
+    *,
+    num_actions: int,
+    device: torch.device,
+) -> MoveSource:
+    """Whoever answers a rollout's questions, with a random stream of its own: a policy, and snapshots beside it.
+
+    Args:
+        policy: with weights, on the device.
+        structure: the same without; only needed with snapshots.
+        opponents: the snapshots; None: every game is self-play.
+        num_actions: A.
+        device: where the policies lie.
+    """
+    moves = PolicyMoves(acting_policy(policy, num_actions=num_actions), device)
+    if opponents is None or structure is None:
+        return moves
+    return PooledMoves(moves, opponents.memory, structure=structure, num_actions=num_actions, device=device)
 
 
 def resolve_device(device: str, number: int) -> torch.device:

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from keisei_lightning.parallel.messages import Opponent
+__all__ = ["LEARNER", "Answer", "MoveSource", "Question"]
 
-__all__ = ["Answer", "MoveSource", "OpponentSeats", "Question"]
+LEARNER = -1
+"""In place of a snapshot's version: the learner's policy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a rollout wants to know of the learner's policy.
+    """What a rollout wants to know of the policies.
 
     Attributes:
         observation: uint8 [B, *observation_shape].
-        legal: packed uint8 [B, ceil(A / 8)]; None where only the state values are wanted.
+        legal: packed uint8 [B, ceil(A / 8)]; None where only the state values are wanted, which the learner's policy
+            gives.
+        to_move: int64 [B], the version of the snapshot that is to move, or ``LEARNER``; None: the learner everywhere.
     """
 
     observation: NDArray[np.uint8]
     legal: NDArray[np.uint8] | None = None
+    to_move: NDArray[np.int64] | None = None
 
 
 class Answer(NamedTuple):
@@ -42,7 +45,7 @@ class Answer(NamedTuple):
 
 
 class MoveSource(Protocol):
-    """Who answers: a policy, with a random stream for each rollout."""
+    """Who answers: a policy (and the snapshots beside it), with a random stream for each rollout."""
 
     def begin_rollout(self, seed: int) -> None:
         """Begin the random stream of a rollout."""
@@ -51,21 +54,3 @@ class MoveSource(Protocol):
     def answer(self, question: Question) -> Answer:
         """Answer one question."""
         ...
-
-
-class OpponentSeats(Protocol):
-    """Boards that meet snapshots (:class:`~keisei_lightning.parallel.opponents.OpponentBoards`)."""
-
-    results: dict[int, tuple[int, int, int]]
-
-    @property
-    def in_use(self) -> tuple[int, ...]: ...  # noqa: D102
-    def begin_rollout(self, opponent: Opponent | None, seed: int) -> None: ...  # noqa: D102
-    def begin_games(self, indices: NDArray[np.int64]) -> None: ...  # noqa: D102
-    def to_move(self, mover: NDArray[np.int8]) -> NDArray[np.bool_]: ...  # noqa: D102
-    def parts(self, theirs: NDArray[np.bool_]) -> Iterator[tuple[MoveSource, NDArray[np.int64]]]: ...  # noqa: D102
-    def count(self, index: int, *, reward: float, mover: int) -> None: ...  # noqa: D102
-    def verify(self) -> None: ...  # noqa: D102
-    def clear(self) -> None: ...  # noqa: D102
-    def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
-    def load_state_dict(self, state: Mapping[str, Any]) -> bool: ...  # noqa: D102

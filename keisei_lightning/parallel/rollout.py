@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from keisei_lightning.errors import RolloutError
 from keisei_lightning.games import NO_MOVE, Game, ResumableGame, Symmetry
 from keisei_lightning.parallel.messages import Opponent
-from keisei_lightning.parallel.questions import Answer, MoveSource, OpponentSeats, Question
+from keisei_lightning.parallel.opponents import OpponentBoards
+from keisei_lightning.parallel.questions import LEARNER, Answer, MoveSource, Question
 from keisei_lightning.parallel.transport import Key
 
 __all__ = ["MAX_GROUPS", "RolloutPlayer", "RolloutResult", "rollout_seeds"]
@@ -57,14 +58,18 @@ class RolloutResult:
     results: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
     opponents_in_use: tuple[int, ...] = ()
-    opponent_results: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
+    opponent_results: dict[int, tuple[int, int, int]] = field(default_factory=dict)
 
     def add(self, other: RolloutResult) -> None:
-        """Count another group's self-play games too."""
+        """Count another group's games too."""
         self.games += other.games
         self.game_plies += other.game_plies
         self.results += other.results
         self.outcomes += other.outcomes
+        self.opponents_in_use = tuple(sorted({*self.opponents_in_use, *other.opponents_in_use}))
+        for version, (wins, draws, losses) in other.opponent_results.items():
+            before = self.opponent_results.get(version, (0, 0, 0))
+            self.opponent_results[version] = (before[0] + wins, before[1] + draws, before[2] + losses)
 
 
 class _View:
@@ -138,7 +143,7 @@ class RolloutPlayer:
         stride: int = 1,
         stagger_games: bool = False,
         augment_symmetry: bool = False,
-        opponents: OpponentSeats | None = None,
+        opponents: OpponentBoards | None = None,
         group: int = 0,
     ) -> None:
         self._opponents = opponents
@@ -168,7 +173,7 @@ class RolloutPlayer:
         self._view.rng = np.random.default_rng(seeds[0])
         self._moves.begin_rollout(seeds[1])
         if self._opponents is not None:
-            self._opponents.begin_rollout(opponent, seeds[1])
+            self._opponents.begin_rollout(opponent)
         return seeds
 
     def _begin_games(self, seeds: tuple[int, int], beat: Callable[[], None]) -> None:
@@ -282,12 +287,11 @@ class RolloutPlayer:
     ) -> Generator[Question, Answer, None]:
         view = self._view
         self._check_games()
-        theirs = None if self._opponents is None else self._opponents.to_move(view.mover)
-        if theirs is None or not theirs.any():
-            actions, log_prob, value = yield Question(view.observation, view.legal)
-        else:
-            actions, log_prob, value = yield from self._act_apart(theirs)
-        slot["trainable",][:, ply] = True if theirs is None else ~theirs
+        to_move = None if self._opponents is None else self._opponents.to_move(view.mover)
+        if to_move is not None and (to_move == LEARNER).all():
+            to_move = None
+        actions, log_prob, value = yield Question(view.observation, view.legal, to_move)
+        slot["trainable",][:, ply] = True if to_move is None else to_move == LEARNER
         slot["observation",][:, ply] = view.observation
         slot["action_mask",][:, ply] = view.legal
         slot["mover",][:, ply] = view.mover
@@ -333,20 +337,6 @@ class RolloutPlayer:
             raise RolloutError(f"{spec.name}: a game goes on without a legal move, in position {where}")
         if (longest := int(self._length.max())) >= spec.max_plies:
             raise RolloutError(f"{spec.name}: a game goes on after {longest} plies, its max_plies is {spec.max_plies}")
-
-    def _act_apart(self, theirs: NDArray[np.bool_]) -> Generator[Question, Answer, Answer]:
-        """Moves of the learner on its boards, and of each snapshot on those where it is to move."""
-        assert self._opponents is not None
-        view, num_games = self._view, self._game.num_games
-        actions, log_prob = np.zeros(num_games, np.int64), np.zeros(num_games, np.float32)
-        # What a snapshot thinks of its own position cancels out of the advantages (rl/advantages.py).
-        value = np.zeros((num_games, 1), np.float32)
-        if (own := np.flatnonzero(~theirs)).size:
-            actions[own], log_prob[own], value[own] = yield Question(view.observation[own], view.legal[own])
-        for snapshot, rows in self._opponents.parts(theirs):
-            question = Question(view.observation[rows], view.legal[rows])
-            actions[rows], log_prob[rows], value[rows] = snapshot.answer(question)
-        return Answer(actions, log_prob, value)
 
     def _value(self) -> Generator[Question, Answer, NDArray[np.float32]]:
         answer = yield Question(self._view.observation)

@@ -13,11 +13,10 @@ from keisei_lightning.machine import resident_memory
 from keisei_lightning.parallel.backend import Backend, Work
 from keisei_lightning.parallel.central_backend import CentralBackend
 from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, Intake
-from keisei_lightning.parallel.opponents import OpponentSetup
 from keisei_lightning.parallel.process_backend import ProcessBackend
 from keisei_lightning.parallel.restarts import RestartPolicy, WorkerState
 from keisei_lightning.parallel.serial_backend import SerialBackend
-from keisei_lightning.parallel.snapshots import OpponentOptions, SnapshotPool
+from keisei_lightning.parallel.snapshots import OpponentOptions, OpponentSetup, SnapshotPool
 from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
 from keisei_lightning.parallel.weights import WeightLayout, WeightStore
 from keisei_lightning.parallel.worker import PlayerOptions

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.parallel.messages import Opponent, RolloutHeader
+from keisei_lightning.parallel.opponents import Seating, SnapshotVersions
 from keisei_lightning.parallel.transport import SharedBuffer
 from keisei_lightning.parallel.weight_sources import named_weights
 from keisei_lightning.parallel.weights import WeightLayout
 
-__all__ = ["OpponentOptions", "SnapshotMemory", "SnapshotPool", "SnapshotStanding"]
+__all__ = ["OpponentOptions", "OpponentSetup", "SnapshotMemory", "SnapshotPool", "SnapshotStanding"]
 
 _SPARE_BUFFERS = 4
 """Snapshots that have left the ring and that games still need; with more of them, a push is put off."""
@@ -99,15 +100,34 @@ class SnapshotMemory:
         head = -(-8 * num_buffers // _ALIGNMENT) * _ALIGNMENT
         return cls(layout=layout, num_buffers=num_buffers, shared=SharedBuffer(head + num_buffers * layout.num_bytes))
 
-    def versions(self) -> Any:
-        """int64 [num_buffers]: the policy version in each buffer, -1 where there is none or it is being written."""
-        return self.shared.array()[: 8 * self.num_buffers].view(np.int64)
+    @property
+    def versions(self) -> SnapshotVersions:
+        """Which snapshot lies where."""
+        return SnapshotVersions(shared=self.shared, num_buffers=self.num_buffers)
 
     def buffers(self) -> list[Tensor]:
         """uint8 [layout.num_bytes] each."""
         size, start = self.layout.num_bytes, self.shared.num_bytes - self.num_buffers * self.layout.num_bytes
         array = self.shared.array()
         return [torch.from_numpy(array[start + i * size : start + (i + 1) * size]) for i in range(self.num_buffers)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpponentSetup:
+    """What it takes to play against snapshots.
+
+    Attributes:
+        memory: where they lie.
+        share: of the boards that meet one.
+    """
+
+    memory: SnapshotMemory
+    share: float
+
+    @property
+    def seating(self) -> Seating:
+        """The part of it that the boards need."""
+        return Seating(versions=self.memory.versions, share=self.share)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -148,7 +168,7 @@ class SnapshotPool:
     def __init__(self, options: OpponentOptions, layout: WeightLayout, seed: int) -> None:
         self.options, self.postponed = options, 0
         self.memory = SnapshotMemory.reserve(layout, options.num_buffers)
-        self._versions, self._buffers = self.memory.versions(), self.memory.buffers()
+        self._versions, self._buffers = self.memory.versions.array(), self.memory.buffers()
         self._versions[:] = -1
         self._seed, self._draws = seed, 0
         self._ring: deque[SnapshotStanding] = deque()

@@ -38,7 +38,8 @@ from keisei_lightning.parallel.messages import (
     Stop,
     ToWorker,
 )
-from keisei_lightning.parallel.questions import MoveSource, OpponentSeats
+from keisei_lightning.parallel.opponents import OpponentBoards
+from keisei_lightning.parallel.questions import MoveSource
 from keisei_lightning.parallel.rollout import RolloutPlayer, RolloutResult
 from keisei_lightning.parallel.transport import Key, SharedBuffer, SlotLayout
 from keisei_lightning.parallel.vital_signs import IDLE_BEAT_S, VitalSigns
@@ -103,7 +104,7 @@ def make_player(
     incarnation: int,
     options: PlayerOptions,
     slot_layout: SlotLayout,
-    opponents: OpponentSeats | None = None,
+    opponents: OpponentBoards | None = None,
     group: int = 0,
 ) -> RolloutPlayer:
     """A player of a worker's games, or of one group of them (see :class:`RolloutPlayer`)."""

@@ -24,10 +24,10 @@ from rollout_checks import assert_whole
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from keisei_lightning.errors import ConfigError, RemoteTraceback, WorkerBootError, WorkerCrashLoopError
+from keisei_lightning.errors import RemoteTraceback, WorkerBootError, WorkerCrashLoopError
 from keisei_lightning.games import game_factory
 from keisei_lightning.models import ActorCritic, build_network
-from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
+from keisei_lightning.parallel import SelfPlayCollector
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(180)]
 
@@ -132,11 +132,6 @@ def test_health_tells_of_the_inference_process_and_of_the_version_that_it_holds(
         assert next(batches).batch_size[0] == GAMES
         collector.resume_workers([1])
         assert next(batches).batch_size[0] == 2 * GAMES
-
-
-def test_an_opponent_pool_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^mode=central: must be workers or serial with opponents"):
-        central_of(opponents=OpponentOptions())
 
 
 # ---- faults

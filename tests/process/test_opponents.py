@@ -53,9 +53,10 @@ def versioned(collector: SelfPlayCollector, policy: ActorCritic, num_batches: in
     return torch.cat(list(run(collector, policy, num_batches)), 1)
 
 
-def test_only_the_learners_plies_are_trainable_and_one_snapshot_plays_the_others_of_a_game() -> None:
+@pytest.mark.parametrize("mode", ["serial", "central"])
+def test_only_the_learners_plies_are_trainable_and_one_snapshot_plays_the_others_of_a_game(mode: str) -> None:
     policy = ActorCritic(VersionNetwork())
-    with pool_collector(policy) as collector:
+    with pool_collector(policy, mode=mode) as collector:
         batch = versioned(collector, policy, 30)
         pushed = {0.01 * version for version in range(3, 31, 3)}
     version = batch["collector", "policy_version"]
@@ -103,28 +104,43 @@ def test_a_share_of_the_boards_meets_snapshots_and_the_others_never() -> None:
     assert boards.tolist() == [[True, True, *[False] * 6]] * len(boards)
 
 
-def test_workers_give_the_same_bits_as_no_workers() -> None:
-    def batches(mode: str) -> list[TensorDictBase]:
-        torch.manual_seed(4)
-        policy = ActorCritic(TinyNetwork())
-        with pool_collector(policy, mode=mode) as collector:
-            return [batch.clone() for batch in run(collector, policy, 12)]
-
-    serial, workers = batches("serial"), batches("workers")
-    assert_same(serial, workers)
-    assert not serial[-1]["trainable"].all()
+@pytest.mark.parametrize(("groups", "met"), [(2, [0, 1, 4, 5]), (3, [0, 1, 3, 6]), (8, [1, 2, 5, 6])])
+def test_groups_of_games_meet_snapshots_alike(groups: int, met: list[int]) -> None:
+    policy = ActorCritic(VersionNetwork())
+    with pool_collector(policy, mode="central", groups_per_worker=groups) as collector:
+        batch = versioned(collector, policy, 20)
+    boards = (~batch["trainable"]).any(1).reshape(-1, GAMES)
+    assert [row.nonzero().flatten().tolist() for row in boards] == [met] * len(boards)
 
 
-def test_torchrl_policies_have_snapshots_too() -> None:
-    def batches(mode: str) -> list[TensorDictBase]:
-        torch.manual_seed(4)
-        policy = ActorCritic(TinyNetwork()).as_policy()
-        with pool_collector(policy, mode=mode) as collector:
-            return [batch.clone() for batch in run(collector, policy, 8)]
+POLICIES = pytest.mark.parametrize("as_policy", [False, True], ids=["ActorCritic", "TensorDictModule"])
 
-    serial, workers = batches("serial"), batches("workers")
-    assert_same(serial, workers)
-    assert not serial[-1]["trainable"].all()
+
+def batches_of(mode: str, *, as_policy: bool, **options: Any) -> list[TensorDictBase]:
+    torch.manual_seed(4)
+    actor_critic = ActorCritic(TinyNetwork())
+    policy = actor_critic.as_policy() if as_policy else actor_critic
+    with pool_collector(policy, mode=mode, **options) as collector:
+        batches = [batch.clone() for batch in run(collector, policy, 12)]
+    assert not batches[-1]["trainable"].all()
+    return batches
+
+
+@POLICIES
+def test_workers_give_the_same_bits_as_no_workers(as_policy: bool) -> None:
+    assert_same(batches_of("serial", as_policy=as_policy), batches_of("workers", as_policy=as_policy))
+
+
+@POLICIES
+def test_an_inference_process_gives_the_same_bits_too(as_policy: bool) -> None:
+    options = {"num_workers": 1, "groups_per_worker": 1}
+    expected = batches_of("serial", as_policy=as_policy, num_workers=1)
+    assert_same(expected, batches_of("central", as_policy=as_policy, **options))
+
+
+def test_with_many_workers_and_groups_every_run_is_the_same() -> None:
+    first, second = (batches_of("central", as_policy=False, num_workers=3) for _ in range(2))
+    assert_same(first, second)
 
 
 def test_the_pool_survives_a_resume_to_the_last_bit() -> None:
@@ -162,16 +178,18 @@ def test_the_pool_survives_a_resume_to_the_last_bit() -> None:
     assert [snapshot.version for snapshot in standings] == [6, 9, 12]
 
 
-def test_a_killed_worker_leaves_the_pool_as_it_is() -> None:
+@pytest.mark.parametrize("mode", ["workers", "central"])
+def test_a_killed_worker_leaves_the_pool_as_it_is(mode: str) -> None:
     policy = ActorCritic(VersionNetwork())
-    with pool_collector(policy, mode="workers", max_restarts=50) as collector:
+    with pool_collector(policy, mode=mode, max_restarts=50) as collector:
         for number, batch in enumerate(run(collector, policy, 24)):
             assert torch.isfinite(batch["state_value"]).all()
             theirs = ~batch["trainable"]
             versions = (100 * batch["state_value"].squeeze(-1)[theirs]).round().unique().tolist()
             assert all(version % 3 == 0 for version in versions)
             if number % 4 == 2:
-                os.kill(collector.health()[number % 2]["pid"], signal.SIGKILL)
+                processes = collector.health()  # in central, the last one judges the positions
+                os.kill(processes[number // 4 % len(processes)]["pid"], signal.SIGKILL)
         assert collector.stats()["restarts"] >= 5
         assert collector.stats()["snapshots"] == 3
 
@@ -207,9 +225,10 @@ def test_a_snapshots_opinion_of_its_own_position_changes_no_advantage() -> None:
     assert torch.allclose(advantage, again, atol=1e-5)
 
 
-def test_results_against_snapshots_are_counted() -> None:
+@pytest.mark.parametrize("mode", ["serial", "central"])
+def test_results_against_snapshots_are_counted(mode: str) -> None:
     policy = ActorCritic(VersionNetwork())
-    with pool_collector(policy, share=1.0) as collector:
+    with pool_collector(policy, share=1.0, mode=mode) as collector:
         list(run(collector, policy, 30))
         stats, standings = collector.stats(), collector.snapshots
     assert sum(snapshot.games for snapshot in standings) > 20

@@ -98,7 +98,7 @@ class PoolAndItsReaders(RuleBasedStateMachine):
         state = torch.load(saved(self.pool), weights_only=True)
         self.pool = pool_of(max_snapshots=RING, choice="prioritised")
         self.pool.load_state_dict(state)
-        places = {version: buffer for buffer, version in enumerate(self.pool.memory.versions().tolist())}
+        places = {version: buffer for buffer, version in enumerate(self.pool.memory.versions.array().tolist())}
         self.granted = {worker: deque() for worker in range(NUM_WORKERS)}
         for worker, held in self.held.items():
             self.held[worker] = [Opponent(version=o.version, buffer=places[o.version]) for o in held]
@@ -108,7 +108,7 @@ class PoolAndItsReaders(RuleBasedStateMachine):
         promised = [o for grants in self.granted.values() for _, o in grants if o is not None]
         for opponent in [*promised, *(o for held in self.held.values() for o in held)]:
             assert weight_in(self.pool, opponent.buffer) == opponent.version
-            assert self.pool.memory.versions()[opponent.buffer] == opponent.version
+            assert self.pool.memory.versions.array()[opponent.buffer] == opponent.version
 
     @invariant()
     def the_ring_holds_the_newest(self) -> None:

@@ -1,0 +1,110 @@
+"""The policies' side of an opponent pool: the learner's policy answers for its boards, snapshots for theirs."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from typing_extensions import override
+
+from keisei_lightning.errors import WeightsError
+from keisei_lightning.parallel.acting import PolicyMoves, TensorDictActing, acting_policy
+from keisei_lightning.parallel.questions import LEARNER, Answer, MoveSource, Question
+from keisei_lightning.parallel.snapshots import SnapshotMemory
+from keisei_lightning.parallel.weights import bind_weights
+
+__all__ = ["PooledMoves"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Loaded:
+    version: int
+    moves: MoveSource
+    own_stream: TensorDictActing | None  # where it does not draw from the common one
+
+
+class PooledMoves(MoveSource):
+    """Answers by the learner's policy and by snapshots, whoever is to move.
+
+    Args:
+        learner: the learner's policy; snapshots sample from its random stream.
+        memory: where snapshots lie.
+        structure: of the policy, without its weights.
+        num_actions: A.
+        device: where the policies are to lie.
+    """
+
+    def __init__(
+        self,
+        learner: PolicyMoves,
+        memory: SnapshotMemory,
+        *,
+        structure: nn.Module,
+        num_actions: int,
+        device: torch.device,
+    ) -> None:
+        self._learner, self._structure, self._device, self._num_actions = learner, structure, device, num_actions
+        self._layout, self._versions, self._buffers = memory.layout, memory.versions.array(), memory.buffers()
+        self._loaded: dict[int, _Loaded] = {}  # by buffer
+        self._seed = 0
+
+    @override
+    def begin_rollout(self, seed: int) -> None:
+        self._seed = seed
+        self._learner.begin_rollout(seed)
+        for loaded in self._loaded.values():
+            self._begin_stream(loaded)
+
+    def _begin_stream(self, loaded: _Loaded) -> None:
+        if loaded.own_stream is not None:
+            # By version and not by buffer: a snapshot may lie elsewhere after a resume.
+            stream = np.random.SeedSequence(self._seed, spawn_key=(loaded.version,))
+            loaded.own_stream.manual_seed(int(stream.generate_state(1, np.uint64)[0] >> 1))
+
+    @override
+    def answer(self, question: Question) -> Answer:
+        if question.to_move is None or question.legal is None:
+            return self._learner.answer(question)
+        num_games = len(question.observation)
+        answer = Answer(
+            np.zeros(num_games, np.int64), np.zeros(num_games, np.float32), np.zeros((num_games, 1), np.float32)
+        )
+        # The learner first (it is -1), then by version for the same reason: all draw from one random stream. What a
+        # snapshot thinks of its own position is stored and cancels out of the advantages (rl/advantages.py).
+        for version in np.unique(question.to_move).tolist():
+            rows = np.flatnonzero(question.to_move == version)
+            moves = self._learner if version == LEARNER else self._snapshot(version)
+            part = moves.answer(Question(question.observation[rows], question.legal[rows]))
+            answer.action[rows], answer.log_prob[rows], answer.value[rows] = part
+        return answer
+
+    def _snapshot(self, version: int) -> MoveSource:
+        found = np.flatnonzero(self._versions == version)
+        if not found.size:
+            raise WeightsError(f"snapshots: version {version} was overwritten while games were played against it")
+        buffer = int(found[0])
+        loaded = self._loaded.get(buffer)
+        if loaded is None or loaded.version != version:
+            flat = self._buffers[buffer]
+            own = flat[self._layout.parameter_bytes :].clone()  # a policy may write to its own buffers
+            in_place = self._device.type == "cpu"
+            module = copy.deepcopy(self._structure)
+            bind_weights(
+                module,
+                self._layout,
+                flat if in_place else flat.to(self._device),
+                own.to(self._device),
+                buffers_from=self._layout.parameter_bytes,
+            )
+            policy = acting_policy(module.eval(), num_actions=self._num_actions)
+            loaded = _Loaded(
+                version=version,
+                moves=self._learner.beside(policy),
+                own_stream=policy if isinstance(policy, TensorDictActing) else None,
+            )
+            self._loaded[buffer] = loaded
+            self._begin_stream(loaded)
+        return loaded.moves
