@@ -61,7 +61,6 @@ BAD = [
     ("ppo.kl_target=0", "ppo.kl_target=0: must be more than 0"),
     ("opponents=snapshots opponents.share=0", "opponents.share=0: must be more than 0 and at most 1"),
     ("parallel=central parallel.groups_per_worker=0", "parallel.groups_per_worker=0: must be from 1 to 16"),
-    ("parallel=central opponents=snapshots", "opponents.mode=snapshots: must be none with parallel.mode=central"),
     ("opponents=snapshots opponents.share=0.001", "opponents.share=0.001: must be at least 0.015625, one of parallel."),
     ("opponents=snapshots opponents.max_snapshots=0", "opponents.max_snapshots=0: must be from 1 to 1024"),
     ("evaluation.max_time_share=2", "evaluation.max_time_share=2: must be more than 0 and at most 1"),
