@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -276,7 +277,7 @@ def run(
     wanted = [(seed, label) for seed in seeds for label in part.variants]
 
     def folder_of(seed: int, label: str) -> Path:
-        return folder / name / (label.replace(" ", "_") or "run") / f"seed_{seed}"
+        return folder / name / (re.sub(r"\W+", "_", label) or "run") / f"seed_{seed}"
 
     def write() -> None:
         file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -291,10 +292,15 @@ def run(
         return {"variant": label, **train(part, part.variants[label], overrides, seed, where, threads)}
 
     with ThreadPoolExecutor(jobs) as pool:
-        for done in as_completed([pool.submit(job, *one) for one in wanted if one not in done_before]):
-            report["runs"].append(done.result())
-            report["runs"].sort(key=lambda result: (result["seed"], list(part.variants).index(result["variant"])))
-            write()
+        jobs_left = [pool.submit(job, *one) for one in wanted if one not in done_before]
+        try:
+            for done in as_completed(jobs_left):
+                report["runs"].append(done.result())
+                report["runs"].sort(key=lambda result: (result["seed"], list(part.variants).index(result["variant"])))
+                write()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # one has failed: begin no other
+            raise
     return report
 
 
