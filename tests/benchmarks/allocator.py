@@ -2,7 +2,7 @@
 
 ::
 
-    python tests/benchmarks/allocator.py --model small medium
+    python tests/benchmarks/allocator.py
 
 Processes take turns, with it and without, since it cannot be taken back. Each makes passes of the network over batches
 of positions, as a worker does, and PPO steps, as the learner does, both with one thread, and counts page faults.
@@ -31,7 +31,7 @@ from keisei_lightning.games import game_factory
 from keisei_lightning.models import ActorCritic
 from keisei_lightning.parallel import SelfPlayCollector
 
-GAMES, PLIES, MINIBATCH = 128, 16, 512
+GAMES, PLIES, MINIBATCH = 128, 8, 512
 
 
 def forward(policy: ActorCritic, observation: Tensor) -> int:
@@ -97,7 +97,7 @@ def row(model: str, rounds: list[tuple[dict[str, float], dict[str, float]]]) -> 
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", nargs="+", default=["small", "medium"])
+    parser.add_argument("--model", nargs="+", default=["small"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write JSON to this file too")
