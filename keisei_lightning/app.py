@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer, seed_everything
@@ -25,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from keisei_lightning.console import print_table, quiet_libraries
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import game_factory
+from keisei_lightning.machine import available_cpus
 from keisei_lightning.models import ActorCritic, num_parameters
 from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
 from keisei_lightning.stopping import Stopped, requested
@@ -61,6 +63,7 @@ class Run:
         curves: draws the curves and writes the last game.
         stop: saves a checkpoint when a signal ends the fit.
         folder: where everything goes.
+        learner_threads: torch threads that the learner may have.
     """
 
     trainer: Trainer
@@ -70,6 +73,19 @@ class Run:
     curves: CurvesCallback
     stop: OrderlyStop
     folder: Path
+    learner_threads: int
+
+    def fit(self, ckpt_path: str | None = None) -> None:
+        """Train, with so few torch threads that workers which play at the same time keep their CPUs.
+
+        Threads that share a CPU wait for one another by spinning.
+        """
+        before = torch.get_num_threads()
+        torch.set_num_threads(min(before, self.learner_threads))
+        try:
+            self.trainer.fit(self.module, datamodule=self.data, ckpt_path=ckpt_path, weights_only=True)
+        finally:
+            torch.set_num_threads(before)
 
     @property
     def last_checkpoint(self) -> Path:
@@ -101,7 +117,7 @@ def run(cfg: DictConfig) -> float:
     print_table(f"keisei-lightning: {cfg.name}", _start_rows(cfg, parts))
     remove_stale_temporaries(Path(cfg.results_dir, cfg.name), recursive=True)
     try:
-        parts.trainer.fit(parts.module, datamodule=parts.data, ckpt_path=cfg.ckpt_path, weights_only=True)
+        parts.fit(cfg.ckpt_path)
     except (Stopped, SIGTERMException) as stop:
         if parts.stop.saved is not None:
             print_table("stopped", _end_rows(parts, parts.stop.saved))
@@ -131,6 +147,7 @@ def build(cfg: DictConfig) -> Run:
     collector = SelfPlayCollector(
         game, actor_critic, **_plain(cfg.parallel), opponents=pool, seed=cfg.seed, zero_copy=True
     )
+    cpus = available_cpus()
     ppo = _plain(cfg.ppo)
     data = SelfPlayDataModule(
         collector,
@@ -163,6 +180,7 @@ def build(cfg: DictConfig) -> Run:
         curves=curves,
         stop=stop,
         folder=folder,
+        learner_threads=max(1, cpus - collector.worker_threads if cfg.parallel.schedule == "async" else cpus),
     )
 
 

@@ -36,18 +36,16 @@ def resolve(cfg: DictConfig) -> None:
     """Replace what depends on the machine or on earlier runs: ``num_workers=auto`` and ``ckpt_path=last``.
 
     ``auto`` is one worker for each CPU that this process may use, or fewer where the machine's other limits do not
-    allow so many; the learner (``schedule=async``) or the inference process (``mode=central``) works at the same time
-    and keeps one CPU; ``serial`` has one worker.
+    allow so many; ``serial`` has one worker. The inference process (``mode=central``) or a learner that works at the
+    same time (``schedule=async``) keeps one CPU, and one that learns on CPUs keeps three of four: it has several times
+    the work of the workers.
 
     Args:
         cfg: a composed configuration; it is changed in place. What cannot be resolved stays for :func:`validate`.
     """
     parallel = cfg.parallel
     if parallel.num_workers == "auto":
-        cpus = available_cpus()
-        spare = 1 if parallel.schedule == "async" or parallel.mode == "central" else 0
-        wished = 1 if parallel.mode == "serial" else max(1, cpus - spare)
-        parallel.num_workers = most_workers(_crew(parallel, wished))
+        parallel.num_workers = most_workers(_crew(parallel, _wished_workers(cfg, available_cpus())))
     if (wanted := cfg.ckpt_path) in ("last", "auto"):
         from keisei_lightning.training.integrity import newest_whole_checkpoint
 
@@ -56,6 +54,16 @@ def resolve(cfg: DictConfig) -> None:
             cfg.ckpt_path = str(found)
         elif wanted == "auto":
             cfg.ckpt_path = None  # with "last", validation says that there is none
+
+
+def _wished_workers(cfg: DictConfig, cpus: int) -> int:
+    """What ``num_workers=auto`` would be on a machine that has enough of everything else."""
+    if cfg.parallel.mode == "serial":
+        return 1
+    if cfg.parallel.schedule == "async" and cfg.trainer.accelerator == "cpu":
+        return max(1, cpus // 4)
+    spare = 1 if cfg.parallel.schedule == "async" or cfg.parallel.mode == "central" else 0
+    return max(1, cpus - spare)
 
 
 def validate(cfg: DictConfig) -> None:

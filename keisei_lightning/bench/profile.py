@@ -121,7 +121,7 @@ def _measure(arguments: argparse.Namespace) -> tuple[str, list[dict[str, Any]], 
         parts = build(cfg)
         clock = StageClock(parts.data)
         parts.trainer.callbacks.insert(0, clock)  # type: ignore[attr-defined]
-        parts.trainer.fit(parts.module, datamodule=parts.data)
+        parts.fit()
         collector = parts.data.collector
         stats, frames = collector.stats(), collector.frames_per_batch * clock.iterations
     total = sum(clock.seconds.values())
@@ -134,9 +134,10 @@ def _measure(arguments: argparse.Namespace) -> tuple[str, list[dict[str, Any]], 
         for stage, what in STAGES.items()
     ]
     rows.append({"stage": "all", "share_percent": 100.0, "us_per_ply": round(1e6 * total / frames, 1)})
+    threads = min(torch.get_num_threads(), parts.learner_threads)
     notes = (
         f"{frames / total:,.0f} plies/s from end to end over {clock.iterations} iterations of "
-        f"{collector.frames_per_batch:,} plies; {torch.get_num_threads()} torch threads in the learner",
+        f"{collector.frames_per_batch:,} plies; {threads} torch threads in the learner",
         f"a worker waits {stats['worker_wait_s']:.2f} s before each rollout",
     )
     return f"profile: {' '.join(arguments.overrides) or 'the default configuration'}", rows, notes

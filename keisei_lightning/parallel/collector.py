@@ -62,8 +62,8 @@ class SelfPlayCollector(BaseCollector):
         start_method: of worker processes: "forkserver", "spawn", or None for the best there is.
         worker_device: device of the policy in the workers, or in the inference process: "cpu", "cuda:0", or "auto"
             (CUDA devices in turn, else CPU).
-        threads_per_worker: torch threads of a worker, or of the inference process; None: its share of the CPUs, at most
-            ``OMP_NUM_THREADS``.
+        threads_per_worker: torch threads of a worker, or of the inference process; None: its share of the CPUs (with
+            "async", of half of them: the learner works at the same time), at most ``OMP_NUM_THREADS``.
         groups_per_worker: with ``mode="central"``: a worker's games are split into so many groups. While one group's
             positions are judged, it plays the moves of another.
         heartbeat_s: a worker without a sign of life (one a ply) for this long is replaced.
@@ -157,6 +157,9 @@ class SelfPlayCollector(BaseCollector):
             mode=mode,
             start_method=start_method,
         )
+        processes = 1 if mode == "central" else num_workers  # that compute
+        threads = threads_per_worker or share_of_cpus(processes if schedule == "sync" else 2 * processes)
+        self.worker_threads = processes * threads  # of all that compute, together
         self._plan = Plan(
             game=game,
             policy=policy,
@@ -165,7 +168,7 @@ class SelfPlayCollector(BaseCollector):
             layout=self._layout,
             player_options=PlayerOptions(
                 device=worker_device,
-                num_threads=threads_per_worker or share_of_cpus(1 if mode == "central" else num_workers),
+                num_threads=threads,
                 stagger_games=stagger_games,
                 augment_symmetry=augment_symmetry,
             ),

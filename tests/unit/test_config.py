@@ -259,7 +259,9 @@ class TestWorkers:
         monkeypatch.setattr("keisei_lightning.validation.available_cpus", lambda: 6)
         monkeypatch.setattr("keisei_lightning.limits.available_cpus", lambda: 6)
         assert composed().parallel.num_workers == 6
-        assert composed("parallel.schedule=async").parallel.num_workers == 5
+        assert composed("parallel=central").parallel.num_workers == 5
+        assert composed("parallel.schedule=async", "trainer=gpu").parallel.num_workers == 5
+        assert composed("parallel.schedule=async").parallel.num_workers == 1  # the others learn
         assert composed("parallel=serial", "parallel.num_workers=auto").parallel.num_workers == 1
 
     def test_auto_is_no_more_than_the_machine_allows(self, monkeypatch: pytest.MonkeyPatch) -> None:
