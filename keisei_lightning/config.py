@@ -140,7 +140,8 @@ class ParallelConfig:
             judges positions for all of them: for an accelerator) or ``serial`` (no process; the same results as
             ``workers``).
         schedule: ``sync`` (collect, train, publish; on-policy) or ``async`` (collect while training; lag is bounded).
-        num_workers: worker processes, or ``auto``: as many as this process may use CPUs.
+        num_workers: worker processes, or ``auto``: as many as this process may use CPUs; with ``async``, a quarter of
+            them where the learner is on the CPU too, else all but one.
         games_per_worker: boards that a worker plays at once.
         plies_per_rollout: plies of each board in one batch.
         max_policy_lag: rollouts older than this many published versions are refused.
@@ -148,8 +149,8 @@ class ParallelConfig:
         drop_oldest: with ``async``, deliver the newest of the rollouts that wait, and drop (and count) the others.
         start_method: of the processes; null picks forkserver where there is one, spawn elsewhere.
         worker_device: device of the workers' policy, or of the inference process's: ``cpu``, ``cuda:N`` or ``auto``.
-        threads_per_worker: torch threads of a worker, or of the inference process; null shares the CPUs out (at most
-            OMP_NUM_THREADS each).
+        threads_per_worker: torch threads of a worker, or of the inference process; null shares the CPUs out, with
+            ``async`` half of them (at most OMP_NUM_THREADS each).
         groups_per_worker: with ``central``, a worker plays the moves of one group of its games while the positions of
             another are judged.
         heartbeat_s: a worker that is silent for this long is replaced.
