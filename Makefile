@@ -51,6 +51,7 @@ bench: $(STAMP)  ## speed on this machine: collecting, learning, publishing, all
 	@$(BIN)/keisei bench learn --write results/bench/learn.json
 	@$(BIN)/keisei bench profile experiment=shogi --write results/bench/profile.json
 	@$(BIN)/keisei bench weights --write results/bench/weights.json
+	@$(BIN)/python tests/benchmarks/allocator.py --write results/bench/allocator.json
 	@$(BIN)/python tests/benchmarks/collectors.py --json results/bench/collectors.json
 
 strength: $(STAMP)  ## every claim of strength: train with three seeds, measure, one table each (many hours)
