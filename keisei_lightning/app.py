@@ -147,7 +147,6 @@ def build(cfg: DictConfig) -> Run:
     collector = SelfPlayCollector(
         game, actor_critic, **_plain(cfg.parallel), opponents=pool, seed=cfg.seed, zero_copy=True
     )
-    cpus = available_cpus()
     ppo = _plain(cfg.ppo)
     data = SelfPlayDataModule(
         collector,
@@ -180,7 +179,7 @@ def build(cfg: DictConfig) -> Run:
         curves=curves,
         stop=stop,
         folder=folder,
-        learner_threads=max(1, cpus - collector.worker_threads if cfg.parallel.schedule == "async" else cpus),
+        learner_threads=max(1, available_cpus() - (collector.worker_threads if collector.schedule == "async" else 0)),
     )
 
 

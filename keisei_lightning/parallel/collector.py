@@ -157,9 +157,9 @@ class SelfPlayCollector(BaseCollector):
             mode=mode,
             start_method=start_method,
         )
-        processes = 1 if mode == "central" else num_workers  # that compute
-        threads = threads_per_worker or share_of_cpus(processes if schedule == "sync" else 2 * processes)
-        self.worker_threads = processes * threads  # of all that compute, together
+        with_policy = 1 if mode == "central" else num_workers  # processes
+        threads = threads_per_worker or share_of_cpus(with_policy if schedule == "sync" else 2 * with_policy)
+        self.worker_threads = with_policy * threads  # torch threads of all of them
         self._plan = Plan(
             game=game,
             policy=policy,

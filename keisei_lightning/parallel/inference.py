@@ -25,12 +25,12 @@ import torch
 from keisei_lightning.allocator import keep_freed_memory
 from keisei_lightning.parallel.mailbox import Answering, Kind, Token
 from keisei_lightning.parallel.messages import BeginRound, Ready, Stop, ToWorker, WorkerGone
-from keisei_lightning.parallel.policy_worker import LayerBeats, make_moves, resolve_device
+from keisei_lightning.parallel.policy_worker import HeldPolicy, LayerBeats, resolve_device
 from keisei_lightning.parallel.questions import MoveSource
 from keisei_lightning.parallel.snapshots import OpponentSetup
 from keisei_lightning.parallel.transport import SharedBuffer
 from keisei_lightning.parallel.vital_signs import IDLE_BEAT_S, VitalSigns
-from keisei_lightning.parallel.weights import WeightMemory, WeightReader
+from keisei_lightning.parallel.weights import WeightMemory
 from keisei_lightning.parallel.worker import PlayerOptions, WeightSource, as_child
 
 __all__ = ["InferenceBoot", "InferenceDesk", "LatestWeights", "run_inference"]
@@ -194,16 +194,17 @@ def run_inference(boot: InferenceBoot, connection: Connection[Any, ToWorker]) ->
         layers = LayerBeats(beat)
         keep_freed_memory()
         torch.set_num_threads(boot.options.num_threads)
-        device = resolve_device(boot.options.device, 0)
-        module, structure = cloudpickle.loads(boot.policy), cloudpickle.loads(boot.policy)
-        reader = WeightReader(boot.weights, reader_id=0, module=module, device=device)
-        module.eval()
+        held = HeldPolicy(
+            cloudpickle.loads(boot.policy),
+            weights=boot.weights,
+            reader_id=0,
+            device=resolve_device(boot.options.device, 0),
+            num_actions=boot.num_actions,
+            opponents=boot.opponents,
+        )
         mailbox = boot.open_mailbox()
-        moves = [
-            make_moves(module, structure, boot.opponents, num_actions=boot.num_actions, device=device)
-            for _ in range(mailbox.num_groups)
-        ]
-        desk = InferenceDesk(mailbox, reader, moves, waits_for_round=boot.waits_for_round)
+        moves = [held.make_moves() for _ in range(mailbox.num_groups)]
+        desk = InferenceDesk(mailbox, held.weights, moves, waits_for_round=boot.waits_for_round)
         mailbox.announce()
         post(Ready(pid=os.getpid()))
         while True:

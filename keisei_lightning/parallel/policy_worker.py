@@ -31,10 +31,10 @@ from keisei_lightning.parallel.weights import WeightMemory, WeightReader
 from keisei_lightning.parallel.worker import Beat, PlayerOptions, RolloutWorker, Worker, make_player, serve
 
 __all__ = [
+    "HeldPolicy",
     "LayerBeats",
     "PolicyWorker",
     "WorkerBoot",
-    "make_moves",
     "make_policy_worker",
     "resolve_device",
     "run_worker",
@@ -104,14 +104,18 @@ def make_policy_worker(
         weights: published weights.
         opponents: snapshots to play against; None: every game is self-play.
     """
-    device = resolve_device(options.device, worker_id)
-    structure = None if opponents is None else copy.deepcopy(policy)
-    reader = WeightReader(weights, reader_id=worker_id, module=policy, device=device)
-    policy.eval()
     boards = game(slot_layout.num_games)
+    held = HeldPolicy(
+        policy,
+        weights=weights,
+        reader_id=worker_id,
+        device=resolve_device(options.device, worker_id),
+        num_actions=boards.spec.num_actions,
+        opponents=opponents,
+    )
     player = make_player(
         boards,
-        make_moves(policy, structure, opponents, num_actions=boards.spec.num_actions, device=device),
+        held.make_moves(),
         worker_id=worker_id,
         incarnation=incarnation,
         options=options,
@@ -121,34 +125,50 @@ def make_policy_worker(
     return PolicyWorker(
         worker_id=worker_id,
         incarnation=incarnation,
-        weights=reader,
+        weights=held.weights,
         player=player,
         slots=slots,
         slot_layout=slot_layout,
     )
 
 
-def make_moves(
-    policy: nn.Module,
-    structure: nn.Module | None,
-    opponents: OpponentSetup | None,
-    *,
-    num_actions: int,
-    device: torch.device,
-) -> MoveSource:
-    """Whoever answers a rollout's questions, with a random stream of its own: a policy, and snapshots beside it.
+class HeldPolicy:
+    """A policy in this process that has the weights which were published last, and the snapshots beside it.
 
     Args:
-        policy: with weights, on the device.
-        structure: the same without; only needed with snapshots.
-        opponents: the snapshots; None: every game is self-play.
+        policy: the structure; its parameters and buffers are replaced by views of adopted weights.
+        weights: published weights.
+        reader_id: which of their readers this is.
+        device: where the policies are to lie.
         num_actions: A.
-        device: where the policies lie.
+        opponents: snapshots to play against; None: every game is self-play.
+
+    Attributes:
+        weights: adopts the published ones.
     """
-    moves = PolicyMoves(acting_policy(policy, num_actions=num_actions), device)
-    if opponents is None or structure is None:
-        return moves
-    return PooledMoves(moves, opponents.memory, structure=structure, num_actions=num_actions, device=device)
+
+    def __init__(
+        self,
+        policy: nn.Module,
+        *,
+        weights: WeightMemory,
+        reader_id: int,
+        device: torch.device,
+        num_actions: int,
+        opponents: OpponentSetup | None,
+    ) -> None:
+        self._policy, self._device, self._num_actions = policy, device, num_actions
+        self._snapshots = None if opponents is None else (opponents.memory, copy.deepcopy(policy))
+        self.weights = WeightReader(weights, reader_id=reader_id, module=policy, device=device)
+        policy.eval()
+
+    def make_moves(self) -> MoveSource:
+        """Whoever answers a rollout's questions, with a random stream of its own."""
+        moves = PolicyMoves(acting_policy(self._policy, num_actions=self._num_actions), self._device)
+        if self._snapshots is None:
+            return moves
+        memory, structure = self._snapshots
+        return PooledMoves(moves, memory, structure=structure, num_actions=self._num_actions, device=self._device)
 
 
 def resolve_device(device: str, number: int) -> torch.device:

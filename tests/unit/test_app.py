@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -164,6 +166,41 @@ def test_a_run_returns_the_score_and_shows_where_everything_is(
     for name in ("checkpoints/last.ckpt", "curves.png", "last_game.svg", "last_game.txt"):
         assert (tmp_path / name).stat().st_size > 0
         assert f" {name}" in out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "workers", "learner"),
+    [
+        (["parallel=workers", "parallel.schedule=async"], 2, 4),  # two workers with two threads each
+        (["parallel=workers", "parallel.schedule=async", "parallel.num_workers=8"], 8, 1),
+        (["parallel=central", "parallel.schedule=async"], 2, 4),
+        (["parallel=workers"], 8, 8),  # in turns
+    ],
+)
+def test_a_learner_that_learns_while_workers_play_leaves_them_their_cpus(
+    overrides: list[str], workers: int, learner: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("app", "limits", "machine", "validation"):
+        monkeypatch.setattr(f"keisei_lightning.{module}.available_cpus", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    parts = build(composed(tmp_path, "parallel.num_workers=auto", *overrides))
+    assert parts.data.collector.num_workers == workers
+    assert parts.learner_threads == learner
+
+
+def test_training_gives_the_threads_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = build(composed(tmp_path))
+    parts = dataclasses.replace(parts, learner_threads=1)
+    seen: list[int] = []
+    monkeypatch.setattr(parts.trainer, "fit", lambda *args, **options: seen.append(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        parts.fit()
+        assert seen == [1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_last_goes_on_where_the_run_ended(tmp_path: Path) -> None:
