@@ -41,7 +41,14 @@ def test_without_a_terminal_there_is_a_plain_line_every_ten_seconds(tmp_path: Pa
     assert lines[-1].startswith("0:")
     assert "epoch 2/2  100%  1234 frames/s  5.5 games/s  lag 1  " in lines[-1]
     assert "% against random" in lines[-1]
-    assert " left" in lines[0]
+
+
+def test_the_time_that_is_left_is_told_from_the_second_epoch_on(tmp_path: Path) -> None:
+    lines = shown(tmp_path, terminal=False, seconds=3.0, max_epochs=4)
+    for line in lines:  # the first epoch begins with a wait for the plies: its pace is not that of the others
+        assert (" left" in line) == ("epoch 1/" not in line and "100%" not in line), line
+    assert " left" not in lines[0]
+    assert any(" left" in line for line in lines)
 
 
 def test_a_short_run_without_a_terminal_says_one_line(tmp_path: Path) -> None:
