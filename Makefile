@@ -46,6 +46,7 @@ unit: $(STAMP)
 	@$(BIN)/python -m pytest
 
 bench: $(STAMP)  ## speed on this machine: collecting, learning, publishing, all of it, and TorchRL beside it (half an hour)
+	@$(BIN)/keisei bench rules --write results/bench/rules.json
 	@$(BIN)/keisei bench collect --write results/bench/collect.json
 	@$(BIN)/keisei bench collect --model small --mode workers central --workers 1 2 --write results/bench/modes.json
 	@$(BIN)/keisei bench learn --write results/bench/learn.json

@@ -1,4 +1,4 @@
-"""Measurements that a user runs on their own machine: ``keisei bench collect|learn|profile|tune|weights``.
+"""Measurements that a user runs on their own machine: ``keisei bench collect|learn|profile|rules|tune|weights``.
 
 What is compared runs side by side in one process tree, in alternating rounds, and is quoted as medians and ratios: on a
 noisy machine a number alone says little.
@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from keisei_lightning.bench import collect, learn, profile, tune, weights
+from keisei_lightning.bench import collect, learn, profile, rules, tune, weights
 
 __all__ = ["main"]
 
@@ -18,6 +18,7 @@ _BENCHES: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[a
     "collect": (collect.add_arguments, collect.run, "plies/s: rules only, network only, collected, and their ratio"),
     "learn": (learn.add_arguments, learn.run, "PPO's plies/s beside a loop written by hand, by minibatch and threads"),
     "profile": (profile.add_arguments, profile.run, "where a training's time goes, stage by stage"),
+    "rules": (rules.add_arguments, rules.run, "plies/s of the game alone: rules, observations and masks"),
     "tune": (tune.add_arguments, tune.run, "workers, games and threads for this machine, as overrides to paste"),
     "weights": (weights.add_arguments, weights.run, "publish and adopt weights, beside gzip and a pickle per worker"),
 }

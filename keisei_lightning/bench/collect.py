@@ -8,15 +8,14 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-import numpy as np
 import psutil
 import torch
 from torch import Tensor
 
 from keisei_lightning.bench.networks import add_game_arguments, game_of, label_of, policy_of
 from keisei_lightning.bench.report import print_report
-from keisei_lightning.games import GameFactory
-from keisei_lightning.models import LegalCategorical, num_parameters
+from keisei_lightning.bench.rules import RandomPlay
+from keisei_lightning.models import num_parameters
 from keisei_lightning.parallel import SelfPlayCollector
 
 __all__ = ["add_arguments", "run"]
@@ -45,36 +44,6 @@ class _Rates:
     collected: list[float] = field(default_factory=list)
 
 
-class _Rules:
-    """The game alone: observe, step and reset, by random play; choosing the moves is not counted."""
-
-    def __init__(self, game: GameFactory, num_games: int, seed: int) -> None:
-        self._boards = game(num_games)
-        self._boards.seed(seed)
-        self._boards.reset()
-        spec = self._boards.spec
-        self._generator = torch.Generator().manual_seed(seed)
-        self._observation = np.zeros((num_games, *spec.observation_shape), np.uint8)
-        self._legal = np.zeros((num_games, spec.mask_bytes), np.uint8)
-        self._mover = np.zeros(num_games, np.int8)
-        self._logits = torch.zeros(num_games, spec.num_actions)
-
-    def measure(self, plies: int) -> float:
-        seconds = 0.0
-        for _ in range(plies):
-            start = time.perf_counter()
-            self._boards.observe(self._observation, self._legal, self._mover)
-            seconds += time.perf_counter() - start
-            moves = LegalCategorical(self._logits, torch.from_numpy(self._legal)).sample_with(self._generator).numpy()
-            start = time.perf_counter()
-            result = self._boards.step(moves)
-            seconds += time.perf_counter() - start
-            done = np.flatnonzero(result.terminated | result.truncated)
-            if done.size:  # random openings are no plies of the game, so their time does not count either
-                self._boards.reset(done)
-        return len(self._mover) * plies / seconds
-
-
 @torch.inference_mode()
 def _measure_forward(network: torch.nn.Module, observation: Tensor, num_games: int) -> float:
     """Positions per second of the bare network on the batches [G, *obs] that the collector has just played."""
@@ -87,7 +56,7 @@ def _measure_forward(network: torch.nn.Module, observation: Tensor, num_games: i
 def _measure(arguments: argparse.Namespace, model: str, mode: _Mode, num_workers: int) -> dict[str, Any]:
     game = game_of(arguments)
     policy = policy_of(game, model, arguments.seed)
-    rates, rules = _Rates(), _Rules(game, arguments.games, arguments.seed)
+    rates, rules = _Rates(), RandomPlay(game, arguments.games, arguments.seed)
     torch.set_num_threads(arguments.threads)
     with SelfPlayCollector(
         game,
@@ -111,7 +80,7 @@ def _measure(arguments: argparse.Namespace, model: str, mode: _Mode, num_workers
             batch = next(batches)
             rates.collected.append(collector.frames_per_batch / (time.perf_counter() - start))
             rates.forward.append(_measure_forward(policy.network, batch["observation"].clone(), arguments.games))
-            rates.rules.append(rules.measure(arguments.plies))
+            rates.rules.append(rules.play(arguments.plies))
         rss = max(process["rss_bytes"] or 0 for process in collector.health()[:num_workers])
         bytes_per_ply = collector.bytes_per_ply
     ratios = [collected / forward for collected, forward in zip(rates.collected, rates.forward, strict=True)]

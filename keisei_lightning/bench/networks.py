@@ -15,12 +15,13 @@ MODELS = {"tiny": (1, 16), "small": (2, 32), "medium": (6, 96), "large": (10, 12
 """Blocks and channels by name."""
 
 
-def add_game_arguments(parser: argparse.ArgumentParser, *, models: list[str]) -> None:
-    """Declare which game and networks are measured."""
+def add_game_arguments(parser: argparse.ArgumentParser, *, models: list[str] | None = None) -> None:
+    """Declare which game is measured, and which networks unless there are none."""
     parser.add_argument("--game", default="shogi", help="game (default: shogi)")
-    parser.add_argument(
-        "--model", nargs="+", choices=MODELS, default=models, help=f"network sizes (default: {' '.join(models)})"
-    )
+    if models is not None:
+        parser.add_argument(
+            "--model", nargs="+", choices=MODELS, default=models, help=f"network sizes (default: {' '.join(models)})"
+        )
     parser.add_argument("--opening-plies", type=int, default=60, help="games start after 0 to this many random plies")
     parser.add_argument("--seed", type=int, default=0)
 

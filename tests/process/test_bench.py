@@ -27,6 +27,17 @@ def test_the_collection_bench_prints_rates_their_ratio_and_bytes_as_json(capsys:
     assert row["bytes_per_ply"] == 426
 
 
+def test_the_rules_bench_plays_legal_moves_on_all_boards(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "rules --json --games 2 3 --plies 40 --rounds 2 --opening-plies 4"
+    assert main(words.split()) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["boards"] for row in rows] == [2, 3]
+    for row in rows:
+        assert 0 < row["slowest_round"] <= row["rules_observation_mask_plies_per_s"] <= row["quickest_round"]
+        assert row["rules_plies_per_s"] > 1e6 / row["us_per_ply"] - 1
+        assert 5 < row["legal_moves"] < 593  # the most that a position can have
+
+
 def test_the_weights_bench_shows_that_every_worker_has_what_was_published(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         main(["weights", "--workers", "2", "--rounds", "2", "--replica-rounds", "1"]) == 0
@@ -38,7 +49,7 @@ def test_an_unknown_bench_is_refused_with_the_known_ones(capsys: pytest.CaptureF
     with pytest.raises(SystemExit) as stop:
         main(["nosuch"])
     assert stop.value.code == 2
-    assert "collect,learn,profile,tune,weights" in capsys.readouterr().err
+    assert "collect,learn,profile,rules,tune,weights" in capsys.readouterr().err
 
 
 def test_the_learning_bench_compares_with_a_loop_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
