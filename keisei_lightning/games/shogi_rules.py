@@ -51,7 +51,8 @@ SECOND_POINTS: Final = 27
 
 _PIECES_IN_ZONE: Final = 10
 _KING: Final = codec.PIECE_NAMES.index("K") + 1
-_ZONE: Final = np.flatnonzero(np.arange(codec.NUM_SQUARES) % 9 < 3)
+_ZONE_RANKS: Final = 3
+_ZONE: Final = np.flatnonzero(np.arange(codec.NUM_SQUARES) % 9 < _ZONE_RANKS)
 _WORTH: Final = np.array([5 if name[-1] in "BR" else 1 for name in codec.PIECE_NAMES], dtype=np.int64)
 _SQUARE_POINTS: Final = np.zeros(codec.NUM_SQUARE_CODES, dtype=np.int64)
 _SQUARE_POINTS[1:15] = _WORTH
@@ -84,7 +85,8 @@ def declarations(states: NDArray[np.uint8], movers: NDArray[np.int8]) -> NDArray
         bool [n].
     """
     declares = np.zeros(len(states), dtype=np.bool_)
-    entered = np.flatnonzero((states[:, _ZONE] == _KING).any(axis=1))
+    far = states[:, : codec.NUM_SQUARES].reshape(-1, 9, 9)[:, :, :_ZONE_RANKS]
+    entered = np.flatnonzero((far == _KING).any(axis=(1, 2)))
     if entered.size == 0:  # nearly always: then this is all that a ply costs
         return declares
     zone = states[entered][:, _ZONE]
