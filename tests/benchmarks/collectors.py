@@ -17,8 +17,13 @@ Subjects:
   worker. Of their options, the quicker of ``cat_results`` and, for sync, of ``use_buffers`` were taken.
 - *by hand*: one process, no workers: a loop over rules, network and sampling that stores what PPO needs. The bound for
   one process; with ``--workers`` above 1 it is multiplied by them.
-- *the original's way*: as described of keisei's self-play workers: one game for each process, batches of one position,
-  a dense masked softmax, a list of experiences per process, pickled, gzipped and put into a queue.
+- *the original's way*: as described of keisei's self-play workers, but with our rules: one game for each process,
+  batches of one position, a dense masked softmax, experiences in lists, pickled, gzipped, put into a queue.
+- *the original itself*, where ``--original`` names a checkout: its own manager, workers, rules, queues and buffer, and
+  a network of as many blocks and channels. The last version with parallel workers::
+
+    git clone https://github.com/tachyon-beep/keisei && git -C keisei checkout ae8d7d70
+    pip install pydantic python-dotenv
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ import argparse
 import functools
 import gzip
 import json
+import logging
 import multiprocessing
 import os
 import pickle
@@ -191,6 +197,38 @@ def originals_way(arguments: argparse.Namespace, policy: ActorCritic) -> Batches
             worker.join()
 
 
+def original_itself(arguments: argparse.Namespace, policy: ActorCritic) -> Batches:
+    sys.path.insert(0, str(arguments.original))  # spawned workers get it from this process
+    logging.getLogger("keisei").setLevel(logging.CRITICAL)  # its workers' end is told as a warning
+    from keisei.core.experience_buffer import ExperienceBuffer
+    from keisei.training.models import model_factory
+    from keisei.training.parallel import ParallelManager
+
+    blocks, channels = MODELS[arguments.model]
+    network = {"model_type": "resnet", "tower_depth": blocks, "tower_width": channels, "se_ratio": None}
+    model = model_factory(obs_shape=(46, 9, 9), num_actions=13527, **network)
+    options = {
+        "enabled": True,
+        "num_workers": arguments.workers,
+        "batch_size": 32,
+        "max_queue_size": 1000,
+        "timeout_seconds": 10.0,
+        "sync_interval": 100,
+        "compression_enabled": True,
+        "worker_seed_offset": 1000,
+    }
+    buffer = ExperienceBuffer(4096, gamma=0.99, lambda_gae=0.95)
+    with ParallelManager({"seed": 0}, network, options, device="cpu") as manager:
+        if not manager.start_workers(model):
+            raise RuntimeError("keisei's workers did not start")
+        while True:
+            if plies := manager.collect_experiences(buffer):
+                buffer.clear()
+                yield plies
+            else:
+                time.sleep(0.001)
+
+
 SUBJECTS: dict[str, Callable[[argparse.Namespace, ActorCritic], Batches]] = {
     "ours, sync": functools.partial(ours, schedule="sync"),
     "ours, async": functools.partial(ours, schedule="async"),
@@ -199,6 +237,7 @@ SUBJECTS: dict[str, Callable[[argparse.Namespace, ActorCritic], Batches]] = {
     "TorchRL MultiAsyncCollector": functools.partial(torchrl, asynchronous=True),
     "by hand": by_hand,
     "the original's way": originals_way,
+    "the original itself": original_itself,
 }
 
 
@@ -222,6 +261,8 @@ def run_subject(arguments: argparse.Namespace, subject: str) -> dict[str, float]
     options = [
         f"--{name}={getattr(arguments, name)}" for name in ("game", "model", "workers", "games", "plies", "seconds")
     ]
+    if arguments.original:
+        options.append(f"--original={arguments.original}")
     done = subprocess.run(
         [sys.executable, __file__, *options, "--subject", subject],
         env=os.environ | ALIKE,
@@ -259,19 +300,28 @@ def main() -> int:
     parser.add_argument("--plies", type=int, default=32, help="plies of each board in a batch (default: 32)")
     parser.add_argument("--seconds", type=float, default=10.0, help="for each subject in each round (default: 10)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=list(SUBJECTS), metavar="SUBJECT")
+    parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, metavar="SUBJECT", help="all that are possible")
+    parser.add_argument("--original", type=Path, metavar="FOLDER", help="a checkout of the original")
     parser.add_argument("--subject", choices=SUBJECTS, metavar="SUBJECT", help="this one alone, in this process")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     arguments = parser.parse_args()
+    if "the original itself" in (arguments.subjects or ()) and not arguments.original:
+        parser.error("the original itself: --original must name a checkout of it")
     if arguments.subject:
         sys.stdout.write(json.dumps(measure(arguments)) + "\n")
         return 0
-    rounds: dict[str, list[dict[str, float]]] = {subject: [] for subject in arguments.subjects}
-    turns = [subject for _ in range(arguments.rounds) for subject in arguments.subjects]
+    possible = [subject for subject in SUBJECTS if arguments.original or subject != "the original itself"]
+    # All are compared with the first.
+    rounds: dict[str, list[dict[str, float]]] = {
+        subject: [] for subject in dict.fromkeys(["ours, sync", *(arguments.subjects or possible)])
+    }
+    turns = [subject for _ in range(arguments.rounds) for subject in rounds]
     report = {
         "title": f"{arguments.game}, {arguments.model}, {arguments.workers} x {arguments.games} boards",
         "machine": describe_machine(),
-        "arguments": {name: value for name, value in vars(arguments).items() if name not in ("json", "subject")},
+        "arguments": {
+            name: value for name, value in vars(arguments).items() if name not in ("json", "subject", "original")
+        },
         "rounds": rounds,
     }
     for subject in track(turns, "measuring", transient=True):
