@@ -190,6 +190,14 @@ PARTS: dict[str, Part] = {
         overrides=("checkpoint.every_n_epochs=26", "checkpoint.keep=-1"),
         variants={"self-play": Variant(), "opponent pool": Variant(overrides=_POOL)},
     ),
+    # Both cores for half an hour: `--jobs 1`.
+    "shogi_two_cores": Part(
+        experiment="shogi_strong",
+        measure=shogi,
+        climb=climb_shogi,
+        overrides=("trainer.max_epochs=280", "checkpoint.every_n_epochs=28", "checkpoint.keep=-1"),
+        variants={"opponent pool": Variant(overrides=_POOL), "self-play": Variant()},
+    ),
     # Comparisons: connect four for a few minutes, the same plies for each variant.
     "levers": Part(
         experiment="connect_four",
@@ -256,7 +264,14 @@ def measure(part: Part, folder: Path) -> dict[str, Any]:
 
 
 def run(
-    name: str, seeds: list[int], overrides: tuple[str, ...], folder: Path, jobs: int, *, again: bool
+    name: str,
+    seeds: list[int],
+    overrides: tuple[str, ...],
+    folder: Path,
+    jobs: int,
+    *,
+    only: list[str] | None,
+    again: bool,
 ) -> dict[str, Any]:
     """Run one part, so many trainings at once, and write its file after each policy; what it holds is not run again.
 
@@ -274,7 +289,7 @@ def run(
         report = json.loads(file.read_text(encoding="utf-8"))
     done_before = {(run["seed"], run["variant"]) for run in report["runs"]}
     # Seed by seed, the variants beside one another: a machine that changes its pace is fair to all.
-    wanted = [(seed, label) for seed in seeds for label in part.variants]
+    wanted = [(seed, label) for seed in seeds for label in part.variants if only is None or label in only]
 
     def folder_of(seed: int, label: str) -> Path:
         return folder / name / (re.sub(r"\W+", "_", label) or "run") / f"seed_{seed}"
@@ -327,15 +342,28 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each (default: 0 1 2)")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once, which share the CPUs (default: 1)")
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help="of a part's variants only these (default: all)")
     parser.add_argument("--again", action="store_true", help="measure policies again that were trained before")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="further overrides, for pilots")
     parser.add_argument("--folder", type=Path, default=Path("results/strength"), help="where everything goes")
     arguments = parser.parse_args()
     if unknown := sorted(set(arguments.parts) - set(PARTS)):
         parser.error(f"{unknown[0]}: must be one of {', '.join(PARTS)}")
-    folder = arguments.folder.absolute()
-    for name in arguments.parts or PARTS:
-        show(run(name, arguments.seeds, tuple(arguments.set), folder, arguments.jobs, again=arguments.again))
+    folder, parts = arguments.folder.absolute(), arguments.parts or list(PARTS)
+    known = {label for name in parts for label in PARTS[name].variants}
+    if unknown := sorted(set(arguments.variants or ()) - known):
+        parser.error(f"{unknown[0]}: must be one of {', '.join(sorted(known))}")
+    for name in parts:
+        report = run(
+            name,
+            arguments.seeds,
+            tuple(arguments.set),
+            folder,
+            arguments.jobs,
+            only=arguments.variants,
+            again=arguments.again,
+        )
+        show(report)
     return 0
 
 
