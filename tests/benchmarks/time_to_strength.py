@@ -55,7 +55,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--target", type=float, default=0.95, help="score in [0, 1] (default: 0.95)")
     parser.add_argument("--folder", type=Path, default=Path("results/time_to_strength"))
-    parser.add_argument("--set", nargs="+", default=["trainer.max_epochs=60"], metavar="KEY=VALUE", help="overrides")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="overrides")
     arguments = parser.parse_args()
     folder = arguments.folder.absolute()
     report: dict[str, Any] = {"machine": describe_machine(), "overrides": arguments.set, "runs": {}}
