@@ -17,7 +17,7 @@ commands:
   train -m KEY=VALUE,VALUE ...               a sweep: one run for each combination
   eval checkpoint=FILE [KEY=VALUE ...]       a trained policy against other players; `keisei eval --help`
   games                                      games that are known by name
-  bench collect|learn|profile|tune|weights   speed on this machine, and what suits it
+  bench NAME                                 speed on this machine, and what suits it; `keisei bench --help`
 
 examples:
   keisei train experiment=smoke              does it all run here? (half a minute)
