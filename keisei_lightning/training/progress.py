@@ -50,7 +50,7 @@ class TrainingProgress(ProgressBar):
         self._task: TaskID | None = None
         self._log_streams = ExitStack()
         self._started = self._shown = 0.0
-        self._fraction_at_start, self._epoch_at_start = 0.0, 0
+        self._pace_since: tuple[float, float] | None = None  # when, and how much was done
 
     def disable(self) -> None:
         """Show nothing from now on (Lightning calls it on all processes but the first)."""
@@ -67,7 +67,7 @@ class TrainingProgress(ProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the empty bar."""
         self._started = self._shown = self._clock()
-        self._fraction_at_start, self._epoch_at_start = fraction_done(trainer) or 0.0, trainer.current_epoch
+        self._pace_since = None
         if not (self._enabled and self._console.is_terminal):
             return
         self._progress = Progress(
@@ -92,6 +92,11 @@ class TrainingProgress(ProgressBar):
         if self._enabled and self._clock() - self._shown >= every_s:
             self._show(trainer)
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to count the pace: the first epoch waits for workers that start, and for all that is done once."""
+        if self._pace_since is None:
+            self._pace_since = (self._clock(), fraction_done(trainer) or 0.0)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the last state, and leave it standing."""
         if self._enabled:
@@ -109,7 +114,7 @@ class TrainingProgress(ProgressBar):
     def _show(self, trainer: Trainer) -> None:
         self._shown = self._clock()
         fraction = fraction_done(trainer)
-        detail = "  ".join([*_figures(trainer), *self._time_left(trainer, fraction)])
+        detail = "  ".join([*_figures(trainer), *self._time_left(fraction)])
         if self._progress is not None and self._task is not None:
             self._progress.update(
                 self._task, description=_epoch_text(trainer), total=1.0, completed=fraction or 0.0, detail=detail
@@ -123,13 +128,14 @@ class TrainingProgress(ProgressBar):
             soft_wrap=True,
         )
 
-    def _time_left(self, trainer: Trainer, fraction: float | None) -> list[str]:
-        """The time that is left at the pace so far, as a list of no or one word."""
-        if trainer.current_epoch == self._epoch_at_start:  # it begins with a wait for the plies: no pace yet
+    def _time_left(self, fraction: float | None) -> list[str]:
+        """The time that is left at the pace since the first epoch, as a list of no or one word."""
+        if fraction is None or self._pace_since is None:
             return []
-        if fraction is None or not self._fraction_at_start < fraction < 1.0:
+        since, done = self._pace_since
+        if not done < fraction < 1.0:
             return []
-        pace = (self._clock() - self._started) / (fraction - self._fraction_at_start)
+        pace = (self._clock() - since) / (fraction - done)
         return [f"{_clock_text(pace * (1.0 - fraction))} left"]
 
     def _stop(self) -> None:
