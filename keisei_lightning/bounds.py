@@ -119,6 +119,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     ),
     "parallel.mode": ("serial", "workers", "central"),
     "parallel.schedule": ("sync", "async"),
+    "parallel.worker_precision": ("32-true", "bf16-mixed"),
     "opponents.mode": ("none", "snapshots"),
     "opponents.choice": ("uniform", "prioritised"),
     # Never fork: torch has threads, and a forked child of a threaded process may hang.

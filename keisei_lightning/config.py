@@ -149,6 +149,7 @@ class ParallelConfig:
         drop_oldest: with ``async``, deliver the newest of the rollouts that wait, and drop (and count) the others.
         start_method: of the processes; null picks forkserver where there is one, spawn elsewhere.
         worker_device: device of the workers' policy, or of the inference process's: ``cpu``, ``cuda:N`` or ``auto``.
+        worker_precision: of the policy's arithmetic there, ``32-true`` or ``bf16-mixed``, as ``trainer.precision``.
         threads_per_worker: torch threads of a worker, or of the inference process; null shares the CPUs out, with
             ``async`` half of them (at most OMP_NUM_THREADS each).
         groups_per_worker: with ``central``, a worker plays the moves of one group of its games while the positions of
@@ -174,6 +175,7 @@ class ParallelConfig:
     drop_oldest: bool = False
     start_method: str | None = None
     worker_device: str = "cpu"
+    worker_precision: str = "32-true"
     threads_per_worker: int | None = None
     groups_per_worker: int = 2
     heartbeat_s: float = 10.0

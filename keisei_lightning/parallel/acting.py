@@ -109,15 +109,23 @@ class PolicyMoves(MoveSource):
         policy: on the device.
         device: where its weights are.
         generator: to sample with, on the device; None: one of its own. Several policies may share one.
+        precision: "32-true", or "bf16-mixed": as Lightning's, so that a learner of that precision sees the same policy.
     """
 
-    def __init__(self, policy: ActingPolicy, device: torch.device, generator: torch.Generator | None = None) -> None:
-        self._policy, self._device = policy, device
+    def __init__(
+        self,
+        policy: ActingPolicy,
+        device: torch.device,
+        generator: torch.Generator | None = None,
+        *,
+        precision: str = "32-true",
+    ) -> None:
+        self._policy, self._device, self._precision = policy, device, precision
         self._generator = torch.Generator(device=device) if generator is None else generator
 
     def beside(self, policy: ActingPolicy) -> PolicyMoves:
         """Another policy on the same device, which samples from the same random stream."""
-        return PolicyMoves(policy, self._device, self._generator)
+        return PolicyMoves(policy, self._device, self._generator, precision=self._precision)
 
     @override
     def begin_rollout(self, seed: int) -> None:
@@ -130,15 +138,17 @@ class PolicyMoves(MoveSource):
     def answer(self, question: Question) -> Answer:
         num_games = len(question.observation)
         observation = torch.from_numpy(question.observation).to(self._device)
-        if question.legal is None:
-            value = self._policy.value(observation)
-            return Answer(*_NO_MOVES, _to_array("state_value", value, (num_games, 1)))
-        legal = torch.from_numpy(question.legal).to(self._device)
-        action, log_prob, value = self._policy.act(observation, legal, generator=self._generator)
+        is_mixed = self._precision == "bf16-mixed"
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=is_mixed):
+            if question.legal is None:
+                value = self._policy.value(observation).float()
+                return Answer(*_NO_MOVES, _to_array("state_value", value, (num_games, 1)))
+            legal = torch.from_numpy(question.legal).to(self._device)
+            action, log_prob, value = self._policy.act(observation, legal, generator=self._generator)
         return Answer(
             _to_array("action", action, (num_games,)),
-            _to_array("action_log_prob", log_prob, (num_games,)),
-            _to_array("state_value", value, (num_games, 1)),
+            _to_array("action_log_prob", log_prob.float(), (num_games,)),
+            _to_array("state_value", value.float(), (num_games, 1)),
         )
 
 

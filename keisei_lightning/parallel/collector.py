@@ -62,6 +62,8 @@ class SelfPlayCollector(BaseCollector):
         start_method: of worker processes: "forkserver", "spawn", or None for the best there is.
         worker_device: device of the policy in the workers, or in the inference process: "cpu", "cuda:0", or "auto"
             (CUDA devices in turn, else CPU).
+        worker_precision: of the policy's arithmetic there: "32-true" or "bf16-mixed". The learner's own should be the
+            same, or the two are not quite the same policy (``train/first_ratio`` tells).
         threads_per_worker: torch threads of a worker, or of the inference process; None: its share of the CPUs (with
             "async", of half of them: the learner works at the same time), at most ``OMP_NUM_THREADS``.
         groups_per_worker: with ``mode="central"``: a worker's games are split into so many groups. While one group's
@@ -109,6 +111,7 @@ class SelfPlayCollector(BaseCollector):
         drop_oldest: bool = False,
         start_method: Literal["forkserver", "spawn"] | None = None,
         worker_device: str = "cpu",
+        worker_precision: Literal["32-true", "bf16-mixed"] = "32-true",
         threads_per_worker: int | None = None,
         groups_per_worker: int = 2,
         heartbeat_s: float = 10.0,
@@ -168,6 +171,7 @@ class SelfPlayCollector(BaseCollector):
             layout=self._layout,
             player_options=PlayerOptions(
                 device=worker_device,
+                precision=worker_precision,
                 num_threads=threads,
                 stagger_games=stagger_games,
                 augment_symmetry=augment_symmetry,

@@ -54,7 +54,7 @@ class InferenceBoot:
         process_id: which line of the board of signs is its own.
         num_actions: A.
         policy: cloudpickled, without weights.
-        options: device, threads.
+        options: device, precision, threads.
         weights: published weights; it is reader 0.
         open_mailbox: makes the end of it that is here.
         signs: memory of the signs of life.
@@ -199,6 +199,7 @@ def run_inference(boot: InferenceBoot, connection: Connection[Any, ToWorker]) ->
             weights=boot.weights,
             reader_id=0,
             device=resolve_device(boot.options.device, 0),
+            precision=boot.options.precision,
             num_actions=boot.num_actions,
             opponents=boot.opponents,
         )

@@ -25,6 +25,7 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
     "mode": ("serial", "workers", "central"),
     "schedule": ("sync", "async"),
     "start_method": (None, "forkserver", "spawn"),
+    "worker_precision": ("32-true", "bf16-mixed"),
 }
 _LOWEST = {
     "num_workers": 1,

@@ -110,6 +110,7 @@ def make_policy_worker(
         weights=weights,
         reader_id=worker_id,
         device=resolve_device(options.device, worker_id),
+        precision=options.precision,
         num_actions=boards.spec.num_actions,
         opponents=opponents,
     )
@@ -140,6 +141,7 @@ class HeldPolicy:
         weights: published weights.
         reader_id: which of their readers this is.
         device: where the policies are to lie.
+        precision: of their arithmetic (see :class:`PlayerOptions`).
         num_actions: A.
         opponents: snapshots to play against; None: every game is self-play.
 
@@ -154,17 +156,19 @@ class HeldPolicy:
         weights: WeightMemory,
         reader_id: int,
         device: torch.device,
+        precision: str = "32-true",
         num_actions: int,
         opponents: OpponentSetup | None,
     ) -> None:
-        self._policy, self._device, self._num_actions = policy, device, num_actions
+        self._policy, self._device, self._precision, self._num_actions = policy, device, precision, num_actions
         self._snapshots = None if opponents is None else (opponents.memory, copy.deepcopy(policy))
         self.weights = WeightReader(weights, reader_id=reader_id, module=policy, device=device)
         policy.eval()
 
     def make_moves(self) -> MoveSource:
         """Whoever answers a rollout's questions, with a random stream of its own."""
-        moves = PolicyMoves(acting_policy(self._policy, num_actions=self._num_actions), self._device)
+        policy = acting_policy(self._policy, num_actions=self._num_actions)
+        moves = PolicyMoves(policy, self._device, precision=self._precision)
         if self._snapshots is None:
             return moves
         memory, structure = self._snapshots

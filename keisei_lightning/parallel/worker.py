@@ -77,6 +77,7 @@ class PlayerOptions:
 
     Attributes:
         device: of the policy in the worker: a torch device, or "auto" (the CUDA devices in turn, else the CPU).
+        precision: of the policy's arithmetic there: "32-true" or "bf16-mixed" (float32 weights), as Lightning's.
         num_threads: of torch in the worker.
         seed: the run's.
         start: plies delivered before this start (above 0 in a resumed run): keeps its random streams apart.
@@ -85,6 +86,7 @@ class PlayerOptions:
     """
 
     device: str
+    precision: str = "32-true"
     num_threads: int
     seed: int = 0
     start: int = 0
