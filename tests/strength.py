@@ -134,6 +134,16 @@ def connect_four(policy: LoadedPolicy) -> Rows:
     yield from matches(policy, {"tactics": GAMES}, 4, remark=" (openings of up to 4 plies)")
 
 
+def climb_connect_four(checkpoints: Path) -> list[dict[str, float]]:
+    """Optimal moves of every checkpoint in both sets of positions."""
+    points = []
+    for path in sorted(checkpoints.glob("epoch_*.ckpt")):
+        latest = torch.load(path, weights_only=True)[HISTORY_KEY][-1]
+        shares = {name: value for name, value, _ in optimal_moves(load_policy(path))}
+        points.append({key: latest[key] for key in ("minutes", "self_play/frames")} | shares)
+    return points
+
+
 def connect_four_in_brief(policy: LoadedPolicy) -> Rows:
     """What comparisons of many trainings are content with: optimal moves, and a match against ``tactics``."""
     yield from optimal_moves(policy)
@@ -180,7 +190,18 @@ _ASYNC = ("parallel.schedule=async", "parallel.slots_per_worker=4", "parallel.ma
 
 PARTS: dict[str, Part] = {
     "tic_tac_toe": Part(experiment="tic_tac_toe_strong", measure=tic_tac_toe),
-    "connect_four": Part(experiment="connect_four_strong", measure=connect_four),
+    "connect_four": Part(
+        experiment="connect_four_strong",
+        measure=connect_four,
+        overrides=("ppo.normalize_advantage=true", "trainer.max_epochs=2000", "evaluation.every_n_epochs=10"),
+    ),
+    # Both cores for an hour: `--jobs 1`.
+    "connect_four_two_cores": Part(
+        experiment="connect_four_strong",
+        measure=connect_four,
+        climb=climb_connect_four,
+        overrides=("checkpoint.every_n_epochs=390", "checkpoint.keep=-1"),
+    ),
     "hex": Part(experiment="hex", measure=small_board),
     "breakthrough": Part(experiment="breakthrough", measure=small_board),
     "shogi": Part(
