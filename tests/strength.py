@@ -134,14 +134,18 @@ def connect_four(policy: LoadedPolicy) -> Rows:
     yield from matches(policy, {"tactics": GAMES}, 4, remark=" (openings of up to 4 plies)")
 
 
-def climb_connect_four(checkpoints: Path) -> list[dict[str, float]]:
-    """Optimal moves of every checkpoint in both sets of positions."""
-    points = []
+def kept_policies(checkpoints: Path) -> Iterator[tuple[dict[str, float], LoadedPolicy]]:
+    """The policies that a run kept on its way, each with the minutes and plies that it had taken."""
     for path in sorted(checkpoints.glob("epoch_*.ckpt")):
         latest = torch.load(path, weights_only=True)[HISTORY_KEY][-1]
-        shares = {name: value for name, value, _ in optimal_moves(load_policy(path))}
-        points.append({key: latest[key] for key in ("minutes", "self_play/frames")} | shares)
-    return points
+        yield {key: latest[key] for key in ("minutes", "self_play/frames")}, load_policy(path)
+
+
+def climb_connect_four(checkpoints: Path) -> list[dict[str, float]]:
+    """Optimal moves of every checkpoint in both sets of positions."""
+    return [
+        when | {name: value for name, value, _ in optimal_moves(policy)} for when, policy in kept_policies(checkpoints)
+    ]
 
 
 def connect_four_in_brief(policy: LoadedPolicy) -> Rows:
@@ -165,8 +169,7 @@ def climb_shogi(checkpoints: Path) -> list[dict[str, float]]:
     known = json.loads(LADDER_FILE.read_text(encoding="utf-8"))["ratings"]
     ladder = {name: rating["value"] for name, rating in known.items()}
     points = []
-    for path in sorted(checkpoints.glob("epoch_*.ckpt")):
-        policy = load_policy(path)
+    for when, policy in kept_policies(checkpoints):
         tallies = {}
         for name in list(SHOGI_LADDER)[:6]:
             with closing_player(make_player(name, policy.game(1).spec, seed=1)) as rung:
@@ -176,11 +179,7 @@ def climb_shogi(checkpoints: Path) -> list[dict[str, float]]:
                 )
             tallies[name] = result.total
         rating = rate_against(ladder, tallies)
-        latest = torch.load(path, weights_only=True)[HISTORY_KEY][-1]
-        points.append(
-            {key: latest[key] for key in ("minutes", "self_play/frames")}
-            | {"rating": rating.value, "low": rating.low, "high": rating.high}
-        )
+        points.append(when | {"rating": rating.value, "low": rating.low, "high": rating.high})
     return points
 
 

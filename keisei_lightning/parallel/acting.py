@@ -141,19 +141,19 @@ class PolicyMoves(MoveSource):
         is_mixed = self._precision == "bf16-mixed"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=is_mixed):
             if question.legal is None:
-                value = self._policy.value(observation).float()
+                value = self._policy.value(observation)
                 return Answer(*_NO_MOVES, _to_array("state_value", value, (num_games, 1)))
             legal = torch.from_numpy(question.legal).to(self._device)
             action, log_prob, value = self._policy.act(observation, legal, generator=self._generator)
         return Answer(
             _to_array("action", action, (num_games,)),
-            _to_array("action_log_prob", log_prob.float(), (num_games,)),
-            _to_array("state_value", value.float(), (num_games, 1)),
+            _to_array("action_log_prob", log_prob, (num_games,)),
+            _to_array("state_value", value, (num_games, 1)),
         )
 
 
 def _to_array(name: str, tensor: Tensor, shape: tuple[int, ...]) -> NDArray[Any]:
     if tuple(tensor.shape) != shape:
         raise RolloutError(f"policy: {name} is {list(tensor.shape)}, must be {list(shape)}")
-    array: NDArray[Any] = tensor.cpu().numpy()
+    array: NDArray[Any] = (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
     return array

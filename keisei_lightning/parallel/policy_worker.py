@@ -156,7 +156,7 @@ class HeldPolicy:
         weights: WeightMemory,
         reader_id: int,
         device: torch.device,
-        precision: str = "32-true",
+        precision: str,
         num_actions: int,
         opponents: OpponentSetup | None,
     ) -> None:

@@ -86,7 +86,7 @@ class PlayerOptions:
     """
 
     device: str
-    precision: str = "32-true"
+    precision: str
     num_threads: int
     seed: int = 0
     start: int = 0
