@@ -1,4 +1,4 @@
-"""The README's Python examples, run as they are printed, each as a script of its own."""
+"""The README's Python examples, run as they are printed, each as a script of its own; and the refusal that it shows."""
 
 from __future__ import annotations
 
@@ -29,3 +29,17 @@ def test_an_example_of_the_readme_runs_as_it_is_printed(example: str, tmp_path: 
     done = subprocess.run([sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True, timeout=150)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_the_refusal_that_the_readme_shows_is_what_the_screen_shows() -> None:
+    (command, line), *others = re.findall(r"^\$ python (train\.py .*)\n(keisei: .*)$", README.read_text(), re.MULTILINE)
+    assert not others
+    done = subprocess.run(
+        [sys.executable, *command.split()], cwd=README.parent, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    # How many there may be, and why, is this machine's.
+    said = re.sub(r"\d+$", r"\\d+", re.escape(line.partition(" (")[0]))
+    assert re.match(said + r" \(", done.stderr), done.stderr
