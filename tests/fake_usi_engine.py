@@ -104,6 +104,7 @@ def main() -> None:
                     time.sleep(0.5 if options.start == "slow" else 3600)
                 say("id name fake\noption name Skill Level type spin default 20 min -20 max 20")
                 say("option name Style type combo default calm var calm var very wild\noption name Clear type button")
+                say("option name UCI_Variant type combo default shogi var shogi")
                 say("option name Ponder type check default false\noption what is this\nusiok")
             case "isready":
                 say("readyok")

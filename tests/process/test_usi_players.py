@@ -363,7 +363,7 @@ def refusal(**options: object) -> str:
         ({"command": ""}, "command='' must be the engine's program, with arguments where it needs some"),
         ({"command": "nowhere -x"}, "command='nowhere -x' must be a program that is there and may be run"),
         ({"command": "'x"}, 'command="\'x" cannot be read: No closing quotation'),
-        ({"Skil": 3}, "Skil=3 is no option of the engine, which has Clear, Ponder, Skill Level, Style"),
+        ({"Skil": 3}, "Skil=3 is no option of the engine, which has Clear, Ponder, Skill Level, Style, UCI_Variant"),
         ({"Skill_Level": 21}, "Skill_Level=21 must be a whole number from -20 to 20"),
         ({"Skill_Level": "x"}, "Skill_Level='x' must be a whole number from -20 to 20"),
         ({"Style": "wild"}, "Style='wild' must be one of calm, very wild"),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import os
+import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import fake_usi_engine
 import pytest
 import torch
 from fakes import CountingGame
@@ -61,7 +64,14 @@ class TestComposing:
         assert (cfg.env.game, cfg.model.channels, cfg.parallel.mode) == ("shogi", 32, "workers")
 
     @pytest.mark.parametrize(("group", "option"), OPTIONS)
-    def test_every_file_composes_and_is_valid(self, group: str, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_every_file_composes_and_is_valid(
+        self, group: str, option: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        if option == "shogi_ladder":  # asks for an engine, which need not be installed here
+            engine = tmp_path / "fairy-stockfish"
+            engine.write_text(f"#!/bin/sh\nexec {sys.executable} {Path(fake_usi_engine.__file__)}\n")
+            engine.chmod(0o755)
+            monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
         if option in ("wandb", "mlflow"):
             monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
         if group == "hparams_search" and option == "optuna":
