@@ -324,7 +324,9 @@ def run(
 
     def job(seed: int, label: str) -> dict[str, Any]:
         where = folder_of(seed, label)
-        return {"variant": label, **train(part, part.variants[label], overrides, seed, where, threads)}
+        # Whose minutes these are: a file may be added to on another machine than the one that began it.
+        machine = {"machine": describe_machine()}
+        return {"variant": label} | machine | train(part, part.variants[label], overrides, seed, where, threads)
 
     with ThreadPoolExecutor(jobs) as pool:
         jobs_left = [pool.submit(job, *one) for one in wanted if one not in done_before]
