@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from keisei_lightning.errors import GameError, IllegalActionError
-from keisei_lightning.games import NO_MOVE, GameSpec, RenderFormat, StepResult, Symmetry
+from keisei_lightning.evaluation import Turn
+from keisei_lightning.games import NO_MOVE, Game, GameSpec, RenderFormat, StepResult, Symmetry
 
 __all__ = [
     "COUNTING_GOAL",
@@ -20,6 +21,7 @@ __all__ = [
     "TinyNetwork",
     "VersionNetwork",
     "counting_game",
+    "turn_of",
 ]
 
 COUNTING_GOAL = 10
@@ -174,6 +176,15 @@ class MirrorGame:
 
     def outcome(self, index: int) -> str:
         return "full" if self._cells[index].all() else ""
+
+
+def turn_of(game: Game, indices: list[int] | None = None) -> Turn:
+    """Some boards of a game, all by default, shown to whoever is to move."""
+    chosen = np.arange(game.num_games) if indices is None else np.array(indices)
+    observation = np.zeros((game.num_games, *game.spec.observation_shape), np.uint8)
+    legal = np.zeros((game.num_games, game.spec.mask_bytes), np.uint8)
+    game.observe(observation, legal, np.zeros(game.num_games, np.int8))
+    return Turn(game=game, indices=chosen, observation=observation[chosen], legal=legal[chosen])
 
 
 class TinyNetwork(nn.Module):

@@ -89,13 +89,25 @@ class Part:
     variants: Mapping[str, Variant] = field(default_factory=lambda: {"": Variant()})
 
 
-def matches(policy: LoadedPolicy, opponents: Mapping[str, int], opening_plies: int, *, remark: str = "") -> Rows:
+def greedy_player(policy: LoadedPolicy, *, symmetric: bool = False) -> PolicyPlayer:
+    """The policy's most likely moves, or those of its mean over the game's mirror images."""
+    return PolicyPlayer(policy.actor_critic, symmetries=policy.game(1).spec.symmetries if symmetric else ())
+
+
+def matches(
+    policy: LoadedPolicy,
+    opponents: Mapping[str, int],
+    opening_plies: int,
+    *,
+    symmetric: bool = False,
+    remark: str = "",
+) -> Rows:
     """Scores of the greedy policy; the number of games by opponent."""
     for name, games in opponents.items():
         with closing_player(make_player(name, policy.game(1).spec, seed=1)) as opponent:
             result = play_match(
                 policy.game,
-                PolicyPlayer(policy.actor_critic),
+                greedy_player(policy, symmetric=symmetric),
                 opponent,
                 num_games=games,
                 opening_plies=opening_plies,
@@ -115,16 +127,17 @@ def tic_tac_toe(policy: LoadedPolicy) -> Rows:
         yield f"exploitability, {name}", value, f"exact, all {game.num_positions} positions"
 
 
-def optimal_moves(policy: LoadedPolicy) -> Rows:
+def optimal_moves(policy: LoadedPolicy, *, symmetric: bool = False) -> Rows:
     """Optimal moves in the labelled positions of connect four."""
+    remark = ", symmetric play" if symmetric else ""
     for name in ("random", "tactical"):
         positions = load_positions(POSITIONS / f"{name}.csv", policy.game)
-        shares = share_optimal(PolicyPlayer(policy.actor_critic), positions)
+        shares = share_optimal(greedy_player(policy, symmetric=symmetric), positions)
         for which, share in (("", shares.all), (" (quiet)", shares.quiet)):
             if share is not None:
                 low, high = share.interval
                 sure = f"{100 * low:.1f} to {100 * high:.1f}; {share.total} positions"
-                yield f"optimal, {name} set{which}, %", 100 * share.value, sure
+                yield f"optimal, {name} set{which}{remark}, %", 100 * share.value, sure
 
 
 def connect_four(policy: LoadedPolicy) -> Rows:
@@ -132,6 +145,10 @@ def connect_four(policy: LoadedPolicy) -> Rows:
     yield from optimal_moves(policy)
     yield from matches(policy, {"random": GAMES, "tactics": GAMES, "alpha_beta(depth=5)": GAMES}, 8)
     yield from matches(policy, {"tactics": GAMES}, 4, remark=" (openings of up to 4 plies)")
+    yield from optimal_moves(policy, symmetric=True)
+    yield from matches(
+        policy, {"tactics": GAMES}, 4, symmetric=True, remark=" (openings of up to 4 plies, symmetric play)"
+    )
 
 
 def kept_policies(checkpoints: Path) -> Iterator[tuple[dict[str, float], LoadedPolicy]]:
@@ -173,7 +190,7 @@ def climb_shogi(checkpoints: Path) -> list[dict[str, float]]:
         tallies = {}
         for name in list(SHOGI_LADDER)[:6]:
             with closing_player(make_player(name, policy.game(1).spec, seed=1)) as rung:
-                player = PolicyPlayer(policy.actor_critic)
+                player = greedy_player(policy)
                 result = play_match(
                     policy.game, player, rung, num_games=CLIMB_GAMES, opening_plies=10, seed=OPENING_SEED
                 )

@@ -41,6 +41,7 @@ keys, with their values as they stand:
   seed=0                 of openings and players
   greedy=true            checkpoints play their most likely move; false: they sample
   temperature=1.0        of sampling: below 1 nearer to greedy play
+  symmetric=false        checkpoints play the mean of their policies in a position and in its mirror images
   round_robin=false      everybody plays everybody (random too), and all are rated on the Elo scale with random at 0
   game=null              without a checkpoint: the game, by a name that `keisei games` lists
   model=null             the network of the checkpoints, where they do not tell it themselves
@@ -72,6 +73,7 @@ class Options:
     seed: int = 0
     greedy: bool = True
     temperature: float = 1.0
+    symmetric: bool = False
     round_robin: bool = False
     game: str | None = None
     model: dict[str, Any] | None = None
@@ -94,6 +96,7 @@ _LEGAL = {
     "seed": "a whole number from 0 to 4294967295",
     "greedy": "true or false",
     "temperature": "a number, more than 0",
+    "symmetric": "true or false",
     "round_robin": "true or false",
     "game": "the name of a game, or null",
     "model": "keys of a network, such as model={kind:resnet,num_blocks:2,channels:32}, or null",

@@ -119,6 +119,8 @@ def _read_field(options: Options) -> _Field:
             policy.header.check(spec, path=path)
         except ConfigError as error:
             faults += [fault.replace("ckpt_path=", "opponents=", 1) for fault in error.faults]
+    if options.symmetric and not spec.symmetries:
+        faults.append(f"symmetric=true: must be false for {spec.name}, of which no symmetry is known")
     if faults:
         raise ConfigError(faults)
     return _Field(game=game, spec=spec, policies=policies, names=names)
@@ -183,6 +185,7 @@ def _make_players(options: Options, field: _Field, stack: ExitStack) -> list[Pla
                 field.policies[entry].actor_critic,
                 greedy=options.greedy,
                 temperature=options.temperature,
+                symmetries=field.spec.symmetries if options.symmetric else (),
                 seed=seed,
                 name=short[entry],
             )

@@ -72,6 +72,19 @@ class TestMatches:
         }
         assert len(list(Path("out/records").rglob("*.txt"))) == 18
 
+    def test_a_policy_may_play_the_mean_over_the_mirror_images(self, capsys: pytest.CaptureFixture[str]) -> None:
+        write_policy(Path("a.ckpt"))
+        words = ["eval", "checkpoint=a.ckpt", "opponents=[tactics]", "games=20"]
+        assert cli.main([*words, "output_dir=plain"]) == 0
+        assert cli.main([*words, "symmetric=true", "output_dir=symmetric"]) == 0
+        plain, symmetric = (
+            [file.read_text(encoding="utf-8") for file in sorted(Path(folder, "records").rglob("*.txt"))]
+            for folder in ("plain", "symmetric")
+        )
+        assert len(plain) == len(symmetric) == 20
+        assert plain != symmetric
+        capsys.readouterr()
+
     def test_the_same_words_give_the_same_results(self, capsys: pytest.CaptureFixture[str]) -> None:
         write_policy(Path("a.ckpt"))
         words = ["checkpoint=a.ckpt", "games=10", "opening_plies=2", "greedy=false", "temperature=0.5", "records=false"]
@@ -166,6 +179,11 @@ class TestEndings:
         assert captured.err.count("\n") == 1
         assert captured.out == ""
         assert not Path("results").exists() or not any(Path("results/eval").iterdir())
+
+    def test_a_game_without_a_symmetry_has_no_mirror_images(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["eval", "game=clobber", "round_robin=true", "opponents=[random]", "symmetric=true"]) == 2
+        line = "keisei: symmetric=true: must be false for clobber, of which no symmetry is known\n"
+        assert capsys.readouterr().err == line
 
     def test_several_bad_opponents_are_told_at_once(self, capsys: pytest.CaptureFixture[str]) -> None:
         write_policy(Path("a.ckpt"))

@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 from fake_usi_engine import FAULTS
-from fakes import counting_game
+from fakes import counting_game, turn_of
 
 from keisei_lightning.errors import ConfigError, EngineError, GameError
 from keisei_lightning.evaluation import RESIGN, RandomPlayer, Turn, play_match
@@ -65,15 +65,6 @@ def fake(diary: Path) -> Iterator[Fake]:
     yield make
     for player in players:
         player.close()
-
-
-def turn_of(game: Shogi, indices: list[int] | None = None) -> Turn:
-    """Some boards of a game; all by default."""
-    chosen = np.arange(game.num_games) if indices is None else np.array(indices)
-    observation = np.zeros((game.num_games, *game.spec.observation_shape), np.uint8)
-    legal = np.zeros((game.num_games, game.spec.mask_bytes), np.uint8)
-    game.observe(observation, legal, np.zeros(game.num_games, np.int8))
-    return Turn(game=game, indices=chosen, observation=observation[chosen], legal=legal[chosen])
 
 
 def moves_of(game: Shogi, player: UsiPlayer, indices: list[int] | None = None) -> list[str]:
@@ -305,7 +296,8 @@ PARENT = """
 import sys
 import time
 sys.path[:0] = [{here!r}, {tests!r}]
-from test_usi_players import Shogi, UsiPlayer, turn_of
+from fakes import turn_of
+from test_usi_players import Shogi, UsiPlayer
 player = UsiPlayer({command!r}, go={go!r})
 turn = turn_of(Shogi(1))
 player.choose(turn)

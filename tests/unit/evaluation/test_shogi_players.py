@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from fakes import counting_game
+from fakes import counting_game, turn_of
 from numpy.typing import NDArray
 
 from keisei_lightning.errors import GameError, UnsupportedGameError
@@ -21,14 +21,6 @@ from keisei_lightning.games import game_factory
 from keisei_lightning.games.shogi import NUM_ACTIONS, PIECE_NAMES, Shogi, mirror_sfen
 
 SHOGI = game_factory("shogi", max_plies=256)
-
-
-def turn_of(game: Shogi) -> Turn:
-    """All boards of a game."""
-    observation = np.zeros((game.num_games, *game.spec.observation_shape), np.uint8)
-    legal = np.zeros((game.num_games, game.spec.mask_bytes), np.uint8)
-    game.observe(observation, legal, np.zeros(game.num_games, np.int8))
-    return Turn(game=game, indices=np.arange(game.num_games), observation=observation, legal=legal)
 
 
 def choices(player: Player, sfen: str, times: int = 200) -> Counter[str]:
