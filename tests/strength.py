@@ -335,6 +335,8 @@ def run(
         file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
     for result in report["runs"] if again else ():
+        if (result["seed"], result["variant"]) not in wanted:
+            continue
         torch.set_num_threads(threads)
         result.update(measure(part, folder_of(result["seed"], result["variant"])))
         write()
@@ -368,10 +370,12 @@ def show(report: dict[str, Any]) -> None:
         table = Table(title=f"{report['part']} {variant}: {minutes} minutes; {plies} plies")
         for column in ("measure", "median", *(f"seed {run['seed']}" for run in mine), "of the first seed"):
             table.add_column(column)
-        for name in mine[0]["measures"]:
-            values = [run["measures"][name]["value"] for run in mine]
-            note = mine[0]["measures"][name]["note"]
-            table.add_row(name, f"{statistics.median(values):.4g}", *(f"{value:.4g}" for value in values), note)
+        for name in dict.fromkeys(name for run in mine for name in run["measures"]):
+            measured = [run["measures"].get(name) for run in mine]
+            known = [one for one in measured if one is not None]
+            values = ["" if one is None else f"{one['value']:.4g}" for one in measured]
+            median = statistics.median(one["value"] for one in known)
+            table.add_row(name, f"{median:.4g}", *values, known[0]["note"])
         Console(width=160).print(table)
 
 
@@ -382,7 +386,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each (default: 0 1 2)")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once, which share the CPUs (default: 1)")
     parser.add_argument("--variants", nargs="+", metavar="NAME", help="of a part's variants only these (default: all)")
-    parser.add_argument("--again", action="store_true", help="measure policies again that were trained before")
+    parser.add_argument("--again", action="store_true", help="measure those again that were trained before")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="further overrides, for pilots")
     parser.add_argument("--folder", type=Path, default=Path("results/strength"), help="where everything goes")
     arguments = parser.parse_args()
