@@ -120,7 +120,8 @@ class PolicyPlayer:
             greedy play.
         symmetries: of the game. Each position is shown to the network as it is and in each of these images, and what is
             played is the mean of the policies, brought back: a network that was trained with mirror images is not
-            quite symmetric itself, and its errors differ. AlphaGo played so (Silver et al. 2016, "Methods").
+            quite symmetric itself, and its errors differ (Silver et al. 2016, Mastering the game of Go with deep neural
+            networks and tree search, Methods, "Symmetries": the explicit ensemble).
         seed: of its own random stream (samples only).
         name: for tables and metric names.
 
