@@ -130,6 +130,19 @@ class SelfPlayDataModule(LightningDataModule):
         """Minibatches in one pass over a rollout."""
         return math.ceil(self.collector.frames_per_batch / self.minibatch_size)
 
+    def setup(self, stage: str | None = None) -> None:
+        """Refuse several processes: each would play the very games of the others, and learn nothing from their company.
+
+        Raises:
+            ConfigError: the trainer has more than one process.
+        """
+        world_size = 1 if self.trainer is None else self.trainer.world_size
+        if world_size > 1:
+            raise ConfigError(
+                f"trainer.devices x trainer.num_nodes={world_size}: must be 1 (one learner; self-play is what runs in "
+                "many processes: parallel.num_workers)"
+            )
+
     def train_dataloader(self) -> MinibatchLoader:
         """The loader of minibatches; always the same one, so that reloading it restarts no worker."""
         return self._loader

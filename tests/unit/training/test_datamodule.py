@@ -3,6 +3,7 @@ from __future__ import annotations
 import signal
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -134,6 +135,17 @@ def test_numbers_that_cannot_work_are_refused_a_line_each() -> None:
         "num_epochs=0: must be 1 or more",
         "minibatch_size=33: must be from 1 to 32, the plies of one rollout",
     )
+
+
+def test_a_trainer_of_several_processes_is_refused_before_anything_is_played() -> None:
+    collector = FakeCollector()
+    data = data_module(collector)
+    data.trainer = SimpleNamespace(world_size=2)  # type: ignore[assignment]
+    with pytest.raises(
+        ConfigError, match=r"^trainer\.devices x trainer\.num_nodes=2: must be 1 \(one learner; .*num_workers\)$"
+    ):
+        data.setup("fit")
+    assert collector.events == []
 
 
 def test_decoupling_needs_a_module_with_a_policy() -> None:
