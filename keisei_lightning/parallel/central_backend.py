@@ -64,6 +64,7 @@ class CentralBackend(ProcessBackend):
                 open_mailbox=self._mailbox.inference_end(life=1 + incarnation),
                 signs=self._signs.buffer,
                 waits_for_round=self._together and incarnation == 0,
+                leaves_out_the_silent=not self._together,
                 opponents=work.opponents,
             )
         return run_central_worker, CentralBoot(

@@ -7,7 +7,7 @@ only when nobody is in the middle of a rollout, so that a rollout has one versio
 - ``schedule="sync"``: the learner says who will begin (:class:`BeginRound`), and nobody begins before all have asked.
   The batches, and so the results, are then the same in every run.
 - ``schedule="async"``: a worker begins at once if the weights held are the latest, else when the others have ended
-  their rollouts.
+  their rollouts. Who is silent while others wait (it may be dead, and the learner busy) is left out until it speaks.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class InferenceBoot:
         signs: memory of the signs of life.
         waits_for_round: begin nobody before the learner has said who will begin. (Else somebody could have ended a
             rollout before the learner's first word, which would then wait for it.)
+        leaves_out_the_silent: batches need not be the same in every run.
         opponents: snapshots to play against; None: every game is self-play.
     """
 
@@ -71,6 +72,7 @@ class InferenceBoot:
     open_mailbox: Callable[[], Answering]
     signs: SharedBuffer
     waits_for_round: bool
+    leaves_out_the_silent: bool
     opponents: OpponentSetup | None = None
 
 
@@ -105,6 +107,7 @@ class InferenceDesk:
         self._waits_for_round = waits_for_round
         self._awaited: set[int] = set()
         self._callers: dict[int, _Caller] = {}
+        self._silent: set[int] = set()
         self._questions: list[dict[int, Token]] = [{} for _ in moves]
         self._is_new = [False] * len(moves)  # no question of this round has been answered yet
 
@@ -122,6 +125,7 @@ class InferenceDesk:
 
     def _forget(self, worker_id: int) -> None:
         self._callers.pop(worker_id, None)
+        self._silent.discard(worker_id)
         for questions in self._questions:
             questions.pop(worker_id, None)
 
@@ -135,6 +139,7 @@ class InferenceDesk:
         caller = self._callers.get(worker_id)
         if caller is None or caller.begin.incarnation != token.incarnation:
             return  # said by a worker that has died since
+        self._silent.discard(worker_id)
         if token.kind == Kind.LEAVE:
             self._questions[token.group].pop(worker_id, None)
             caller.groups.discard(token.group)
@@ -142,6 +147,20 @@ class InferenceDesk:
                 del self._callers[worker_id]
         else:
             self._questions[token.group][worker_id] = token
+
+    def leave_out_the_silent(self) -> None:
+        """Wait no longer for those who have asked nothing, where others have: until they speak again."""
+        for group, asked in enumerate(self._questions):
+            if asked:
+                self._silent |= self._playing(group) - asked.keys()
+
+    def _playing(self, group: int) -> set[int]:
+        """Workers whose questions of a group are waited for."""
+        return {
+            worker_id
+            for worker_id, caller in self._callers.items()
+            if group in caller.groups and worker_id not in self._silent
+        }
 
     def serve(self) -> int:
         """Answer everything that can be answered; returns how many groups that were."""
@@ -166,8 +185,7 @@ class InferenceDesk:
 
     def _answer(self, group: int) -> bool:
         asked = self._questions[group]
-        playing = {worker_id for worker_id, caller in self._callers.items() if group in caller.groups}
-        if not asked or asked.keys() != playing:
+        if not asked or asked.keys() != self._playing(group):
             return False
         tokens = [asked[worker_id] for worker_id in sorted(asked)]
         asked.clear()
@@ -210,7 +228,7 @@ def run_inference(boot: InferenceBoot, connection: Connection[Any, ToWorker]) ->
         post(Ready(pid=os.getpid()))
         while True:
             beat()
-            wait([connection, mailbox.fileno()], IDLE_BEAT_S)
+            nobody_speaks = not wait([connection, mailbox.fileno()], IDLE_BEAT_S)
             tokens = mailbox.read()  # before the learner's messages: those of a grant come before what follows from it
             while connection.poll():
                 match connection.recv():
@@ -221,6 +239,8 @@ def run_inference(boot: InferenceBoot, connection: Connection[Any, ToWorker]) ->
                         desk.hear_learner(message)
             for token in tokens:
                 desk.hear_worker(token)
+            if nobody_speaks and boot.leaves_out_the_silent:
+                desk.leave_out_the_silent()
             start = time.perf_counter()
             if passes := desk.serve():
                 layers.adapt((time.perf_counter() - start) / passes)

@@ -18,7 +18,7 @@ import pytest
 import torch
 from collector_helpers import assert_same, take
 from fakes import TinyNetwork, VersionNetwork, counting_game
-from fault_helpers import GAMES, HEARTBEAT_S, PLIES, Audit, collector_of, is_alive, pid_of
+from fault_helpers import GAMES, HEARTBEAT_S, PLIES, Audit, collector_of, is_alive, pid_of, wait_until
 from faults import crashing_game
 from rollout_checks import assert_whole
 from tensordict import TensorDictBase
@@ -237,6 +237,34 @@ def test_a_hanging_game_is_replaced_while_its_neighbours_wait(tmp_path: Path) ->
         audit.take(next(batches))
         assert HEARTBEAT_S * 0.9 <= time.perf_counter() - start < HEARTBEAT_S + 1.5
         audit.take(next(batches))
+        assert collector.stats()["restarts"] == 1
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_while_the_learner_is_busy_a_silent_worker_holds_nobody_up(how: signal.Signals, tmp_path: Path) -> None:
+    """In "async", where batches need not be the same in every run; the learner hears of it when it asks again."""
+    steps_of = str(tmp_path)
+
+    def note(step: int) -> None:
+        with open(f"{steps_of}/{os.getpid()}", "a", encoding="utf-8") as file:
+            file.write(".")
+
+    def steps(pid: int) -> int:
+        return (tmp_path / str(pid)).stat().st_size
+
+    policy = ActorCritic(Slowly())
+    with central_of(
+        counting_game(before_step=note), policy=policy, schedule="async", plies_per_rollout=100
+    ) as collector:
+        audit = Audit(collector, in_order=False)
+        batches = iter(collector)
+        audit.take(next(batches))
+        silent, other = pid_of(collector, 0), pid_of(collector, 1)
+        os.kill(silent, how)
+        before = steps(other)
+        wait_until(lambda: steps(other) > before + 20)
+        for _ in range(4):
+            audit.take(next(batches))
         assert collector.stats()["restarts"] == 1
 
 

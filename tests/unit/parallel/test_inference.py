@@ -172,3 +172,50 @@ def test_what_a_dead_worker_asked_is_forgotten_and_its_death_ends_no_later_life(
     assert scene.box.batches == []  # the later life plays too, and has asked nothing yet
     scene.say(0, Kind.ACT, incarnation=1)
     assert scene.box.batches == [(0, "ACT", [0, 1])]
+
+
+def test_who_is_silent_while_others_wait_is_left_out_until_it_speaks_again() -> None:
+    scene = Scene()
+    scene.begin(0, 1, 2)
+    scene.say(0, Kind.ACT)
+    scene.say(2, Kind.ACT)
+    assert scene.box.batches == []
+    scene.desk.leave_out_the_silent()
+    scene.desk.serve()
+    assert scene.box.batches == [(0, "ACT", [0, 2])]
+    scene.say(2, Kind.ACT)
+    scene.say(0, Kind.ACT)  # nobody waits a second time
+    assert scene.box.batches[1:] == [(0, "ACT", [0, 2])]
+    scene.say(1, Kind.ACT)  # it was slow, not dead: it is waited for from now on
+    scene.say(0, Kind.ACT)
+    assert len(scene.box.batches) == 2
+    scene.say(2, Kind.ACT)
+    assert scene.box.batches[2:] == [(0, "ACT", [0, 1, 2])]
+
+
+def test_the_silent_keep_their_version_and_hold_up_nobody_who_begins_with_the_same() -> None:
+    scene = Scene()
+    scene.begin(0, 1)
+    scene.say(0, Kind.ACT)
+    scene.desk.leave_out_the_silent()
+    scene.desk.serve()
+    scene.say(0, Kind.LEAVE)
+    scene.begin(0)
+    assert scene.box.versions == {0: 0, 1: 0}
+    scene.say(0, Kind.LEAVE)
+    scene.weights.latest = 1
+    scene.begin(0)
+    assert scene.weights.version == 0  # worker 1 may be in the middle of a rollout of version 0
+    scene.desk.hear_learner(WorkerGone(worker_id=1, incarnation=0))
+    scene.desk.serve()
+    assert scene.box.versions == {0: 1, 1: 0}
+
+
+def test_nobody_is_left_out_where_nobody_waits() -> None:
+    scene = Scene(num_groups=2)
+    scene.begin(0, 1)
+    scene.desk.leave_out_the_silent()
+    scene.say(0, Kind.ACT, 1)
+    assert scene.box.batches == []
+    scene.say(1, Kind.ACT, 1)
+    assert scene.box.batches == [(1, "ACT", [0, 1])]
