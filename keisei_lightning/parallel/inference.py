@@ -155,7 +155,7 @@ class InferenceDesk:
                 self._silent |= self._playing(group) - asked.keys()
 
     def _playing(self, group: int) -> set[int]:
-        """Workers whose questions of a group are waited for."""
+        """Workers that a group's answers wait for."""
         return {
             worker_id
             for worker_id, caller in self._callers.items()
@@ -185,7 +185,7 @@ class InferenceDesk:
 
     def _answer(self, group: int) -> bool:
         asked = self._questions[group]
-        if not asked or asked.keys() != self._playing(group):
+        if not asked or not self._playing(group) <= asked.keys():
             return False
         tokens = [asked[worker_id] for worker_id in sorted(asked)]
         asked.clear()

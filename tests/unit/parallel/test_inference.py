@@ -219,3 +219,17 @@ def test_nobody_is_left_out_where_nobody_waits() -> None:
     assert scene.box.batches == []
     scene.say(1, Kind.ACT, 1)
     assert scene.box.batches == [(1, "ACT", [0, 1])]
+
+
+def test_all_that_was_asked_before_the_silence_is_answered_in_every_group() -> None:
+    scene = Scene(num_groups=2)
+    scene.begin(0, 1)
+    scene.say(0, Kind.ACT, 0)  # the last that is heard of worker 0
+    scene.say(1, Kind.ACT, 1)
+    assert scene.box.batches == []
+    scene.desk.leave_out_the_silent()
+    scene.desk.serve()
+    assert scene.box.batches == [(0, "ACT", [0]), (1, "ACT", [1])]
+    scene.say(1, Kind.ACT, 0)
+    scene.say(1, Kind.ACT, 1)
+    assert scene.box.batches[2:] == [(0, "ACT", [1]), (1, "ACT", [1])]
