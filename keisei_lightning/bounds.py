@@ -107,6 +107,8 @@ BOUNDS: dict[str, Bounds] = {
 }
 """Legal numbers by key."""
 
+_COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+
 CHOICES: dict[str, tuple[str, ...]] = {
     "model.kind": ("mlp", "resnet"),
     "model.value_head": ("scalar", "wdl"),
@@ -120,6 +122,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "parallel.mode": ("serial", "workers", "central"),
     "parallel.schedule": ("sync", "async"),
     "parallel.worker_precision": ("32-true", "bf16-mixed"),
+    "parallel.compile_mode": _COMPILE_MODES,
+    "ppo.compile_mode": _COMPILE_MODES,
     "opponents.mode": ("none", "snapshots"),
     "opponents.choice": ("uniform", "prioritised"),
     # Never fork: torch has threads, and a forked child of a threaded process may hang.

@@ -110,6 +110,7 @@ class PPOConfig:
         decoupled: keep the behaviour policy apart from the proximal one, for batches some versions old (async).
         adam_eps: Adam's epsilon.
         weight_decay: decoupled, as in AdamW.
+        compile_mode: of ``torch.compile`` for the learner's network, as ``parallel.compile_mode``; null: not compiled.
     """
 
     gamma: float = 0.995
@@ -129,6 +130,7 @@ class PPOConfig:
     decoupled: bool = False
     adam_eps: float = 1e-5
     weight_decay: float = 0.0
+    compile_mode: str | None = None
 
 
 @dataclass
@@ -150,6 +152,8 @@ class ParallelConfig:
         start_method: of the processes; null picks forkserver where there is one, spawn elsewhere.
         worker_device: device of the workers' policy, or of the inference process's: ``cpu``, ``cuda:N`` or ``auto``.
         worker_precision: of the policy's arithmetic there, ``32-true`` or ``bf16-mixed``, as ``trainer.precision``.
+        compile_mode: of ``torch.compile`` for the network there (``default``, ``reduce-overhead``,
+            ``max-autotune``, ``max-autotune-no-cudagraphs``); null: not compiled.
         threads_per_worker: torch threads of a worker, or of the inference process; null shares the CPUs out, with
             ``async`` half of them (at most OMP_NUM_THREADS each).
         groups_per_worker: with ``central``, a worker plays the moves of one group of its games while the positions of
@@ -176,6 +180,7 @@ class ParallelConfig:
     start_method: str | None = None
     worker_device: str = "cpu"
     worker_precision: str = "32-true"
+    compile_mode: str | None = None
     threads_per_worker: int | None = None
     groups_per_worker: int = 2
     heartbeat_s: float = 10.0

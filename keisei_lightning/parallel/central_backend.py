@@ -45,9 +45,9 @@ class CentralBackend(ProcessBackend):
         layout, self._spec = work.slot_layout, work.game(1).spec
         self._inference, self._together = layout.num_workers, together
         self._round: list[tuple[int, Play]] = []
-        self._mailbox = Mailbox(
-            self._spec, num_workers=layout.num_workers, group_games=split_games(layout.num_games, num_groups)
-        )
+        group_games = split_games(layout.num_games, num_groups)
+        self._batch_shape = (layout.num_workers * max(group_games), *self._spec.observation_shape)
+        self._mailbox = Mailbox(self._spec, num_workers=layout.num_workers, group_games=group_games)
         self._game = cloudpickle.dumps(work.game)
         self._policy = cloudpickle.dumps(work.policy_structure())
 
@@ -58,6 +58,7 @@ class CentralBackend(ProcessBackend):
             return run_inference, InferenceBoot(
                 process_id=worker_id,
                 num_actions=self._spec.num_actions,
+                batch_shape=self._batch_shape,
                 policy=self._policy,
                 options=work.options,
                 weights=work.weights,

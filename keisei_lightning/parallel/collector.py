@@ -64,6 +64,9 @@ class SelfPlayCollector(BaseCollector):
             (CUDA devices in turn, else CPU).
         worker_precision: of the policy's arithmetic there: "32-true" or "bf16-mixed". The learner's own should be the
             same, or the two are not quite the same policy (``train/first_ratio`` tells).
+        compile_mode: of ``torch.compile`` for the network there ("default", "reduce-overhead", ...): compiled when a
+            worker starts, for as many boards as it plays. The numbers are then the same but for rounding. None: not
+            compiled.
         threads_per_worker: torch threads of a worker, or of the inference process; None: its share of the CPUs (with
             "async", of half of them: the learner works at the same time), at most ``OMP_NUM_THREADS``.
         groups_per_worker: with ``mode="central"``: a worker's games are split into so many groups. While one group's
@@ -112,6 +115,7 @@ class SelfPlayCollector(BaseCollector):
         start_method: Literal["forkserver", "spawn"] | None = None,
         worker_device: str = "cpu",
         worker_precision: Literal["32-true", "bf16-mixed"] = "32-true",
+        compile_mode: str | None = None,
         threads_per_worker: int | None = None,
         groups_per_worker: int = 2,
         heartbeat_s: float = 10.0,
@@ -173,6 +177,7 @@ class SelfPlayCollector(BaseCollector):
                 device=worker_device,
                 precision=worker_precision,
                 num_threads=threads,
+                compile_mode=compile_mode,
                 stagger_games=stagger_games,
                 augment_symmetry=augment_symmetry,
             ),

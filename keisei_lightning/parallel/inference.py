@@ -53,6 +53,7 @@ class InferenceBoot:
     Attributes:
         process_id: which line of the board of signs is its own.
         num_actions: A.
+        batch_shape: [most boards of a question, *observation_shape].
         policy: cloudpickled, without weights.
         options: device, precision, threads.
         weights: published weights; it is reader 0.
@@ -66,6 +67,7 @@ class InferenceBoot:
 
     process_id: int
     num_actions: int
+    batch_shape: tuple[int, ...]
     policy: bytes
     options: PlayerOptions
     weights: WeightMemory
@@ -209,7 +211,8 @@ def run_inference(boot: InferenceBoot, connection: Connection[Any, ToWorker]) ->
         def beat() -> None:
             signs.beat(boot.process_id)
 
-        layers = LayerBeats(beat)
+        compile_mode = boot.options.compile_mode
+        layers = LayerBeats(beat) if compile_mode is None else None  # a compiled network has no layers to hook
         keep_freed_memory()
         torch.set_num_threads(boot.options.num_threads)
         held = HeldPolicy(
@@ -221,6 +224,8 @@ def run_inference(boot: InferenceBoot, connection: Connection[Any, ToWorker]) ->
             num_actions=boot.num_actions,
             opponents=boot.opponents,
         )
+        if compile_mode is not None:
+            held.compile(compile_mode, boot.batch_shape)
         mailbox = boot.open_mailbox()
         moves = [held.make_moves() for _ in range(mailbox.num_groups)]
         desk = InferenceDesk(mailbox, held.weights, moves, waits_for_round=boot.waits_for_round)
@@ -242,5 +247,5 @@ def run_inference(boot: InferenceBoot, connection: Connection[Any, ToWorker]) ->
             if nobody_speaks and boot.leaves_out_the_silent:
                 desk.leave_out_the_silent()
             start = time.perf_counter()
-            if passes := desk.serve():
+            if (passes := desk.serve()) and layers is not None:
                 layers.adapt((time.perf_counter() - start) / passes)

@@ -12,6 +12,7 @@ from torch import nn
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.limits import Crew, Rollouts, memory_faults, worker_faults
+from keisei_lightning.models.compiling import check_compile_mode
 from keisei_lightning.parallel.rollout import MAX_GROUPS
 from keisei_lightning.parallel.transport import SlotLayout
 from keisei_lightning.parallel.weights import WeightLayout
@@ -73,6 +74,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     if _is_whole(options["groups_per_worker"]) and options["groups_per_worker"] > MAX_GROUPS:
         faults.append(f"groups_per_worker={options['groups_per_worker']}: must be at most {MAX_GROUPS}")
     faults += _device_faults(options["worker_device"])
+    faults += check_compile_mode("compile_mode", options["compile_mode"], options["policy"])
     if not faults:
         faults += _crew_faults(options)
     if faults:

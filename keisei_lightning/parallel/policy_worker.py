@@ -20,10 +20,11 @@ from typing_extensions import override
 
 from keisei_lightning.allocator import keep_freed_memory
 from keisei_lightning.games import GameFactory
+from keisei_lightning.models.compiling import compile_for_batches
 from keisei_lightning.parallel.acting import PolicyMoves, acting_policy
 from keisei_lightning.parallel.messages import Play, RolloutHeader
 from keisei_lightning.parallel.pooled_moves import PooledMoves
-from keisei_lightning.parallel.questions import MoveSource
+from keisei_lightning.parallel.questions import MoveSource, Question
 from keisei_lightning.parallel.rollout import RolloutPlayer
 from keisei_lightning.parallel.snapshots import OpponentSetup
 from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
@@ -114,6 +115,8 @@ def make_policy_worker(
         num_actions=boards.spec.num_actions,
         opponents=opponents,
     )
+    if options.compile_mode is not None:
+        held.compile(options.compile_mode, (slot_layout.num_games, *boards.spec.observation_shape))
     player = make_player(
         boards,
         held.make_moves(),
@@ -165,10 +168,24 @@ class HeldPolicy:
         self.weights = WeightReader(weights, reader_id=reader_id, module=policy, device=device)
         policy.eval()
 
+    def compile(self, mode: str, batch_shape: tuple[int, ...]) -> None:
+        """Compile the network, now: nobody may wait for that in the middle of a rollout. Snapshots are not compiled.
+
+        Args:
+            mode: of ``torch.compile``.
+            batch_shape: [most boards of a question, *observation_shape].
+        """
+        nothing = Question(np.zeros(batch_shape, np.uint8))
+        moves = self._make_policy_moves()
+        compile_for_batches(self._policy, mode=mode, batch_size=batch_shape[0], warm_up=lambda: moves.answer(nothing))
+
+    def _make_policy_moves(self) -> PolicyMoves:
+        policy = acting_policy(self._policy, num_actions=self._num_actions)
+        return PolicyMoves(policy, self._device, precision=self._precision)
+
     def make_moves(self) -> MoveSource:
         """Whoever answers a rollout's questions, with a random stream of its own."""
-        policy = acting_policy(self._policy, num_actions=self._num_actions)
-        moves = PolicyMoves(policy, self._device, precision=self._precision)
+        moves = self._make_policy_moves()
         if self._snapshots is None:
             return moves
         memory, structure = self._snapshots
@@ -203,6 +220,8 @@ def _boot(boot: WorkerBoot, beat: Beat) -> Worker:
         weights=boot.weights,
         opponents=boot.opponents,
     )
+    if boot.options.compile_mode is not None:
+        return worker  # a compiled network has no layers to hook
     return _WithLayerBeats(worker, LayerBeats(beat), num_plies=boot.slot_layout.num_plies)
 
 

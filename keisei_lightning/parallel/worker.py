@@ -79,6 +79,7 @@ class PlayerOptions:
         device: of the policy in the worker: a torch device, or "auto" (the CUDA devices in turn, else the CPU).
         precision: of the policy's arithmetic there: "32-true" or "bf16-mixed" (float32 weights), as Lightning's.
         num_threads: of torch in the worker.
+        compile_mode: of ``torch.compile`` for its network; None: not compiled.
         seed: the run's.
         start: plies delivered before this start (above 0 in a resumed run): keeps its random streams apart.
         stagger_games: begin the first games somewhere in their course.
@@ -88,6 +89,7 @@ class PlayerOptions:
     device: str
     precision: str
     num_threads: int
+    compile_mode: str | None = None
     seed: int = 0
     start: int = 0
     stagger_games: bool
@@ -299,6 +301,7 @@ def as_child(connection: Connection[Any, Any]) -> Iterator[Post]:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the learner's handler may have been inherited
     faulthandler.register(signal.SIGUSR1, file=2)  # the supervisor asks a hung worker where it hangs
     _end_with_parent()
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no pool of compilers beside each worker
     lock = threading.Lock()
 
     def post(message: Any) -> None:

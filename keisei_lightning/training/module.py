@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -19,11 +21,14 @@ from torchrl.objectives import ClipPPOLoss
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models import NEW_STATE_VALUE, ActorCritic, logits_actor, value_selector
+from keisei_lightning.models.compiling import Judge, check_compile_mode
 from keisei_lightning.training.checkpoint import HEADER_KEY, RECIPE_KEY, CheckpointHeader, network_faults
 from keisei_lightning.training.random_state import random_state, restore_random_state
 from keisei_lightning.training.source import RolloutSource
 
 __all__ = ["LOSS_TERMS", "PPOModule"]
+
+log = logging.getLogger(__name__)
 
 _RESUME_KEY = "keisei_resume"
 """Where a checkpoint keeps what an epoch that is left in its middle needs to go on, and the random streams."""
@@ -80,6 +85,8 @@ class PPOModule(LightningModule):
             None: the schedule alone.
         adam_eps: Adam's epsilon.
         weight_decay: decoupled, as in AdamW.
+        compile_mode: of ``torch.compile`` for the network ("default", "reduce-overhead", ...), for which the first
+            minibatch waits; the numbers are then the same but for rounding. None: not compiled.
         spec: the game, for the checkpoint's header; None: the data module's.
         recipe: how game and network are made, for ``keisei eval``: plain data that checkpoints carry along.
 
@@ -102,6 +109,7 @@ class PPOModule(LightningModule):
         kl_target: float | None = None,
         adam_eps: float = 1e-5,
         weight_decay: float = 0.0,
+        compile_mode: str | None = None,
         spec: GameSpec | None = None,
         recipe: Mapping[str, Any] | None = None,
     ) -> None:
@@ -116,6 +124,10 @@ class PPOModule(LightningModule):
         self.final_entropy_coeff = final_entropy_coeff
         self.adam_eps = adam_eps
         self.weight_decay = weight_decay
+        self.compile_mode = compile_mode
+        self._judge: Judge | None = None  # compiled, while there is a fit
+        self._compiling_since: float | None = None  # perf_counter() when the first minibatch began
+        self._is_to_compile = False
         self._spec = spec
         self._recipe = recipe
         # The loss has no parameters of its own. In a tuple it is not registered either, so that the checkpoint's state
@@ -156,7 +168,8 @@ class PPOModule(LightningModule):
                 ``state_value``, ``advantage`` and ``value_target``.
             batch_idx: number of the minibatch in this epoch.
         """
-        logits, state_value = self.actor_critic(minibatch.get("observation"))
+        judge = self.actor_critic if self._judge is None else self._judge
+        logits, state_value = judge(minibatch.get("observation"))
         data = minibatch.clone(recurse=False)
         data.set("logits", logits)
         data.set(NEW_STATE_VALUE, state_value)
@@ -206,8 +219,27 @@ class PPOModule(LightningModule):
             )
 
     def on_fit_start(self) -> None:
-        """Bring the loss's own buffers to the module's device."""
+        """Bring the loss's own buffers to the module's device, and have the network compiled by its first pass."""
         self.loss.to(self.device)
+        if self.compile_mode is not None:
+            # Dynamic: minibatches differ by a ply. A function, and not a module: that would have weights to save.
+            self._judge = torch.compile(self.actor_critic.forward, mode=self.compile_mode, dynamic=True)
+            self._is_to_compile = True
+
+    def on_train_batch_start(self, batch: TensorDictBase, batch_idx: int) -> None:
+        """Take the time of the first minibatch of a network that is to be compiled."""
+        if self._is_to_compile:
+            self._is_to_compile, self._compiling_since = False, time.perf_counter()
+
+    def on_train_batch_end(self, outputs: Any, batch: TensorDictBase, batch_idx: int) -> None:
+        """Tell what compiling took."""
+        if self._compiling_since is not None:
+            seconds, self._compiling_since = time.perf_counter() - self._compiling_since, None
+            log.info("network compiled (%s): the first minibatch took %.1f s", self.compile_mode, seconds)
+
+    def on_fit_end(self) -> None:
+        """Let go of the compiled network."""
+        self._judge = None
 
     def on_train_start(self) -> None:
         """Go on exactly where a checkpoint stopped: Lightning begins no epoch anew that was left in its middle."""
@@ -375,6 +407,7 @@ def _check_numbers(options: Mapping[str, Any]) -> None:
     ]
     if options["clip_value"] is not None and not options["clip_value"] > 0:
         faults.append(f"clip_value={options['clip_value']}: must be above 0, or null for no limit")
+    faults += check_compile_mode("compile_mode", options["compile_mode"])
     if options["critic_loss"] not in ("l2", "smooth_l1", "l1"):
         faults.append(f"critic_loss={options['critic_loss']}: must be l2, smooth_l1 or l1")
     if faults:

@@ -120,6 +120,8 @@ BAD = [
     # ---- devices, and what is not installed
     ("parallel.worker_device=cuda:99", "parallel.worker_device=cuda:99: must be c"),
     ("parallel.worker_precision=16-mixed", "parallel.worker_precision=16-mixed: must be one of 32-true, bf16-mixed"),
+    ("parallel.compile_mode=fast", "parallel.compile_mode=fast: must be one of default, reduce-overhead, max-autotune"),
+    ("ppo.compile_mode=1", "ppo.compile_mode=1: must be one of default, reduce-overhead, max-autotune"),
     ("parallel.worker_device=tpu", "parallel.worker_device=tpu: must be auto, cpu or cuda:N"),
     ("trainer.accelerator=quantum", "trainer.accelerator=quantum: must be one of auto, cpu, gpu, cuda, mps"),
     ("trainer.devices=2", "trainer.devices=2: must be 1, auto or one device's number with a comma"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,6 +91,28 @@ def test_a_run_shows_what_it_does_and_leaves_checkpoint_curves_and_a_game(tmp_pa
     assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
     assert "Warning" not in err
     assert "warning" not in err
+
+
+def trained(words: list[str], folder: Path) -> tuple[str, list[dict[str, str]]]:
+    """What a run shows, and its metrics."""
+    folder.mkdir()
+    code, out, err = finish(start([*TINY, *words], folder))
+    assert code == 0, err
+    (file,) = folder.rglob("metrics.csv")
+    return out + err, list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile wants a C++ compiler")
+def test_a_run_with_compiled_networks_learns_the_same_and_tells_what_compiling_took(tmp_path: Path) -> None:
+    _, plain = trained([], tmp_path / "plain")
+    shown, compiled = trained(["ppo.compile_mode=default", "parallel.compile_mode=default"], tmp_path / "compiled")
+    assert re.search(r"\[worker 0\.0\] \S+ network compiled \(default\) in [\d.]+ s", shown)
+    assert re.search(r"network compiled \(default\): the first minibatch took [\d.]+ s", shown)
+    assert len(plain) == len(compiled)
+    for before, now in zip(plain, compiled, strict=True):
+        for key in ("train/loss_objective", "train/loss_critic", "train/entropy", "train/mean_ratio"):
+            if before[key]:
+                assert float(now[key]) == pytest.approx(float(before[key]), rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.parametrize(

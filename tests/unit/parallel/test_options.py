@@ -44,6 +44,11 @@ def collector_of(**options: Any) -> SelfPlayCollector:
         ({"threads_per_worker": "2"}, "threads_per_worker=2: must be at least 1, or None"),
         ({"worker_device": "tpu"}, "worker_device=tpu: must be auto, cpu or cuda:N"),
         ({"worker_precision": "16-true"}, "worker_precision=16-true: must be one of 32-true, bf16-mixed"),
+        (
+            {"compile_mode": "fast"},
+            "compile_mode=fast: must be None or one of default, reduce-overhead, max-autotune, "
+            "max-autotune-no-cudagraphs",
+        ),
         ({"groups_per_worker": 17}, "groups_per_worker=17: must be at most 16"),
         ({"min_healthy_workers": 3}, "min_healthy_workers=3: must be at most num_workers=2"),
     ],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ import torch
 from fakes import TinyNetwork, counting_game
 from lightning.pytorch import Callback
 from tensordict import TensorDict
+from torch import Tensor
 from training_fakes import SPEC, FakeCollector, FourByteNetwork, quiet_trainer
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.models import ActorCritic, LegalCategorical
+from keisei_lightning.models.compiling import Judge
 from keisei_lightning.models.heads import WinDrawLossValue
 from keisei_lightning.parallel.collector import SelfPlayCollector
 from keisei_lightning.training import PPOModule, SelfPlayDataModule, WeightSyncCallback
@@ -36,7 +39,9 @@ class KeepsMetrics(Callback):
             self.epochs.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 
 
-def self_play(tmp_path: Path, *, epochs: int = 4, **options: Any) -> tuple[list[dict[str, float]], PPOModule]:
+def self_play(
+    tmp_path: Path, *, epochs: int = 4, compile_mode: str | None = None, **options: Any
+) -> tuple[list[dict[str, float]], PPOModule]:
     """Train on the counting game with the real collector in this process."""
     torch.manual_seed(5)
     actor_critic = ActorCritic(TinyNetwork())
@@ -45,7 +50,7 @@ def self_play(tmp_path: Path, *, epochs: int = 4, **options: Any) -> tuple[list[
     )
     metrics = KeepsMetrics()
     trainer = quiet_trainer(tmp_path, max_epochs=epochs, callbacks=[WeightSyncCallback(), metrics], **options)
-    module = PPOModule(actor_critic, learning_rate=0.05)
+    module = PPOModule(actor_critic, learning_rate=0.05, compile_mode=compile_mode)
     trainer.fit(module, datamodule=SelfPlayDataModule(collector, minibatch_size=32, num_epochs=3, seed=1))
     return metrics.epochs, module
 
@@ -74,6 +79,36 @@ def test_two_runs_of_one_seed_give_the_same_curves(tmp_path: Path) -> None:
     assert first == second
     for weight, other in zip(module.parameters(), again.parameters(), strict=True):
         assert torch.equal(weight, other)
+
+
+def test_the_network_is_compiled_for_the_time_of_a_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[dict[str, Any]] = []
+    judged: list[int] = []
+
+    def compile_nothing(function: Judge, **options: Any) -> Judge:
+        asked.append(options)
+
+        def judge(observation: Tensor) -> tuple[Tensor, Tensor]:
+            judged.append(len(observation))
+            return function(observation)
+
+        return judge
+
+    plain, module = self_play(tmp_path)
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    with caplog.at_level(logging.INFO):
+        compiled, same = self_play(tmp_path, compile_mode="reduce-overhead")
+    assert asked == [{"mode": "reduce-overhead", "dynamic": True}]
+    assert judged == [32] * (4 * 3 * 4)  # epochs, passes, minibatches
+    assert caplog.text.count("network compiled (reduce-overhead): the first minibatch took") == 1
+    assert list(same.state_dict()) == list(module.state_dict())
+    assert compiled == plain
+    with SelfPlayCollector(counting_game(), same.actor_critic, mode="serial", games_per_worker=2) as collector:
+        plies, _ = add_advantages(next(iter(collector)), gamma=0.9, lmbda=0.8, normalize=True)
+    same.training_step(plies, 0)
+    assert len(judged) == 4 * 3 * 4  # what was compiled has gone with the fit
 
 
 def test_the_loss_is_that_of_the_formula() -> None:

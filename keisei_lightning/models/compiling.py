@@ -1,0 +1,100 @@
+"""``torch.compile`` for networks: an option of learners and players, whose price is time before the first batch."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from keisei_lightning.errors import ConfigError
+
+__all__ = ["COMPILE_MODES", "FixedBatches", "Judge", "check_compile_mode", "compile_for_batches"]
+
+COMPILE_MODES: Final = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+"""Modes of ``torch.compile``; the second and third record CUDA graphs on an accelerator."""
+
+Judge = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Observations [B, *obs] to logits [B, A] and state values [B, 1]."""
+
+_log = logging.getLogger(__name__)
+
+
+def check_compile_mode(key: str, mode: str | None, policy: nn.Module | None = None) -> list[str]:
+    """Faults of an option that names a mode of ``torch.compile``.
+
+    Args:
+        key: the option's name.
+        mode: its value; None: no compiling.
+        policy: whose ``network`` it is to compile.
+    """
+    if mode is None:
+        return []
+    if mode not in COMPILE_MODES:
+        return [f"{key}={mode}: must be None or one of {', '.join(COMPILE_MODES)}"]
+    if policy is not None and not isinstance(getattr(policy, "network", None), nn.Module):
+        return [f"{key}={mode}: must be None for a policy without a module 'network' (ActorCritic has one)"]
+    return []
+
+
+class FixedBatches:
+    """Judges positions by a function that takes one number of them: fewer are filled up, more are taken in parts.
+
+    ``torch.compile`` would compile anew for another number, which takes longer than a worker may be silent; and CUDA
+    graphs are of one shape anyway.
+
+    Args:
+        judge: the function.
+        batch_size: that number.
+    """
+
+    def __init__(self, judge: Judge, batch_size: int) -> None:
+        self._judge, self._batch_size = judge, batch_size
+
+    def __call__(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Judge positions: uint8 [B, *obs] to logits [B, A] and state values [B, 1]."""
+        if len(observation) == self._batch_size:
+            return self._judge(observation)
+        # Copies: a CUDA graph writes the next part's results where this part's lie.
+        parts = [tuple(out.clone() for out in self._judge_part(part)) for part in observation.split(self._batch_size)]
+        logits, state_value = (torch.cat(column) for column in zip(*parts, strict=True))
+        return logits, state_value
+
+    def _judge_part(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        given = len(observation)
+        missing = observation.new_zeros(self._batch_size - given, *observation.shape[1:])
+        logits, state_value = self._judge(torch.cat([observation, missing]))
+        return logits[:given], state_value[:given]
+
+
+def compile_for_batches(policy: nn.Module, *, mode: str, batch_size: int, warm_up: Callable[[], object]) -> float:
+    """Compile a policy's network for one number of boards, in place, now.
+
+    Parameters, buffers and their names stay as they are.
+
+    Args:
+        policy: with a module ``network``, as :class:`~keisei_lightning.models.ActorCritic`.
+        mode: one of :data:`COMPILE_MODES`.
+        batch_size: boards of one pass.
+        warm_up: asks the policy to judge so many positions, in the way that it will be asked later.
+
+    Returns:
+        Seconds that it took.
+
+    Raises:
+        ConfigError: ``torch.compile`` could not (no C++ compiler, say, or code that it does not take).
+    """
+    network = policy.network
+    assert isinstance(network, nn.Module)
+    network.forward = FixedBatches(torch.compile(network.forward, mode=mode, dynamic=False), batch_size)
+    start = time.perf_counter()
+    try:
+        warm_up()
+    except Exception as error:
+        raise ConfigError(f"compile_mode={mode}: the network could not be compiled: {error}") from error
+    seconds = time.perf_counter() - start
+    _log.info("network compiled (%s) in %.1f s", mode, seconds)
+    return seconds
