@@ -61,6 +61,7 @@ class ResNetConfig:
         num_blocks: residual blocks.
         channels: channels of each block.
         value_head: ``scalar`` (one number in [-1, 1]) or ``wdl`` (win, draw, loss).
+        equivariant: judge a position and its mirror image alike, by construction.
     """
 
     _target_: str = "keisei_lightning.models.build_network"
@@ -68,6 +69,7 @@ class ResNetConfig:
     num_blocks: int = 2
     channels: int = 32
     value_head: str = "scalar"
+    equivariant: bool = False
 
 
 @dataclass
@@ -79,6 +81,7 @@ class MLPConfig:
         num_blocks: hidden layers.
         channels: units of each hidden layer.
         value_head: ``scalar`` or ``wdl``.
+        equivariant: must be false.
     """
 
     _target_: str = "keisei_lightning.models.build_network"
@@ -86,6 +89,7 @@ class MLPConfig:
     num_blocks: int = 2
     channels: int = 128
     value_head: str = "scalar"
+    equivariant: bool = False
 
 
 @dataclass

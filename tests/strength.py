@@ -209,7 +209,10 @@ PARTS: dict[str, Part] = {
     "connect_four": Part(
         experiment="connect_four_strong",
         measure=connect_four,
-        overrides=("ppo.normalize_advantage=true", "trainer.max_epochs=2000", "evaluation.every_n_epochs=10"),
+        overrides=(
+            *("model.equivariant=false", "ppo.normalize_advantage=true"),
+            *("trainer.max_epochs=2000", "evaluation.every_n_epochs=10"),
+        ),
     ),
     # Both cores for an hour: `--jobs 1`.
     "connect_four_two_cores": Part(

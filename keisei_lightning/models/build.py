@@ -27,6 +27,7 @@ def build_network(
     num_blocks: int = 6,
     channels: int = 96,
     value_head: ValueKind = "scalar",
+    equivariant: bool = False,
 ) -> nn.Module:
     """Make a network for a game.
 
@@ -36,6 +37,8 @@ def build_network(
         num_blocks: residual blocks, or hidden layers.
         channels: features of each square, or units of each hidden layer.
         value_head: ``"scalar"`` (tanh) or ``"wdl"`` (win, draw, loss; the value is ``p(win) - p(loss)``).
+        equivariant: judge a position and its mirror image alike, by construction (``"resnet"``, an even number of
+            channels, a game whose symmetry is a flip of the board).
 
     Returns:
         A module that maps uint8 observations [B, *observation_shape] to logits float32 [B, A] and state values float32
@@ -46,6 +49,7 @@ def build_network(
     """
     names = {"kind": (kind, get_args(NetworkKind)), "value_head": (value_head, get_args(ValueKind))}
     sizes = {"num_blocks": (num_blocks, _MAX_BLOCKS), "channels": (channels, _MAX_CHANNELS)}
+    flags = {"equivariant": equivariant}
     faults = [
         *(
             f"model.{key}={value!r}: must be one of {', '.join(legal)}"
@@ -57,11 +61,19 @@ def build_network(
             for key, (value, highest) in sizes.items()
             if type(value) is not int or not 1 <= value <= highest
         ),
+        *(f"model.{key}={value!r}: must be True or False" for key, value in flags.items() if type(value) is not bool),
     ]
+    if equivariant and kind == "mlp":
+        faults.append("model.equivariant=True: must be False with model.kind=mlp")
+    elif equivariant and not faults and channels % 2:
+        faults.append(f"model.channels={channels}: must be even with model.equivariant=True")
     if faults:
         raise ConfigError(faults)
-    network_class = MLPNetwork if kind == "mlp" else ResidualNetwork
-    return network_class(spec, num_blocks=num_blocks, channels=channels, value_head=value_head)
+    if kind == "mlp":
+        return MLPNetwork(spec, num_blocks=num_blocks, channels=channels, value_head=value_head)
+    return ResidualNetwork(
+        spec, num_blocks=num_blocks, channels=channels, value_head=value_head, equivariant=equivariant
+    )
 
 
 def num_parameters(module: nn.Module) -> int:

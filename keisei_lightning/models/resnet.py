@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models.encoder import build_encoder
+from keisei_lightning.models.equivariant import Flip, LiftingConv2d, MirrorConv2d, board_flip, mirror_features
 from keisei_lightning.models.heads import LinearPolicyHead, SquarePolicyHead, ValueHead, ValueKind
 
 __all__ = ["ResidualBlock", "ResidualNetwork"]
@@ -24,12 +25,17 @@ class ResidualBlock(nn.Module):
     Args:
         channels: features of each square, in and out.
         depth: number of blocks in the tower.
+        flip: of the board, for a block that commutes with it; None: a plain one.
     """
 
-    def __init__(self, channels: int, *, depth: int) -> None:
+    def __init__(self, channels: int, *, depth: int, flip: Flip | None = None) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
-        self.conv2 = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+        self.conv1, self.conv2 = (
+            nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+            if flip is None
+            else MirrorConv2d(channels, flip=flip)
+            for _ in range(2)
+        )
         nn.init.kaiming_normal_(self.conv1.weight, nonlinearity="relu")
         with torch.no_grad():
             self.conv1.weight.mul_(depth**-0.5)
@@ -51,17 +57,25 @@ class ResidualNetwork(nn.Module):
         num_blocks: residual blocks, 1 or more.
         channels: width of the tower.
         value_head: ``"scalar"`` or ``"wdl"``.
+        equivariant: judge a position and its mirror image alike (see :mod:`keisei_lightning.models.equivariant`).
+
+    Raises:
+        ConfigError: ``equivariant``, and the game's symmetry is no flip of the board.
     """
 
-    def __init__(self, spec: GameSpec, *, num_blocks: int, channels: int, value_head: ValueKind) -> None:
+    def __init__(
+        self, spec: GameSpec, *, num_blocks: int, channels: int, value_head: ValueKind, equivariant: bool = False
+    ) -> None:
         super().__init__()
-        self.encoder = build_encoder(spec, num_features=channels)
-        self.stem: nn.Module = nn.Identity()
-        if not self.encoder.is_embedding:
-            self.stem = nn.Sequential(
-                nn.Conv2d(self.encoder.num_features, channels, kernel_size=3, padding=1), nn.ReLU()
-            )
-        self.tower = nn.Sequential(*(ResidualBlock(channels, depth=num_blocks) for _ in range(num_blocks)))
+        self._flip: Flip | None = None
+        if equivariant:
+            symmetry, self._flip = board_flip(spec)
+            self.register_buffer("mirrored_action", torch.from_numpy(symmetry.action_index.copy()))
+        self.encoder = build_encoder(spec, num_features=channels if self._flip is None else channels // 2)
+        self.stem = self._build_stem(channels)
+        self.tower = nn.Sequential(
+            *(ResidualBlock(channels, depth=num_blocks, flip=self._flip) for _ in range(num_blocks))
+        )
         policy_class = SquarePolicyHead if spec.encoding == "shogi" else LinearPolicyHead
         self.policy_head = policy_class(
             num_features=channels, board_shape=spec.board_shape, num_actions=spec.num_actions
@@ -79,4 +93,29 @@ class ResidualNetwork(nn.Module):
             logits float [B, A] and state value float [B, 1], both in the mover's view.
         """
         features = self.tower(self.stem(self.encoder(observation)))
-        return self.policy_head(features), self.value_head(features)
+        if self._flip is None:
+            return self.policy_head(features), self.value_head(features)
+        # The heads are plain ones: their answers for both images are brought together.
+        both = torch.cat([features, mirror_features(features, self._flip)])
+        logits, mirrored = self.policy_head(both).chunk(2)
+        state_value: Tensor = sum(self.value_head(both).chunk(2)) / 2
+        return (logits + mirrored.index_select(1, self.mirrored_action)) / 2, state_value
+
+    def _build_stem(self, channels: int) -> nn.Module:
+        if self.encoder.is_embedding:
+            return nn.Identity() if self._flip is None else _Twice()
+        planes = self.encoder.num_features
+        first: nn.Module = (
+            nn.Conv2d(planes, channels, kernel_size=3, padding=1)
+            if self._flip is None
+            else LiftingConv2d(planes, channels, flip=self._flip)
+        )
+        return nn.Sequential(first, nn.ReLU())
+
+
+class _Twice(nn.Module):
+    """Learned features of the squares are the same for both images: they are both halves."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float [B, C, H, W] to [B, 2 C, H, W]."""
+        return x.repeat(1, 2, 1, 1)
