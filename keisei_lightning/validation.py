@@ -339,6 +339,10 @@ def _faults_with_the_game(cfg: DictConfig, spec: GameSpec, named: set[str]) -> I
     parallel = cfg.parallel
     if parallel.augment_symmetry and not spec.symmetries:
         yield f"parallel.augment_symmetry=true: must be false ({spec.name} has no symmetry)"
+    if _ours(cfg, "model.equivariant") and cfg.model.equivariant:
+        from keisei_lightning.models.equivariant import equivariance_faults
+
+        yield from equivariance_faults(spec, kind=cfg.model.kind, channels=cfg.model.channels)
     yield from _player_faults(cfg, spec)
     if not named & _MEMORY:
         rollouts = Rollouts(

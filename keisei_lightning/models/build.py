@@ -8,6 +8,7 @@ from torch import nn
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec
+from keisei_lightning.models.equivariant import equivariance_faults
 from keisei_lightning.models.heads import ValueKind
 from keisei_lightning.models.mlp import MLPNetwork
 from keisei_lightning.models.resnet import ResidualNetwork
@@ -63,10 +64,8 @@ def build_network(
         ),
         *(f"model.{key}={value!r}: must be True or False" for key, value in flags.items() if type(value) is not bool),
     ]
-    if equivariant and kind == "mlp":
-        faults.append("model.equivariant=True: must be False with model.kind=mlp")
-    elif equivariant and not faults and channels % 2:
-        faults.append(f"model.channels={channels}: must be even with model.equivariant=True")
+    if equivariant and not faults:
+        faults = equivariance_faults(spec, kind=kind, channels=channels)
     if faults:
         raise ConfigError(faults)
     if kind == "mlp":

@@ -18,7 +18,7 @@ from torch.nn import functional
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec, Symmetry
 
-__all__ = ["Flip", "LiftingConv2d", "MirrorConv2d", "board_flip", "mirror_features"]
+__all__ = ["Flip", "LiftingConv2d", "MirrorConv2d", "board_flip", "equivariance_faults", "mirror_features"]
 
 Flip = tuple[int, ...]
 """Dimensions of [B, C, H, W] that the mirror image of a board turns round."""
@@ -33,7 +33,7 @@ def board_flip(spec: GameSpec) -> tuple[Symmetry, Flip]:
         ConfigError: the game has none, or one that is no flip of the board.
     """
     if not spec.symmetries:
-        raise ConfigError(f"model.equivariant=True: {spec.name} has no symmetry; leave it False")
+        raise ConfigError(f"model.equivariant=true: must be false ({spec.name} has no symmetry)")
     symmetry = spec.symmetries[0]
     height, width = spec.board_shape
     squares = np.arange(height * width).reshape(1, 1, height, width)
@@ -47,7 +47,19 @@ def board_flip(spec: GameSpec) -> tuple[Symmetry, Flip]:
             expected, found = flipped[0], symmetry.observation_index[: height * width]
         if np.array_equal(expected, found):
             return symmetry, flip
-    raise ConfigError(f"model.equivariant=True: the symmetry of {spec.name} is no flip of the board; leave it False")
+    raise ConfigError(f"model.equivariant=true: must be false (the symmetry of {spec.name} is no flip of the board)")
+
+
+def equivariance_faults(spec: GameSpec, *, kind: str, channels: int) -> list[str]:
+    """Why there is no equivariant network of this kind and size for a game; empty: there is one."""
+    if kind != "resnet":
+        return [f"model.equivariant=true: must be false with model.kind={kind}"]
+    faults = [f"model.channels={channels}: must be even with model.equivariant=true"] if channels % 2 else []
+    try:
+        board_flip(spec)
+    except ConfigError as error:
+        faults += error.faults
+    return faults
 
 
 def mirror_features(features: Tensor, flip: Flip) -> Tensor:

@@ -121,7 +121,11 @@ BAD = [
     ("parallel.worker_device=cuda:99", "parallel.worker_device=cuda:99: must be c"),
     ("parallel.worker_precision=16-mixed", "parallel.worker_precision=16-mixed: must be one of 32-true, bf16-mixed"),
     ("model.equivariant=perhaps", "model.equivariant=perhaps: must be true or false"),
-    ("experiment=hex model.equivariant=true", "model.equivariant=True: the symmetry of hex(board_size=5) is no flip"),
+    (
+        "experiment=hex model.equivariant=true",
+        "model.equivariant=true: must be false (the symmetry of hex(board_size=5)",
+    ),
+    ("model=mlp model.equivariant=true", "model.equivariant=true: must be false with model.kind=mlp"),
     ("parallel.compile_mode=fast", "parallel.compile_mode=fast: must be one of default, reduce-overhead, max-autotune"),
     ("ppo.compile_mode=1", "ppo.compile_mode=1: must be one of default, reduce-overhead, max-autotune"),
     ("parallel.worker_device=tpu", "parallel.worker_device=tpu: must be auto, cpu or cuda:N"),
