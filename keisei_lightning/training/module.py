@@ -23,6 +23,7 @@ from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models import NEW_STATE_VALUE, ActorCritic, logits_actor, value_selector
 from keisei_lightning.models.compiling import Judge, check_compile_mode
 from keisei_lightning.training.checkpoint import HEADER_KEY, RECIPE_KEY, CheckpointHeader, network_faults
+from keisei_lightning.training.meter import EpochMeter
 from keisei_lightning.training.random_state import random_state, restore_random_state
 from keisei_lightning.training.source import RolloutSource
 
@@ -147,7 +148,7 @@ class PPOModule(LightningModule):
             ),
         )
         self._learning_rate_scale = 1.0
-        self._meter = _Meter(torch.device("cpu"))
+        self._meter = EpochMeter(_METRICS, torch.device("cpu"))
         self._restored: dict[str, Any] | None = None
 
     @property
@@ -174,7 +175,7 @@ class PPOModule(LightningModule):
         data.set("logits", logits)
         data.set(NEW_STATE_VALUE, state_value)
         losses = self.loss(data)
-        self._meter.add(torch.cat([losses.get(name).detach().reshape(1) for name in _METRICS]))
+        self._meter.add(losses)
         objective, critic, entropy = (losses.get(name) for name in LOSS_TERMS)
         total: Tensor = objective + critic + entropy
         return total
@@ -246,14 +247,14 @@ class PPOModule(LightningModule):
         restored, self._restored = self._restored, None
         if restored is None:
             return
-        self._meter = _Meter.restored(restored["meter"], self.device)
+        self._meter = EpochMeter.restored(restored["meter"], _METRICS, self.device)
         if self.final_entropy_coeff is not None:  # else it is what the configuration says now
             self.loss.entropy_coeff.fill_(restored["entropy_coeff"])
         restore_random_state(restored["random_state"])
 
     def on_train_epoch_start(self) -> None:
         """Start the epoch's means, and set the entropy coefficient for this iteration."""
-        self._meter = _Meter(self.device)
+        self._meter = EpochMeter(_METRICS, self.device)
         if self.final_entropy_coeff is not None:
             done = self._fraction_done(self.trainer.global_step, float(self.trainer.estimated_stepping_batches))
             coefficient = self.entropy_coeff + (self.final_entropy_coeff - self.entropy_coeff) * done
@@ -332,60 +333,6 @@ class PPOModule(LightningModule):
                 elapsed = callback.time_elapsed()
                 return min(1.0, elapsed / max(elapsed + remaining, 1e-9))
         return 0.0
-
-
-class _Meter:
-    """Means over the minibatches of one epoch, summed on the device: adding one waits for nothing."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._sums = torch.zeros(len(_METRICS), device=device)
-        self._first: Tensor | None = None
-        self._count = 0
-        self._grad_norms = torch.zeros((), device=device)
-        self._num_grad_norms = 0
-
-    @classmethod
-    def restored(cls, state: Mapping[str, Any], device: torch.device) -> _Meter:
-        """The meter that :meth:`state` was asked of."""
-        meter = cls(device)
-        meter._sums, meter._grad_norms = state["sums"].to(device), state["grad_norms"].to(device)
-        meter._first = None if state["first"] is None else state["first"].to(device)
-        meter._count, meter._num_grad_norms = int(state["count"]), int(state["num_grad_norms"])
-        return meter
-
-    def state(self) -> dict[str, Any]:
-        """Numbers and tensors, for a checkpoint."""
-        return {
-            "sums": self._sums.clone(),
-            "first": None if self._first is None else self._first.clone(),
-            "count": self._count,
-            "grad_norms": self._grad_norms.clone(),
-            "num_grad_norms": self._num_grad_norms,
-        }
-
-    def add(self, values: Tensor) -> None:
-        """Add one minibatch: float32 [number of metrics]."""
-        self._sums += values
-        self._count += 1
-        if self._first is None:
-            self._first = values
-
-    def add_grad_norm(self, norm: Tensor) -> None:
-        """Add one optimiser step's gradient norm, before clipping."""
-        self._grad_norms += norm
-        self._num_grad_norms += 1
-
-    def compute(self) -> dict[str, float]:
-        """The means by name; nothing where there was no minibatch."""
-        if self._first is None:
-            return {}
-        values = torch.cat([self._sums / self._count, self._first, self._grad_norms.reshape(1)]).tolist()
-        metrics = dict(zip(_METRICS, values, strict=False))
-        first = dict(zip(_METRICS, values[len(_METRICS) :], strict=False))
-        metrics |= {"first_kl": first["kl_approx"], "first_ratio": first["mean_ratio"]}
-        if self._num_grad_norms:
-            metrics["grad_norm"] = values[-1] / self._num_grad_norms
-        return metrics
 
 
 def _check_numbers(options: Mapping[str, Any]) -> None:
