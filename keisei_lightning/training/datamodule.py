@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningDataModule
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
@@ -22,7 +23,13 @@ from torch import Tensor
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.models import ActorCritic
 from keisei_lightning.stopping import waiting
-from keisei_lightning.training.minibatches import add_advantages, decouple, minibatches, shuffle_generator
+from keisei_lightning.training.minibatches import (
+    add_advantages,
+    decouple,
+    minibatches,
+    on_device,
+    shuffle_generator,
+)
 from keisei_lightning.training.source import RolloutSource
 
 __all__ = ["MinibatchLoader", "SelfPlayDataModule"]
@@ -36,7 +43,7 @@ class _Iteration:
     """A rollout that is being learned from.
 
     Attributes:
-        plies: TensorDict [M], with advantages.
+        plies: TensorDict [M], with advantages, on the learner's device.
         trainable: int64 [N], rows of it to learn from.
         taken: minibatches that the loop has been given.
     """
@@ -46,8 +53,8 @@ class _Iteration:
     taken: int = 0
 
     def state(self) -> dict[str, Any]:
-        """Tensors and numbers; copies, since the rollout may be a view of shared memory."""
-        plies = {key: column.clone() for key, column in self.plies.items()}
+        """Tensors on the CPU, and numbers; copies, since the rollout may be a view of shared memory."""
+        plies = {key: column.to("cpu", copy=True) for key, column in self.plies.items()}
         return {"plies": plies, "trainable": self.trainable.clone(), "taken": self.taken}
 
     @classmethod
@@ -171,9 +178,11 @@ class SelfPlayDataModule(LightningDataModule):
         After the restart from a checkpoint in the middle of an iteration: those that were left of it.
         """
         current, self._left_over = self._left_over, None
+        device = self._device()
         if current is not None:
             with waiting():
                 self.collector.start()  # so that the version counts up when this iteration ends
+            current.plies = on_device(current.plies, device)
         else:
             rollout = self.next_rollout()
             if rollout is None:
@@ -181,6 +190,7 @@ class SelfPlayDataModule(LightningDataModule):
             plies, trainable = add_advantages(
                 rollout, gamma=self.gamma, lmbda=self.lmbda, normalize=self.normalize_advantage
             )
+            plies = on_device(plies, device)
             current = _Iteration(self._decouple(plies) if self.decoupled else plies, trainable)
         self._current = current
         try:
@@ -196,6 +206,11 @@ class SelfPlayDataModule(LightningDataModule):
                 yield minibatch
         finally:
             self._current = None
+
+    def _device(self) -> torch.device:
+        """The learner's."""
+        module = None if self.trainer is None else self.trainer.lightning_module
+        return torch.device("cpu") if module is None else module.device
 
     def _decouple(self, plies: TensorDict) -> TensorDict:
         module = None if self.trainer is None else self.trainer.lightning_module

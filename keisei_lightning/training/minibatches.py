@@ -1,7 +1,7 @@
 """From one rollout to the minibatches of one PPO iteration.
 
-The rollout stays where the collector put it (shared memory, not copied); advantages are computed once, and each
-minibatch gathers only the rows and keys that the loss reads.
+The rollout stays where the collector put it (shared memory, not copied), or goes to the accelerator as a whole;
+advantages are computed once, and each minibatch gathers only the rows and keys that the loss reads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from keisei_lightning.models import ActorCritic, LegalCategorical
 from keisei_lightning.rl.advantages import batch_advantages, normalize_advantage
 
-__all__ = ["MINIBATCH_KEYS", "add_advantages", "decouple", "minibatches", "shuffle_generator"]
+__all__ = ["MINIBATCH_KEYS", "add_advantages", "decouple", "minibatches", "on_device", "shuffle_generator"]
 
 _MAX_IMPORTANCE = 5.0
 """Bound of the weight of a ply that the proximal policy likes much better than the one that played it."""
@@ -59,6 +59,26 @@ def add_advantages(
     columns = {key: values[key] if key in values else rollout.get(key) for key in MINIBATCH_KEYS}
     plies = TensorDict({key: column.flatten(0, 1) for key, column in columns.items()}, batch_size=rollout.numel())
     return plies, trainable.flatten().nonzero().squeeze(-1)
+
+
+def on_device(plies: TensorDict, device: torch.device) -> TensorDict:
+    """The plies of a rollout where the network is, on an accelerator in one piece.
+
+    Without it every minibatch of every pass would be transferred, a column at a time. To a CUDA device they go from
+    pinned memory, and nobody waits for it.
+
+    Args:
+        plies: TensorDict [M] of :func:`add_advantages`.
+        device: of the network.
+
+    Returns:
+        TensorDict [M]; for the CPU the very same.
+    """
+    if device.type == "cpu":
+        return plies
+    is_cuda = device.type == "cuda"
+    source: TensorDict = plies.pin_memory(num_threads=0) if is_cuda else plies
+    return source.to(device, non_blocking=is_cuda)
 
 
 @torch.no_grad()
@@ -120,21 +140,22 @@ def minibatches(
 
     Args:
         plies: TensorDict [M].
-        trainable: int64 [N], rows of ``plies`` to learn from.
+        trainable: int64 [N], rows of ``plies`` to learn from, on the CPU.
         num_epochs: number of passes.
         num_minibatches: parts of a pass.
         generator: shuffles.
         skip: leave out this many minibatches at the start; those that follow are the same as without it.
 
     Yields:
-        TensorDict [b], copies (rows of ``plies``).
+        TensorDict [b], copies (rows of ``plies``), on the device of ``plies``.
     """
     parts = min(num_minibatches, len(trainable))
     if parts == 0:
         return
     columns = dict(plies.items())
+    device = next(iter(columns.values())).device
     for epoch in range(num_epochs):
-        order = trainable[torch.randperm(len(trainable), generator=generator)]
+        order = trainable[torch.randperm(len(trainable), generator=generator)].to(device)
         for rows in order.tensor_split(parts)[max(0, skip - epoch * parts) :]:
             picked = {key: column.index_select(0, rows) for key, column in columns.items()}
             yield TensorDict(picked, batch_size=len(rows))

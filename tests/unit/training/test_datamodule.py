@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from lightning.pytorch import Callback
 from training_fakes import FakeCollector, FourByteNetwork, NotingModule, ply_numbers, quiet_trainer
 
@@ -169,3 +170,12 @@ def test_decoupled_minibatches_carry_the_learners_own_log_probabilities(tmp_path
     data = SelfPlayDataModule(FakeCollector(), minibatch_size=8, decoupled=True)
     trainer.fit(PPOModule(ActorCritic(FourByteNetwork())), datamodule=data)
     assert ratios == pytest.approx([1.0, 1.0], abs=1e-5)
+
+
+def test_minibatches_are_gathered_where_the_network_is() -> None:
+    data = data_module(FakeCollector())
+    module = SimpleNamespace(device=torch.device("meta"))
+    data.trainer = SimpleNamespace(lightning_module=module, overfit_batches=0)  # type: ignore[assignment]
+    assert {minibatch["observation"].device.type for minibatch in data.train_dataloader()} == {"meta"}
+    module.device = torch.device("cpu")
+    assert {minibatch["observation"].device.type for minibatch in data.train_dataloader()} == {"cpu"}

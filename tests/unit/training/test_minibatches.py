@@ -15,6 +15,7 @@ from keisei_lightning.training.minibatches import (
     add_advantages,
     decouple,
     minibatches,
+    on_device,
     shuffle_generator,
 )
 
@@ -104,6 +105,39 @@ def test_the_shuffle_is_that_of_the_seed_and_the_iteration() -> None:
 
     assert order(3, 7) == order(3, 7)
     assert len({tuple(order(seed, iteration)) for seed in (3, 4) for iteration in (7, 8)}) == 4
+
+
+def test_a_rollout_goes_to_an_accelerator_as_a_whole_and_its_minibatches_are_gathered_there() -> None:
+    plies, trainable = flat()
+    assert on_device(plies, torch.device("cpu")) is plies
+    moved = on_device(plies, torch.device("meta"))  # the only other device that every machine has
+    assert {column.device.type for column in moved.values()} == {"meta"}
+    options = {"num_epochs": 2, "num_minibatches": 3}
+    here, there = (
+        list(minibatches(source, trainable, **options, generator=shuffle_generator(0, 1))) for source in (plies, moved)
+    )
+    for mine, theirs in zip(here, there, strict=True):
+        assert theirs.batch_size == mine.batch_size
+        for key in MINIBATCH_KEYS:
+            assert (theirs[key].device.type, theirs[key].shape, theirs[key].dtype) == (
+                "meta",
+                mine[key].shape,
+                mine[key].dtype,
+            )
+
+
+@pytest.mark.gpu
+def test_a_gpus_minibatches_hold_the_same_numbers() -> None:
+    plies, trainable = flat()
+    options = {"num_epochs": 2, "num_minibatches": 3}
+    here, there = (
+        list(minibatches(source, trainable, **options, generator=shuffle_generator(0, 1)))
+        for source in (plies, on_device(plies, torch.device("cuda")))
+    )
+    for mine, theirs in zip(here, there, strict=True):
+        for key in MINIBATCH_KEYS:
+            assert theirs[key].is_cuda
+            assert torch.equal(theirs[key].cpu(), mine[key]), key
 
 
 def test_without_lag_decoupling_changes_nothing() -> None:
