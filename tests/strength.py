@@ -289,6 +289,7 @@ def train(
         "curve": [
             {key: row[key] for key in row if key in ("minutes", "self_play/frames") or key.startswith("eval/")}
             for row in history
+            if any(key.startswith("eval/") for key in row)
         ],
     }
 
