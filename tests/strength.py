@@ -210,7 +210,7 @@ PARTS: dict[str, Part] = {
         experiment="connect_four_strong",
         measure=connect_four,
         overrides=(
-            *("model.equivariant=false", "ppo.normalize_advantage=true"),
+            *("model.equivariant=false", "parallel.augment_symmetry=true", "ppo.normalize_advantage=true"),
             *("trainer.max_epochs=2000", "evaluation.every_n_epochs=10"),
         ),
     ),
@@ -219,7 +219,7 @@ PARTS: dict[str, Part] = {
         experiment="connect_four_strong",
         measure=connect_four,
         climb=climb_connect_four,
-        overrides=("checkpoint.every_n_epochs=390", "checkpoint.keep=-1"),
+        overrides=("checkpoint.every_n_epochs=720", "checkpoint.keep=-1"),
     ),
     "hex": Part(experiment="hex", measure=small_board),
     "breakthrough": Part(experiment="breakthrough", measure=small_board),

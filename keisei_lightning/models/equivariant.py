@@ -18,7 +18,7 @@ from torch.nn import functional
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec, Symmetry
 
-__all__ = ["Flip", "LiftingConv2d", "MirrorConv2d", "board_flip", "equivariance_faults", "mirror_features"]
+__all__ = ["Flip", "LiftingConv2d", "MirrorConv2d", "board_flip", "equivariance_faults", "split_images"]
 
 Flip = tuple[int, ...]
 """Dimensions of [B, C, H, W] that the mirror image of a board turns round."""
@@ -62,10 +62,13 @@ def equivariance_faults(spec: GameSpec, *, kind: str, channels: int) -> list[str
     return faults
 
 
-def mirror_features(features: Tensor, flip: Flip) -> Tensor:
-    """Features of the mirrored boards, float [B, C, H, W]: flipped, the halves swapped."""
-    half = features.shape[1] // 2
-    return torch.cat([features[:, half:], features[:, :half]], dim=1).flip(flip)
+def split_images(features: Tensor, flip: Flip) -> Tensor:
+    """One half of the features for each image: float [B, C, H, W] to [2 B, C / 2, H, W], the boards, then their images.
+
+    The second half is what the first one would be if the boards were mirrored, but for the flip.
+    """
+    ours, mirrored = features.chunk(2, dim=1)
+    return torch.cat([ours, mirrored.flip(flip)]).contiguous(memory_format=torch.channels_last)
 
 
 class LiftingConv2d(nn.Module):

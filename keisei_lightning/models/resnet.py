@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models.encoder import build_encoder
-from keisei_lightning.models.equivariant import Flip, LiftingConv2d, MirrorConv2d, board_flip, mirror_features
+from keisei_lightning.models.equivariant import Flip, LiftingConv2d, MirrorConv2d, board_flip, split_images
 from keisei_lightning.models.heads import LinearPolicyHead, SquarePolicyHead, ValueHead, ValueKind
 
 __all__ = ["ResidualBlock", "ResidualNetwork"]
@@ -76,11 +76,12 @@ class ResidualNetwork(nn.Module):
         self.tower = nn.Sequential(
             *(ResidualBlock(channels, depth=num_blocks, flip=self._flip) for _ in range(num_blocks))
         )
+        head_features = channels if self._flip is None else channels // 2
         policy_class = SquarePolicyHead if spec.encoding == "shogi" else LinearPolicyHead
         self.policy_head = policy_class(
-            num_features=channels, board_shape=spec.board_shape, num_actions=spec.num_actions
+            num_features=head_features, board_shape=spec.board_shape, num_actions=spec.num_actions
         )
-        self.value_head = ValueHead(num_features=channels, board_shape=spec.board_shape, kind=value_head)
+        self.value_head = ValueHead(num_features=head_features, board_shape=spec.board_shape, kind=value_head)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,8 +96,8 @@ class ResidualNetwork(nn.Module):
         features = self.tower(self.stem(self.encoder(observation)))
         if self._flip is None:
             return self.policy_head(features), self.value_head(features)
-        # The heads are plain ones: their answers for both images are brought together.
-        both = torch.cat([features, mirror_features(features, self._flip)])
+        # The heads are plain ones, of one half: their answers for both images are brought together.
+        both = split_images(features, self._flip)
         logits, mirrored = self.policy_head(both).chunk(2)
         state_value: Tensor = sum(self.value_head(both).chunk(2)) / 2
         return (logits + mirrored.index_select(1, self.mirrored_action)) / 2, state_value
