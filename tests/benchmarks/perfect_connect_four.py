@@ -28,24 +28,36 @@ from strength import GAMES, OPENING_SEED
 CENTRE_FIRST = (3, 2, 4, 1, 5, 0, 6)
 
 
-class Perfect:
-    """Plays a best move of the solver's."""
-
-    name = "perfect"
+class Solver:
+    """The solver's judgement of every legal move."""
 
     def __init__(self) -> None:
         from bitbully import BitBully
 
         self._solver = BitBully(opening_book="default")
 
+    def scores(self, position: str) -> dict[int, int]:
+        """Scores by column: above 0 the mover wins, 0 is a draw, below 0 the mover loses; further from 0 is sooner."""
+        from bitbully import Board
+
+        board = Board([] if position == "-" else [int(move) for move in position.split()])
+        scores: dict[int, int] = self._solver.score_all_moves(board)
+        return scores
+
+
+class Perfect:
+    """Plays a best move of the solver's."""
+
+    name = "perfect"
+
+    def __init__(self) -> None:
+        self._solver = Solver()
+
     def choose(self, turn: Turn) -> NDArray[np.int64]:
         return np.array([self._best(turn.game.position(index)) for index in turn.indices.tolist()], np.int64)
 
     def _best(self, position: str) -> int:
-        from bitbully import Board
-
-        board = Board([] if position == "-" else [int(move) for move in position.split()])
-        scores = self._solver.score_all_moves(board)
+        scores = self._solver.scores(position)
         return max((move for move in CENTRE_FIRST if move in scores), key=lambda move: scores[move])
 
 
