@@ -214,7 +214,7 @@ PARTS: dict[str, Part] = {
             *("trainer.max_epochs=2000", "evaluation.every_n_epochs=10"),
         ),
     ),
-    # Both cores for an hour: `--jobs 1`.
+    # An hour on one core (`--jobs 2`: two seeds at once), half an hour on both (`--jobs 1`).
     "connect_four_two_cores": Part(
         experiment="connect_four_strong",
         measure=connect_four,

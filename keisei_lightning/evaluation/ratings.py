@@ -158,6 +158,8 @@ def rate_against(ladder: Mapping[str, float], tallies: Mapping[str, Tally]) -> R
     Raises:
         ConfigError: an opponent without a (finite) rating, or no game at all.
     """
+    from scipy.optimize import brentq  # here: half a second, at the start of every process that knows players
+
     faults = [f"opponent {name}: has no rating; must be one of {', '.join(ladder)}" for name in tallies.keys() - ladder]
     faults += [
         f"opponent {name}: its rating is {ladder[name]}; must be a finite number"
@@ -179,8 +181,6 @@ def rate_against(ladder: Mapping[str, float], tallies: Mapping[str, Tally]) -> R
     # Were all opponents as strong as the strongest (the weakest), it would be so much stronger than that.
     above = math.log(points / (games.sum() - points))
     low, high = float(opponents.min()) + above - 1e-3, float(opponents.max()) + above + 1e-3
-    from scipy.optimize import brentq  # here: it takes half a second, as choix below
-
     strength = float(brentq(missing, low, high, xtol=1e-9))
     expected = _expit(strength - opponents)
     return _rating(strength, float((games * expected * (1.0 - expected)).sum()) ** -0.5)
@@ -219,6 +219,8 @@ def _fit(points: NDArray[np.float64], anchor: int) -> tuple[NDArray[np.float64],
     Returns:
         float64 [n] each.
     """
+    import choix  # here: for scipy's sake, as above
+
     num_players = len(points)
     values, errors = np.zeros(num_players), np.zeros(num_players)
     if num_players == 1:
@@ -226,8 +228,6 @@ def _fit(points: NDArray[np.float64], anchor: int) -> tuple[NDArray[np.float64],
     met = (points + points.T) > 0
     share = met / met.sum(axis=1, keepdims=True)
     points = points + 0.25 * (share + share.T)
-    import choix  # here: with scipy it takes most of a second, at the start of every process that knows players
-
     values = choix.ilsr_pairwise_dense(points, max_iter=_MAX_ITERATIONS)
     values = values - values[anchor]
     expected = _expit(values[:, None] - values)

@@ -208,7 +208,7 @@ class SelfPlayDataModule(LightningDataModule):
             self._current = None
 
     def _device(self) -> torch.device:
-        """The learner's."""
+        """Of the network that learns; the CPU where there is none yet."""
         module = None if self.trainer is None else self.trainer.lightning_module
         return torch.device("cpu") if module is None else module.device
 
