@@ -116,7 +116,8 @@ def _leaves_nothing_behind() -> Iterator[None]:
     ]
     for child in psutil.Process().children():
         if child.pid not in processes and child.pid not in _lasting_processes():
-            child.kill()  # one leak must not fail the tests after it as well
+            child.kill()  # one leak must not fail the tests after it as well, and nor must a zombie
+            child.wait(10)
     assert not left, "the test left behind: " + "; ".join(left)
 
 
