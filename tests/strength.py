@@ -211,6 +211,7 @@ PARTS: dict[str, Part] = {
         measure=connect_four,
         overrides=(
             *("model.equivariant=false", "parallel.augment_symmetry=true", "ppo.normalize_advantage=true"),
+            *("ppo.final_entropy_coeff=0.02", "ppo.final_learning_rate=3e-4"),
             *("trainer.max_epochs=2000", "evaluation.every_n_epochs=10"),
         ),
     ),
