@@ -32,6 +32,7 @@ from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
 from keisei_lightning.stopping import Stopped, requested
 from keisei_lightning.training import (
     AtomicCheckpointIO,
+    BestCheckpoint,
     CurvesCallback,
     EvaluationCallback,
     FinalCheckpoint,
@@ -169,6 +170,7 @@ def build(cfg: DictConfig) -> Run:
         SelfPlayMetrics(),
         evaluation,
         curves,
+        *([BestCheckpoint(evaluation, last.parent)] if last is not None and cfg.checkpoint.keep_best else []),
         *([FinalCheckpoint(last)] if last is not None else []),
     ]
     return Run(
@@ -197,7 +199,7 @@ def _build_trainer(cfg: DictConfig, callbacks: list[Callback], folder: Path) -> 
                 dirpath=folder / "checkpoints",
                 filename="epoch_{epoch:05d}",
                 auto_insert_metric_name=False,
-                monitor="step",  # the newest are the best ones: a score is measured too rarely to choose by
+                monitor="step",  # the newest ones: a score is measured too rarely to choose among all by it
                 mode="max",
                 save_top_k=cfg.checkpoint.keep,
                 every_n_epochs=cfg.checkpoint.every_n_epochs,
@@ -257,6 +259,11 @@ def _end_rows(parts: Run, checkpoint: Path | None) -> list[tuple[str, object]]:
     rows: list[tuple[str, object]] = [
         ("score", parts.evaluation.last_result),
         ("checkpoint", None if checkpoint is None else _short(checkpoint)),
+    ]
+    rows += [
+        ("best", f"{_short(Path(kept.best_model_path))} ({kept.best_model_score:.1%})")
+        for kept in parts.trainer.checkpoint_callbacks
+        if isinstance(kept, BestCheckpoint) and kept.best_model_score is not None
     ]
     names = {".png": "curves", ".svg": "last game", ".kifu": "its record", ".txt": "its record"}
     rows += [(names.get(file.suffix, "file"), _short(file)) for file in parts.curves.files]

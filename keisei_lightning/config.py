@@ -311,10 +311,13 @@ class CheckpointConfig:
     Attributes:
         every_n_epochs: PPO iterations between checkpoints; ``last.ckpt`` is always the newest one.
         keep: how many older checkpoints stay beside ``last.ckpt``; -1 keeps all, 0 none.
+        keep_best: also keep ``best.ckpt``, the evaluated policy with the highest score against the first of
+            ``evaluation.opponents``.
     """
 
     every_n_epochs: int = 10
     keep: int = 1
+    keep_best: bool = False
 
 
 @dataclass

@@ -80,6 +80,8 @@ class Part:
         climb: the folder of a run's checkpoints -> ratings over the training.
         overrides: of the configuration.
         variants: by name; each is trained with every seed.
+        goes_on_from: the part in the same folder whose trainings these go on with; empty: they start anew.
+        checkpoint: which of a run's is measured.
     """
 
     experiment: str
@@ -87,6 +89,8 @@ class Part:
     climb: Callable[[Path], list[dict[str, float]]] = lambda folder: []
     overrides: tuple[str, ...] = ()
     variants: Mapping[str, Variant] = field(default_factory=lambda: {"": Variant()})
+    goes_on_from: str = ""
+    checkpoint: str = "last.ckpt"
 
 
 def greedy_player(policy: LoadedPolicy, *, symmetric: bool = False) -> PolicyPlayer:
@@ -222,6 +226,17 @@ PARTS: dict[str, Part] = {
         climb=climb_connect_four,
         overrides=("checkpoint.every_n_epochs=720", "checkpoint.keep=-1"),
     ),
+    # Ten minutes more: many policies of the end, of which one is chosen by games that are not those of the measure.
+    "connect_four_best": Part(
+        experiment="connect_four_strong",
+        measure=connect_four,
+        goes_on_from="connect_four_two_cores",
+        checkpoint="best.ckpt",
+        overrides=(
+            *("trainer.max_epochs=8100", "checkpoint.keep_best=true", "evaluation.opponents=[tactics]"),
+            *("evaluation.every_n_epochs=60", "evaluation.num_games=4000", "evaluation.opening_plies=4"),
+        ),
+    ),
     "hex": Part(experiment="hex", measure=small_board),
     "breakthrough": Part(experiment="breakthrough", measure=small_board),
     "shogi": Part(
@@ -267,14 +282,25 @@ PARTS: dict[str, Part] = {
 
 
 def train(
-    part: Part, variant: Variant, further: tuple[str, ...], seed: int, folder: Path, threads: int
+    part: Part, variant: Variant, further: tuple[str, ...], seed: int, folder: Path, start: Path | None, threads: int
 ) -> dict[str, Any]:
-    """Train one policy in a process of its own, with so many threads, and measure it."""
+    """Train one policy in a process of its own, with so many threads, and measure it.
+
+    Args:
+        part: whose policy it is.
+        variant: of the part.
+        further: overrides.
+        seed: of the training.
+        folder: of the training.
+        start: of the training that this one goes on with, its folder; None: it starts anew.
+        threads: of the learner.
+    """
     overrides = (*part.overrides, *variant.overrides, *further)
     command = [variant.script, f"experiment={part.experiment}", *overrides, f"seed={seed}"]
+    going_on = [] if start is None else [f"ckpt_path={start / 'checkpoints' / 'last.ckpt'}"]
     started = time.monotonic()
     subprocess.run(
-        [sys.executable, *command, f"output_dir={folder}", "trainer.enable_progress_bar=false"],
+        [sys.executable, *command, *going_on, f"output_dir={folder}", "trainer.enable_progress_bar=false"],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": str(threads)},  # workers keep to it too
         check=True,
@@ -282,7 +308,7 @@ def train(
     minutes = (time.monotonic() - started) / 60
     history = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)[HISTORY_KEY]
     return {
-        "command": " ".join(["python", *command]),
+        "command": " ".join(["python", *command, *(["ckpt_path=..."] if going_on else [])]),
         "seed": seed,
         "minutes": minutes,
         "plies": history[-1]["self_play/frames"],
@@ -298,7 +324,7 @@ def train(
 def measure(part: Part, folder: Path) -> dict[str, Any]:
     """Measure one trained policy."""
     checkpoints = folder / "checkpoints"
-    rows = list(part.measure(load_policy(checkpoints / "last.ckpt")))
+    rows = list(part.measure(load_policy(checkpoints / part.checkpoint)))
     return {
         "climb": part.climb(checkpoints),
         "measures": {name: {"value": value, "note": note} for name, value, note in rows},
@@ -333,8 +359,8 @@ def run(
     # Seed by seed, the variants beside one another: a machine that changes its pace is fair to all.
     wanted = [(seed, label) for seed in seeds for label in part.variants if only is None or label in only]
 
-    def folder_of(seed: int, label: str) -> Path:
-        return folder / name / (re.sub(r"\W+", "_", label) or "run") / f"seed_{seed}"
+    def folder_of(seed: int, label: str, part_name: str = name) -> Path:
+        return folder / part_name / (re.sub(r"\W+", "_", label) or "run") / f"seed_{seed}"
 
     def write() -> None:
         file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -350,7 +376,8 @@ def run(
         where = folder_of(seed, label)
         # Whose minutes these are: a file may be added to on another machine than the one that began it.
         machine = {"machine": describe_machine()}
-        return {"variant": label} | machine | train(part, part.variants[label], overrides, seed, where, threads)
+        start = folder_of(seed, label, part.goes_on_from) if part.goes_on_from else None
+        return {"variant": label} | machine | train(part, part.variants[label], overrides, seed, where, start, threads)
 
     with ThreadPoolExecutor(jobs) as pool:
         jobs_left = [pool.submit(job, *one) for one in wanted if one not in done_before]

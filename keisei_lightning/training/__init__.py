@@ -9,6 +9,7 @@ One epoch is one PPO iteration: the collector plays a rollout, the data module c
 the module learns from them, and the callback publishes the new weights to the workers.
 """
 
+from keisei_lightning.training.best_checkpoint import BestCheckpoint
 from keisei_lightning.training.checkpoint import (
     AtomicCheckpointIO,
     CheckpointHeader,
@@ -29,6 +30,7 @@ from keisei_lightning.training.weight_sync import WeightSyncCallback
 
 __all__ = [
     "AtomicCheckpointIO",
+    "BestCheckpoint",
     "CheckpointHeader",
     "CurvesCallback",
     "EvaluationCallback",

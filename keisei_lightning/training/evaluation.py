@@ -96,9 +96,12 @@ class EvaluationCallback(Callback):
         self._epochs_done = 0
         self._past: dict[int, dict[str, Any]] = {}  # weights by the number of epochs done
         self._spec = game(1).spec
+        names = []
         for opponent in self.opponents:  # refused here, not after the first hours
-            with self._opponent(opponent):
-                pass
+            with self._opponent(opponent) as player:
+                names.append(player.name)
+        self.monitor = f"eval/score_vs_{metric_name(names[0])}"
+        """The metric of the first opponent's score, such as for ``ModelCheckpoint(monitor=..., mode="max")``."""
 
     @property
     def last_result(self) -> MatchResult | None:

@@ -22,7 +22,13 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameSpec
 from keisei_lightning.models import build_network
 from keisei_lightning.parallel import OpponentOptions
-from keisei_lightning.training import EvaluationCallback, SnapshotCallback, TrainingProgress, WeightSyncCallback
+from keisei_lightning.training import (
+    BestCheckpoint,
+    EvaluationCallback,
+    SnapshotCallback,
+    TrainingProgress,
+    WeightSyncCallback,
+)
 from keisei_lightning.validation import resolve, validate
 
 TINY = [
@@ -87,6 +93,7 @@ def test_every_key_reaches_its_part(tmp_path: Path) -> None:
             "ppo.kl_target=0.02",
             "ppo.decoupled=true",
             "checkpoint.every_n_epochs=2",
+            "checkpoint.keep_best=true",
             "trainer.max_epochs=9",
             "trainer.gradient_clip_val=0.7",
         )
@@ -108,9 +115,11 @@ def test_every_key_reaches_its_part(tmp_path: Path) -> None:
     assert data.collector._plan.opponents == OpponentOptions(share=0.25, max_snapshots=12, choice="prioritised")
     (sync,) = (callback for callback in trainer.callbacks if isinstance(callback, WeightSyncCallback))
     assert sync.every_n_steps == 5
-    (checkpoint,) = (callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint))
-    assert checkpoint.dirpath == str(tmp_path / "checkpoints")
+    best, checkpoint = (callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint))
+    assert checkpoint.dirpath == best.dirpath == str(tmp_path / "checkpoints")
     assert checkpoint._every_n_epochs == 2
+    assert isinstance(best, BestCheckpoint)
+    assert best.monitor == "eval/score_vs_random"
 
 
 def test_the_learner_and_the_workers_share_one_network(tmp_path: Path) -> None:
