@@ -205,6 +205,7 @@ def _build_trainer(cfg: DictConfig, callbacks: list[Callback], folder: Path) -> 
                 every_n_epochs=cfg.checkpoint.every_n_epochs,
                 save_on_train_epoch_end=True,
                 save_last=True,
+                enable_version_counter=False,  # FinalCheckpoint's is the same file: no last-v1.ckpt beside it
             )
         )
     make_trainer = instantiate(cfg.trainer, _partial_=True, _convert_="all")

@@ -168,13 +168,15 @@ def test_a_run_returns_the_score_and_shows_where_everything_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    score = run(composed(tmp_path, "logger=none"))
+    score = run(composed(tmp_path, "logger=none", "checkpoint.keep_best=true", "checkpoint.every_n_epochs=9"))
     assert 0.0 <= score <= 1.0
     out = capsys.readouterr().out
     assert f"policy scores {score:.1%} against random" in out
     for name in ("checkpoints/last.ckpt", "curves.png", "last_game.svg", "last_game.txt"):
         assert (tmp_path / name).stat().st_size > 0
         assert f" {name}" in out
+    assert f" checkpoints/best.ckpt ({score:.1%})" in out
+    assert {file.name for file in (tmp_path / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
 
 
 @pytest.mark.parametrize(
