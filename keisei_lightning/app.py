@@ -199,7 +199,7 @@ def _build_trainer(cfg: DictConfig, callbacks: list[Callback], folder: Path) -> 
                 dirpath=folder / "checkpoints",
                 filename="epoch_{epoch:05d}",
                 auto_insert_metric_name=False,
-                monitor="step",  # the newest ones: a score is measured too rarely to choose among all by it
+                monitor="step",  # the newest ones; to keep the best one is BestCheckpoint's work
                 mode="max",
                 save_top_k=cfg.checkpoint.keep,
                 every_n_epochs=cfg.checkpoint.every_n_epochs,

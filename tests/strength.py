@@ -232,7 +232,7 @@ PARTS: dict[str, Part] = {
         climb=climb_connect_four,
         overrides=("checkpoint.every_n_epochs=720", "checkpoint.keep=-1"),
     ),
-    # Ten minutes more: many policies of the end, of which one is chosen by games that are not those of the measure.
+    # A quarter of an hour more: of many policies of the end, the one chosen by games that are not those of the measure.
     "connect_four_best": Part(
         experiment="connect_four_strong",
         measure=connect_four_surely,
