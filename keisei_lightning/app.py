@@ -262,7 +262,8 @@ def _end_rows(parts: Run, checkpoint: Path | None) -> list[tuple[str, object]]:
         ("checkpoint", None if checkpoint is None else _short(checkpoint)),
     ]
     rows += [
-        ("best", f"{_short(Path(kept.best_model_path))} ({kept.best_model_score:.1%})")
+        # Rounded: a float32 of 0.2765 is a little less, and would be shown as 27.6 % beside the score's 27.7 %.
+        ("best", f"{_short(Path(kept.best_model_path))} ({round(kept.best_model_score.item(), 6):.1%})")
         for kept in parts.trainer.checkpoint_callbacks
         if isinstance(kept, BestCheckpoint) and kept.best_model_score is not None
     ]
