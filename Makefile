@@ -1,5 +1,5 @@
 # keisei-lightning: two commands set everything up and go, `make train` and `make test`.
-# The virtual environment is made once, and again whenever pyproject.toml or constraints.txt changes.
+# The virtual environment is made once, and again whenever one of the files changes that the stamp depends on.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -21,7 +21,7 @@ help:  ## show this list
 
 install: $(STAMP)  ## make the virtual environment (every other target does this by itself)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt hatch_build.py keisei_lightning/games/shogi_kernel.c
 	@test -n "$(PYTHON)" || { echo "keisei-lightning needs Python 3.11 or newer (make PYTHON=/path/to/python3)"; exit 1; }
 	@echo "[1/3] virtual environment in $(VENV) ($$($(PYTHON) --version))"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -1,4 +1,4 @@
-"""Shogi on G boards: rules by rsshogi, arrays by NumPy.
+"""Shogi on G boards: who may move how, and who has won.
 
 Observation bytes and action labels are described in :mod:`keisei_lightning.games.shogi_codec`, whose layout constants
 are exported here too.
@@ -19,16 +19,14 @@ outcome              result
                      observation), so the board is ``terminated``, not ``truncated``
 ==================== =======================================================================================
 
-The hot path costs one Python iteration a board (make the move, list the legal moves, hash); everything else is one
-NumPy operation for all boards: the observations are a mirror of the boards that is updated from the moves, and the
-legal moves' labels come from one table. What the rules library would have to be asked twice (the legal moves of the
-position just reached, for the end of the game and for the mask) is kept.
+Moves are made and found by :mod:`keisei_lightning.games.shogi_kernel` where it is compiled, and else by rsshogi, which
+also reads and writes positions and games; both play alike, number by number.
 """
 
 from __future__ import annotations
 
 import random
-from array import array
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -37,9 +35,10 @@ from rsshogi.core import Board, Move
 from rsshogi.record import Record
 from rsshogi.types import RepetitionState
 
-from keisei_lightning.errors import GameError, IllegalActionError
-from keisei_lightning.games.arrays import LegalMoves, OwnThread, as_actions, as_indices, check_options
+from keisei_lightning.errors import ConfigError, GameError, IllegalActionError
+from keisei_lightning.games.arrays import OwnThread, as_actions, as_indices, check_options
 from keisei_lightning.games.protocol import NO_MOVE, GameSpec, RenderFormat, StepResult
+from keisei_lightning.games.shogi_boards import LibraryBoards, ShogiBoards
 from keisei_lightning.games.shogi_codec import (
     CHECK_BYTE,
     HAND_LIMITS,
@@ -52,12 +51,12 @@ from keisei_lightning.games.shogi_codec import (
     PIECE_NAMES,
     PLY_BYTE,
     REPETITION_BYTE,
-    advance,
     describe_label,
     label_table,
     mirror_sfen,
     mirror_symmetry,
 )
+from keisei_lightning.games.shogi_kernel import KernelBoards, load_kernel, why_no_kernel
 from keisei_lightning.games.shogi_record import diagram, write_record
 from keisei_lightning.games.shogi_rules import (
     CHECKMATE,
@@ -67,8 +66,6 @@ from keisei_lightning.games.shogi_rules import (
     NO_LEGAL_MOVE,
     PERPETUAL_CHECK,
     REPETITION,
-    MoveCache,
-    board_state,
     declarations,
     end_of,
     parse_sfen,
@@ -98,7 +95,6 @@ DEFAULT_MAX_PLIES: Final = 320
 """The usual limit of computer shogi tournaments; a game between people takes about 110 plies."""
 OUTCOMES: Final = (CHECKMATE, NO_LEGAL_MOVE, PERPETUAL_CHECK, REPETITION, DECLARATION, MAX_PLIES)
 """Every way a game can end."""
-_CODE: Final = "I"  # of move codes in array(): 32 bits
 
 
 class Shogi:
@@ -113,20 +109,30 @@ class Shogi:
         opening_plies: each reset plays uniformly 0 to this many uniformly random legal plies, passing over those that
             would end the game.
         declaration: whether a win by entering-king declaration exists.
+        kernel: whether moves are made and found by the compiled library; None: where there is one.
 
     Raises:
-        ConfigError: an option is out of range.
+        ConfigError: an option is out of range, or there is no compiled library.
     """
 
     def __init__(
-        self, num_games: int, *, max_plies: int | None = None, opening_plies: int = 0, declaration: bool = True
+        self,
+        num_games: int,
+        *,
+        max_plies: int | None = None,
+        opening_plies: int = 0,
+        declaration: bool = True,
+        kernel: bool | None = None,
     ) -> None:
         max_plies = DEFAULT_MAX_PLIES if max_plies is None else max_plies
         check_options(
             "shogi",
             {"num_games": (num_games, 1), "max_plies": (max_plies, 1), "opening_plies": (opening_plies, 0)},
-            {"declaration": declaration},
+            {"declaration": declaration} | ({} if kernel is None else {"kernel": kernel}),
         )
+        if kernel and (reason := why_no_kernel()):
+            raise ConfigError(f"shogi: kernel=True, but there is no compiled library: {reason}")
+        self._library = None if kernel is False else load_kernel()
         self._spec = GameSpec(
             name="shogi",
             num_actions=NUM_ACTIONS,
@@ -138,21 +144,14 @@ class Shogi:
         )
         self.opening_plies = min(opening_plies, max_plies - 1)
         self._declaration = declaration
-        self._labels = label_table().reshape(-1)  # at seat << 16 | move code
-        self._moves = MoveCache()
         self._random = random.Random(0)
         self._thread = OwnThread("shogi")
-        self._boards: list[Board] = []
-        self._seen: list[dict[int, int]] = [{} for _ in range(num_games)]  # occurrences by position hash
-        self._played: list[list[int]] = [[] for _ in range(num_games)]  # move codes since the start
-        self._start: list[str] = [""] * num_games
+        self._num_games = num_games
+        self._made: ShogiBoards | None = None
         self._outcome: list[str] = [""] * num_games
         self._winner: list[int | None] = [None] * num_games
-        self._state = np.zeros((num_games, OBSERVATION_BYTES), dtype=np.uint8)
-        self._mover = np.zeros(num_games, dtype=np.int8)
         self._ply = np.zeros(num_games, dtype=np.int64)
         self._ended = np.zeros(num_games, dtype=np.bool_)
-        self._legal = LegalMoves(num_games, NUM_ACTIONS, np.uint16)
 
     @property
     def spec(self) -> GameSpec:
@@ -162,7 +161,7 @@ class Shogi:
     @property
     def num_games(self) -> int:
         """G, the number of boards."""
-        return len(self._seen)
+        return self._num_games
 
     def seed(self, seed: int) -> None:
         """Seed the random openings."""
@@ -172,34 +171,32 @@ class Shogi:
         """Put boards back to the start and play their random openings."""
         self._thread.check()
         named = as_indices(indices, self.num_games)
-        if not self._boards:
-            self._boards = [Board() for _ in range(self.num_games)]
+        if self._made is None:
+            self._made = self._make_boards()
             named = list(range(self.num_games))  # fresh boards have no state at all yet
         for index in named:
-            self._place(index, Board())
-            self._play_opening(index)
-        self._refresh(named)
+            self._begin(index, Board(), self._draw_opening())
 
     def observe(self, observation: NDArray[np.uint8], legal: NDArray[np.uint8], mover: NDArray[np.int8]) -> None:
         """Write the state of every board into the caller's arrays."""
-        self._ready()
-        observation[...] = self._state
-        self._legal.pack(legal)
-        mover[...] = self._mover
+        boards = self._boards
+        observation[...] = boards.state
+        boards.write_masks(legal)
+        mover[...] = boards.mover
 
     def step(self, actions: NDArray[np.int64]) -> StepResult:
         """Play one action on every board."""
-        self._ready()
+        boards = self._boards
         rows, labels = as_actions(actions, self.num_games)
-        codes = self._legal.lookup(rows, labels)
+        codes = boards.lookup(rows, labels)
         if not codes.all():
             self._refuse(int(rows[codes == 0][0]), int(labels[codes == 0][0]))
         reward = np.zeros(self.num_games, dtype=np.float32)
         if rows.size:
-            occurrences, checks, moves, sizes = self._make_moves(rows.tolist(), codes.tolist())
-            self._update(rows, codes, occurrences, checks)
-            self._write_legal(rows, moves, sizes)
-            reward[rows] = self._judge(rows, occurrences, np.array(sizes))
+            sizes = boards.advance(rows, codes)
+            self._ply[rows] += 1
+            boards.state[rows, PLY_BYTE] = self._ply_byte(self._ply[rows])
+            reward[rows] = self._judge(rows, sizes)
         return StepResult(reward, self._ended.copy(), np.zeros(self.num_games, dtype=np.bool_))
 
     def position(self, index: int) -> str:
@@ -218,13 +215,13 @@ class Shogi:
         end = end_of(board, max_plies=self._spec.max_plies, declaration=self._declaration)
         if end:
             raise GameError(f"shogi: the position {position!r} is already over: {end}")
-        self._place(index, board)
-        self._refresh([index])
+        self._begin(index, board)
 
     def history(self, index: int) -> str:
         """One board's start position and all moves since, as in USI's ``position`` command: ``SFEN moves 7g7f ...``."""
         self._board(index)
-        return " ".join([self._start[index], "moves", *(self._moves[code].to_usi() for code in self._played[index])])
+        boards = self._boards
+        return " ".join([boards.start[index], "moves", *(Move(code).to_usi() for code in boards.played(index))])
 
     def set_history(self, index: int, history: str) -> None:
         """Put one board where :meth:`history` left it, with all occurrences of its positions.
@@ -234,14 +231,14 @@ class Shogi:
         """
         self._board(index)
         start, _, moves = history.partition(" moves")
-        self._place(index, parse_sfen(start))
+        board, codes = parse_sfen(start), []
         for usi in moves.split():
-            codes = [hash(move) for move in self._boards[index].legal_moves() if move.to_usi() == usi]
-            if not codes:
-                raise GameError(f"shogi: {usi!r} is not legal in {self.position(index)!r}, in the history {history!r}")
-            self._make_moves([index], codes)
-            self._ply[index] += 1
-        self._refresh([index])
+            found = [move for move in board.legal_moves() if move.to_usi() == usi]
+            if not found:
+                raise GameError(f"shogi: {usi!r} is not legal in {board.to_sfen()!r}, in the history {history!r}")
+            board.apply_move(found[0])
+            codes.append(hash(found[0]))
+        self._begin(index, parse_sfen(start), codes)
 
     def action_name(self, index: int, action: int) -> str:
         """USI of a legal action of one board's mover.
@@ -250,10 +247,11 @@ class Shogi:
             IllegalActionError: the action is not legal on that board.
         """
         self._board(index)
-        code = int(self._legal.lookup(np.array([index]), np.array([action]))[0])
+        code = int(self._boards.lookup(np.array([index]), np.array([action]))[0])
         if code == 0:
             self._refuse(index, action)
-        return self._moves[code].to_usi()
+        usi: str = Move(code).to_usi()
+        return usi
 
     def action_of(self, index: int, usi: str) -> int:
         """Action label of a legal move of one board's mover, given in USI: the inverse of :meth:`action_name`.
@@ -266,9 +264,9 @@ class Shogi:
             code = hash(Move.from_usi(usi))
         except ValueError:
             code = 0
-        label = int(self._labels[int(self._mover[index]) << 16 | code])
+        label = int(label_table()[self._boards.mover[index], code])
         # A label says where to, not where from: the legal move that has it must be this one.
-        if code == 0 or self._legal.lookup(np.array([index]), np.array([label]))[0] != code:
+        if code == 0 or self._boards.lookup(np.array([index]), np.array([label]))[0] != code:
             raise IllegalActionError(
                 game="shogi", ply=int(self._ply[index]), position=self.position(index), move=repr(usi)
             )
@@ -288,7 +286,7 @@ class Shogi:
     def render(self, index: int, format: RenderFormat = "text") -> str:
         """Draw one board: the usual Japanese diagram as text, or an SVG picture."""
         board = self._board(index)
-        going_on = f"ply {self._ply[index]}, {('first', 'second')[self._mover[index]]} to move"
+        going_on = f"ply {self._ply[index]}, {('first', 'second')[self._boards.mover[index]]} to move"
         return diagram(board, status=self._outcome[index] or going_on, format=format)
 
     def record(self, index: int) -> str:
@@ -305,143 +303,98 @@ class Shogi:
 
     def _record(self, index: int) -> Record:
         self._board(index)
+        boards = self._boards
         return write_record(
-            self._start[index], self._played[index], outcome=self._outcome[index], winner=self._winner[index]
+            boards.start[index], boards.played(index), outcome=self._outcome[index], winner=self._winner[index]
         )
 
-    def _ready(self) -> None:
-        """Refuse another thread, and make the boards if there are none."""
+    def _make_boards(self) -> ShogiBoards:
+        return LibraryBoards(self.num_games) if self._library is None else KernelBoards(self.num_games, self._library)
+
+    @property
+    def _boards(self) -> ShogiBoards:
+        """The boards; another thread is refused, and where there are none they are made."""
         self._thread.check()
-        if not self._boards:
+        if self._made is None:
             self.reset()
+        assert self._made is not None
+        return self._made
 
     def _board(self, index: int) -> Board:
-        self._ready()
-        return self._boards[as_indices(np.array([index]), self.num_games)[0]]
+        return self._boards.board(as_indices(np.array([index]), self.num_games)[0])
 
     def _refuse(self, index: int, action: int) -> None:
         raise IllegalActionError(
             game="shogi", ply=int(self._ply[index]), position=self.position(index), move=describe_label(action)
         )
 
-    def _make_moves(
-        self, rows: list[int], codes: list[int]
-    ) -> tuple[NDArray[np.uint8], list[bool], array[int], list[int]]:
-        """Make one move on each of n boards.
-
-        Returns how often each new position occurred before (uint8 [n]), whether it is check, the codes of its legal
-        moves, board after board, and how many they are.
-        """
-        boards, seen, played, moves = self._boards, self._seen, self._played, self._moves
-        occurrences, checks = list[int](), list[bool]()
-        # Straight into an array: no list keeps the numbers alive, so each takes the memory of the one before.
-        legal, sizes = array(_CODE), list[int]()
-        for row, code in zip(rows, codes, strict=True):
-            board, positions = boards[row], seen[row]
-            board.apply_move(moves[code])
-            key = board.zobrist_hash()
-            before = positions.get(key, 0)
-            positions[key] = before + 1
-            occurrences.append(before)
-            played[row].append(code)
-            checks.append(board.is_in_check())
-            options = board.legal_moves()
-            legal.extend(map(hash, options))  # a move's hash is its code, and hash() is quicker than int()
-            sizes.append(len(options))
-        return np.array(occurrences, dtype=np.uint8), checks, legal, sizes
-
-    def _update(
-        self, rows: NDArray[np.int64], codes: NDArray[np.int64], occurrences: NDArray[np.uint8], checks: list[bool]
-    ) -> None:
-        """Bring the arrays of the boards that moved up to date."""
-        states = advance(self._state[rows], codes, self._mover[rows])
-        self._mover[rows] ^= 1
-        self._ply[rows] += 1
-        states[:, REPETITION_BYTE] = occurrences
-        states[:, CHECK_BYTE] = checks
-        states[:, PLY_BYTE] = self._ply_byte(self._ply[rows])
-        self._state[rows] = states
-
     def _ply_byte(self, ply: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.minimum(255, ply * 255 // self._spec.max_plies)
 
-    def _write_legal(self, rows: NDArray[np.int64], codes: array[int], sizes: list[int]) -> None:
-        moves = np.frombuffer(codes, dtype=np.uint32)
-        labels = self._labels.take(np.repeat(self._mover[rows].astype(np.uint32) << 16, sizes) + moves)
-        self._legal.write(rows, sizes, labels, moves)
+    def _judge(self, rows: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """End the games that are over; returns the rewards to those who have just moved, float32 [n].
 
-    def _judge(
-        self, rows: NDArray[np.int64], occurrences: NDArray[np.uint8], sizes: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
-        """End the games that are over; returns the rewards to those who have just moved, float32 [n]."""
+        Args:
+            rows: int64 [n], the boards that moved.
+            sizes: int64 [n], how many legal moves each has now.
+        """
+        boards = self._boards
+        states, movers = boards.state[rows], boards.mover[rows]
         ends: dict[int, tuple[str, int]] = {}  # first come, first served: the order is the order of precedence
         for at in np.flatnonzero(sizes == 0).tolist():
-            ends[at] = (CHECKMATE if self._state[rows[at], CHECK_BYTE] else NO_LEGAL_MOVE, 1)
-        for at in np.flatnonzero(occurrences >= FOURTH).tolist():
+            ends[at] = (CHECKMATE if states[at, CHECK_BYTE] else NO_LEGAL_MOVE, 1)
+        for at in np.flatnonzero(states[:, REPETITION_BYTE] >= FOURTH).tolist():
             ends.setdefault(at, self._fourfold(int(rows[at])))
         if self._declaration:
-            for at in np.flatnonzero(declarations(self._state[rows], self._mover[rows])).tolist():
+            for at in np.flatnonzero(declarations(states, movers)).tolist():
                 ends.setdefault(at, (DECLARATION, -1))
         for at in np.flatnonzero(self._ply[rows] >= self._spec.max_plies).tolist():
             ends.setdefault(at, (MAX_PLIES, 0))
         reward = np.zeros(len(rows), dtype=np.float32)
         for at, (outcome, result) in ends.items():
             row = int(rows[at])
-            just_moved = 1 - int(self._mover[row])
+            just_moved = 1 - int(movers[at])
             self._outcome[row] = outcome
             self._winner[row] = {1: just_moved, 0: None, -1: 1 - just_moved}[result]
             reward[at] = result
         if ends:
             over = rows[list(ends)]
             self._ended[over] = True
-            self._legal.clear(over)
+            boards.close(over)
         return reward
 
     def _fourfold(self, row: int) -> tuple[str, int]:
         """How a fourth occurrence ends; rsshogi's answer is from the view of the side to move."""
-        state = self._boards[row].repetition_state()
+        state = self._boards.board(row).repetition_state()
         if state == RepetitionState.WIN:  # it was in check all the time
             return PERPETUAL_CHECK, -1
         if state == RepetitionState.LOSE:  # it gave check all the time
             return PERPETUAL_CHECK, 1
         return REPETITION, 0
 
-    def _place(self, index: int, board: Board) -> None:
-        """Begin a game on one board from a given position; :meth:`_refresh` must follow."""
-        self._boards[index] = board
-        self._seen[index] = {board.zobrist_hash(): 1}
-        self._played[index] = []
-        self._start[index] = board.to_sfen()
+    def _begin(self, index: int, board: Board, codes: Sequence[int] = ()) -> None:
+        """Begin a game on one board, from a position and some moves from there."""
+        boards = self._boards
         self._outcome[index] = ""
         self._winner[index] = None
         self._ended[index] = False
-        self._ply[index] = max(board.game_ply - 1, 0)
+        self._ply[index] = max(board.game_ply - 1, 0) + len(codes)
+        boards.begin(index, board, codes)
+        boards.state[index, PLY_BYTE] = self._ply_byte(self._ply[index])
 
-    def _refresh(self, indices: list[int]) -> None:
-        """Read some boards into the arrays."""
-        codes, sizes = array(_CODE), list[int]()
-        for index in indices:
-            board = self._boards[index]
-            self._state[index] = board_state(board)
-            self._state[index, REPETITION_BYTE] = self._seen[index][board.zobrist_hash()] - 1
-            self._mover[index] = int(board.turn)
-            options = board.legal_moves()
-            codes.extend(map(hash, options))
-            sizes.append(len(options))
-        rows = np.array(indices, dtype=np.int64)
-        self._state[rows, PLY_BYTE] = self._ply_byte(self._ply[rows])
-        self._write_legal(rows, codes, sizes)
-
-    def _play_opening(self, index: int) -> None:
-        """Play the random opening of a board that :meth:`_place` has set up."""
-        plies = self._random.randint(0, self.opening_plies)
-        codes = random_opening(
-            self._boards[index], self._seen[index], plies, self._random, declaration=self._declaration
-        )
-        self._played[index] += codes
-        self._ply[index] += len(codes)
+    def _draw_opening(self) -> list[int]:
+        """The moves of a random opening."""
+        board, plies = Board(), self._random.randint(0, self.opening_plies)
+        return random_opening(board, {board.zobrist_hash(): 1}, plies, self._random, declaration=self._declaration)
 
 
-def make(num_games: int, *, max_plies: int | None = None, opening_plies: int = 0, declaration: bool = True) -> Shogi:
+def make(
+    num_games: int,
+    *,
+    max_plies: int | None = None,
+    opening_plies: int = 0,
+    declaration: bool = True,
+    kernel: bool | None = None,
+) -> Shogi:
     """Make shogi by its options (the entry point of the game's name); see :class:`Shogi`."""
-    return Shogi(num_games, max_plies=max_plies, opening_plies=opening_plies, declaration=declaration)
+    return Shogi(num_games, max_plies=max_plies, opening_plies=opening_plies, declaration=declaration, kernel=kernel)

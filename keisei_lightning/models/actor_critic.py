@@ -10,6 +10,7 @@ from torchrl.envs.utils import exploration_type
 from torchrl.modules import ProbabilisticActor
 
 from keisei_lightning.models.distribution import LegalCategorical
+from keisei_lightning.models.drawing import draw_moves
 
 __all__ = ["NEW_STATE_VALUE", "ActorCritic", "logits_actor", "value_selector"]
 
@@ -57,7 +58,7 @@ class ActorCritic(nn.Module):
         generator: torch.Generator | None = None,
         greedy: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Choose moves. The caller decides on the inference mode.
+        """Choose moves; no gradient is needed of them. The caller decides on the inference mode.
 
         Args:
             observation: uint8 [B, *observation_shape].
@@ -70,6 +71,8 @@ class ActorCritic(nn.Module):
             policy (0 for such a row), and the state value float32 [B, 1].
         """
         logits, state_value = self(observation)
+        if logits.device.type == "cpu":
+            return *draw_moves(logits, action_mask, generator=generator, greedy=greedy), state_value
         distribution = LegalCategorical(logits, action_mask)
         action = distribution.mode if greedy else distribution.sample_with(generator)
         return action, distribution.log_prob(action), state_value

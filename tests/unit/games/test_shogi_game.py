@@ -16,6 +16,8 @@ from keisei_lightning.games import NO_MOVE, make_game
 from keisei_lightning.games.shogi import OBSERVATION_BYTES, OUTCOMES, REPETITION_BYTE, Shogi
 from keisei_lightning.games.shogi_rules import random_opening
 
+pytestmark = pytest.mark.usefixtures("shogi_boards")
+
 
 def test_the_start_position_in_bytes() -> None:
     view = look(Shogi(1))
@@ -229,7 +231,7 @@ def test_a_second_thread_is_refused_before_it_could_abort_the_process() -> None:
 
 def test_a_game_may_be_made_in_one_thread_and_played_in_another() -> None:
     game, found = Shogi(1), []
-    thread = threading.Thread(target=lambda: found.append((look(game).mask.sum(), game._boards.clear())))
+    thread = threading.Thread(target=lambda: found.append((look(game).mask.sum(), setattr(game, "_made", None))))
     thread.start()
     thread.join()
     assert found[0][0] == 30

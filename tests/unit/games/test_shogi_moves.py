@@ -11,6 +11,8 @@ from keisei_lightning.errors import GameError, IllegalActionError
 from keisei_lightning.games import NO_MOVE
 from keisei_lightning.games.shogi import Shogi
 
+pytestmark = pytest.mark.usefixtures("shogi_boards")
+
 
 def test_a_moves_name_and_its_label_are_inverse_in_every_position_of_random_games() -> None:
     game, rng = Shogi(20), np.random.default_rng(8)

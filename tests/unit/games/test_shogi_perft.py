@@ -8,6 +8,8 @@ from rsshogi.core import Board
 
 from keisei_lightning.games import make_game
 
+pytestmark = pytest.mark.usefixtures("shogi_boards")
+
 START = "lnsgkgsnl/1r5b1/ppppppppp/9/9/9/PPPPPPPPP/1B5R1/LNSGKGSNL b - 1"
 # A middle game full of drops, checks and promotions, and the position with the most legal moves; both are well known.
 MATSURI = "l6nl/5+P1gk/2np1S3/p1p4Pp/3P2Sp1/1PPb2P1P/P5GS1/R8/LN4bKL w RGgsn5p 1"

@@ -11,6 +11,8 @@ from keisei_lightning.errors import GameError
 from keisei_lightning.games import make_game
 from keisei_lightning.games.shogi import CHECK_BYTE, PLY_BYTE, REPETITION_BYTE, Shogi
 
+pytestmark = pytest.mark.usefixtures("shogi_boards")
+
 
 def shogi(sfen: str, **options: object) -> Shogi:
     game = make_game("shogi", 1, **options)
@@ -133,6 +135,16 @@ def test_the_fourth_occurrence_of_a_position_is_a_draw() -> None:
     result = play(game, ROOKS_WALK[-1])
     assert counts == [0] * 4 + [1] * 4 + [2] * 4
     assert (result.reward[0], result.terminated[0], result.truncated[0]) == (0.0, True, False)
+    assert game.outcome(0) == "repetition"
+
+
+def test_a_position_recurs_though_its_hands_were_others_meanwhile() -> None:
+    game = shogi("4k4/9/9/9/9/9/9/9/4K4 b Gg 1")
+    around = ("G*5b", "5a5b", "5i5h", "G*5g", "5h5g", "5b5a", "5g5h", "5a4a", "5h5i", "4a5a")
+    for time in range(3):
+        assert game.outcome(0) == ""
+        play(game, *around)
+        assert look(game).observation[0, REPETITION_BYTE] == time + 1
     assert game.outcome(0) == "repetition"
 
 

@@ -46,7 +46,7 @@ def test_act_plays_legal_moves_and_knows_their_probability(planes_spec):
     assert action.dtype == torch.int64
     assert (log_prob.dtype, value.dtype) == (torch.float32, torch.float32)
     assert (log_prob.shape, value.shape) == ((24,), (24, 1))
-    assert torch.equal(log_prob, actor.log_prob(action))
+    torch.testing.assert_close(log_prob, actor.log_prob(action), atol=3e-6, rtol=0)
     assert log_prob.isfinite().all()
     assert torch.equal(value, policy.value(batch["observation"]))
 
@@ -134,7 +134,7 @@ def test_the_first_minibatch_has_ratio_one(kind, shogi_spec):
         action, log_prob, _ = worker.act(batch["observation"], batch["action_mask"])
     batch.update({"action": action.clone(), "action_log_prob": log_prob.clone()})
     losses = ClipPPOLoss(logits_actor(), value_selector(), functional=False)(policy.train().as_evaluator()(batch))
-    assert losses["max_ratio"].item() == pytest.approx(1.0, abs=1e-6)
+    assert losses["max_ratio"].item() == pytest.approx(1.0, abs=5e-6)
     assert losses["clip_fraction"].item() == 0
     assert losses["kl_approx"].item() == pytest.approx(0.0, abs=1e-6)
 

@@ -335,11 +335,14 @@ def test_readers_that_pause_in_every_step_never_see_two_versions_at_once_however
     overtaken = [0] * num_readers
 
     def publish() -> None:
+        rests = random.Random(num_readers)
         while not stop.is_set():
             with torch.no_grad():
                 torch._foreach_add_(list(module), 1.0)
             published[0] += 1
             store.publish(module, published[0])
+            if rests.random() < 0.02:
+                time.sleep(0.005)  # or, on a quick machine, readers would be overtaken nearly always
 
     def read(reader_id: int) -> None:
         pauses = random.Random(reader_id)
