@@ -70,11 +70,14 @@ def _games(argv: Sequence[str]) -> int:
         sys.stderr.write(f"keisei: games {argv[0]}: this command takes no arguments\n")
         return 2
     from keisei_lightning.games import game_names
+    from keisei_lightning.games.shogi_kernel import why_no_kernel
 
     print("\n".join(game_names()))
     print(
         'and any two-player zero-sum perfect-information game of OpenSpiel: env=open_spiel "env.game=NAME(KEY=VALUE)"'
     )
+    if reason := why_no_kernel():
+        print(f"shogi's compiled kernel is not there, so rsshogi makes the moves at a third of the speed: {reason}")
     return 0
 
 

@@ -12,7 +12,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from keisei_lightning.bench.networks import add_game_arguments, game_of, label_of, policy_of
+from keisei_lightning.bench.networks import add_game_arguments, describe_rules, game_of, label_of, policy_of
 from keisei_lightning.bench.report import print_report
 from keisei_lightning.bench.rules import RandomPlay
 from keisei_lightning.models import num_parameters
@@ -115,6 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
         notes=(
             f"medians of {arguments.rounds} alternating rounds of {arguments.plies} plies; rules and network: one "
             f"process; seed {arguments.seed}",
+            *describe_rules(arguments),
         ),
     )
     return 0

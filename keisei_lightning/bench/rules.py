@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keisei_lightning.bench.networks import add_game_arguments, game_of
+from keisei_lightning.bench.networks import add_game_arguments, describe_rules, game_of
 from keisei_lightning.bench.report import print_report
 from keisei_lightning.games import GameFactory
 
@@ -115,6 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"medians of {arguments.rounds} alternating rounds of {arguments.plies} plies of each board; "
             f"seed {arguments.seed}",
             "choosing the moves is not counted, new games and their random openings are apart",
+            *describe_rules(arguments),
         ),
     )
     return 0

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from rich.progress import track
 
-from keisei_lightning.bench.networks import MODELS, game_of, label_of, policy_of
+from keisei_lightning.bench.networks import MODELS, add_game_arguments, game_of, label_of, policy_of
 from keisei_lightning.bench.report import print_report
 from keisei_lightning.machine import available_cpus
 from keisei_lightning.models import ActorCritic
@@ -37,13 +37,11 @@ class Choice(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("--game", default="shogi", help="game (default: shogi)")
+    add_game_arguments(parser)
     parser.add_argument("--model", choices=MODELS, default="small", help="network size (default: small)")
-    parser.add_argument("--opening-plies", type=int, default=60, help="games start after 0 to this many random plies")
     parser.add_argument("--games", nargs="+", type=int, default=[32, 64, 128, 256], help="games of a worker to try")
     parser.add_argument("--plies", type=int, default=8, help="plies of each board in a batch")
     parser.add_argument("--seconds", type=float, default=4.0, help="for each combination, beside its start")
-    parser.add_argument("--seed", type=int, default=0)
 
 
 def choices(cpus: int, games: list[int]) -> Iterator[Choice]:

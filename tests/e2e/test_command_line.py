@@ -17,6 +17,8 @@ import psutil
 import pytest
 from runs import TINY_GAME
 
+from keisei_lightning.games.shogi_kernel import why_no_kernel
+
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = [sys.executable, str(ROOT / "train.py")]
 # The smallest run that still has workers, a checkpoint, curves and a game.
@@ -191,6 +193,9 @@ def test_an_installed_wheel_trains_outside_the_checkout(tmp_path: Path) -> None:
     files = {f"keisei_lightning/conf/{file.relative_to(ROOT / 'conf')}" for file in (ROOT / "conf").rglob("*.yaml")}
     assert files <= names
     assert "keisei_lightning/py.typed" in names
+    has_kernel = "keisei_lightning/games/libshogi_kernel.so" in names
+    assert has_kernel == (why_no_kernel() == "")
+    assert wheel.name.endswith("-py3-none-any.whl") != has_kernel
     assert not any(name.startswith(("tests/", "conf/")) for name in names)
     command = [sys.executable, "-m", "keisei_lightning", "train"]
     work = tmp_path / "elsewhere"

@@ -9,6 +9,7 @@ import pytest
 from keisei_lightning.bench import main
 from keisei_lightning.bench.profile import STAGES
 from keisei_lightning.bench.tune import choices
+from keisei_lightning.games.shogi_kernel import why_no_kernel
 from keisei_lightning.machine import available_cpus
 
 pytestmark = pytest.mark.process
@@ -36,6 +37,17 @@ def test_the_rules_bench_plays_legal_moves_on_all_boards(capsys: pytest.CaptureF
         assert 0 < row["slowest_round"] <= row["rules_observation_mask_plies_per_s"] <= row["quickest_round"]
         assert row["rules_plies_per_s"] > 1e6 / row["us_per_ply"] - 1
         assert 5 < row["legal_moves"] < 593  # the most that a position can have
+
+
+def test_shogi_is_measured_by_rsshogi_alone_on_demand_and_the_report_says_who_made_the_moves(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = "rules --games 2 --plies 20 --rounds 1 --opening-plies 4"
+    assert main([*words.split(), "--no-kernel"]) == 0
+    assert "moves by rsshogi (--no-kernel)" in capsys.readouterr().out
+    if not why_no_kernel():
+        assert main(words.split()) == 0
+        assert "moves by the compiled kernel" in capsys.readouterr().out
 
 
 def test_the_weights_bench_shows_that_every_worker_has_what_was_published(capsys: pytest.CaptureFixture[str]) -> None:

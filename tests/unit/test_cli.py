@@ -73,6 +73,13 @@ class TestWords:
         assert cli.main(["games"]) == 0
         assert {"shogi", "connect_four", "tic_tac_toe"} <= set(capsys.readouterr().out.split())
 
+    def test_a_missing_kernel_of_shogi_is_told_beside_the_games(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("keisei_lightning.games.shogi_kernel.why_no_kernel", lambda: "no compiler")
+        assert cli.main(["games"]) == 0
+        assert "rsshogi makes the moves at a third of the speed: no compiler" in capsys.readouterr().out
+
     def test_train_help_lists_groups_and_options(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as left:
             cli.main(["train", "--help"])
