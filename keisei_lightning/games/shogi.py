@@ -132,7 +132,7 @@ class Shogi:
         )
         if kernel and (reason := why_no_kernel()):
             raise ConfigError(f"shogi: kernel=True, but there is no compiled library: {reason}")
-        self._library = None if kernel is False else load_kernel()
+        self._kernel = None if kernel is False else load_kernel()
         self._spec = GameSpec(
             name="shogi",
             num_actions=NUM_ACTIONS,
@@ -210,7 +210,7 @@ class Shogi:
         Raises:
             GameError: the SFEN cannot be read, the position is impossible, or it is already over.
         """
-        self._board(index)
+        index = self._index(index)
         board = parse_sfen(position)
         end = end_of(board, max_plies=self._spec.max_plies, declaration=self._declaration)
         if end:
@@ -219,8 +219,7 @@ class Shogi:
 
     def history(self, index: int) -> str:
         """One board's start position and all moves since, as in USI's ``position`` command: ``SFEN moves 7g7f ...``."""
-        self._board(index)
-        boards = self._boards
+        boards, index = self._boards, self._index(index)
         return " ".join([boards.start[index], "moves", *(Move(code).to_usi() for code in boards.played(index))])
 
     def set_history(self, index: int, history: str) -> None:
@@ -229,7 +228,7 @@ class Shogi:
         Raises:
             GameError: a move is not legal, or the SFEN cannot be read.
         """
-        self._board(index)
+        index = self._index(index)
         start, _, moves = history.partition(" moves")
         board, codes = parse_sfen(start), []
         for usi in moves.split():
@@ -246,7 +245,7 @@ class Shogi:
         Raises:
             IllegalActionError: the action is not legal on that board.
         """
-        self._board(index)
+        index = self._index(index)
         code = int(self._boards.lookup(np.array([index]), np.array([action]))[0])
         if code == 0:
             self._refuse(index, action)
@@ -259,14 +258,14 @@ class Shogi:
         Raises:
             IllegalActionError: the text is no USI move, or the move is not legal on that board.
         """
-        self._board(index)
+        boards, index = self._boards, self._index(index)
         try:
             code = hash(Move.from_usi(usi))
         except ValueError:
             code = 0
-        label = int(label_table()[self._boards.mover[index], code])
+        label = int(label_table()[boards.mover[index], code])
         # A label says where to, not where from: the legal move that has it must be this one.
-        if code == 0 or self._boards.lookup(np.array([index]), np.array([label]))[0] != code:
+        if code == 0 or boards.lookup(np.array([index]), np.array([label]))[0] != code:
             raise IllegalActionError(
                 game="shogi", ply=int(self._ply[index]), position=self.position(index), move=repr(usi)
             )
@@ -280,8 +279,7 @@ class Shogi:
 
     def outcome(self, index: int) -> str:
         """How a board's game ended, one of :data:`OUTCOMES`; empty while it is going on."""
-        self._board(index)
-        return self._outcome[index]
+        return self._outcome[self._index(index)]
 
     def render(self, index: int, format: RenderFormat = "text") -> str:
         """Draw one board: the usual Japanese diagram as text, or an SVG picture."""
@@ -302,14 +300,13 @@ class Shogi:
         return str(self._record(index).to_usi_position())
 
     def _record(self, index: int) -> Record:
-        self._board(index)
-        boards = self._boards
+        boards, index = self._boards, self._index(index)
         return write_record(
             boards.start[index], boards.played(index), outcome=self._outcome[index], winner=self._winner[index]
         )
 
     def _make_boards(self) -> ShogiBoards:
-        return LibraryBoards(self.num_games) if self._library is None else KernelBoards(self.num_games, self._library)
+        return LibraryBoards(self.num_games) if self._kernel is None else KernelBoards(self.num_games, self._kernel)
 
     @property
     def _boards(self) -> ShogiBoards:
@@ -320,8 +317,13 @@ class Shogi:
         assert self._made is not None
         return self._made
 
+    def _index(self, index: int) -> int:
+        """A board's index, once another thread and an index that there is not are refused."""
+        self._thread.check()
+        return as_indices(np.array([index]), self.num_games)[0]
+
     def _board(self, index: int) -> Board:
-        return self._boards.board(as_indices(np.array([index]), self.num_games)[0])
+        return self._boards.board(self._index(index))
 
     def _refuse(self, index: int, action: int) -> None:
         raise IllegalActionError(

@@ -1,9 +1,9 @@
 /* Shogi on many boards, compiled: make moves, find the legal ones, write the arrays of keisei_lightning.games.shogi.
 
-   Everything that is not needed for every ply (SFEN, records, who is to blame for a repetition, mates in one) stays with
-   rsshogi, which is also the oracle of this file in tests/unit/games/test_shogi_kernel.py. Observation bytes, action
-   labels and move codes are those of shogi_codec.py. No Python, no allocation: the caller owns all memory, and gives
-   legal moves and valid positions only.
+   What is not needed for every ply (SFEN, records, who is to blame for a repetition, mates in one) stays with rsshogi,
+   which is also the oracle of this file in tests/unit/games/test_shogi_kernel.py. Observation bytes, action labels and
+   move codes are those of shogi_codec.py. No Python, no allocation: the caller owns all memory, and gives legal moves
+   and valid positions only.
 
    A board is a mailbox with a rim of walls: 13 columns of 11, so that no step of a piece, not a knight's either, leaves
    the array. A *way* is one of the codec's ten directions in the mover's view; Black's steps are STEP[way], White's the
@@ -12,11 +12,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(_WIN32)
-#define API __declspec(dllexport)
-#else
 #define API __attribute__((visibility("default")))
-#endif
 
 enum { EMPTY, PAWN, LANCE, KNIGHT, SILVER, BISHOP, ROOK, GOLD, KING, PROMOTED = 8, BLACK = 16, WHITE = 32, WALL = 64 };
 enum { SQUARES = 81, COLUMN = 11, CELLS = 13 * COLUMN, HAND_KINDS = 7 };
@@ -137,8 +133,7 @@ static uint16_t *add(uint16_t *end, const Position *p, int type, int to) {
 /* A piece's move in both forms that the rules leave it. */
 static uint16_t *add_board_move(uint16_t *end, const Position *p, int from, int to, int way, int kind) {
     int to_rank = seen_rank[p->turn][to];
-    if (kind <= ROOK && (to_rank < 3 || seen_rank[p->turn][from] < 3))
-        end = add(end, p, NUM_WAYS + way, to);
+    if (kind <= ROOK && (to_rank < 3 || seen_rank[p->turn][from] < 3)) end = add(end, p, NUM_WAYS + way, to);
     return to_rank >= FIRST_RANK[kind] ? add(end, p, way, to) : end;
 }
 
@@ -190,15 +185,18 @@ static int drop_mates(Position *p, int to) {
 }
 
 static uint16_t *add_drops(uint16_t *end, Position *p, const Threats *threats) {
-    int seat = p->turn, kinds[HAND_KINDS], num_kinds = 0;
+    int seat = p->turn;
     const uint8_t *hand = p->hands[seat];
-    for (int kind = GOLD; kind > PAWN; kind--) /* so those that are not for every rank come last: lance, knight */
-        if (kind != KNIGHT && kind != LANCE && hand[kind]) kinds[num_kinds++] = kind;
-    int on_first = num_kinds, on_second = num_kinds; /* how many of them, by the rank in the mover's view */
+    uint8_t pawn = piece_of(seat, PAWN);
+    /* All kinds but the pawn, those last that are not for every rank; and how many of them are for the first rank in
+       the mover's view, the second and the others. */
+    int kinds[HAND_KINDS], on_first = 0;
+    for (int kind = SILVER; kind <= GOLD; kind++)
+        if (hand[kind]) kinds[on_first++] = kind;
+    int on_second = on_first;
     if (hand[LANCE]) kinds[on_second++] = LANCE;
     int elsewhere = on_second;
     if (hand[KNIGHT]) kinds[elsewhere++] = KNIGHT;
-    uint8_t pawn = piece_of(seat, PAWN);
     int before_king = p->king[1 - seat] - step_of(seat, 0); /* where a pawn gives check */
     for (int file = 0; file < 9; file++) {
         const uint8_t *cells = p->cells + cell_of[file * 9];
@@ -208,7 +206,7 @@ static uint16_t *add_drops(uint16_t *end, Position *p, const Threats *threats) {
             if (cells[rank] != EMPTY || (threats->num_checkers && !threats->answers[to])) continue;
             if (drops_pawn && seen > 0 && !(to == before_king && drop_mates(p, to)))
                 end = add(end, p, FIRST_DROP, to);
-            num_kinds = seen > 1 ? elsewhere : seen ? on_second : on_first;
+            int num_kinds = seen > 1 ? elsewhere : seen ? on_second : on_first;
             for (int at = 0; at < num_kinds; at++) end = add(end, p, FIRST_DROP + kinds[at] - PAWN, to);
         }
     }
@@ -325,7 +323,7 @@ static uint64_t next_random(uint64_t *state) { /* splitmix64 */
     return z ^ z >> 31;
 }
 
-/* Fill the tables, once, before anything else; returns the bytes of a Position. */
+/* Fill the tables, once, before anything else; returns sizeof(Position). */
 API int64_t shogi_prepare(void) {
     uint64_t random = 9;
     for (int square = 0; square < SQUARES; square++) {
@@ -348,7 +346,7 @@ API int64_t shogi_prepare(void) {
     return (int64_t)sizeof(Position);
 }
 
-/* Begin a game: from a position as its observation's first 95 bytes in the view of the seat to move, then some moves. */
+/* Begin a game: from a position, as the first 95 bytes of its observation, then some moves. */
 API void shogi_begin(
     const Boards *b, int64_t row, const uint8_t *start, int32_t turn, const uint16_t *codes, int64_t num_codes) {
     Position *p = &b->positions[row];

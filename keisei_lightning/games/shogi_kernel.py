@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +23,7 @@ from keisei_lightning.games.shogi_boards import ShogiBoards
 from keisei_lightning.games.shogi_codec import NUM_ACTIONS
 from keisei_lightning.games.shogi_rules import MoveCache, board_state
 
-__all__ = ["KernelBoards", "load_kernel", "why_no_kernel"]
+__all__ = ["Kernel", "KernelBoards", "load_kernel", "why_no_kernel"]
 
 _SOURCE: Final = Path(__file__).with_suffix(".c")
 _LIBRARY: Final = Path(__file__).with_name("libshogi_kernel.so")
@@ -30,18 +31,31 @@ _MASK_BYTES: Final = (NUM_ACTIONS + 7) // 8
 _FIRST_CAPACITY: Final = 320  # moves of a game; more when one is longer
 
 
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """The compiled library.
+
+    Attributes:
+        library: its functions.
+        position_bytes: of one board in the memory that it is given.
+    """
+
+    library: ctypes.CDLL
+    position_bytes: int
+
+
 @cache
-def load_kernel() -> ctypes.CDLL | None:
+def load_kernel() -> Kernel | None:
     """The compiled library, ready for use; None where there is none (see :func:`why_no_kernel`)."""
     if why_no_kernel():
         return None
     library = ctypes.CDLL(str(_LIBRARY))
-    library.shogi_prepare.restype = ctypes.c_int64
     pointer, int64 = ctypes.c_void_p, ctypes.c_int64
+    library.shogi_prepare.restype = int64
     library.shogi_begin.argtypes = [pointer, int64, pointer, ctypes.c_int32, pointer, int64]
     library.shogi_look_up.argtypes = library.shogi_advance.argtypes = [pointer, int64, pointer, pointer, pointer]
     library.shogi_begin.restype = library.shogi_look_up.restype = library.shogi_advance.restype = None
-    return library
+    return Kernel(library, library.shogi_prepare())
 
 
 @cache
@@ -79,13 +93,13 @@ class KernelBoards(ShogiBoards):
 
     Args:
         num_games: G.
-        library: from :func:`load_kernel`.
+        kernel: from :func:`load_kernel`.
     """
 
-    def __init__(self, num_games: int, library: ctypes.CDLL) -> None:
+    def __init__(self, num_games: int, kernel: Kernel) -> None:
         super().__init__(num_games)
-        self._library = library
-        self._positions = np.zeros((num_games, library.shogi_prepare()), np.uint8)
+        self._library = kernel.library
+        self._positions = np.zeros((num_games, kernel.position_bytes), np.uint8)
         self._keys = np.zeros((num_games, _FIRST_CAPACITY + 1), np.uint64)
         self._codes = np.zeros((num_games, _FIRST_CAPACITY), np.uint16)
         self._num_played = np.zeros(num_games, np.int32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -190,6 +191,7 @@ def test_without_a_library_shogi_is_played_by_rsshogi_and_a_demand_for_it_is_ref
             cached.cache_clear()
 
 
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler now")
 def test_the_c_code_touches_no_memory_but_its_own(tmp_path: Path) -> None:
     library = tmp_path / "checked.so"
     digest = hashlib.sha256(shogi_kernel._SOURCE.read_bytes()).hexdigest()
