@@ -47,6 +47,7 @@ unit: $(STAMP)
 
 bench: $(STAMP)  ## speed on this machine: collecting, learning, publishing, all of it, and TorchRL beside it (half an hour)
 	@$(BIN)/keisei bench rules --write results/bench/rules.json
+	@$(BIN)/keisei bench rules --no-kernel --write results/bench/rules_of_rsshogi.json
 	@$(BIN)/keisei bench collect --write results/bench/collect.json
 	@$(BIN)/keisei bench collect --model small --mode workers central --workers 1 2 --write results/bench/modes.json
 	@$(BIN)/keisei bench learn --write results/bench/learn.json
