@@ -108,6 +108,8 @@ class _Worker:
     reader: MessageReader | None = None
     started_at: float = 0.0
     last_heard: float = 0.0
+    excused_sign: float = -math.inf  # the sign of life after which it was excused, and until when
+    excused_until: float = -math.inf
     mute_since: float | None = None
     respawn_at: float | None = None
     failure: Failure | None = None
@@ -152,7 +154,7 @@ class Supervisor:
         self._num_workers = num_workers
         self._events: deque[Event] = deque()
         self._closed = False
-        self._looked_at, self._returned_at = clock(), -math.inf
+        self._looked_at = clock()
 
     # ---- verbs of the owner
 
@@ -183,7 +185,7 @@ class Supervisor:
         deadline = self._clock() + timeout_s
         self._wait_once(0.0)  # nobody is hung or late who has spoken while the owner was busy elsewhere
         self._notice_absence(0.0)
-        while not self._events:
+        while True:  # once at least: others may always have something to say, and nobody would ever be found hung
             self._respawn_due()
             self._end_hung_workers()
             now = self._clock()
@@ -268,8 +270,7 @@ class Supervisor:
             return worker.mute_since + _MUTE_GRACE_S
         if worker.state is WorkerState.STARTING:
             return worker.started_at + self._policy.start_timeout_s
-        heartbeat_s = self._policy.heartbeat_s
-        return max(self._sign_of_life(worker) + heartbeat_s, self._returned_at + min(heartbeat_s, _RETURN_GRACE_S))
+        return max(self._sign_of_life(worker) + self._policy.heartbeat_s, worker.excused_until)
 
     def _end_hung_workers(self) -> None:
         now = self._clock()
@@ -293,10 +294,16 @@ class Supervisor:
             self._bury(worker, reason=reason)
 
     def _notice_absence(self, waited_s: float) -> None:
-        """Whether nobody has looked for longer than was meant: what was silent meanwhile need not be hung."""
+        """Excuse the workers where nobody has looked for longer than was meant: who was silent need not be hung.
+
+        Each once for each sign of life: an owner that is busy again and again would excuse a hung one for ever.
+        """
         now = self._clock()
         if now - self._looked_at > waited_s + _ABSENCE_S:
-            self._returned_at = now
+            for worker in self._workers:
+                if (sign := self._sign_of_life(worker)) > worker.excused_sign:
+                    worker.excused_sign = sign
+                    worker.excused_until = now + min(self._policy.heartbeat_s, _RETURN_GRACE_S)
         self._looked_at = now
 
     def _next_check(self, now: float) -> float:

@@ -84,7 +84,7 @@ BAD = [
     # ---- games
     ("env.game=nosuch", "env.game=nosuch: no game is called 'nosuch': use breakthrough, connect_four, hex, "),
     ("env=open_spiel", "env.game: is missing; give it on the command line as env.game=VALUE"),
-    ("+env.options.colour=red", "env.game=shogi: shogi: unknown option colour='red'; it has declaration, max_plies, "),
+    ("+env.options.colour=red", "env.game=shogi: shogi: unknown option colour='red'; it has declaration, kernel, "),
     ("env.game=catch", "env.game=catch: catch: it has 1 players; only sequential two-player zero-sum"),
     ("env.game=goofspiel", "env.game=goofspiel: goofspiel: its players move at the same time; only"),
     ("env.game=backgammon", "env.game=backgammon: backgammon: it has chance moves; only"),

@@ -336,6 +336,33 @@ def test_who_was_silent_while_the_owner_was_away_gets_a_little_time_to_show_life
     assert event.exit.worker_id == 1
 
 
+@pytest.mark.parametrize("away_s", [0.3, 0.6, 3.0, 30.0])
+def test_a_hung_worker_is_ended_though_the_other_one_has_always_something_to_say(
+    crews: list[Crew], away_s: float
+) -> None:
+    """The owner is busy for a while, again and again, and finds a message each time: it never waits."""
+    crews.append(crew := Crew(2, heartbeat_s=10.0))
+    crew.run()
+    begin, exits = crew.clock.now, []
+    while not exits:
+        assert crew.clock.now < begin + 10.0 + 2 * max(away_s, 2.0)
+        crew.clock.now += away_s
+        crew.started[1].say(header())
+        exits = [event.exit for event in crew.supervisor.wait(1.0) if isinstance(event, Exited)]
+    assert [exit.worker_id for exit in exits] == [0]
+    assert crew.clock.now >= begin + 10.0
+
+
+def test_workers_that_show_life_are_excused_each_time_that_the_owner_was_away(crews: list[Crew]) -> None:
+    crews.append(crew := Crew(1, heartbeat_s=10.0))
+    crew.run()
+    for _ in range(5):
+        crew.clock.now += 3600.0  # stopped together, again and again
+        assert crew.supervisor.wait(0.0) == []
+        crew.beats[0] = crew.clock.now + 0.1
+        assert crew.watch(5.0) == []
+
+
 def test_a_start_that_takes_too_long_is_a_boot_failure(crews: list[Crew]) -> None:
     crews.append(crew := Crew(1, start_timeout_s=60.0, heartbeat_s=1.0))
     crew.supervisor.start()
