@@ -36,7 +36,7 @@ GameMaker = Callable[..., Game]
 """``make(num_games, **options) -> Game``."""
 
 # Known without entry points, so that a checkout works that was never installed.
-_BUILT_IN: Final = {"shogi": "keisei_lightning.games.shogi:make"}
+_BUILT_IN: Final = {"shogi": "keisei_lightning.games.shogi:Shogi"}
 _OPEN_SPIEL: Final = ("breakthrough", "connect_four", "hex", "othello", "tic_tac_toe")
 _registered: dict[str, GameMaker] = {}
 

@@ -87,7 +87,6 @@ __all__ = [
     "PLY_BYTE",
     "REPETITION_BYTE",
     "Shogi",
-    "make",
     "mirror_sfen",
 ]
 
@@ -362,7 +361,7 @@ class Shogi:
         if ends:
             over = rows[list(ends)]
             self._ended[over] = True
-            boards.close(over)
+            boards.clear_moves(over)
         return reward
 
     def _fourfold(self, row: int) -> tuple[str, int]:
@@ -388,15 +387,3 @@ class Shogi:
         """The moves of a random opening."""
         board, plies = Board(), self._random.randint(0, self.opening_plies)
         return random_opening(board, {board.zobrist_hash(): 1}, plies, self._random, declaration=self._declaration)
-
-
-def make(
-    num_games: int,
-    *,
-    max_plies: int | None = None,
-    opening_plies: int = 0,
-    declaration: bool = True,
-    kernel: bool | None = None,
-) -> Shogi:
-    """Make shogi by its options (the entry point of the game's name); see :class:`Shogi`."""
-    return Shogi(num_games, max_plies=max_plies, opening_plies=opening_plies, declaration=declaration, kernel=kernel)

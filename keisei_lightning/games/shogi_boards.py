@@ -82,7 +82,7 @@ class ShogiBoards(ABC):
         """Write the legal moves of every board into uint8 [G, 274], bit-packed in ``np.packbits`` order."""
 
     @abstractmethod
-    def close(self, rows: NDArray[np.int64]) -> None:
+    def clear_moves(self, rows: NDArray[np.int64]) -> None:
         """Leave some boards without a legal move: their games are over."""
 
     @abstractmethod
@@ -169,7 +169,7 @@ class LibraryBoards(ShogiBoards):
         self._legal.pack(legal)
 
     @override
-    def close(self, rows: NDArray[np.int64]) -> None:
+    def clear_moves(self, rows: NDArray[np.int64]) -> None:
         self._legal.clear(rows)
 
     @override

@@ -36,11 +36,11 @@ class Kernel:
     """The compiled library.
 
     Attributes:
-        library: its functions.
+        functions: of the C file, by name.
         position_bytes: of one board in the memory that it is given.
     """
 
-    library: ctypes.CDLL
+    functions: ctypes.CDLL
     position_bytes: int
 
 
@@ -98,7 +98,7 @@ class KernelBoards(ShogiBoards):
 
     def __init__(self, num_games: int, kernel: Kernel) -> None:
         super().__init__(num_games)
-        self._library = kernel.library
+        self._functions = kernel.functions
         self._positions = np.zeros((num_games, kernel.position_bytes), np.uint8)
         self._keys = np.zeros((num_games, _FIRST_CAPACITY + 1), np.uint64)
         self._codes = np.zeros((num_games, _FIRST_CAPACITY), np.uint16)
@@ -136,18 +136,18 @@ class KernelBoards(ShogiBoards):
         self.start[index], self._boards[index] = board.to_sfen(), (board, 0)
         self._reserve(len(codes))
         start, moves = board_state(board), np.array(codes, np.uint16)
-        self._library.shogi_begin(
+        self._functions.shogi_begin(
             self._address, index, start.ctypes.data, int(board.turn), moves.ctypes.data, len(moves)
         )
 
     @override
     def advance(self, rows: NDArray[np.int64], codes: NDArray[np.int64]) -> NDArray[np.int64]:
         self._reserve(int(self._num_played.max()) + 1)
-        return self._ask(self._library.shogi_advance, rows, codes)
+        return self._ask(self._functions.shogi_advance, rows, codes)
 
     @override
     def lookup(self, rows: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-        return self._ask(self._library.shogi_look_up, rows, labels)
+        return self._ask(self._functions.shogi_look_up, rows, labels)
 
     def _ask(
         self, function: Callable[..., None], rows: NDArray[np.int64], numbers: NDArray[np.int64]
@@ -163,7 +163,7 @@ class KernelBoards(ShogiBoards):
         legal[...] = self._mask
 
     @override
-    def close(self, rows: NDArray[np.int64]) -> None:
+    def clear_moves(self, rows: NDArray[np.int64]) -> None:
         self._mask[rows] = 0
 
     @override

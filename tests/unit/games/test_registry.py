@@ -31,7 +31,7 @@ def test_built_in_games_need_no_entry_points(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_other_packages_add_games_by_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = EntryPoint("six_by_seven", "keisei_lightning.games.shogi:make", registry.ENTRY_POINT_GROUP)
+    entry = EntryPoint("six_by_seven", "keisei_lightning.games.shogi:Shogi", registry.ENTRY_POINT_GROUP)
     monkeypatch.setattr(registry, "_installed", lambda: {"six_by_seven": entry})
     assert "six_by_seven" in game_names()
     assert canonical_name("six_by_seven") == "six_by_seven"
