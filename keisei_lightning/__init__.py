@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         register_game,
     )
     from keisei_lightning.models import ActorCritic, LegalCategorical, build_network
+    from keisei_lightning.openmp import limit_spinning
     from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
     from keisei_lightning.rl import two_player_gae
     from keisei_lightning.training import (
@@ -133,6 +134,7 @@ __all__ = [
     "game_factory",
     "game_names",
     "keep_freed_memory",
+    "limit_spinning",
     "make_game",
     "make_player",
     "play_match",
@@ -187,6 +189,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "register_game",
     ),
     "models": ("ActorCritic", "LegalCategorical", "build_network"),
+    "openmp": ("limit_spinning",),
     "parallel": ("OpponentOptions", "SelfPlayCollector"),
     "rl": ("two_player_gae",),
     "training": (

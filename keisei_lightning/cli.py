@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from keisei_lightning.allocator import keep_freed_memory
+from keisei_lightning.openmp import limit_spinning
 
 __all__ = ["main"]
 
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"keisei: {words[0]}: no such command; must be one of {', '.join(COMMANDS)}\n")
         return 2
     keep_freed_memory()
+    limit_spinning()
     return command(words[1:])
 
 

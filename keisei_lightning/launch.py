@@ -32,6 +32,7 @@ from keisei_lightning.allocator import keep_freed_memory
 from keisei_lightning.compose_errors import COMPOSE_ERRORS, explain
 from keisei_lightning.config import config_dir, register_configs
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.openmp import limit_spinning
 from keisei_lightning.quoting import quote_calls
 from keisei_lightning.refusal import Refused, check
 from keisei_lightning.stopping import Stopped, StopSignals
@@ -57,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # takes two to four seconds: too long for a person who pressed Ctrl-C.
     atexit.register(gc.freeze)
     keep_freed_memory()
+    limit_spinning()
     words = quote_calls(sys.argv[1:] if argv is None else argv)
     with collected_jobs() as jobs:
         try:

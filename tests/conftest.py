@@ -18,6 +18,10 @@ import numpy as np
 import psutil
 import pytest
 
+from keisei_lightning.openmp import limit_spinning
+
+limit_spinning()  # before torch is imported: the machine may be busy, and the tests keep it so
+
 Key = TypeVar("Key", int, str)
 
 LEAK_GRACE_S = 3.0

@@ -21,6 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from keisei_lightning.openmp import limit_spinning
+
+limit_spinning()
 import torch
 from rich.console import Console
 from rich.table import Table

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+import torch
 from tensordict import TensorDictBase
 from torch import nn
 from torchrl.collectors import BaseCollector
@@ -21,6 +22,7 @@ from keisei_lightning.errors import CollectorClosedError, ConfigError
 from keisei_lightning.games import GameFactory
 from keisei_lightning.machine import share_of_cpus
 from keisei_lightning.models import unpack_mask
+from keisei_lightning.openmp import SpinningWatch
 from keisei_lightning.parallel.acting import acting_policy
 from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, to_batch
 from keisei_lightning.parallel.options import check_memory, check_options
@@ -198,6 +200,7 @@ class SelfPlayCollector(BaseCollector):
         )
         self._shutdown_timeout_s, self._unpack_action_mask = shutdown_timeout_s, unpack_action_mask
         self._stats = CollectionStats()
+        self._spinning = SpinningWatch()
         self._version = 0
         self._origin = Origin(undelivered=NOTHING_UNDELIVERED)
         self._session: Session | None = None
@@ -261,6 +264,7 @@ class SelfPlayCollector(BaseCollector):
     def _next_batch(self) -> TensorDictBase:
         if self._closed or self._session is None:
             raise CollectorClosedError("the collector was shut down; make a new one")
+        self._spinning.look(torch.get_num_threads())
         asked = time.perf_counter()
         columns, headers = self._session.intake.take(self._version)
         self._stats.add(headers, latest_version=self._version, learner_wait_s=time.perf_counter() - asked)

@@ -17,6 +17,7 @@ from typing import Any
 import cloudpickle
 from typing_extensions import override
 
+from keisei_lightning.openmp import spinning_limited
 from keisei_lightning.parallel.backend import Backend, Work, choose_start_method
 from keisei_lightning.parallel.messages import Play, ResetGames, RolloutHeader
 from keisei_lightning.parallel.policy_worker import WorkerBoot, run_worker
@@ -94,7 +95,7 @@ class ProcessBackend(Backend):
         process = self._context.Process(  # type: ignore[attr-defined]
             target=target, args=(boot, theirs), name=f"keisei-worker-{worker_id}.{incarnation}", daemon=True
         )
-        with _without_main_module(), _deaf_to_ctrl_c():
+        with _without_main_module(), _deaf_to_ctrl_c(), spinning_limited():
             process.start()
         theirs.close()  # else the pipe would not end with the worker
         return process, ours

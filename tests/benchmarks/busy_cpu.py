@@ -5,6 +5,7 @@
     python tests/benchmarks/busy_cpu.py                                    # the default of libgomp beside ours
     python tests/benchmarks/busy_cpu.py --settings default 0 1000 passive  # which setting suits this machine
     python tests/benchmarks/busy_cpu.py --neighbours 0 --pair              # two trainings side by side
+    python tests/benchmarks/busy_cpu.py --settings ours ours+parallel.schedule=async      # two configurations
 
 The runtime reads its settings once, so each setting has a training process of its own. The processes live through the
 whole measurement and take turns of a few PPO iterations (all others sleep meanwhile), so that what disturbs the machine
@@ -39,35 +40,36 @@ NEIGHBOURS = {
 Seconds = dict[str, float]
 
 
-def environment(setting: str) -> dict[str, str]:
-    """The variables of a setting: ``default``, ``ours``, ``passive``, turns of libgomp's loop, or NAME=VALUE,...."""
-    if setting == "default":  # libgomp's own, said aloud: our collector would set another for its workers
+def environment(waiting: str) -> dict[str, str]:
+    """The variables of a way to wait: ``default``, ``ours``, ``passive``, turns of libgomp's loop, or NAME=VALUE,..."""
+    if waiting == "default":  # libgomp's own, said aloud: our collector would set another for its workers
         return {"GOMP_SPINCOUNT": "300000"}
-    if setting == "ours":
+    if waiting == "ours":
         return dict(SETTINGS)
-    if setting == "passive":
+    if waiting == "passive":
         return {"OMP_WAIT_POLICY": "passive"}
-    if setting.isdecimal():
-        return {"GOMP_SPINCOUNT": setting}
-    return dict(pair.split("=", 1) for pair in setting.split(","))
+    if waiting.isdecimal():
+        return {"GOMP_SPINCOUNT": waiting}
+    return dict(pair.split("=", 1) for pair in waiting.split(","))
 
 
 class Training:
     """A training process that goes on for some iterations when it is told to.
 
     Args:
-        setting: see :func:`environment`.
-        overrides: of its configuration.
+        setting: a way to wait (see :func:`environment`), and perhaps overrides of its own, each behind a plus sign.
+        overrides: of every training's configuration.
     """
 
     def __init__(self, setting: str, overrides: Sequence[str]) -> None:
+        waiting, *further = setting.split("+")
         own = {name: value for name, value in os.environ.items() if name not in USER_VARIABLES}
         self._process = subprocess.Popen(
-            [sys.executable, __file__, "--be-a-training", *overrides],
+            [sys.executable, __file__, "--be-a-training", *overrides, *further],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=own | environment(setting),
+            env=own | environment(waiting),
         )
         self._iterations = 0
 
