@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameFactory, game_factory
-from keisei_lightning.games.shogi_kernel import why_no_kernel
 from keisei_lightning.machine import available_cpus
 
 __all__ = ["BENCHES", "MODELS", "Bench", "check_game", "describe_rules", "game_of", "label_of"]
@@ -165,6 +164,8 @@ def describe_rules(arguments: argparse.Namespace) -> tuple[str, ...]:
     """For a report: who makes the moves, where there is a choice."""
     if arguments.game != "shogi":
         return ()
+    from keisei_lightning.games.shogi_kernel import why_no_kernel  # loads the rules library, which help does not need
+
     reason = "--no-kernel" if arguments.no_kernel else why_no_kernel()
     return (f"moves by rsshogi ({reason})" if reason else "moves by the compiled kernel",)
 

@@ -103,7 +103,7 @@ def _recipe_of_run(path: Path) -> Recipe | None:
         assert isinstance(model, dict)
         return Recipe(
             game=cfg.env.game,
-            game_options=game_options(cfg),
+            game_options=game_options(cfg),  # type: ignore[arg-type]
             model={str(key): value for key, value in model.items()},
         )
     except (OmegaConfBaseException, AttributeError, TypeError, ValueError, OSError) as error:

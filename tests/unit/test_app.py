@@ -217,9 +217,9 @@ def test_training_gives_the_threads_back(tmp_path: Path, monkeypatch: pytest.Mon
 def test_last_goes_on_where_the_run_ended(tmp_path: Path) -> None:
     results, shape = f"results_dir={tmp_path}", ["name=again", "logger.tensorboard=null"]
     run(composed(tmp_path / "again" / "first", results, *shape))
-    cfg = composed(tmp_path / "again" / "second", results, *shape, "ckpt_path=last", "trainer.max_epochs=2")
-    assert cfg.ckpt_path == str(tmp_path / "again" / "first" / "checkpoints" / "last.ckpt")
-    run(cfg)
+    config = validated(tmp_path / "again" / "second", results, *shape, "ckpt_path=last", "trainer.max_epochs=2")
+    assert config.cfg.ckpt_path == str(tmp_path / "again" / "first" / "checkpoints" / "last.ckpt")
+    run(config)
     names, *rows = (tmp_path / "again" / "second" / "csv" / "metrics.csv").read_text(encoding="utf-8").splitlines()
     epochs = {row.split(",")[names.split(",").index("epoch")] for row in rows}
     assert epochs == {"1"}, "only the second epoch is trained"
