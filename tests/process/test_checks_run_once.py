@@ -16,8 +16,35 @@ from omegaconf import DictConfig
 from keisei_lightning import app, bench, cli, validation
 from keisei_lightning.config import config_dir, register_configs
 
-TINY = ["experiment=smoke", "env=tic_tac_toe", "env.max_plies=null", "model=mlp", "model.channels=16", "parallel=serial", "parallel.games_per_worker=4", "parallel.plies_per_rollout=4", "ppo.minibatch_size=16", "evaluation.num_games=2", "logger=none", "trainer.max_epochs=1"]
-SHOGI = ["experiment=smoke", "env=shogi", "env.max_plies=6", "model=tiny", "parallel=serial", "parallel.games_per_worker=2", "parallel.plies_per_rollout=4", "ppo.minibatch_size=8", "evaluation.num_games=2", "evaluation.every_n_epochs=1", "evaluation.opening_plies=0", "logger=none", "trainer.max_epochs=2"]
+TINY = [
+    "experiment=smoke",
+    "env=tic_tac_toe",
+    "env.max_plies=null",
+    "model=mlp",
+    "model.channels=16",
+    "parallel=serial",
+    "parallel.games_per_worker=4",
+    "parallel.plies_per_rollout=4",
+    "ppo.minibatch_size=16",
+    "evaluation.num_games=2",
+    "logger=none",
+    "trainer.max_epochs=1",
+]
+SHOGI = [
+    "experiment=smoke",
+    "env=shogi",
+    "env.max_plies=6",
+    "model=tiny",
+    "parallel=serial",
+    "parallel.games_per_worker=2",
+    "parallel.plies_per_rollout=4",
+    "ppo.minibatch_size=8",
+    "evaluation.num_games=2",
+    "evaluation.every_n_epochs=1",
+    "evaluation.opening_plies=0",
+    "logger=none",
+    "trainer.max_epochs=2",
+]
 
 pytestmark = pytest.mark.process
 
@@ -65,7 +92,7 @@ def test_what_one_command_has_checked_is_not_taken_for_another_ones(
     trained: list[int] = []
     monkeypatch.setattr(app, "run", lambda config: trained.append(config.cfg.seed) or 0.5)
     for words in (["seed=3"], ["-m", "seed=4,5"], ["seed=6"]):
-        assert cli.main(["train", *TINY, *words]) == 0
+        assert cli.main(["train", *words, *TINY]) == 0
     assert checks == trained == [3, 4, 5, 6]
 
 
@@ -79,7 +106,8 @@ def test_ones_own_program_may_hand_over_a_plain_configuration_or_a_checked_one(
 ) -> None:
     register_configs()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        cfg = compose("config", overrides=[*TINY, f"output_dir={tmp_path}", "parallel.num_workers=auto"])
+        words = [*TINY, "trainer.enable_checkpointing=false", f"output_dir={tmp_path}", "parallel.num_workers=auto"]
+        cfg = compose("config", overrides=words)
     app.run(cfg)
     assert checks == [0]
     assert cfg.parallel.num_workers == "auto"  # the caller's own is left as it is
