@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from keisei_lightning.console import print_table, quiet_libraries
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.game_checks import game_options
 from keisei_lightning.games import game_factory
 from keisei_lightning.machine import available_cpus
 from keisei_lightning.models import ActorCritic, num_parameters
@@ -45,7 +46,7 @@ from keisei_lightning.training import (
     WeightSyncCallback,
     remove_stale_temporaries,
 )
-from keisei_lightning.validation import advice, game_options, resolve, validate
+from keisei_lightning.validation import ValidatedConfig, advice, validate
 
 __all__ = ["Run", "build", "run"]
 
@@ -94,27 +95,28 @@ class Run:
         return _last_checkpoint(self.folder)
 
 
-def run(cfg: DictConfig) -> float:
+def run(config: DictConfig | ValidatedConfig) -> float:
     """Train as configured.
 
     Args:
-        cfg: a composed configuration; it may have been resolved and validated before.
+        config: a composed configuration, which is checked first; or one that has been, which is not checked again.
 
     Returns:
         The objective for sweeps: the final score against a random player in [0, 1], NaN if no match was played.
 
     Raises:
-        ConfigError: the configuration cannot work; nothing was started.
+        ConfigError: the configuration cannot work, or an opponent's engine cannot be started; no worker was.
         Stopped: a signal ended the training; ``ckpt_path=last`` goes on.
     """
-    resolve(cfg)
-    validate(cfg)
+    valid = config if isinstance(config, ValidatedConfig) else validate(config)
+    cfg = valid.cfg
     quiet_libraries()
     # "Received SIGTERM": launch tells which signal ended the run, in one line.
     logging.getLogger("lightning.pytorch.trainer.connectors.signal_connector").setLevel(logging.WARNING)
     for line in advice(cfg):
         log.warning(line)
-    parts = build(cfg)
+    parts = build(valid)
+    parts.evaluation.start()  # what cannot be started is told first; a fit would start it too
     print_table(f"keisei-lightning: {cfg.name}", _start_rows(cfg, parts))
     remove_stale_temporaries(Path(cfg.results_dir, cfg.name), recursive=True)
     try:
@@ -124,18 +126,21 @@ def run(cfg: DictConfig) -> float:
             print_table("stopped", _end_rows(parts, parts.stop.saved))
         # Lightning's own exception would end the process with exit code 0.
         raise Stopped(requested() or signal.SIGTERM) from stop
+    finally:
+        parts.evaluation.close()
     checkpoint = parts.last_checkpoint if _keeps_checkpoints(cfg) else None
     print_table("done", _end_rows(parts, checkpoint))
     result = parts.evaluation.last_result
     return math.nan if result is None else result.score
 
 
-def build(cfg: DictConfig) -> Run:
-    """Make the parts of a run from a valid configuration; starts nothing.
+def build(config: ValidatedConfig) -> Run:
+    """Make the parts of a run; starts nothing.
 
     Args:
-        cfg: a composed, resolved and validated configuration.
+        config: see :func:`~keisei_lightning.validation.validate`.
     """
+    cfg = config.cfg
     seed_everything(cfg.seed, verbose=False)
     folder = Path(cfg.output_dir)
     game = game_factory(cfg.env.game, **game_options(cfg))

@@ -34,9 +34,10 @@ from keisei_lightning.config import config_dir, register_configs
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.openmp import limit_spinning
 from keisei_lightning.quoting import quote_calls
-from keisei_lightning.refusal import Refused, check
+from keisei_lightning.refusal import Refused, one_command, validated
 from keisei_lightning.stopping import Stopped, StopSignals
 from keisei_lightning.sweep import collected_jobs, print_summary
+from keisei_lightning.train_help import asks_for_help, help_text
 
 __all__ = ["Stopped", "main"]
 
@@ -62,8 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = quote_calls(sys.argv[1:] if argv is None else argv)
     with collected_jobs() as jobs:
         try:
-            with _hydra_raises(), _arguments(words), StopSignals():
-                register_configs()
+            register_configs()
+            if asks_for_help(words):
+                sys.stdout.write(help_text(words))
+                return DONE
+            with _hydra_raises(), _arguments(words), StopSignals(), one_command():
                 hydra.main(config_path=str(config_dir()), config_name="config", version_base="1.3")(_job)()
         except (Exception, Stopped, Refused) as error:  # noqa: BLE001 - the last line: every ending has an exit code
             return _exit_code(error, words)
@@ -95,10 +99,10 @@ def _exit_code(error: BaseException, words: Sequence[str]) -> int:
 def _job(cfg: DictConfig) -> float:
     """One run, or one job of a multirun; returns the objective."""
     try:
-        check(cfg)
+        config = validated(cfg)
         from keisei_lightning.app import run
 
-        return run(cfg)
+        return run(config)
     except ConfigError as error:
         if HydraConfig.get().mode is not RunMode.MULTIRUN:
             raise Refused(error) from error

@@ -1,4 +1,4 @@
-"""What the user plugs in: classes named by ``_target_``, loggers, and Lightning's own arguments.
+"""What the user plugs in: classes named by ``_target_``, loggers, devices, and Lightning's own arguments.
 
 Only what is not as we ship it is looked up: importing a third party's package, or Lightning, takes seconds.
 """
@@ -15,7 +15,16 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-__all__ = ["OUR_NETWORKS", "TRAINER_ARGUMENTS", "cuda_faults", "logger_faults", "model_faults", "trainer_faults"]
+__all__ = [
+    "OUR_NETWORKS",
+    "TRAINER_ARGUMENTS",
+    "cuda_faults",
+    "device_faults",
+    "logger_faults",
+    "model_faults",
+    "target_faults",
+    "trainer_faults",
+]
 
 OUR_NETWORKS = "keisei_lightning.models.build_network"
 """``_target_`` of the networks whose keys we know the meaning of."""
@@ -106,20 +115,30 @@ def model_faults(cfg: DictConfig) -> Iterator[str]:
         yield from _target_faults("model", cfg.model, "spec")
 
 
+def target_faults(cfg: DictConfig) -> Iterator[str]:
+    """Whether what is not as we ship it is there, and takes what it is given; third parties' packages are imported."""
+    yield from model_faults(cfg)
+    if cfg.trainer.get("_target_") != _OUR_TRAINER:
+        yield from _target_faults("trainer", cfg.trainer)
+    for key, entry in _loggers(cfg).items():
+        if OmegaConf.is_dict(entry) and "_target_" in entry and entry["_target_"] not in _SHIPPED_LOGGERS:
+            yield from _target_faults(key, entry)
+
+
+def _loggers(cfg: DictConfig) -> dict[str, Any]:
+    """Sections of loggers by key."""
+    entries = {f"logger.{name}": cfg.logger[name] for name in ("csv", "tensorboard", "wandb", "mlflow")}
+    return entries | {f"logger.other.{name}": entry for name, entry in cfg.logger.other.items()}
+
+
 def logger_faults(cfg: DictConfig) -> Iterator[str]:
-    """Whether each logger is there and installed."""
+    """Whether each logger that we know is installed, and each other one says what it is."""
     for name in ("wandb", "mlflow"):
         if cfg.logger[name] is not None and importlib.util.find_spec(name) is None:
             yield f"logger={name}: is not installed; must be csv_tensorboard, or install keisei-lightning[tracking]"
-    entries = {f"logger.{name}": cfg.logger[name] for name in ("csv", "tensorboard", "wandb", "mlflow")}
-    entries |= {f"logger.other.{name}": entry for name, entry in cfg.logger.other.items()}
-    for key, entry in entries.items():
-        if entry is None:
-            continue
-        if not OmegaConf.is_dict(entry) or "_target_" not in entry:
+    for key, entry in _loggers(cfg).items():
+        if entry is not None and (not OmegaConf.is_dict(entry) or "_target_" not in entry):
             yield f"{key}={entry}: must have a _target_, the dotted path of a Lightning logger, or be null"
-        elif entry["_target_"] not in _SHIPPED_LOGGERS:
-            yield from _target_faults(key, entry)
 
 
 def trainer_faults(cfg: DictConfig) -> Iterator[str]:
@@ -128,12 +147,6 @@ def trainer_faults(cfg: DictConfig) -> Iterator[str]:
     devices = trainer.devices
     if str(devices) not in ("1", "auto") and not re.fullmatch(r"\d+,", str(devices)):
         yield f"trainer.devices={devices}: must be 1, auto or one device's number with a comma, such as 0,"
-    if trainer.accelerator in ("gpu", "cuda"):
-        index = str(devices).rstrip(",") if str(devices).endswith(",") else "0"
-        yield from (
-            f"trainer.accelerator={trainer.accelerator}: {fault.partition(': ')[2]}"
-            for fault in cuda_faults("trainer.devices", f"cuda:{index}")
-        )
     for name in ("limit_train_batches", "overfit_batches"):
         value = trainer[name]
         if value is not None and not (value >= 0 and (isinstance(value, int) or value <= 1)):
@@ -141,13 +154,25 @@ def trainer_faults(cfg: DictConfig) -> Iterator[str]:
     if trainer.max_time is not None and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", trainer.max_time):
         yield f"trainer.max_time={trainer.max_time}: must be DD:HH:MM:SS, such as 00:12:00:00, or null"
     if trainer.get("_target_") != _OUR_TRAINER:
-        yield from _target_faults("trainer", trainer)
-        return
+        return  # it has arguments of its own: see target_faults
     for key in map(str, trainer):
         if key != "_target_" and key not in TRAINER_ARGUMENTS:
             near = next(iter(difflib.get_close_matches(key, TRAINER_ARGUMENTS, n=1)), None)
             hint = f" (did you mean trainer.{near}?)" if near else ""
             yield f"trainer.{key}={trainer[key]}: no such key{hint}; must be one of {', '.join(TRAINER_ARGUMENTS)}"
+
+
+def device_faults(cfg: DictConfig) -> Iterator[str]:
+    """Whether the GPUs that are asked for are there; torch is imported where there is one to ask for."""
+    if cfg.parallel.worker_device.startswith("cuda"):
+        yield from cuda_faults("parallel.worker_device", cfg.parallel.worker_device)
+    trainer, devices = cfg.trainer, str(cfg.trainer.devices)
+    if trainer.accelerator in ("gpu", "cuda"):
+        index = devices.rstrip(",") if devices.endswith(",") else "0"
+        yield from (
+            f"trainer.accelerator={trainer.accelerator}: {fault.partition(': ')[2]}"
+            for fault in cuda_faults("trainer.devices", f"cuda:{index}")
+        )
 
 
 def cuda_faults(key: str, device: str) -> Iterator[str]:

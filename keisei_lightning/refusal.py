@@ -1,9 +1,14 @@
-"""Refusing a bad configuration before Hydra makes the folder of its run, so that nothing is left of it."""
+"""Refusing a bad configuration before Hydra makes the folder of its run, so that nothing is left of it.
+
+A run is checked once: what the callback has found good is what the job runs (:func:`validated`).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import copy
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 from hydra.experimental.callback import Callback
@@ -11,9 +16,13 @@ from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.validation import folder_faults, resolve, validate
+from keisei_lightning.option_checks import folder_faults
+from keisei_lightning.validation import ValidatedConfig, validate
 
-__all__ = ["RefuseFirst", "Refused", "check"]
+__all__ = ["RefuseFirst", "Refused", "one_command", "validated"]
+
+_checked: ContextVar[ValidatedConfig | None] = ContextVar("keisei_checked_config", default=None)
+"""What the callback has checked for the run that is about to begin: Hydra has no other way to hand it to the job."""
 
 
 class Refused(BaseException):
@@ -28,17 +37,28 @@ class Refused(BaseException):
         super().__init__(str(error))
 
 
-def check(cfg: DictConfig) -> None:
-    """Resolve and validate a configuration.
+@contextlib.contextmanager
+def one_command() -> Iterator[None]:
+    """Context of one command: what is checked in it is not taken for another one's."""
+    before = _checked.set(None)
+    try:
+        yield
+    finally:
+        _checked.reset(before)
+
+
+def validated(cfg: DictConfig) -> ValidatedConfig:
+    """The configuration of a job, checked: by the callback for a single run, here and now for a job of a sweep.
 
     Args:
-        cfg: a composed configuration; it is changed in place.
+        cfg: as Hydra hands it to the job.
 
     Raises:
         ConfigError: with one line for each fault.
     """
-    resolve(cfg)
-    validate(cfg)
+    checked = _checked.get()
+    _checked.set(None)
+    return validate(cfg) if checked is None else checked
 
 
 class RefuseFirst(Callback):
@@ -61,11 +81,12 @@ class RefuseFirst(Callback):
         with read_write(cfg), open_dict(cfg):
             del cfg["hydra"]
         try:
-            check(cfg)
+            checked = validate(cfg)
         except ConfigError as error:
             raise Refused(error) from error
+        _checked.set(checked)
         with read_write(config), open_dict(config):
-            config.ckpt_path = cfg.ckpt_path  # chosen once: it may have taken a while, and said something
+            config.ckpt_path = checked.cfg.ckpt_path  # what the run's folder keeps is what was resumed from
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the folder of a sweep.

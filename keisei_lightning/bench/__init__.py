@@ -1,39 +1,51 @@
 """Measurements that a user runs on their own machine: ``keisei bench collect|learn|profile|rules|tune|weights``.
 
 What is compared runs side by side in one process tree, in alternating rounds, and is quoted as medians and ratios: on a
-noisy machine a number alone says little.
+noisy machine a number alone says little. What can be typed is declared in ``arguments.py``; a bench, and torch with it,
+is imported when it runs.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+import importlib
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from keisei_lightning.bench import collect, learn, profile, rules, tune, weights
+from keisei_lightning.bench.arguments import BENCHES, check_game
+from keisei_lightning.errors import ConfigError
 
 __all__ = ["main"]
 
-_BENCHES: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int], str]] = {
-    "collect": (collect.add_arguments, collect.run, "plies/s: rules only, network only, collected, and their ratio"),
-    "learn": (learn.add_arguments, learn.run, "PPO's plies/s beside a loop written by hand, by minibatch and threads"),
-    "profile": (profile.add_arguments, profile.run, "where a training's time goes, stage by stage"),
-    "rules": (rules.add_arguments, rules.run, "plies/s of the game alone: rules, observations and masks"),
-    "tune": (tune.add_arguments, tune.run, "workers, games and threads for this machine, as overrides to paste"),
-    "weights": (weights.add_arguments, weights.run, "publish and adopt weights, beside gzip and a pickle per worker"),
-}
+DONE, BAD_CONFIG = 0, 2
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run ``keisei bench ...``; returns the exit status."""
+    """Run ``keisei bench ...``.
+
+    Args:
+        argv: words after ``keisei bench``.
+
+    Returns:
+        The exit status: 0 done, 2 a game or a configuration that cannot be measured.
+
+    Raises:
+        SystemExit: help was asked for (0), or a word cannot be read (2).
+    """
     parser = argparse.ArgumentParser(prog="keisei bench", description="Measure this machine; prints a table or JSON.")
-    commands = parser.add_subparsers(dest="bench", required=True, metavar="{" + ",".join(_BENCHES) + "}")
-    for name, (add_arguments, run, help_text) in _BENCHES.items():
-        command = commands.add_parser(name, help=help_text, description=help_text)
-        add_arguments(command)
+    commands = parser.add_subparsers(dest="bench", required=True, metavar="{" + ",".join(BENCHES) + "}")
+    for name, bench in BENCHES.items():
+        command = commands.add_parser(name, help=bench.help, description=bench.help)
+        bench.add_arguments(command)
         command.add_argument("--json", action="store_true", help="print JSON instead of a table")
         command.add_argument("--write", type=Path, metavar="FILE", help="write JSON to this file too")
-        command.set_defaults(run=run)
     arguments = parser.parse_args(argv)
-    status: int = arguments.run(arguments)
+    try:
+        check_game(arguments)
+        status: int = importlib.import_module(f"{__name__}.{arguments.bench}").run(arguments)
+    except ConfigError as error:
+        for line in error.faults:
+            sys.stderr.write(f"keisei: {line}\n")
+        return BAD_CONFIG
     return status

@@ -6,33 +6,22 @@ import argparse
 import statistics
 import time
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import psutil
 import torch
 from torch import Tensor
 
-from keisei_lightning.bench.networks import add_game_arguments, describe_rules, game_of, label_of, policy_of
+from keisei_lightning.bench.arguments import describe_rules, game_of, label_of
+from keisei_lightning.bench.networks import policy_of
 from keisei_lightning.bench.report import print_report
 from keisei_lightning.bench.rules import RandomPlay
 from keisei_lightning.models import num_parameters
 from keisei_lightning.parallel import SelfPlayCollector
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["run"]
 
 _Mode = Literal["serial", "workers", "central"]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's options."""
-    add_game_arguments(parser, models=["small", "medium"])
-    parser.add_argument("--mode", nargs="+", choices=get_args(_Mode), default=["workers"])
-    parser.add_argument("--schedule", choices=["sync", "async"], default="sync")
-    parser.add_argument("--workers", nargs="+", type=int, default=[1], help="numbers of workers (default: 1)")
-    parser.add_argument("--games", type=int, default=128, help="boards of a worker = batch of the network")
-    parser.add_argument("--plies", type=int, default=32, help="plies of each board in a round")
-    parser.add_argument("--rounds", type=int, default=7, help="alternating rounds; medians are quoted")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads, for the network alone and in the worker")
 
 
 @dataclass(slots=True)

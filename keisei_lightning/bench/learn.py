@@ -20,30 +20,18 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from keisei_lightning.bench.networks import add_game_arguments, game_of, label_of, policy_of
+from keisei_lightning.bench.arguments import game_of, label_of
+from keisei_lightning.bench.networks import policy_of
 from keisei_lightning.bench.report import print_report
 from keisei_lightning.games import GameSpec
-from keisei_lightning.machine import available_cpus
 from keisei_lightning.models import ActorCritic, LegalCategorical
 from keisei_lightning.parallel import SelfPlayCollector
 from keisei_lightning.rl import batch_advantages
 from keisei_lightning.training import PPOModule, SelfPlayDataModule
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["run"]
 
 _PASSES, _CLIP, _ENTROPY, _CRITIC, _MAX_NORM, _GAMMA, _LMBDA, _RATE = 2, 0.2, 0.01, 0.5, 0.5, 0.995, 0.95, 1e-3
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's options."""
-    add_game_arguments(parser, models=["small"])
-    parser.add_argument("--minibatch", nargs="+", type=int, default=[256, 1024], help="plies of a minibatch")
-    parser.add_argument("--games", type=int, default=128, help="boards of the rollout")
-    parser.add_argument("--plies", type=int, default=32, help="plies of each board")
-    parser.add_argument("--rounds", type=int, default=5, help="alternating iterations; medians are quoted")
-    parser.add_argument(
-        "--threads", nargs="+", type=int, default=sorted({1, available_cpus()}), help="torch threads (default: 1, all)"
-    )
 
 
 class _SameRollout:

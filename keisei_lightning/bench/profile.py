@@ -4,98 +4,20 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
-import torch
 from hydra import compose, initialize_config_dir
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
-from omegaconf import DictConfig
-from torch import Tensor
 
-from keisei_lightning.app import build
 from keisei_lightning.bench.report import print_report
+from keisei_lightning.compose_errors import COMPOSE_ERRORS, explain
 from keisei_lightning.config import config_dir, register_configs
-from keisei_lightning.training import SelfPlayDataModule
-from keisei_lightning.validation import resolve, validate
+from keisei_lightning.errors import ConfigError
+from keisei_lightning.validation import ValidatedConfig, validate
 
-__all__ = ["StageClock", "add_arguments", "run"]
-
-STAGES = {
-    "collect": "waiting for the rollout",
-    "prepare": "advantages, shuffling, gathering minibatches",
-    "forward": "the network's forward pass and the loss",
-    "backward": "the backward pass",
-    "optimiser": "clipping and the optimiser's step",
-    "between": "publishing weights, callbacks and logging between iterations",
-}
-"""What the learner does, by name."""
+__all__ = ["run"]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's options."""
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="as for train.py, such as experiment=shogi model=medium"
-    )
-    parser.add_argument("--iterations", type=int, default=10, help="PPO iterations, beside one for warming up")
-
-
-class StageClock(Callback):
-    """Adds up how long the learner is in each stage, from the second iteration on.
-
-    Args:
-        data: its rollouts are waited for.
-    """
-
-    def __init__(self, data: SelfPlayDataModule) -> None:
-        self.seconds = dict.fromkeys(STAGES, 0.0)
-        self.iterations = 0
-        self._runs, self._since = False, 0.0
-        ask = data.next_rollout
-
-        def next_rollout() -> Any:
-            self._mark("between")
-            rollout = ask()
-            self._mark("collect")
-            return rollout
-
-        data.next_rollout = next_rollout  # type: ignore[method-assign]
-
-    def _mark(self, stage: str) -> None:
-        """What has passed since the last mark belongs to this stage."""
-        now = time.perf_counter()
-        if self._runs:
-            self.seconds[stage] += now - self._since
-        self._since = now
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """A minibatch is there."""
-        self._mark("prepare")
-
-    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """The loss is there."""
-        self._mark("forward")
-
-    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The gradients are there."""
-        self._mark("backward")
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """The step was made."""
-        self._mark("optimiser")
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """An iteration has ended; the first one warmed everything up."""
-        self._mark("between")
-        self.iterations += self._runs
-        self._runs = True
-
-
-def _composed(overrides: list[str], iterations: int, folder: Path) -> DictConfig:
+def _composed(overrides: list[str], iterations: int, folder: Path) -> ValidatedConfig:
     register_configs()
     with initialize_config_dir(config_dir=str(config_dir()), version_base="1.3"):
         cfg = compose(
@@ -110,41 +32,31 @@ def _composed(overrides: list[str], iterations: int, folder: Path) -> DictConfig
                 f"trainer.max_epochs={iterations + 1}",
             ],
         )
-    resolve(cfg)
-    validate(cfg)
-    return cfg
-
-
-def _measure(arguments: argparse.Namespace) -> tuple[str, list[dict[str, Any]], tuple[str, ...]]:
-    with tempfile.TemporaryDirectory() as folder:
-        cfg = _composed(arguments.overrides, arguments.iterations, Path(folder))
-        parts = build(cfg)
-        clock = StageClock(parts.data)
-        parts.trainer.callbacks.insert(0, clock)  # type: ignore[attr-defined]
-        parts.fit()
-        collector = parts.data.collector
-        stats, frames = collector.stats(), collector.frames_per_batch * clock.iterations
-    total = sum(clock.seconds.values())
-    rows: list[dict[str, Any]] = [
-        {
-            "stage": f"{stage}: {what}",
-            "share_percent": round(100 * clock.seconds[stage] / total, 1),
-            "us_per_ply": round(1e6 * clock.seconds[stage] / frames, 1),
-        }
-        for stage, what in STAGES.items()
-    ]
-    rows.append({"stage": "all", "share_percent": 100.0, "us_per_ply": round(1e6 * total / frames, 1)})
-    threads = min(torch.get_num_threads(), parts.learner_threads)
-    notes = (
-        f"{frames / total:,.0f} plies/s from end to end over {clock.iterations} iterations of "
-        f"{collector.frames_per_batch:,} plies; {threads} torch threads in the learner",
-        f"a worker waits {stats['worker_wait_s']:.2f} s before each rollout",
-    )
-    return f"profile: {' '.join(arguments.overrides) or 'the default configuration'}", rows, notes
+    return validate(cfg)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure and print; returns the exit status."""
-    title, rows, notes = _measure(arguments)
-    print_report(title, rows, as_json=arguments.json, write=arguments.write, notes=notes, one_line_a_row=True)
+    """Measure and print; returns the exit status.
+
+    Raises:
+        ConfigError: the overrides are no configuration that can be trained.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            config = _composed(arguments.overrides, arguments.iterations, Path(folder))
+        except ConfigError:
+            raise
+        except COMPOSE_ERRORS as error:
+            raise ConfigError(explain(error, arguments.overrides)) from error
+        from keisei_lightning.bench.stages import measure_stages  # torch: a mistyped override is told without it
+
+        rows, notes = measure_stages(config)
+    print_report(
+        f"profile: {' '.join(arguments.overrides) or 'the default configuration'}",
+        rows,
+        as_json=arguments.json,
+        write=arguments.write,
+        notes=notes,
+        one_line_a_row=True,
+    )
     return 0

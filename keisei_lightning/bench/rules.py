@@ -10,19 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keisei_lightning.bench.networks import add_game_arguments, describe_rules, game_of
+from keisei_lightning.bench.arguments import describe_rules, game_of
 from keisei_lightning.bench.report import print_report
 from keisei_lightning.games import GameFactory
 
-__all__ = ["RandomPlay", "add_arguments", "run"]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's options."""
-    add_game_arguments(parser)
-    parser.add_argument("--games", nargs="+", type=int, default=[64, 128, 256], help="boards that advance together")
-    parser.add_argument("--plies", type=int, default=200, help="plies of each board in a round (default: 200)")
-    parser.add_argument("--rounds", type=int, default=7, help="alternating rounds; medians are quoted")
+__all__ = ["RandomPlay", "run"]
 
 
 class RandomPlay:

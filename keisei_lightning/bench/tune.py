@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 
 from rich.progress import track
 
-from keisei_lightning.bench.networks import MODELS, add_game_arguments, game_of, label_of, policy_of
+from keisei_lightning.bench.arguments import game_of, label_of
+from keisei_lightning.bench.networks import policy_of
 from keisei_lightning.bench.report import print_report
 from keisei_lightning.machine import available_cpus
 from keisei_lightning.models import ActorCritic
 from keisei_lightning.parallel import SelfPlayCollector
 
-__all__ = ["Choice", "add_arguments", "choices", "run"]
+__all__ = ["Choice", "choices", "run"]
 
 _NEARLY = 0.97  # of the best rate counts as the best: fewer games in flight are fresher data
 
@@ -33,15 +34,6 @@ class Choice(NamedTuple):
     def overrides(self) -> str:
         """As words of the command line."""
         return " ".join(f"parallel.{name}={value}" for name, value in self._asdict().items())
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's options."""
-    add_game_arguments(parser)
-    parser.add_argument("--model", choices=MODELS, default="small", help="network size (default: small)")
-    parser.add_argument("--games", nargs="+", type=int, default=[32, 64, 128, 256], help="games of a worker to try")
-    parser.add_argument("--plies", type=int, default=8, help="plies of each board in a batch")
-    parser.add_argument("--seconds", type=float, default=4.0, help="for each combination, beside its start")
 
 
 def choices(cpus: int, games: list[int]) -> Iterator[Choice]:

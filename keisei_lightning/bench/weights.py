@@ -23,16 +23,9 @@ from keisei_lightning.bench.report import print_report
 from keisei_lightning.parallel.backend import choose_start_method
 from keisei_lightning.parallel.weights import WeightLayout, WeightMemory, WeightReader, WeightStore
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["run"]
 
 _LAYERS, _WIDTH = 24, 360  # about 12.5 MB in 48 tensors
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's options."""
-    parser.add_argument("--workers", nargs="+", type=int, default=[1, 2, 4, 8], help="numbers of workers")
-    parser.add_argument("--rounds", type=int, default=15, help="publishes; medians are quoted")
-    parser.add_argument("--replica-rounds", type=int, default=3, help="the same, the original's way")
 
 
 def _network() -> nn.Module:

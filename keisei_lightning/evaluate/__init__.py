@@ -2,8 +2,8 @@
 
 ::
 
-    words --> options --> players (policies.py, evaluation.registry) --> matches (evaluation) --> Report
-              faults: exit code 2, nothing was started                   each is written when it is over
+    words --> options --> checks --> players (policies.py, evaluation.registry) --> matches (evaluation) --> Report
+              faults: exit code 2, nothing was started                              each is written when it is over
 
 A match that a signal cuts off is left out: its games are played side by side, so those that have ended are the short
 ones, which says little of the others.
@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from importlib.metadata import entry_points
 
 from keisei_lightning.errors import ConfigError, KeiseiError
+from keisei_lightning.evaluate.checks import check_options
 from keisei_lightning.evaluate.options import HELP, read_options
 from keisei_lightning.stopping import Stopped, StopSignals
 
@@ -46,10 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     atexit.register(gc.freeze)
     try:
         options = read_options(words)
+        names = check_options(options)
         with StopSignals():
             from keisei_lightning.evaluate.run import evaluate  # torch: a mistyped command answers without it
 
-            evaluate(options, command=shlex.join(["keisei", "eval", *words]))
+            evaluate(options, names, command=shlex.join(["keisei", "eval", *words]))
     except Stopped as stop:
         return _say(str(stop), code=stop.exit_code)
     except ConfigError as error:

@@ -15,11 +15,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from keisei_lightning.compose_errors import known_keys, no_such_key
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.game_checks import game_options
 from keisei_lightning.games import GameFactory, GameSpec, game_factory
 from keisei_lightning.models import ActorCritic, build_network
 from keisei_lightning.plugins import OUR_NETWORKS, model_faults
-from keisei_lightning.training.checkpoint import AtomicCheckpointIO, CheckpointHeader, Recipe, network_faults
-from keisei_lightning.validation import game_options
+from keisei_lightning.training.checkpoint import AtomicCheckpointIO
+from keisei_lightning.training.checkpoint_header import CheckpointHeader, Recipe, network_faults
 
 __all__ = ["LoadedPolicy", "load_policy"]
 

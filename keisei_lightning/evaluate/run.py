@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -17,20 +17,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from keisei_lightning.console import print_table, quiet_libraries
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.evaluate.options import CHECKPOINT_SUFFIX, Options
+from keisei_lightning.evaluate.checks import ANCHOR, named_game, symmetry_faults
+from keisei_lightning.evaluate.options import Options
 from keisei_lightning.evaluate.policies import LoadedPolicy, load_policy
 from keisei_lightning.evaluate.report import Report, print_ratings, print_results
 from keisei_lightning.evaluation import MatchResult, Player, PolicyPlayer, play_match
 from keisei_lightning.evaluation.ratings import play_round_robin
-from keisei_lightning.evaluation.registry import PlayerName, closing_player, make_player, parse_player
-from keisei_lightning.games import GameFactory, GameSpec, game_factory
+from keisei_lightning.evaluation.registry import (
+    PlayerName,
+    closing_player,
+    make_player,
+    parse_player,
+    start_player,
+)
+from keisei_lightning.games import GameFactory, GameSpec
 from keisei_lightning.plugins import cuda_faults
 from keisei_lightning.stopping import Stopped
 
 __all__ = ["evaluate"]
-
-ANCHOR = "random"
-"""The player whose rating is 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,14 +51,15 @@ class _Field:
     game: GameFactory
     spec: GameSpec
     policies: dict[str, LoadedPolicy]
-    names: dict[str, PlayerName]
+    names: Mapping[str, PlayerName]
 
 
-def evaluate(options: Options, *, command: str) -> Report:
+def evaluate(options: Options, names: Mapping[str, PlayerName], *, command: str) -> Report:
     """Play all matches.
 
     Args:
-        options: read from the command line.
+        options: read from the command line, and checked (:func:`~keisei_lightning.evaluate.checks.check_options`).
+        names: players that are no checkpoints.
         command: the command line, for the record.
 
     Returns:
@@ -65,7 +70,7 @@ def evaluate(options: Options, *, command: str) -> Report:
         Stopped: a signal ended it; what was played is written.
     """
     quiet_libraries()
-    field = _read_field(options)
+    field = _read_field(options, names)
     with ExitStack() as stack:
         players = _make_players(options, field, stack)
         folder = stack.enter_context(_output_folder(options.output_dir))
@@ -81,8 +86,8 @@ def evaluate(options: Options, *, command: str) -> Report:
     return report
 
 
-def _read_field(options: Options) -> _Field:
-    """Read everything that is named, so that a mistake in the last name costs no match.
+def _read_field(options: Options, names: Mapping[str, PlayerName]) -> _Field:
+    """Read all checkpoints, so that a mistake in the last one costs no match.
 
     Raises:
         ConfigError: with one line for each fault.
@@ -90,47 +95,26 @@ def _read_field(options: Options) -> _Field:
     faults = list(cuda_faults("device", options.device)) if options.device.startswith("cuda") else []
     device = torch.device("cpu") if faults else _device(options.device)
     policies: dict[str, LoadedPolicy] = {}
-    names: dict[str, PlayerName] = {}
     for number, path in enumerate(options.checkpoints):
         key = "checkpoint" if number == 0 and options.checkpoint is not None else "opponents"
         try:
             policies[path] = load_policy(path, options.model, device)
         except ConfigError as error:
             faults += [fault.replace("ckpt_path=", f"{key}=", 1) for fault in error.faults]
-    others = [opponent for opponent in options.opponents if not opponent.endswith(CHECKPOINT_SUFFIX)]
-    for text in others:
-        try:
-            name = parse_player(text)
-        except ConfigError as error:
-            faults += [f"opponents: {fault}" for fault in error.faults]
-            continue
-        if name.text in names:
-            faults.append(f"opponents: {name} plays more than once; must be there once")
-        names[name.text] = name
-    if options.round_robin and ANCHOR not in names:
-        names[ANCHOR] = parse_player(ANCHOR)
     if faults:
         raise ConfigError(faults)
     first = next(iter(policies.values()), None)
-    game = first.game if first is not None else _game(str(options.game))
+    game = first.game if first is not None else named_game(str(options.game))
     spec = game(1).spec
     for path, policy in policies.items():
         try:
             policy.header.check(spec, path=path)
         except ConfigError as error:
             faults += [fault.replace("ckpt_path=", "opponents=", 1) for fault in error.faults]
-    if options.symmetric and not spec.symmetries:
-        faults.append(f"symmetric=true: must be false for {spec.name}, of which no symmetry is known")
+    faults += symmetry_faults(options, spec)
     if faults:
         raise ConfigError(faults)
     return _Field(game=game, spec=spec, policies=policies, names=names)
-
-
-def _game(name: str) -> GameFactory:
-    try:
-        return game_factory(name)
-    except ConfigError as error:
-        raise ConfigError([f"game={name}: {' '.join(fault.split())}" for fault in error.faults]) from error
 
 
 def _device(wanted: str) -> torch.device:
@@ -162,7 +146,7 @@ def _output_folder(wanted: str | None) -> Iterator[Path]:
 
 
 def _make_players(options: Options, field: _Field, stack: ExitStack) -> list[Player]:
-    """Everybody, in the order of the command line; closed with the stack.
+    """Everybody, in the order of the command line; engines are started, and closed with the stack.
 
     Raises:
         ConfigError: with one line for each fault.
@@ -177,6 +161,7 @@ def _make_players(options: Options, field: _Field, stack: ExitStack) -> list[Pla
         if isinstance(entry, PlayerName):
             try:
                 players.append(stack.enter_context(closing_player(make_player(entry, field.spec, seed=seed))))
+                start_player(players[-1])
             except ConfigError as error:
                 faults += [f"opponents: {fault}" for fault in error.faults]
             continue

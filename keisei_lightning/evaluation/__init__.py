@@ -1,10 +1,18 @@
 """How strong is a player: matches with counted results, and the players for them."""
 
-from keisei_lightning.evaluation.arena import play_match
-from keisei_lightning.evaluation.players import RESIGN, Player, PolicyPlayer, RandomPlayer, Turn
-from keisei_lightning.evaluation.ratings import Rating, play_round_robin, rate_against, rate_players
-from keisei_lightning.evaluation.registry import closing_player, make_player, register_player
-from keisei_lightning.evaluation.results import GameRecord, MatchResult, Tally, wilson_interval
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keisei_lightning.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from keisei_lightning.evaluation.arena import play_match
+    from keisei_lightning.evaluation.players import RESIGN, Player, RandomPlayer, Turn
+    from keisei_lightning.evaluation.policy_player import PolicyPlayer
+    from keisei_lightning.evaluation.ratings import Rating, play_round_robin, rate_against, rate_players
+    from keisei_lightning.evaluation.registry import closing_player, make_player, register_player, start_player
+    from keisei_lightning.evaluation.results import GameRecord, MatchResult, Tally, wilson_interval
 
 __all__ = [
     "RESIGN",
@@ -23,5 +31,30 @@ __all__ = [
     "rate_against",
     "rate_players",
     "register_player",
+    "start_player",
     "wilson_interval",
 ]
+
+_ROOM_OF = {
+    "RESIGN": "players",
+    "GameRecord": "results",
+    "MatchResult": "results",
+    "Player": "players",
+    "PolicyPlayer": "policy_player",
+    "RandomPlayer": "players",
+    "Rating": "ratings",
+    "Tally": "results",
+    "Turn": "players",
+    "closing_player": "registry",
+    "make_player": "registry",
+    "play_match": "arena",
+    "play_round_robin": "ratings",
+    "rate_against": "ratings",
+    "rate_players": "ratings",
+    "register_player": "registry",
+    "start_player": "registry",
+    "wilson_interval": "results",
+}
+
+# To check a player's name, or to play without a network, needs no torch.
+__getattr__ = lazy_names(__name__, _ROOM_OF, globals())

@@ -9,6 +9,9 @@ A package adds a player by an entry point in the group ``keisei_lightning.player
 where ``make(spec, *, seed, name, **options)`` returns a :class:`~keisei_lightning.evaluation.players.Player` for a
 game, and raises :class:`~keisei_lightning.errors.ConfigError` for a game or an option that it cannot work with. Its
 options are the further keyword arguments of its signature; values are turned into the types that are annotated there.
+
+A configuration is checked by making its players, so a maker is quick and starts no process: that is the work of the
+player's ``start()``, which is called once, before the first match (:func:`start_player`).
 """
 
 from __future__ import annotations
@@ -38,7 +41,9 @@ __all__ = [
     "make_player",
     "parse_player",
     "player_names",
+    "player_options",
     "register_player",
+    "start_player",
 ]
 
 ENTRY_POINT_GROUP: Final = "keisei_lightning.players"
@@ -125,8 +130,21 @@ def parse_player(text: str) -> PlayerName:
     return PlayerName(player=player, options=options, text=f"{player}({','.join(written)})" if written else player)
 
 
+def player_options(name: PlayerName) -> dict[str, Any]:
+    """The options of a player's name as its maker takes them; no game is needed for that.
+
+    Args:
+        name: see :func:`parse_player`.
+
+    Raises:
+        ConfigError: the player cannot be loaded; or it has no such option, one is missing, or a value is of another
+            type, all at once.
+    """
+    return _typed_options(name, _maker(name.player))
+
+
 def make_player(name: str | PlayerName, spec: GameSpec, *, seed: int = 0) -> Player:
-    """Make a player for a game.
+    """Make a player for a game. Nothing is started: see :func:`start_player`.
 
     Args:
         name: such as ``"alpha_beta(depth=5)"``; see :func:`parse_player`.
@@ -143,6 +161,17 @@ def make_player(name: str | PlayerName, spec: GameSpec, *, seed: int = 0) -> Pla
     parsed = parse_player(name) if isinstance(name, str) else name
     maker = _maker(parsed.player)
     return maker(spec, seed=seed, name=parsed.text, **_typed_options(parsed, maker))
+
+
+def start_player(player: Player) -> None:
+    """Start what a player works with, such as an engine's process, if it has a ``start()``.
+
+    Raises:
+        ConfigError: it cannot be started, or does not work as it was configured.
+    """
+    start = getattr(player, "start", None)
+    if start is not None:
+        start()
 
 
 @contextmanager

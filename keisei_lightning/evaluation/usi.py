@@ -48,9 +48,10 @@ _FAIRY_SKILL: Final = (-20, 20)
 class UsiPlayer:
     """An engine as a player.
 
-    The processes are started by the first board that needs them, and end at :meth:`close`, with the player, or with
-    us; a closed player starts them anew when it is asked again. Engines draw random numbers of their own, which no seed
-    of ours reaches: games against one that plays with chance (fairy-stockfish below its full skill) do not repeat.
+    The processes are started by :meth:`start` (one of them) and by the first boards that need them, and end at
+    :meth:`close`, with the player, or with us; a closed player starts them anew when it is asked again. Engines draw
+    random numbers of their own, which no seed of ours reaches: games against one that plays with chance
+    (fairy-stockfish below its full skill) do not repeat.
 
     Args:
         command: program and arguments.
@@ -132,22 +133,25 @@ class UsiPlayer:
             raise
         return actions
 
-    def check(self) -> None:
-        """Start one engine, see that it speaks USI and takes its options, and stop it.
+    def start(self) -> None:
+        """Start one engine, and see that it speaks USI and takes its options. May be repeated.
 
         Raises:
-            ConfigError: it does not.
+            ConfigError: it does not; no process is left.
         """
         engine = self._engines[0]
         try:
-            engine.start()
+            if engine.is_off:
+                engine.start()
             while engine.is_busy:
                 wait_for([engine])
                 engine.advance()
         except EngineFault as fault:
-            raise ConfigError(f"{self._title}: command={shlex.join(self._command)!r}: {fault}") from fault
-        finally:
             engine.stop()
+            raise ConfigError(f"{self._title}: command={shlex.join(self._command)!r}: {fault}") from fault
+        except BaseException:
+            engine.stop()
+            raise
 
     def close(self) -> None:
         """End the processes. May be repeated."""
@@ -201,7 +205,7 @@ def make_usi(
     startup_timeout_s: float = _STARTUP_TIMEOUT_S,
     **engine_options: object,
 ) -> UsiPlayer:
-    """Make a player of any USI engine (entry point); the engine is started once to see that it can be.
+    """Make a player of any USI engine (entry point). The engine is not started: see :meth:`UsiPlayer.start`.
 
     Args:
         spec: of the game, which must be shogi.
@@ -217,7 +221,8 @@ def make_usi(
         engine_options: the engine's own options; "_" stands for a space (``Skill_Level=3``).
 
     Raises:
-        ConfigError: another game, an option out of its range, no such program, or a program that does not answer.
+        ConfigError: another game, an option of ours out of its range, or no such program. What the engine itself has
+            to say of its options shows when it is started.
     """
     check_plays_shogi(spec, name)
     limits = {"nodes": nodes, "depth": depth, "movetime_ms": movetime_ms}
@@ -234,7 +239,7 @@ def make_usi(
     if faults:
         raise ConfigError(faults)
     words = {"nodes": "nodes", "depth": "depth", "movetime_ms": "movetime"}
-    player = UsiPlayer(
+    return UsiPlayer(
         program,
         go=" ".join(["go", *(f"{words[key]} {value}" for key, value in given.items())]),
         options=engine_options,
@@ -243,8 +248,6 @@ def make_usi(
         startup_timeout_s=startup_timeout_s,
         name=name,
     )
-    player.check()
-    return player
 
 
 def _number_faults(name: str, counts: Mapping[str, object], timeouts: Mapping[str, object]) -> list[str]:

@@ -1,14 +1,21 @@
 """Networks, their legal-moves-only policy, and the actor-critic that workers and learner share."""
 
-from keisei_lightning.models.actor_critic import NEW_STATE_VALUE, ActorCritic, logits_actor, value_selector
-from keisei_lightning.models.bitmask import pack_mask, unpack_mask
-from keisei_lightning.models.build import NetworkKind, build_network, num_parameters
-from keisei_lightning.models.distribution import LegalCategorical
-from keisei_lightning.models.encoder import Encoder, PlanesEncoder, ShogiEncoder, build_encoder
-from keisei_lightning.models.heads import ValueKind
-from keisei_lightning.models.mlp import MLPNetwork
-from keisei_lightning.models.modes import evaluation_mode
-from keisei_lightning.models.resnet import ResidualNetwork
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keisei_lightning.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from keisei_lightning.models.actor_critic import NEW_STATE_VALUE, ActorCritic, logits_actor, value_selector
+    from keisei_lightning.models.bitmask import pack_mask, unpack_mask
+    from keisei_lightning.models.build import NetworkKind, build_network, num_parameters
+    from keisei_lightning.models.distribution import LegalCategorical
+    from keisei_lightning.models.encoder import Encoder, PlanesEncoder, ShogiEncoder, build_encoder
+    from keisei_lightning.models.heads import ValueKind
+    from keisei_lightning.models.mlp import MLPNetwork
+    from keisei_lightning.models.modes import evaluation_mode
+    from keisei_lightning.models.resnet import ResidualNetwork
 
 __all__ = [
     "NEW_STATE_VALUE",
@@ -30,3 +37,27 @@ __all__ = [
     "unpack_mask",
     "value_selector",
 ]
+
+_ROOM_OF = {
+    "NEW_STATE_VALUE": "actor_critic",
+    "ActorCritic": "actor_critic",
+    "Encoder": "encoder",
+    "LegalCategorical": "distribution",
+    "MLPNetwork": "mlp",
+    "NetworkKind": "build",
+    "PlanesEncoder": "encoder",
+    "ResidualNetwork": "resnet",
+    "ShogiEncoder": "encoder",
+    "ValueKind": "heads",
+    "build_encoder": "encoder",
+    "build_network": "build",
+    "evaluation_mode": "modes",
+    "logits_actor": "actor_critic",
+    "num_parameters": "build",
+    "pack_mask": "bitmask",
+    "unpack_mask": "bitmask",
+    "value_selector": "actor_critic",
+}
+
+# Whether a network fits a game can be told without torch (``equivariance.py``).
+__getattr__ = lazy_names(__name__, _ROOM_OF, globals())

@@ -8,7 +8,7 @@ from torch import nn
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec
-from keisei_lightning.models.equivariant import equivariance_faults
+from keisei_lightning.models.equivariance import equivariance_faults
 from keisei_lightning.models.heads import ValueKind
 from keisei_lightning.models.mlp import MLPNetwork
 from keisei_lightning.models.resnet import ResidualNetwork

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models.encoder import build_encoder
-from keisei_lightning.models.equivariant import Flip, LiftingConv2d, MirrorConv2d, board_flip, split_images
+from keisei_lightning.models.equivariance import Flip, board_flip
+from keisei_lightning.models.equivariant import LiftingConv2d, MirrorConv2d, split_images
 from keisei_lightning.models.heads import LinearPolicyHead, SquarePolicyHead, ValueHead, ValueKind
 
 __all__ = ["ResidualBlock", "ResidualNetwork"]

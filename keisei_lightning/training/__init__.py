@@ -9,24 +9,32 @@ One epoch is one PPO iteration: the collector plays a rollout, the data module c
 the module learns from them, and the callback publishes the new weights to the workers.
 """
 
-from keisei_lightning.training.best_checkpoint import BestCheckpoint
-from keisei_lightning.training.checkpoint import (
-    AtomicCheckpointIO,
-    CheckpointHeader,
-    check_checkpoint,
-    read_checkpoint_header,
-)
-from keisei_lightning.training.datamodule import SelfPlayDataModule
-from keisei_lightning.training.evaluation import EvaluationCallback
-from keisei_lightning.training.integrity import newest_whole_checkpoint, remove_stale_temporaries
-from keisei_lightning.training.metrics import SelfPlayMetrics
-from keisei_lightning.training.module import PPOModule
-from keisei_lightning.training.orderly_stop import FinalCheckpoint, OrderlyStop
-from keisei_lightning.training.progress import TrainingProgress
-from keisei_lightning.training.report import CurvesCallback, plot_curves, write_last_game
-from keisei_lightning.training.snapshots import SnapshotCallback
-from keisei_lightning.training.source import RolloutSource
-from keisei_lightning.training.weight_sync import WeightSyncCallback
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keisei_lightning.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from keisei_lightning.training.best_checkpoint import BestCheckpoint
+    from keisei_lightning.training.checkpoint import AtomicCheckpointIO
+    from keisei_lightning.training.checkpoint_header import (
+        CheckpointHeader,
+        check_checkpoint,
+        newest_whole_checkpoint,
+        read_checkpoint_header,
+    )
+    from keisei_lightning.training.datamodule import SelfPlayDataModule
+    from keisei_lightning.training.evaluation import EvaluationCallback
+    from keisei_lightning.training.integrity import remove_stale_temporaries
+    from keisei_lightning.training.metrics import SelfPlayMetrics
+    from keisei_lightning.training.module import PPOModule
+    from keisei_lightning.training.orderly_stop import FinalCheckpoint, OrderlyStop
+    from keisei_lightning.training.progress import TrainingProgress
+    from keisei_lightning.training.report import CurvesCallback, plot_curves, write_last_game
+    from keisei_lightning.training.snapshots import SnapshotCallback
+    from keisei_lightning.training.source import RolloutSource
+    from keisei_lightning.training.weight_sync import WeightSyncCallback
 
 __all__ = [
     "AtomicCheckpointIO",
@@ -50,3 +58,29 @@ __all__ = [
     "remove_stale_temporaries",
     "write_last_game",
 ]
+
+_ROOM_OF = {
+    "AtomicCheckpointIO": "checkpoint",
+    "BestCheckpoint": "best_checkpoint",
+    "CheckpointHeader": "checkpoint_header",
+    "CurvesCallback": "report",
+    "EvaluationCallback": "evaluation",
+    "FinalCheckpoint": "orderly_stop",
+    "OrderlyStop": "orderly_stop",
+    "PPOModule": "module",
+    "RolloutSource": "source",
+    "SelfPlayDataModule": "datamodule",
+    "SelfPlayMetrics": "metrics",
+    "SnapshotCallback": "snapshots",
+    "TrainingProgress": "progress",
+    "WeightSyncCallback": "weight_sync",
+    "check_checkpoint": "checkpoint_header",
+    "newest_whole_checkpoint": "checkpoint_header",
+    "plot_curves": "report",
+    "read_checkpoint_header": "checkpoint_header",
+    "remove_stale_temporaries": "integrity",
+    "write_last_game": "report",
+}
+
+# Whether there is a checkpoint, and a whole one, can be told without torch and Lightning (``integrity.py``).
+__getattr__ = lazy_names(__name__, _ROOM_OF, globals())

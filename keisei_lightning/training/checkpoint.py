@@ -1,7 +1,6 @@
-"""Checkpoints that are whole or absent, name their game, and run no code when they are read.
+"""Checkpoints that are whole or absent: how they are written, and how Lightning reads them.
 
-Every load of the package goes through this file: checksums are compared first (see ``integrity.py``), then torch reads
-with ``weights_only=True``.
+What they say of themselves, and the load that everything goes through, is in ``checkpoint_header.py``.
 """
 
 from __future__ import annotations
@@ -10,224 +9,18 @@ import contextlib
 import errno
 import os
 import pickle
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
 
-from keisei_lightning.errors import ConfigError
-from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.stopping import temporary_file, unbroken
+from keisei_lightning.training.checkpoint_header import load_checked, refused_global
 from keisei_lightning.training.integrity import damage, lock, remove_stale_temporaries, temporary_path
 
-__all__ = [
-    "CHECKPOINT_FORMAT",
-    "HEADER_KEY",
-    "RECIPE_KEY",
-    "AtomicCheckpointIO",
-    "CheckpointHeader",
-    "Recipe",
-    "check_checkpoint",
-    "network_faults",
-    "read_checkpoint_header",
-    "read_recipe",
-]
-
-CHECKPOINT_FORMAT = 1
-"""Number of the present layout of a checkpoint's header."""
-
-HEADER_KEY = "keisei"
-"""Where a Lightning checkpoint keeps the header."""
-
-RECIPE_KEY = "keisei_recipe"
-"""Where a checkpoint says how its game and its network are made: ``{"env": {"game", "options"}, "model": {...}}``."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CheckpointHeader:
-    """What a checkpoint says about itself.
-
-    Attributes:
-        game: the game's name.
-        num_actions: A, the number of action labels.
-        observation_shape: shape of one observation.
-        format: layout of this header.
-        global_step: optimiser steps done.
-    """
-
-    game: str
-    num_actions: int
-    observation_shape: tuple[int, ...]
-    format: int = CHECKPOINT_FORMAT
-    global_step: int = 0
-
-    @classmethod
-    def of(cls, spec: GameSpec) -> CheckpointHeader:
-        """The header that a checkpoint of this game has."""
-        return cls(game=spec.name, num_actions=spec.num_actions, observation_shape=tuple(spec.observation_shape))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Primitives only, as it is written under :data:`HEADER_KEY`; the steps are Lightning's own entry."""
-        return {
-            "game": self.game,
-            "num_actions": self.num_actions,
-            "observation_shape": list(self.observation_shape),
-            "format": self.format,
-        }
-
-    @classmethod
-    def from_checkpoint(cls, checkpoint: Mapping[str, Any], *, path: str) -> CheckpointHeader:
-        """Read the header of a loaded checkpoint.
-
-        Raises:
-            ConfigError: it has none, or one of another format.
-        """
-        header = checkpoint.get(HEADER_KEY) if isinstance(checkpoint, Mapping) else None
-        if not isinstance(header, Mapping):
-            raise ConfigError(f"ckpt_path={path}: no checkpoint of keisei-lightning (it has no {HEADER_KEY!r} entry)")
-        if header.get("format") != CHECKPOINT_FORMAT:
-            raise ConfigError(
-                f"ckpt_path={path}: its format is {header.get('format')}, this version reads format {CHECKPOINT_FORMAT}"
-            )
-        return cls(
-            game=str(header["game"]),
-            num_actions=int(header["num_actions"]),
-            observation_shape=tuple(int(n) for n in header["observation_shape"]),
-            global_step=int(checkpoint.get("global_step", 0)),
-        )
-
-    def check(self, spec: GameSpec, *, path: str) -> None:
-        """Refuse a checkpoint of another game.
-
-        Raises:
-            ConfigError: name, number of actions or observation shape differ.
-        """
-        wanted = CheckpointHeader.of(spec)
-        faults = [
-            f"ckpt_path={path}: its {name} is {found}, this run's is {expected}"
-            for name, found, expected in (
-                ("game", self.game, wanted.game),
-                ("num_actions", self.num_actions, wanted.num_actions),
-                ("observation_shape", self.observation_shape, wanted.observation_shape),
-            )
-            if found != expected
-        ]
-        if faults:
-            # One line is enough: with another game the other two differ as a matter of course.
-            raise ConfigError(faults[0])
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
-    """What the game and the network of a checkpoint were made from.
-
-    Attributes:
-        game: name of the game, for :func:`~keisei_lightning.games.game_factory`.
-        game_options: keyword arguments of the game's maker.
-        model: section ``model`` of the run's configuration: ``_target_`` and its keyword arguments. It says what a
-            file wants to be called: nobody may call a ``_target_`` that is not ours because a file says so.
-    """
-
-    game: str
-    game_options: Mapping[str, Any]
-    model: Mapping[str, Any]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Primitives only, as it is written under :data:`RECIPE_KEY`."""
-        return {"env": {"game": self.game, "options": dict(self.game_options)}, "model": dict(self.model)}
-
-    @classmethod
-    def from_checkpoint(cls, checkpoint: Mapping[str, Any], *, path: str) -> Recipe | None:
-        """Read the recipe of a loaded checkpoint; None: it has none, as those of version 0.1.
-
-        Raises:
-            ConfigError: there is one, but it is of another shape.
-        """
-        recipe = checkpoint.get(RECIPE_KEY)
-        if recipe is None:
-            return None
-        try:
-            game, options, model = recipe["env"]["game"], recipe["env"]["options"], recipe["model"]
-            return cls(game=str(game), game_options=dict(options), model=dict(model))
-        except (KeyError, TypeError, ValueError) as error:
-            reason = f"its {RECIPE_KEY!r} entry has no env.game, env.options or model"
-            raise ConfigError(f"ckpt_path={path}: cannot be read as a checkpoint ({reason})") from error
-
-
-def read_recipe(path: str | os.PathLike[str]) -> Recipe | None:
-    """Read what a checkpoint's game and network are made from, without running code from it.
-
-    Args:
-        path: a checkpoint file.
-
-    Returns:
-        None where it has none (version 0.1).
-
-    Raises:
-        ConfigError: there is no such file, it cannot be read, or it is no checkpoint of this package.
-    """
-    if not Path(path).is_file():
-        raise ConfigError(f"ckpt_path={path}: there is no such file")
-    checkpoint = _load(path, map_location="cpu", mmap=True)
-    CheckpointHeader.from_checkpoint(checkpoint, path=str(path))
-    return Recipe.from_checkpoint(checkpoint, path=str(path))
-
-
-def read_checkpoint_header(path: str | os.PathLike[str]) -> CheckpointHeader:
-    """Read what a checkpoint says about itself, without running code from it and without loading its tensors.
-
-    Args:
-        path: a checkpoint file.
-
-    Raises:
-        ConfigError: there is no such file, it cannot be read, or it is no checkpoint of this package.
-    """
-    if not Path(path).is_file():
-        raise ConfigError(f"ckpt_path={path}: there is no such file")
-    checkpoint = _load(path, map_location="cpu", mmap=True)
-    return CheckpointHeader.from_checkpoint(checkpoint, path=str(path))
-
-
-def check_checkpoint(path: str | os.PathLike[str], spec: GameSpec) -> CheckpointHeader:
-    """Read a checkpoint's header and refuse one of another game; meant to run before anything is started.
-
-    Args:
-        path: a checkpoint file.
-        spec: the game of this run.
-
-    Raises:
-        ConfigError: missing, unreadable, or of another game.
-    """
-    header = read_checkpoint_header(path)
-    header.check(spec, path=str(path))
-    return header
-
-
-def network_faults(saved: Mapping[str, Any], wanted: Mapping[str, Any], *, path: str) -> Sequence[str]:
-    """Where the weights of a checkpoint do not fit a network: at most one line.
-
-    Args:
-        saved: state dictionary of the checkpoint.
-        wanted: state dictionary of the network that is to take it.
-        path: for the message.
-    """
-    for name in sorted(saved.keys() ^ wanted.keys()):
-        where = "only in the checkpoint" if name in saved else "not in the checkpoint"
-        return [
-            f"ckpt_path={path}: another network's checkpoint ({name} is {where}); use the model it was trained with"
-        ]
-    for name, weight in wanted.items():
-        found, expected = (tuple(getattr(value, "shape", ())) for value in (saved[name], weight))
-        if found != expected:
-            return [
-                f"ckpt_path={path}: another network's checkpoint ({name} is {list(found)}, here {list(expected)}); "
-                "use the model it was trained with"
-            ]
-    return []
+__all__ = ["AtomicCheckpointIO"]
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -280,36 +73,12 @@ class AtomicCheckpointIO(CheckpointIO):
             raise ValueError(f"weights_only=False: refused for {path}, it would run code from the file; leave it out")
         if not Path(path).is_file():
             raise FileNotFoundError(f"checkpoint file not found: {path}")
-        loaded: dict[str, Any] = _load(path, map_location=map_location)
+        loaded: dict[str, Any] = load_checked(path, map_location=map_location)
         return loaded
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Delete a checkpoint, if it is there."""
         Path(path).unlink(missing_ok=True)
-
-
-def _load(path: str | os.PathLike[str], *, map_location: Any, mmap: bool = False) -> Any:
-    """Read a file whose checksums are right, without running code from it.
-
-    Raises:
-        ConfigError: it cannot be read so; one line.
-    """
-    if (fault := damage(path)) is not None:
-        raise ConfigError(f"ckpt_path={path}: cannot be read as a checkpoint ({fault})")
-    try:
-        return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
-    except pickle.UnpicklingError as error:
-        reason = f"weights_only=True refuses it: {_refused_global(error)}, and reading that would run code"
-        raise ConfigError(f"ckpt_path={path}: cannot be read as a checkpoint ({reason})") from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(f"ckpt_path={path}: cannot be read as a checkpoint ({reason})") from error
-
-
-def _refused_global(error: pickle.UnpicklingError) -> str:
-    """What torch would not load, from its page of advice."""
-    found = re.search(r"GLOBAL (\S+)", str(error))
-    return f"it holds {found[1]}" if found else "it holds more than primitives and tensors"
 
 
 class _Noting:
@@ -355,7 +124,7 @@ def _check_written(temporary: Path, target: Path) -> None:
         torch.load(temporary, map_location="cpu", weights_only=True, mmap=True)  # mapped: no weight is read twice
     except pickle.UnpicklingError as error:
         raise TypeError(
-            f"{target}: the checkpoint was not saved, since it could not be loaded again: {_refused_global(error)}; "
+            f"{target}: the checkpoint was not saved, since it could not be loaded again: {refused_global(error)}; "
             "states must be made of numbers, strings, lists, dictionaries and tensors"
         ) from error
 

@@ -8,7 +8,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -19,7 +19,13 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluation import MatchResult, Player, PolicyPlayer, play_match
 from keisei_lightning.evaluation.ratings import rate_against
-from keisei_lightning.evaluation.registry import PlayerMaker, closing_player, make_player, parse_player
+from keisei_lightning.evaluation.registry import (
+    PlayerMaker,
+    closing_player,
+    make_player,
+    parse_player,
+    start_player,
+)
 from keisei_lightning.games.protocol import GameFactory
 from keisei_lightning.models import ActorCritic, evaluation_mode
 from keisei_lightning.stopping import Stopped, deferred, waiting
@@ -40,10 +46,14 @@ class EvaluationCallback(Callback):
     Every evaluation plays the same openings, so that scores of different epochs can be compared. Training is left as it
     was: the modules' modes and all global random streams are restored.
 
+    An opponent that holds something, such as an engine's process (it has a ``close()``), is started once, before
+    training begins (:meth:`start`, which ``setup`` calls), and closed when training ends; a random stream of its own
+    goes on from one evaluation to the next. The others are made anew for each evaluation, from the same seed.
+
     Args:
         game: makes the boards.
-        opponents: names of players (:func:`~keisei_lightning.evaluation.make_player`), or makers; made anew for each
-            evaluation and closed after it. The first one's score is the run's.
+        opponents: names of players (:func:`~keisei_lightning.evaluation.make_player`), or makers. The first one's score
+            is the run's.
         num_games: games against each, an even number (each opening is played from both seats).
         opening_plies: each opening is 0 to this many random plies; None: as the game's own options say.
         every_n_epochs: evaluate after every so many PPO iterations, and once more at the end; 0: only at the end.
@@ -95,10 +105,11 @@ class EvaluationCallback(Callback):
         self._spent_s = self._latest_s = 0.0
         self._epochs_done = 0
         self._past: dict[int, dict[str, Any]] = {}  # weights by the number of epochs done
+        self._held: dict[int, Player] = {}  # opponents that are kept from start() to close(), by their place
         self._spec = game(1).spec
         names = []
         for opponent in self.opponents:  # refused here, not after the first hours
-            with self._opponent(opponent) as player:
+            with closing_player(self._make(opponent)) as player:
                 names.append(player.name)
         self.monitor = f"eval/score_vs_{metric_name(names[0])}"
         """The metric of the first opponent's score, such as for ``ModelCheckpoint(monitor=..., mode="max")``."""
@@ -117,6 +128,49 @@ class EvaluationCallback(Callback):
         if self.max_time_share is None or not self._spent_s:
             return True
         return self._spent_s + self._latest_s <= self.max_time_share * (self._clock() - self._started)
+
+    def start(self) -> None:
+        """Start the opponents that hold something, such as an engine's process. May be repeated.
+
+        Raises:
+            ConfigError: with one line for each that cannot be started; all others are closed.
+        """
+        faults: list[str] = []
+        try:
+            for place, opponent in enumerate(self.opponents):
+                if place in self._held or not hasattr(player := self._make(opponent), "close"):
+                    continue
+                self._held[place] = player
+                try:
+                    start_player(player)
+                except ConfigError as error:
+                    faults += error.faults
+        except BaseException:
+            self.close()
+            raise
+        if faults:
+            self.close()
+            raise ConfigError(faults)
+
+    def close(self) -> None:
+        """Close the opponents that :meth:`start` has started. May be repeated."""
+        held, self._held = self._held, {}
+        for player in held.values():
+            with closing_player(player):
+                pass
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Start the opponents before any worker plays: one that cannot be started is refused at once."""
+        if stage == "fit" and trainer.is_global_zero:
+            self.start()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Close the opponents."""
+        self.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Close the opponents: Lightning calls no ``teardown`` after an error."""
+        self.close()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; evaluate the weights that training starts from, if that is wanted."""
@@ -171,14 +225,20 @@ class EvaluationCallback(Callback):
             log.info("epoch %d: %s", trainer.current_epoch, result)
         return metrics | self._rating()
 
-    def _opponent(self, opponent: str | PlayerMaker) -> AbstractContextManager[Player]:
+    def _make(self, opponent: str | PlayerMaker) -> Player:
         if isinstance(opponent, str):
-            return closing_player(make_player(opponent, self._spec, seed=self.seed))
-        return closing_player(opponent(self._spec, seed=self.seed, name=getattr(opponent, "__name__", "opponent")))
+            return make_player(opponent, self._spec, seed=self.seed)
+        return opponent(self._spec, seed=self.seed, name=getattr(opponent, "__name__", "opponent"))
+
+    def _at_work(self, place: int) -> AbstractContextManager[Player]:
+        """An opponent for one evaluation: the one that is held, or a new one that is closed after it."""
+        if place in self._held:
+            return nullcontext(self._held[place])
+        return closing_player(self._make(self.opponents[place]))
 
     def _opponents(self, pl_module: LightningModule) -> Iterator[Player]:
-        for opponent in self.opponents:
-            with self._opponent(opponent) as player:
+        for place in range(len(self.opponents)):
+            with self._at_work(place) as player:
                 yield player
         ago = self.against_epochs_ago
         if ago is not None and (weights := self._past.get(self._epochs_done - ago)) is not None:

@@ -1,4 +1,4 @@
-"""Whether a checkpoint file is whole, and which one to go on from; needs no torch and runs no code of the file.
+"""Checkpoints as files: which there are, and whether one is whole. Needs no torch and runs no code of the file.
 
 A checkpoint is a zip archive, as ``torch.save`` writes it, and carries a CRC-32 of everything in it. ``torch.load``
 does not look at them: a flipped bit in a weight goes unnoticed. Here they are compared.
@@ -16,9 +16,7 @@ import zlib
 from pathlib import Path
 from typing import IO
 
-from keisei_lightning.errors import ConfigError
-
-__all__ = ["damage", "lock", "newest_whole_checkpoint", "remove_stale_temporaries", "temporary_path"]
+__all__ = ["checkpoint_files", "damage", "lock", "remove_stale_temporaries", "temporary_path"]
 
 log = logging.getLogger(__name__)
 
@@ -42,37 +40,18 @@ def damage(path: str | os.PathLike[str]) -> str | None:
     return None if bad is None else f"damaged: the checksum of {bad} is wrong"
 
 
-def newest_whole_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
-    """The checkpoint that ``ckpt_path=last`` means: the newest ``last.ckpt``, or the newest whole one before it.
-
-    A checkpoint that is passed over is named in the log, with the reason and what is taken instead.
+def checkpoint_files(folder: str | os.PathLike[str]) -> list[Path]:
+    """Files that ``ckpt_path=last`` may mean, best first: the newest ``last.ckpt``, then all others from the newest on.
 
     Args:
         folder: of all runs of one name.
 
     Returns:
-        None where there is no ``last.ckpt``.
-
-    Raises:
-        ConfigError: there are checkpoints, and none is whole.
+        Empty where there is no ``last.ckpt``.
     """
-    from keisei_lightning.training.checkpoint import read_checkpoint_header  # needs torch: takes seconds
-
     files = sorted(Path(folder).rglob("*.ckpt"), key=_modified, reverse=True)
-    lasts = [file for file in files if file.name == "last.ckpt"]
-    if not lasts:
-        return None
-    faults = []
-    for file in [lasts[0], *(file for file in files if file != lasts[0])]:
-        try:
-            header = read_checkpoint_header(file)
-        except ConfigError as error:
-            faults.append(error.faults[0].removeprefix("ckpt_path="))
-            continue
-        if faults:
-            log.warning("ckpt_path=last: %s; going on from %s (step %d)", "; ".join(faults), file, header.global_step)
-        return file
-    raise ConfigError(f"ckpt_path=last: none of the {len(faults)} checkpoints in {folder} can be read: {faults[0]}")
+    last = next((file for file in files if file.name == "last.ckpt"), None)
+    return [] if last is None else [last, *(file for file in files if file != last)]
 
 
 def _modified(file: Path) -> int:

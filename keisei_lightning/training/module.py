@@ -22,7 +22,7 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models import NEW_STATE_VALUE, ActorCritic, logits_actor, value_selector
 from keisei_lightning.models.compiling import Judge, check_compile_mode
-from keisei_lightning.training.checkpoint import HEADER_KEY, RECIPE_KEY, CheckpointHeader, network_faults
+from keisei_lightning.training.checkpoint_header import HEADER_KEY, RECIPE_KEY, CheckpointHeader, network_faults
 from keisei_lightning.training.meter import EpochMeter
 from keisei_lightning.training.random_state import random_state, restore_random_state
 from keisei_lightning.training.source import RolloutSource

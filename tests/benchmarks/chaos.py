@@ -31,7 +31,7 @@ from keisei_lightning.app import build
 from keisei_lightning.bench.report import describe_machine
 from keisei_lightning.config import config_dir, register_configs
 from keisei_lightning.parallel import SelfPlayCollector
-from keisei_lightning.validation import resolve, validate
+from keisei_lightning.validation import validate
 
 CONSOLE = Console()
 
@@ -169,9 +169,7 @@ def train(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         cfg.trainer.max_epochs = 1_000_000
         minutes, rest = divmod(round(seconds), 60)
         cfg.trainer.max_time = f"00:{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}"
-    resolve(cfg)
-    validate(cfg)
-    parts = build(cfg)
+    parts = build(validate(cfg))
     chaos = Chaos(
         collector=parts.data.collector,
         chaos_s=60 * arguments.chaos_minutes,

@@ -51,7 +51,8 @@ from rich.progress import track
 from rich.table import Table
 from torchrl.collectors import MultiAsyncCollector, MultiSyncCollector
 
-from keisei_lightning.bench.networks import MODELS, policy_of
+from keisei_lightning.bench.arguments import MODELS
+from keisei_lightning.bench.networks import policy_of
 from keisei_lightning.bench.report import describe_machine
 from keisei_lightning.envs import BoardGameEnv
 from keisei_lightning.games import GameFactory, game_factory

@@ -212,7 +212,7 @@ def test_row_26_a_sweep_with_a_bad_job_does_the_others_and_ends_with_2(
 ) -> None:
     seen: list[float] = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("keisei_lightning.app.run", lambda cfg: seen.append(cfg.ppo.clip_epsilon) or 0.5)
+    monkeypatch.setattr("keisei_lightning.app.run", lambda config: seen.append(config.cfg.ppo.clip_epsilon) or 0.5)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     assert launch.main(["-m", "ppo.clip_epsilon=0.1,2,0.3"]) == 2

@@ -187,9 +187,12 @@ class TestEndings:
 
     def test_several_bad_opponents_are_told_at_once(self, capsys: pytest.CaptureFixture[str]) -> None:
         write_policy(Path("a.ckpt"))
-        words = ["checkpoint=a.ckpt", "opponents=[greedy_capture,alpha_beta(depth=x)]"]
-        assert cli.main(["eval", *words]) == 2
-        assert capsys.readouterr().err.count("keisei: opponents: player ") == 2
+        for words in (
+            "opponents=[tactics(x=1),alpha_beta(depth=x)]",  # told without looking into the checkpoint
+            "opponents=[greedy_capture,mate_in_one]",  # and what does not fit its game
+        ):
+            assert cli.main(["eval", "checkpoint=a.ckpt", words]) == 2
+            assert capsys.readouterr().err.count("keisei: opponents: player ") == 2
 
     def test_help_tells_the_players_that_there_are(self, capsys: pytest.CaptureFixture[str]) -> None:
         for words in (["--help"], ["checkpoint=a.ckpt", "-h"]):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from keisei_lightning.bench import main
-from keisei_lightning.bench.profile import STAGES
+from keisei_lightning.bench.stages import STAGES
 from keisei_lightning.bench.tune import choices
 from keisei_lightning.games.shogi_kernel import why_no_kernel
 from keisei_lightning.machine import available_cpus

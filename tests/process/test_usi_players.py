@@ -337,7 +337,7 @@ def test_an_engine_does_not_outlive_a_killed_parent() -> None:
 def refusal(**options: object) -> str:
     """The one line that refuses a player's options."""
     with pytest.raises(ConfigError) as caught:
-        make_usi(Shogi(1).spec, seed=0, name="usi(...)", **{"command": " ".join(FAKE), "nodes": 1, **options})  # type: ignore[arg-type]
+        make_usi(Shogi(1).spec, seed=0, name="usi(...)", **{"command": " ".join(FAKE), "nodes": 1, **options}).start()  # type: ignore[arg-type]
     (line,) = caught.value.faults
     return line
 
@@ -377,8 +377,12 @@ def test_a_program_that_does_not_speak_usi_is_refused_in_one_line() -> None:
 def test_an_engine_may_be_told_its_hash_size_without_having_declared_that(diary: Path) -> None:
     command = " ".join([*FAKE, "--diary", str(diary)])
     player = make_usi(Shogi(1).spec, seed=0, name="one", command=command, depth=3, movetime_ms=50, USI_Hash=16)
-    assert (player.name, lives(diary)[1:]) == ("one", [])
+    assert player.name == "one"
+    assert not diary.exists()  # nothing was started to make it
+    player.start()
+    player.start()
     assert moves_of(Shogi(1), player) == ["1g1f"]
+    assert len(lives(diary)) == 1
     player.close()
     said = diary.read_text().splitlines()
     assert "setoption name USI_Hash value 16" in said

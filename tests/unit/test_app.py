@@ -29,7 +29,7 @@ from keisei_lightning.training import (
     TrainingProgress,
     WeightSyncCallback,
 )
-from keisei_lightning.validation import resolve, validate
+from keisei_lightning.validation import ValidatedConfig, validate
 
 TINY = [
     "experiment=smoke",
@@ -54,10 +54,11 @@ def _hydra() -> Iterator[None]:
 
 
 def composed(folder: Path, *overrides: str) -> DictConfig:
-    cfg = compose("config", overrides=[f"output_dir={folder}", *TINY, *overrides])
-    resolve(cfg)
-    validate(cfg)
-    return cfg
+    return compose("config", overrides=[f"output_dir={folder}", *TINY, *overrides])
+
+
+def validated(folder: Path, *overrides: str) -> ValidatedConfig:
+    return validate(composed(folder, *overrides))
 
 
 def winged_network(spec: GameSpec, *, wings: int) -> nn.Module:
@@ -67,7 +68,7 @@ def winged_network(spec: GameSpec, *, wings: int) -> nn.Module:
 
 def test_every_key_reaches_its_part(tmp_path: Path) -> None:
     parts = build(
-        composed(
+        validated(
             tmp_path,
             "seed=11",
             "ppo.gamma=0.9",
@@ -123,22 +124,22 @@ def test_every_key_reaches_its_part(tmp_path: Path) -> None:
 
 
 def test_the_learner_and_the_workers_share_one_network(tmp_path: Path) -> None:
-    parts = build(composed(tmp_path))
+    parts = build(validated(tmp_path))
     assert parts.data.collector.policy is parts.module.actor_critic
 
 
 def test_loggers_are_those_that_are_configured(tmp_path: Path) -> None:
-    csv, tensorboard = build(composed(tmp_path)).trainer.loggers
+    csv, tensorboard = build(validated(tmp_path)).trainer.loggers
     assert isinstance(csv, CSVLogger)
     assert isinstance(tensorboard, TensorBoardLogger)
     assert Path(csv.log_dir) == tmp_path / "csv"
     assert Path(tensorboard.log_dir) == tmp_path / "tensorboard"
-    assert build(composed(tmp_path, "logger=none")).trainer.loggers == []
+    assert build(validated(tmp_path, "logger=none")).trainer.loggers == []
 
 
 def test_the_bar_and_the_checkpoints_can_be_switched_off(tmp_path: Path) -> None:
     off = ["trainer.enable_progress_bar=false", "trainer.enable_checkpointing=false"]
-    kinds = {type(callback) for callback in build(composed(tmp_path, *off)).trainer.callbacks}
+    kinds = {type(callback) for callback in build(validated(tmp_path, *off)).trainer.callbacks}
     assert not kinds & {TrainingProgress, ModelCheckpoint}
     assert EvaluationCallback in kinds
 
@@ -146,14 +147,13 @@ def test_the_bar_and_the_checkpoints_can_be_switched_off(tmp_path: Path) -> None
 def test_a_third_partys_network_is_built_from_its_target(tmp_path: Path) -> None:
     cfg = composed(tmp_path)
     cfg.model = OmegaConf.create({"_target_": f"{__name__}.winged_network", "wings": 3})
-    validate(cfg)
-    widths = {p.shape[0] for p in build(cfg).module.actor_critic.parameters() if p.ndim == 2}
+    widths = {p.shape[0] for p in build(validate(cfg)).module.actor_critic.parameters() if p.ndim == 2}
     assert 24 in widths
 
 
 def test_what_lightning_refuses_is_bad_configuration(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^trainer: .*no_such_strategy"):
-        build(composed(tmp_path, "trainer.strategy=no_such_strategy"))
+        build(validated(tmp_path, "trainer.strategy=no_such_strategy"))
 
 
 def test_a_bad_configuration_is_refused_before_anything_is_built(tmp_path: Path) -> None:
@@ -194,13 +194,13 @@ def test_a_learner_that_learns_while_workers_play_leaves_them_their_cpus(
     for module in ("app", "limits", "machine", "validation"):
         monkeypatch.setattr(f"keisei_lightning.{module}.available_cpus", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    parts = build(composed(tmp_path, "parallel.num_workers=auto", *overrides))
+    parts = build(validated(tmp_path, "parallel.num_workers=auto", *overrides))
     assert parts.data.collector.num_workers == workers
     assert parts.learner_threads == learner
 
 
 def test_training_gives_the_threads_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = build(composed(tmp_path))
+    parts = build(validated(tmp_path))
     parts = dataclasses.replace(parts, learner_threads=1)
     seen: list[int] = []
     monkeypatch.setattr(parts.trainer, "fit", lambda *args, **options: seen.append(torch.get_num_threads()))
@@ -217,9 +217,9 @@ def test_training_gives_the_threads_back(tmp_path: Path, monkeypatch: pytest.Mon
 def test_last_goes_on_where_the_run_ended(tmp_path: Path) -> None:
     results, shape = f"results_dir={tmp_path}", ["name=again", "logger.tensorboard=null"]
     run(composed(tmp_path / "again" / "first", results, *shape))
-    cfg = composed(tmp_path / "again" / "second", results, *shape, "ckpt_path=last", "trainer.max_epochs=2")
-    assert cfg.ckpt_path == str(tmp_path / "again" / "first" / "checkpoints" / "last.ckpt")
-    run(cfg)
+    config = validated(tmp_path / "again" / "second", results, *shape, "ckpt_path=last", "trainer.max_epochs=2")
+    assert config.cfg.ckpt_path == str(tmp_path / "again" / "first" / "checkpoints" / "last.ckpt")
+    run(config)
     names, *rows = (tmp_path / "again" / "second" / "csv" / "metrics.csv").read_text(encoding="utf-8").splitlines()
     epochs = {row.split(",")[names.split(",").index("epoch")] for row in rows}
     assert epochs == {"1"}, "only the second epoch is trained"

@@ -16,6 +16,7 @@ from keisei_lightning import cli, launch
 from keisei_lightning.config import register_configs
 from keisei_lightning.errors import WorkerError
 from keisei_lightning.launch import Stopped
+from keisei_lightning.validation import ValidatedConfig
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +46,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Replaces the training itself; what it returns or raises is decided by the seed."""
     seen: list[str] = []
 
-    def fake(cfg: object) -> float:
-        seed = cfg.seed  # type: ignore[attr-defined]
+    def fake(config: ValidatedConfig) -> float:
+        seed = config.cfg.seed
         seen.append(f"seed={seed}")
         if seed == 13:
             raise WorkerError("worker 3 died")
@@ -81,11 +82,24 @@ class TestWords:
         assert "rsshogi makes the moves at a third of the speed: no compiler" in capsys.readouterr().out
 
     def test_train_help_lists_groups_and_options(self, capsys: pytest.CaptureFixture[str]) -> None:
-        with pytest.raises(SystemExit) as left:
-            cli.main(["train", "--help"])
-        assert left.value.code in (0, None)
+        assert cli.main(["train", "--help", "ppo.epochs=7"]) == 0
         out = capsys.readouterr().out
         assert "experiment: breakthrough, connect_four, connect_four_strong, hex, quickstart" in out
+        assert "\n  epochs: 7\n" in out
+
+    def test_train_help_is_what_hydra_shows_with_the_same_template(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert cli.main(["train", "--help"]) == 0
+        ours = capsys.readouterr().out
+        monkeypatch.setattr(launch, "asks_for_help", lambda words: False)
+        with pytest.raises(SystemExit):
+            cli.main(["train", "--help"])
+        assert ours.rstrip() == capsys.readouterr().out.rstrip()
+
+    def test_help_for_a_key_that_does_not_exist_is_told_as_ever(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["train", "--help", "ppo.epoch=7"]) == 2
+        assert capsys.readouterr().err.startswith("keisei: ppo.epoch=7: no such key (did you mean ppo.epochs?)")
 
 
 class TestExitCodes:

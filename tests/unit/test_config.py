@@ -18,13 +18,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from keisei_lightning.bounds import BOUNDS
 from keisei_lightning.compose_errors import COMPOSE_ERRORS, explain
 from keisei_lightning.config import SCHEMAS, Config, config_dir, register_configs
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import register_game
 from keisei_lightning.machine import Allowance
 from keisei_lightning.plugins import TRAINER_ARGUMENTS
-from keisei_lightning.validation import BOUNDS, advice, resolve, validate
+from keisei_lightning.validation import advice, resolve_workers, validate
 
 CONF = config_dir()
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra")
@@ -46,8 +47,12 @@ def winged_network(*, spec: object, channels: int, wings: int) -> None:
 
 def composed(*overrides: str) -> DictConfig:
     cfg = compose("config", overrides=[OUTPUT, *overrides])
-    resolve(cfg)
+    resolve_workers(cfg)
     return cfg
+
+
+def checked(*overrides: str) -> DictConfig:
+    return validate(composed(*overrides)).cfg
 
 
 def faults(*overrides: str) -> list[str]:
@@ -243,12 +248,12 @@ class TestCheckpoints:
     def test_last_is_the_newest_checkpoint_of_the_same_name(self, tmp_path: Path) -> None:
         newest = save_last(tmp_path / "shogi" / "new", age_s=0)
         save_last(tmp_path / "shogi" / "old", age_s=60)
-        assert composed(f"results_dir={tmp_path}", "ckpt_path=last").ckpt_path == str(newest)
+        assert checked(f"results_dir={tmp_path}", "ckpt_path=last").ckpt_path == str(newest)
 
     def test_auto_is_last_where_there_is_one_and_else_null(self, tmp_path: Path) -> None:
-        assert composed(f"results_dir={tmp_path}", "ckpt_path=auto").ckpt_path is None
+        assert checked(f"results_dir={tmp_path}", "ckpt_path=auto").ckpt_path is None
         newest = save_last(tmp_path / "shogi" / "run", age_s=0)
-        assert composed(f"results_dir={tmp_path}", "ckpt_path=auto").ckpt_path == str(newest)
+        assert checked(f"results_dir={tmp_path}", "ckpt_path=auto").ckpt_path == str(newest)
 
 
 def save_last(folder: Path, *, age_s: int) -> Path:
@@ -258,7 +263,7 @@ def save_last(folder: Path, *, age_s: int) -> Path:
 
     file = folder / "checkpoints" / "last.ckpt"
     file.parent.mkdir(parents=True)
-    header = {"game": "shogi", "num_actions": 2187, "observation_shape": [99], "format": 1}
+    header = {"game": "shogi", "num_actions": 2187, "observation_shape": [98], "format": 1}
     torch.save({"keisei": header, "global_step": 1}, file)
     os.utime(file, (1000 - age_s, 1000 - age_s))
     return file
@@ -320,9 +325,9 @@ class TestExplaining:
 
 
 def test_the_bytes_of_a_ply_are_those_of_the_slots() -> None:
+    from keisei_lightning.game_checks import _OTHER_BYTES_PER_PLY
     from keisei_lightning.games import make_game
     from keisei_lightning.parallel.transport import SlotLayout
-    from keisei_lightning.validation import _OTHER_BYTES_PER_PLY
 
     spec = make_game("shogi", 1).spec
     layout = SlotLayout.for_game(spec, num_slots=1, num_workers=1, num_games=1, num_plies=1)

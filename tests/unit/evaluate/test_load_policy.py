@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluate.policies import load_policy
 from keisei_lightning.games import GameSpec, make_game
-from keisei_lightning.training.checkpoint import RECIPE_KEY, AtomicCheckpointIO, Recipe, read_recipe
+from keisei_lightning.training.checkpoint import AtomicCheckpointIO
+from keisei_lightning.training.checkpoint_header import RECIPE_KEY, Recipe, read_recipe
 
 SPEC = make_game("tic_tac_toe", 1).spec
 CALLED: list[str] = []

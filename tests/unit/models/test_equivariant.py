@@ -13,7 +13,7 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import game_factory
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models import ActorCritic, build_network, num_parameters
-from keisei_lightning.models.equivariant import board_flip
+from keisei_lightning.models.equivariance import board_flip
 
 GAMES = ["tic_tac_toe", "connect_four", "breakthrough", "shogi"]
 

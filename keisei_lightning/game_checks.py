@@ -1,0 +1,92 @@
+"""Checks of a configuration that need its game, but no torch: the players, the symmetry, and the memory of rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import DictConfig
+
+from keisei_lightning.errors import ConfigError, KeiseiError
+from keisei_lightning.evaluation.registry import closing_player, make_player
+from keisei_lightning.games import GameSpec, make_game
+from keisei_lightning.limits import Rollouts, memory_faults
+from keisei_lightning.models.equivariance import equivariance_faults
+from keisei_lightning.option_checks import crew_of, is_ours
+
+__all__ = ["game_faults", "game_options", "game_spec"]
+
+_OTHER_BYTES_PER_PLY = 54
+"""Bytes of a ply in a slot beside its observation and mask; a test holds it to ``SlotLayout.bytes_per_ply``."""
+
+
+def game_spec(cfg: DictConfig) -> GameSpec:
+    """Make the game once, to see that it can be made and what it is like.
+
+    Args:
+        cfg: a configuration without faults of its options.
+
+    Raises:
+        ConfigError: it cannot be made, or not with these options.
+    """
+    env = cfg.env
+    try:
+        return make_game(env.game, 1, **game_options(cfg)).spec
+    except ConfigError as error:
+        faults = [line if line.startswith("env.") else f"env.game={env.game}: {line}" for line in error.faults]
+        raise ConfigError([" ".join(fault.split()) for fault in faults]) from error
+    except Exception as error:  # a third party's game may raise anything; a worker would as well
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        options = f" with env.options={dict(env.options)}" if env.options else ""
+        raise ConfigError(
+            f"env.game={env.game}: cannot be made{options} ({reason}); see `keisei games` for those that can"
+        ) from error
+
+
+def game_options(cfg: DictConfig) -> dict[str, Any]:
+    """Keyword arguments for the game's maker; what is null is left to the game.
+
+    Args:
+        cfg: a configuration; of it section ``env`` is looked at.
+    """
+    env = cfg.env
+    options: dict[str, Any] = {"opening_plies": env.opening_plies}
+    if env.max_plies is not None:
+        options["max_plies"] = env.max_plies
+    return {**options, **{str(key): value for key, value in env.options.items()}}
+
+
+def game_faults(cfg: DictConfig, spec: GameSpec) -> Iterator[str]:
+    """What follows from what the game is like.
+
+    Args:
+        cfg: a configuration without faults of its options.
+        spec: of its game.
+
+    Yields:
+        A line for each fault.
+    """
+    parallel = cfg.parallel
+    if parallel.augment_symmetry and not spec.symmetries:
+        yield f"parallel.augment_symmetry=true: must be false ({spec.name} has no symmetry)"
+    if is_ours(cfg, "model.equivariant") and cfg.model.equivariant:
+        yield from equivariance_faults(spec, kind=cfg.model.kind, channels=cfg.model.channels)
+    yield from _player_faults(cfg, spec)
+    rollouts = Rollouts(
+        slots_per_worker=parallel.slots_per_worker if parallel.schedule == "async" else 1,
+        games_per_worker=parallel.games_per_worker,
+        plies_per_rollout=parallel.plies_per_rollout,
+        bytes_per_ply=spec.observation_bytes + spec.mask_bytes + _OTHER_BYTES_PER_PLY,
+    )
+    yield from memory_faults(crew_of(parallel, parallel.num_workers), rollouts, prefix="parallel.")
+
+
+def _player_faults(cfg: DictConfig, spec: GameSpec) -> Iterator[str]:
+    """Make each opponent, which starts nothing, to see that it takes its options and can play the game."""
+    for name in cfg.evaluation.opponents:
+        try:
+            with closing_player(make_player(name, spec)):
+                pass
+        except KeiseiError as error:
+            for fault in getattr(error, "faults", [str(error)]):
+                yield f"evaluation.opponents={name}: {' '.join(fault.split())}"

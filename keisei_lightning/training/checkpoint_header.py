@@ -1,0 +1,307 @@
+"""What a checkpoint says of itself: its game, and what game and network are made from. No code in it is run.
+
+Checksums are compared first (see ``integrity.py``), then torch reads with ``weights_only=True``. Torch is imported when
+a file is whole, and not before: it takes seconds, and a damaged file is refused without it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from keisei_lightning.errors import ConfigError
+from keisei_lightning.games.protocol import GameSpec
+from keisei_lightning.training.integrity import checkpoint_files, damage
+
+__all__ = [
+    "CHECKPOINT_FORMAT",
+    "HEADER_KEY",
+    "RECIPE_KEY",
+    "CheckpointHeader",
+    "Recipe",
+    "check_checkpoint",
+    "load_checked",
+    "network_faults",
+    "newest_checkpoint",
+    "newest_whole_checkpoint",
+    "read_checkpoint_header",
+    "read_recipe",
+    "refused_global",
+]
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_FORMAT = 1
+"""Number of the present layout of a checkpoint's header."""
+
+HEADER_KEY = "keisei"
+"""Where a Lightning checkpoint keeps the header."""
+
+RECIPE_KEY = "keisei_recipe"
+"""Where a checkpoint says how its game and its network are made: ``{"env": {"game", "options"}, "model": {...}}``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointHeader:
+    """What a checkpoint says about itself.
+
+    Attributes:
+        game: the game's name.
+        num_actions: A, the number of action labels.
+        observation_shape: shape of one observation.
+        format: layout of this header.
+        global_step: optimiser steps done.
+    """
+
+    game: str
+    num_actions: int
+    observation_shape: tuple[int, ...]
+    format: int = CHECKPOINT_FORMAT
+    global_step: int = 0
+
+    @classmethod
+    def of(cls, spec: GameSpec) -> CheckpointHeader:
+        """The header that a checkpoint of this game has."""
+        return cls(game=spec.name, num_actions=spec.num_actions, observation_shape=tuple(spec.observation_shape))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Primitives only, as it is written under :data:`HEADER_KEY`; the steps are Lightning's own entry."""
+        return {
+            "game": self.game,
+            "num_actions": self.num_actions,
+            "observation_shape": list(self.observation_shape),
+            "format": self.format,
+        }
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Mapping[str, Any], *, path: str) -> CheckpointHeader:
+        """Read the header of a loaded checkpoint.
+
+        Raises:
+            ConfigError: it has none, or one of another format.
+        """
+        header = checkpoint.get(HEADER_KEY) if isinstance(checkpoint, Mapping) else None
+        if not isinstance(header, Mapping):
+            raise ConfigError(f"ckpt_path={path}: no checkpoint of keisei-lightning (it has no {HEADER_KEY!r} entry)")
+        if header.get("format") != CHECKPOINT_FORMAT:
+            raise ConfigError(
+                f"ckpt_path={path}: its format is {header.get('format')}, this version reads format {CHECKPOINT_FORMAT}"
+            )
+        return cls(
+            game=str(header["game"]),
+            num_actions=int(header["num_actions"]),
+            observation_shape=tuple(int(n) for n in header["observation_shape"]),
+            global_step=int(checkpoint.get("global_step", 0)),
+        )
+
+    def check(self, spec: GameSpec, *, path: str) -> None:
+        """Refuse a checkpoint of another game.
+
+        Raises:
+            ConfigError: name, number of actions or observation shape differ.
+        """
+        wanted = CheckpointHeader.of(spec)
+        faults = [
+            f"ckpt_path={path}: its {name} is {found}, this run's is {expected}"
+            for name, found, expected in (
+                ("game", self.game, wanted.game),
+                ("num_actions", self.num_actions, wanted.num_actions),
+                ("observation_shape", self.observation_shape, wanted.observation_shape),
+            )
+            if found != expected
+        ]
+        if faults:
+            # One line is enough: with another game the other two differ as a matter of course.
+            raise ConfigError(faults[0])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """What the game and the network of a checkpoint were made from.
+
+    Attributes:
+        game: name of the game, for :func:`~keisei_lightning.games.game_factory`.
+        game_options: keyword arguments of the game's maker.
+        model: section ``model`` of the run's configuration: ``_target_`` and its keyword arguments. It says what a
+            file wants to be called: nobody may call a ``_target_`` that is not ours because a file says so.
+    """
+
+    game: str
+    game_options: Mapping[str, Any]
+    model: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Primitives only, as it is written under :data:`RECIPE_KEY`."""
+        return {"env": {"game": self.game, "options": dict(self.game_options)}, "model": dict(self.model)}
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Mapping[str, Any], *, path: str) -> Recipe | None:
+        """Read the recipe of a loaded checkpoint; None: it has none, as those of version 0.1.
+
+        Raises:
+            ConfigError: there is one, but it is of another shape.
+        """
+        recipe = checkpoint.get(RECIPE_KEY)
+        if recipe is None:
+            return None
+        try:
+            game, options, model = recipe["env"]["game"], recipe["env"]["options"], recipe["model"]
+            return cls(game=str(game), game_options=dict(options), model=dict(model))
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"its {RECIPE_KEY!r} entry has no env.game, env.options or model"
+            raise ConfigError(f"ckpt_path={path}: cannot be read as a checkpoint ({reason})") from error
+
+
+def read_recipe(path: str | os.PathLike[str]) -> Recipe | None:
+    """Read what a checkpoint's game and network are made from, without running code from it.
+
+    Args:
+        path: a checkpoint file.
+
+    Returns:
+        None where it has none (version 0.1).
+
+    Raises:
+        ConfigError: there is no such file, it cannot be read, or it is no checkpoint of this package.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"ckpt_path={path}: there is no such file")
+    checkpoint = load_checked(path, map_location="cpu", mmap=True)
+    CheckpointHeader.from_checkpoint(checkpoint, path=str(path))
+    return Recipe.from_checkpoint(checkpoint, path=str(path))
+
+
+def read_checkpoint_header(path: str | os.PathLike[str]) -> CheckpointHeader:
+    """Read what a checkpoint says about itself, without running code from it and without loading its tensors.
+
+    Args:
+        path: a checkpoint file.
+
+    Raises:
+        ConfigError: there is no such file, it cannot be read, or it is no checkpoint of this package.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"ckpt_path={path}: there is no such file")
+    checkpoint = load_checked(path, map_location="cpu", mmap=True)
+    return CheckpointHeader.from_checkpoint(checkpoint, path=str(path))
+
+
+def check_checkpoint(path: str | os.PathLike[str], spec: GameSpec) -> CheckpointHeader:
+    """Read a checkpoint's header and refuse one of another game; meant to run before anything is started.
+
+    Args:
+        path: a checkpoint file.
+        spec: the game of this run.
+
+    Raises:
+        ConfigError: missing, unreadable, or of another game.
+    """
+    header = read_checkpoint_header(path)
+    header.check(spec, path=str(path))
+    return header
+
+
+def newest_whole_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
+    """The checkpoint that ``ckpt_path=last`` means: the newest ``last.ckpt``, or the newest whole one before it.
+
+    A checkpoint that is passed over is named in the log, with the reason and what is taken instead.
+
+    Args:
+        folder: of all runs of one name.
+
+    Returns:
+        None where there is no ``last.ckpt``.
+
+    Raises:
+        ConfigError: there are checkpoints, and none is whole.
+    """
+    found = newest_checkpoint(folder)
+    return None if found is None else found[0]
+
+
+def newest_checkpoint(folder: str | os.PathLike[str]) -> tuple[Path, CheckpointHeader] | None:
+    """As :func:`newest_whole_checkpoint`, with the header of the file, which has been read to choose it.
+
+    Args:
+        folder: of all runs of one name.
+
+    Raises:
+        ConfigError: there are checkpoints, and none is whole.
+    """
+    faults: list[str] = []
+    for file in checkpoint_files(folder):
+        try:
+            header = read_checkpoint_header(file)
+        except ConfigError as error:
+            faults.append(error.faults[0].removeprefix("ckpt_path="))
+            continue
+        if faults:
+            log.warning("ckpt_path=last: %s; going on from %s (step %d)", "; ".join(faults), file, header.global_step)
+        return file, header
+    if faults:
+        raise ConfigError(f"ckpt_path=last: none of the {len(faults)} checkpoints in {folder} can be read: {faults[0]}")
+    return None
+
+
+def network_faults(saved: Mapping[str, Any], wanted: Mapping[str, Any], *, path: str) -> Sequence[str]:
+    """Where the weights of a checkpoint do not fit a network: at most one line.
+
+    Args:
+        saved: state dictionary of the checkpoint.
+        wanted: state dictionary of the network that is to take it.
+        path: for the message.
+    """
+    for name in sorted(saved.keys() ^ wanted.keys()):
+        where = "only in the checkpoint" if name in saved else "not in the checkpoint"
+        return [
+            f"ckpt_path={path}: another network's checkpoint ({name} is {where}); use the model it was trained with"
+        ]
+    for name, weight in wanted.items():
+        found, expected = (tuple(getattr(value, "shape", ())) for value in (saved[name], weight))
+        if found != expected:
+            return [
+                f"ckpt_path={path}: another network's checkpoint ({name} is {list(found)}, here {list(expected)}); "
+                "use the model it was trained with"
+            ]
+    return []
+
+
+def load_checked(path: str | os.PathLike[str], *, map_location: Any, mmap: bool = False) -> Any:
+    """Read a file whose checksums are right, without running code from it: every load of the package goes through this.
+
+    Args:
+        path: a checkpoint file.
+        map_location: as for ``torch.load``.
+        mmap: as for ``torch.load``: tensors are not read before they are used.
+
+    Raises:
+        ConfigError: it cannot be read so; one line.
+    """
+    if (fault := damage(path)) is not None:
+        raise ConfigError(f"ckpt_path={path}: cannot be read as a checkpoint ({fault})")
+    import torch  # only for what is inside: that a file is damaged is told without
+
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        reason = f"weights_only=True refuses it: {refused_global(error)}, and reading that would run code"
+        raise ConfigError(f"ckpt_path={path}: cannot be read as a checkpoint ({reason})") from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"ckpt_path={path}: cannot be read as a checkpoint ({reason})") from error
+
+
+def refused_global(error: pickle.UnpicklingError) -> str:
+    """What torch would not load, from its page of advice.
+
+    Args:
+        error: as ``torch.load(weights_only=True)`` raises it.
+    """
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    return f"it holds {found[1]}" if found else "it holds more than primitives and tensors"
