@@ -100,7 +100,7 @@ def be_a_training(overrides: Sequence[str]) -> None:
     from keisei_lightning.app import build
     from keisei_lightning.config import config_dir, register_configs
     from keisei_lightning.console import quiet_libraries
-    from keisei_lightning.validation import resolve, validate
+    from keisei_lightning.validation import validate
 
     keep_freed_memory()
     quiet_libraries()
@@ -111,9 +111,7 @@ def be_a_training(overrides: Sequence[str]) -> None:
             *("trainer.enable_checkpointing=false", "trainer.max_epochs=1000000", f"output_dir={folder}"),
         )
         cfg = compose("config", overrides=["experiment=shogi", *overrides, *fixed])
-        resolve(cfg)
-        validate(cfg)
-        parts = build(cfg)
+        parts = build(validate(cfg))
         ask, begun, collected, left = parts.data.next_rollout, 0.0, 0.0, 0
 
         def next_rollout() -> Any:
