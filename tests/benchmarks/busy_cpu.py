@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,11 @@ class Training:
 
 
 def be_a_training(overrides: Sequence[str]) -> None:
-    """Train, waiting for a number of iterations on standard input whenever the last ones are done."""
+    """Train, waiting for a number of iterations on standard input whenever the last ones are done.
+
+    Args:
+        overrides: of the configuration; ``learner_threads=N`` is ours, and stands in for what ``build`` chooses.
+    """
     from hydra import compose, initialize_config_dir
 
     from keisei_lightning import keep_freed_memory
@@ -110,8 +115,11 @@ def be_a_training(overrides: Sequence[str]) -> None:
             *("logger=none", "evaluation.every_n_epochs=0", "trainer.enable_progress_bar=false"),
             *("trainer.enable_checkpointing=false", "trainer.max_epochs=1000000", f"output_dir={folder}"),
         )
-        cfg = compose("config", overrides=["experiment=shogi", *overrides, *fixed])
+        threads = [int(word.partition("=")[2]) for word in overrides if word.startswith("learner_threads=")]
+        own = [word for word in overrides if not word.startswith("learner_threads=")]
+        cfg = compose("config", overrides=["experiment=shogi", *own, *fixed])
         parts = build(validate(cfg))
+        parts = replace(parts, learner_threads=threads[-1]) if threads else parts
         ask, begun, collected, left = parts.data.next_rollout, 0.0, 0.0, 0
 
         def next_rollout() -> Any:
