@@ -45,9 +45,10 @@ _GAME_OPTIONS = {"max_plies": 24, "opening_plies": 4}
 RECIPE = {"env": {"game": "shogi", "options": _GAME_OPTIONS}, "model": _NETWORK}
 
 
-def policy_of(seed: int = 0) -> ActorCritic:
-    torch.manual_seed(seed)
-    return ActorCritic(build_network(game_factory("shogi", **_GAME_OPTIONS)(1).spec, **_NETWORK))  # type: ignore[arg-type]
+def policy_of(kind: str = "resnet") -> ActorCritic:
+    torch.manual_seed(0)
+    spec = game_factory("shogi", **_GAME_OPTIONS)(1).spec
+    return ActorCritic(build_network(spec, **{**_NETWORK, "kind": kind}))  # type: ignore[arg-type]
 
 
 def collector_of(policy: ActorCritic, device: str, **options: Any) -> SelfPlayCollector:
