@@ -4,8 +4,8 @@
 
     python tests/benchmarks/gpu_collect.py --shapes 8x512x2 14x512x2 --compile-mode none reduce-overhead
 
-First every shape (workers x games of each x groups) with ``schedule="async"`` and the first compile mode, then the best
-of them with the other modes, then the best of all with ``schedule="sync"``. Nothing learns: the batches are let go.
+First every shape (workers x games of each x groups) with the first schedule and the first compile mode, then the best
+of them with the other modes, then the best of all with the other schedules. Nothing learns: the batches are let go.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gpu_kernels import ProfiledPolicy, Utilisation, kernel_share
 
 from keisei_lightning.parallel import SelfPlayCollector
 
-_TRACE_S = 30.0  # that the other process may take to write its trace
+_TRACE_S = 12.0  # that the other process may take to write its trace
 
 
 def main() -> int:
@@ -35,6 +35,7 @@ def main() -> int:
     parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="bf16-mixed")
     parser.add_argument("--shapes", nargs="+", type=Shape.parse, default=[Shape(8, 512, 2)], metavar="WxGxGROUPS")
     parser.add_argument("--compile-mode", nargs="+", default=["none"])
+    parser.add_argument("--schedules", nargs="+", choices=("async", "sync"), default=["async", "sync"])
     parser.add_argument("--plies", type=int, default=32, help="of each game in a batch")
     parser.add_argument("--case-s", type=float, default=5.0, help="seconds to measure each case for")
     parser.add_argument("--set", nargs="*", default=[], metavar="OPTION=VALUE", help="more options of the collector")
@@ -59,13 +60,13 @@ def main() -> int:
 
 def _cases(arguments: argparse.Namespace, best: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """One after the other; the later ones are about the best so far."""
-    first, *others = arguments.compile_mode
+    (first, *others), (schedule, *schedules) = arguments.compile_mode, arguments.schedules
     for shape in arguments.shapes:
-        yield {"shape": shape, "schedule": "async", "compile_mode": first}
+        yield {"shape": shape, "schedule": schedule, "compile_mode": first}
     for mode in others:
-        yield {"shape": best.get("shape", arguments.shapes[0]), "schedule": "async", "compile_mode": mode}
-    if best.get("shape"):
-        yield {"shape": best["shape"], "schedule": "sync", "compile_mode": best["compile_mode"]}
+        yield {"shape": best.get("shape", arguments.shapes[0]), "schedule": schedule, "compile_mode": mode}
+    for other in schedules if "shape" in best else ():
+        yield {"shape": best["shape"], "schedule": other, "compile_mode": best["compile_mode"]}
 
 
 def _measure(arguments: argparse.Namespace, *, shape: Shape, schedule: str, compile_mode: str) -> dict[str, Any]:

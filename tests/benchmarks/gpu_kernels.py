@@ -15,6 +15,7 @@ import os
 import subprocess
 import threading
 import time
+import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -67,11 +68,16 @@ def _leave_trace(folder: Path) -> None:
     """Wait for the request, record, write; in a thread of the inference process."""
     while not (folder / "go").exists():
         time.sleep(_POLL_S)
-    activity = ProfilerActivity.CUDA if torch.cuda.is_available() else ProfilerActivity.CPU
-    with profile(activities=[activity]) as profiler:
-        time.sleep(WINDOW_S)
-    profiler.export_chrome_trace(str(folder / "unfinished.json"))
-    os.replace(folder / "unfinished.json", folder / "trace.json")
+    unfinished = folder / "unfinished.json"
+    try:
+        activity = ProfilerActivity.CUDA if torch.cuda.is_available() else ProfilerActivity.CPU
+        with profile(activities=[activity]) as profiler:
+            time.sleep(WINDOW_S)
+        profiler.export_chrome_trace(str(unfinished))
+    except Exception:  # a machine without CUPTI, say: the figures that need no trace are to be had all the same
+        traceback.print_exc()
+        unfinished.write_text('{"traceEvents": []}', encoding="utf-8")
+    os.replace(unfinished, folder / "trace.json")
 
 
 def busy_share(events: Iterable[dict[str, Any]], categories: Iterable[str]) -> float | None:

@@ -22,7 +22,7 @@ sys.path[:0] = [str(TESTS), str(TESTS / "benchmarks")]
 import gpu  # noqa: E402
 from gpu_kernels import kernel_share  # noqa: E402
 from gpu_program import setup  # noqa: E402
-from gpu_program.figures import Figures  # noqa: E402
+from gpu_program.figures import Figures, of_tests  # noqa: E402
 from gpu_program.parts import Part, all_parts  # noqa: E402
 from gpu_program.report import Report  # noqa: E402
 
@@ -56,7 +56,7 @@ def test_every_part_passes_without_a_gpu(tmp_path: Path) -> None:
         assert len(parts[name]["rows"]) >= 1
     assert parts["forward"]["figures"]["positions_per_s"] > 0
     assert parts["transfer"]["figures"]["publish_ms"] > 0
-    assert [row["mode"] for row in parts["smoke"]["rows"]] == ["central", "serial"]
+    assert [row["mode"] for row in parts["smoke"]["rows"]] == ["serial"]
     assert parts["tests"]["figures"]["tests"] == 2
     assert parts["train"]["figures"]["plies"] == 2 * 4 * 8
     assert {row["opponent"] for row in parts["match"]["rows"]} == {"random", "mate_in_one"}
@@ -181,6 +181,13 @@ time.sleep(600)
     assert report.results[0].status == "timed out"
     assert report.results[0].figures == {"plies_per_s": 7}
     assert "| a | 7 |" in (tmp_path / "gpu.md").read_text(encoding="utf-8")
+
+
+def test_tests_that_were_killed_are_reported_as_far_as_they_came(tmp_path: Path) -> None:
+    output = "tests/gpu/a.py::test_one[cuda:0] PASSED [ 10%]\ntests/gpu/a.py::test_two[cuda:0] FAILED [ 20%]\n"
+    assert of_tests(tmp_path, output) == Figures(
+        {"tests": 2, "failures": 1}, [{"test": "test_two[cuda:0]", "outcome": "failed"}]
+    )
 
 
 # ---- the command line

@@ -23,13 +23,14 @@ SIZES: Mapping[str, tuple[str, str]] = {
     "trainer": ("gpu", "cpu"),
     "model": ("large", "tiny"),
     "smoke_model": ("small", "tiny"),
-    "smoke_modes": ("central,workers,serial", "central,serial"),
+    "smoke_modes": ("central,workers,serial", "serial"),
     "smoke_workers": ("2", "1"),
     "smoke_epochs": ("3", "1"),
-    "tests": ("-m gpu", "-m 'not gpu' -k logits"),
+    "tests": ("-m gpu -k 'not compiled'", "-m 'not gpu' -k logits"),
     # workers x games of each x groups of them
     "shapes": ("8x512x2 8x1024x2 14x512x2 8x1024x4 4x1024x2 14x256x2", "1x4x2"),
     "collect_compile": ("none reduce-overhead", "none"),
+    "collect_schedules": ("async sync", "async"),
     "collect_plies": ("32", "4"),
     "case_s": ("5", "0.2"),
     "cases": (
@@ -49,6 +50,12 @@ SIZES: Mapping[str, tuple[str, str]] = {
     "match_games": ("200", "2"),
 }
 """All sizes by name."""
+
+_PYTEST = (
+    "-m pytest tests/gpu -v -W default -o addopts=--strict-markers -p no:cacheprovider --durations=10 "
+    "--junitxml={work}/tests.xml"
+)
+"""Another torch has other warnings, which are no failures here."""
 
 _FALLBACK = shlex.split(
     "experiment=shogi model=large trainer=gpu trainer.precision=bf16-mixed parallel=central "
@@ -128,10 +135,7 @@ def all_parts(*, on_gpu: bool, resume: str | None, overrides: Sequence[str]) -> 
         Part(
             name="tests",
             what="the tests that are marked gpu",
-            words=words(
-                "-m pytest tests/gpu {tests} -q -W default -o addopts=--strict-markers -p no:cacheprovider "
-                "--durations=10 --junitxml={work}/tests.xml"
-            ),
+            words=words(f"{_PYTEST} {{tests}}"),
             bound_s=110,
             read=of_tests,
         ),
@@ -140,7 +144,8 @@ def all_parts(*, on_gpu: bool, resume: str | None, overrides: Sequence[str]) -> 
             what="collected plies/s, and the share of the GPU's time in kernels",
             words=words(
                 "tests/benchmarks/gpu_collect.py --device {device} --model {model} --precision bf16-mixed "
-                "--shapes {shapes} --compile-mode {collect_compile} --plies {collect_plies} --case-s {case_s} "
+                "--shapes {shapes} --compile-mode {collect_compile} --schedules {collect_schedules} "
+                "--plies {collect_plies} --case-s {case_s} "
                 "--seconds {seconds} --write {work}/result.json"
             ),
             bound_s=90,
@@ -183,6 +188,19 @@ def all_parts(*, on_gpu: bool, resume: str | None, overrides: Sequence[str]) -> 
             ),
             bound_s=25,
         ),
+        *(
+            [
+                Part(
+                    name="compiled",
+                    what="the tests of compiled networks",
+                    words=words(f"{_PYTEST} -m gpu -k compiled"),
+                    bound_s=75,
+                    read=of_tests,
+                )
+            ]
+            if on_gpu  # compiling for a CPU is tested elsewhere
+            else []
+        ),
         _training(on_gpu=on_gpu, resume=resume, overrides=overrides),
         Part(
             name="match",
@@ -216,6 +234,7 @@ def _training(*, on_gpu: bool, resume: str | None, overrides: Sequence[str]) -> 
         what="shogi from nothing" if resume is None else f"shogi, resumed from {Path(resume).name}",
         words=words,
         bound_s=None,
+        reserve_s=60 if on_gpu else 0,
         read=of_training,
         # Of the end of an iteration where there is one: in its middle a checkpoint carries the rollout along.
         keeps={
