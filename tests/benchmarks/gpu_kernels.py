@@ -74,7 +74,7 @@ def _leave_trace(folder: Path) -> None:
         with profile(activities=[activity]) as profiler:
             time.sleep(WINDOW_S)
         profiler.export_chrome_trace(str(unfinished))
-    except Exception:  # a machine without CUPTI, say: the figures that need no trace are to be had all the same
+    except Exception:  # noqa: BLE001 - no CUPTI, say: the figures that need no trace are to be had all the same
         traceback.print_exc()
         unfinished.write_text('{"traceEvents": []}', encoding="utf-8")
     os.replace(unfinished, folder / "trace.json")

@@ -28,7 +28,7 @@ SIZES: Mapping[str, tuple[str, str]] = {
     "smoke_epochs": ("3", "1"),
     "tests": ("-m gpu -k 'not compiled'", "-m 'not gpu' -k logits"),
     # workers x games of each x groups of them
-    "shapes": ("8x512x2 8x1024x2 14x512x2 8x1024x4 4x1024x2 14x256x2", "1x4x2"),
+    "shapes": ("8x512x2 8x1024x2 14x512x4", "1x4x2"),
     "collect_compile": ("none reduce-overhead", "none"),
     "collect_schedules": ("async sync", "async"),
     "collect_plies": ("32", "4"),
