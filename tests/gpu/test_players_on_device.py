@@ -97,8 +97,8 @@ def test_who_only_plays_moves_never_touches_the_device(device: str) -> None:
 
 def test_training_data_keeps_coming_when_the_process_that_holds_the_device_is_killed(device: str) -> None:
     policy = policy_of()
-    if device != "cpu":
-        torch.zeros(1, device=device)  # this process's own context, so that it is not counted below
+    with collector_of(policy, "cpu", mode="serial", num_workers=1) as on_cpu:
+        difference_of(policy, next(iter(on_cpu)), device, "32-true")  # what this process itself takes for good
     free_before = free_bytes(device)
     with collector_of(policy, device, restart_backoff_s=0.02) as collector:
         batches = iter(collector)
@@ -115,7 +115,7 @@ def test_training_data_keeps_coming_when_the_process_that_holds_the_device_is_ki
         assert holds_cuda(int(health[-1]["pid"])) == (device != "cpu")
     if device != "cpu":
         torch.cuda.empty_cache()  # what this process took to check the batches
-    wait_until(lambda: free_bytes(device) >= free_before - 64 * 2**20)
+    wait_until(lambda: free_bytes(device) >= free_before - 128 * 2**20)  # a context takes more
 
 
 # ---- the same numbers
