@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install train test lint unit bench strength soak clean
+.PHONY: help install train test lint unit bench gpu strength soak clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -55,6 +55,14 @@ bench: $(STAMP)  ## speed on this machine: collecting, learning, publishing, all
 	@$(BIN)/keisei bench weights --write results/bench/weights.json
 	@$(BIN)/python tests/benchmarks/allocator.py --write results/bench/allocator.json
 	@$(BIN)/python tests/benchmarks/collectors.py --json results/bench/collectors.json
+
+# Not $(STAMP): a machine with a GPU has torch already, and may have no network to install anything from.
+GPU_PYTHON ?= $(shell python3 -c 'import torch' 2>/dev/null && echo python3 || echo $(BIN)/python)
+DEVICE ?= cuda
+OUT ?= results/gpu
+MINUTES ?= 9
+gpu:  ## tests and measurements on a GPU, in nine minutes (DEVICE=cpu: a rehearsal; WHEELS=folder of what is missing)
+	@$(GPU_PYTHON) tests/gpu.py --device $(DEVICE) --out $(OUT) --minutes $(MINUTES) $(if $(WHEELS),--wheels $(WHEELS))
 
 strength: $(STAMP)  ## every claim of strength: train with three seeds, measure, one table each (many hours)
 	@$(BIN)/python tests/strength.py --folder results/strength

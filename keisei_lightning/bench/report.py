@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import platform
+import re
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +22,7 @@ __all__ = ["describe_machine", "print_report"]
 
 
 def describe_machine() -> dict[str, Any]:
-    """Date, processor, CPUs and the versions that matter."""
+    """Date, processor, CPUs and the versions that matter; where there is a GPU, its name, memory, driver and CUDA."""
     processor = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo") as file:
@@ -30,12 +33,47 @@ def describe_machine() -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
         "processor": processor,
         "cpus": available_cpus(),
+        **_describe_gpu(),
         "python": platform.python_version(),
         "versions": {
-            name: importlib.metadata.version(name)
-            for name in ("keisei-lightning", "torch", "torchrl", "tensordict", "rsshogi")
+            name: _version(name) for name in ("keisei-lightning", "torch", "torchrl", "tensordict", "rsshogi")
         },
     }
+
+
+def _describe_gpu() -> dict[str, str]:
+    """The first CUDA device that this process may use, and what drives it; nothing where there is none."""
+    import torch  # here: whoever only prints rows need not wait for it
+
+    if not torch.cuda.is_available():
+        return {}
+    device = torch.cuda.get_device_properties(0)
+    count = torch.cuda.device_count()
+    return {
+        "gpu": f"{f'{count} x ' if count > 1 else ''}{device.name}, {device.total_memory / 2**30:.0f} GiB",
+        "cuda": f"{torch.version.cuda}, driver {_driver()}",
+    }
+
+
+def _driver() -> str:
+    """Version of NVIDIA's kernel driver; the kernel module tells it, or (in some containers only) ``nvidia-smi``."""
+    text = ""
+    with contextlib.suppress(OSError):
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
+    if not text:
+        command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            text = subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout
+    found = re.search(r"\d+\.\d+(\.\d+)?", text)
+    return found[0] if found else "unknown"
+
+
+def _version(name: str) -> str:
+    """Of an installed package; ours may be a checkout that was never installed."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def print_report(
@@ -82,8 +120,10 @@ def print_report(
             table.add_row(measure.replace("_", " "), *(_text(row[measure]) for row in rows))
     console.print(table)
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    gpu = f", {machine['gpu']}, CUDA {machine['cuda']}" if "gpu" in machine else ""
     console.print(
-        f"{machine['date']}, {machine['processor']}, {machine['cpus']} CPUs, Python {machine['python']}, {versions}"
+        f"{machine['date']}, {machine['processor']}, {machine['cpus']} CPUs{gpu}, "
+        f"Python {machine['python']}, {versions}"
     )
 
 
