@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from keisei_lightning.allocator import keep_freed_memory
-from keisei_lightning.openmp import limit_spinning
+from keisei_lightning.openmp import governed_spinning, limit_spinning
 
 __all__ = ["main"]
 
@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     keep_freed_memory()
     limit_spinning()
-    return command(words[1:])
+    with governed_spinning():
+        return command(words[1:])
 
 
 def _train(argv: Sequence[str]) -> int:

@@ -32,7 +32,7 @@ from keisei_lightning.allocator import keep_freed_memory
 from keisei_lightning.compose_errors import COMPOSE_ERRORS, explain
 from keisei_lightning.config import config_dir, register_configs
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.openmp import limit_spinning
+from keisei_lightning.openmp import governed_spinning, limit_spinning
 from keisei_lightning.quoting import quote_calls
 from keisei_lightning.refusal import Refused, one_command, validated
 from keisei_lightning.stopping import Stopped, StopSignals
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     limit_spinning()
     words = quote_calls(sys.argv[1:] if argv is None else argv)
-    with collected_jobs() as jobs:
+    with collected_jobs() as jobs, governed_spinning():
         try:
             register_configs()
             if asks_for_help(words):

@@ -18,9 +18,7 @@ import numpy as np
 import psutil
 import pytest
 
-from keisei_lightning.openmp import limit_spinning
-
-limit_spinning()  # before torch is imported: the machine may be busy, and the tests keep it so
+from keisei_lightning.openmp import governed_spinning
 
 Key = TypeVar("Key", int, str)
 
@@ -102,6 +100,13 @@ def _left_over(probe: Callable[[], dict[Key, str]], before: dict[Key, str]) -> d
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.02)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _a_busy_machine_stays_quick() -> Iterator[None]:
+    """Tests run beside other work, and make a good deal of it themselves."""
+    with governed_spinning():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -21,9 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from keisei_lightning.openmp import limit_spinning
-
-limit_spinning()
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -36,6 +33,7 @@ from keisei_lightning.evaluation.ratings import rate_against
 from keisei_lightning.evaluation.registry import closing_player, make_player
 from keisei_lightning.evaluation.solvers import SmallGame, policy_probabilities
 from keisei_lightning.machine import available_cpus
+from keisei_lightning.openmp import governed_spinning
 from keisei_lightning.training.report import HISTORY_KEY
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -452,4 +450,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with governed_spinning():
+        sys.exit(main())

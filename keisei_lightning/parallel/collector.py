@@ -13,7 +13,6 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-import torch
 from tensordict import TensorDictBase
 from torch import nn
 from torchrl.collectors import BaseCollector
@@ -22,7 +21,7 @@ from keisei_lightning.errors import CollectorClosedError, ConfigError
 from keisei_lightning.games import GameFactory
 from keisei_lightning.machine import share_of_cpus
 from keisei_lightning.models import unpack_mask
-from keisei_lightning.openmp import SpinningWatch
+from keisei_lightning.openmp import governed_spinning
 from keisei_lightning.parallel.acting import acting_policy
 from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, to_batch
 from keisei_lightning.parallel.options import check_memory, check_options
@@ -200,7 +199,7 @@ class SelfPlayCollector(BaseCollector):
         )
         self._shutdown_timeout_s, self._unpack_action_mask = shutdown_timeout_s, unpack_action_mask
         self._stats = CollectionStats()
-        self._spinning = SpinningWatch()
+        self._at_work = contextlib.ExitStack()  # what lasts from start() to shutdown()
         self._version = 0
         self._origin = Origin(undelivered=NOTHING_UNDELIVERED)
         self._session: Session | None = None
@@ -229,6 +228,7 @@ class SelfPlayCollector(BaseCollector):
         )
         self._stats.start()
         self._session.open()
+        self._at_work.enter_context(governed_spinning())
 
     def shutdown(self, timeout: float | None = None, close_env: bool = True, raise_on_error: bool = True) -> None:
         """Stop the workers; returns within ``timeout`` + 1 seconds. Twice is harmless.
@@ -241,6 +241,7 @@ class SelfPlayCollector(BaseCollector):
         self._closed = True
         if self._session is not None:
             self._session.close(self._shutdown_timeout_s if timeout is None else timeout)
+        self._at_work.close()
 
     def __enter__(self) -> SelfPlayCollector:
         return self
@@ -264,7 +265,6 @@ class SelfPlayCollector(BaseCollector):
     def _next_batch(self) -> TensorDictBase:
         if self._closed or self._session is None:
             raise CollectorClosedError("the collector was shut down; make a new one")
-        self._spinning.look(torch.get_num_threads())
         asked = time.perf_counter()
         columns, headers = self._session.intake.take(self._version)
         self._stats.add(headers, latest_version=self._version, learner_wait_s=time.perf_counter() - asked)

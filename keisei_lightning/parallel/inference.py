@@ -23,6 +23,7 @@ import cloudpickle
 import torch
 
 from keisei_lightning.allocator import keep_freed_memory
+from keisei_lightning.openmp import SpinningGovernor
 from keisei_lightning.parallel.mailbox import Answering, Kind, Token
 from keisei_lightning.parallel.messages import BeginRound, Ready, Stop, ToWorker, WorkerGone
 from keisei_lightning.parallel.policy_worker import HeldPolicy, LayerBeats, resolve_device
@@ -215,6 +216,8 @@ def run_inference(boot: InferenceBoot, connection: Connection[Any, ToWorker]) ->
         layers = LayerBeats(beat) if compile_mode is None else None  # a compiled network has no layers to hook
         keep_freed_memory()
         torch.set_num_threads(boot.options.num_threads)
+        if boot.options.num_threads > 1:
+            SpinningGovernor().start()  # for the life of this process
         held = HeldPolicy(
             cloudpickle.loads(boot.policy),
             weights=boot.weights,

@@ -21,6 +21,7 @@ from typing_extensions import override
 from keisei_lightning.allocator import keep_freed_memory
 from keisei_lightning.games import GameFactory
 from keisei_lightning.models.compiling import compile_for_batches
+from keisei_lightning.openmp import SpinningGovernor
 from keisei_lightning.parallel.acting import PolicyMoves, acting_policy
 from keisei_lightning.parallel.messages import Play, RolloutHeader
 from keisei_lightning.parallel.pooled_moves import PooledMoves
@@ -208,6 +209,8 @@ def run_worker(boot: WorkerBoot, connection: Connection[Any, Any]) -> None:
 def _boot(boot: WorkerBoot, beat: Beat) -> Worker:
     keep_freed_memory()
     torch.set_num_threads(boot.options.num_threads)
+    if boot.options.num_threads > 1:
+        SpinningGovernor().start()  # for the life of this process
     game, policy = cloudpickle.loads(boot.game_and_policy)
     worker = make_policy_worker(
         worker_id=boot.worker_id,
