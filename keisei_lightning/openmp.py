@@ -196,13 +196,13 @@ class SpinningGovernor:
         interval_s: seconds between two looks.
     """
 
-    BUSY_SHARE = 0.10
+    BUSY_SHARE = 0.15
     """Of the time in which threads could run: more than this spent waiting for a CPU, and others use it too."""
 
-    CALM_SHARE = 0.02
+    CALM_SHARE = 0.05
     """Less than this, in :attr:`CALM_LOOKS` consecutive looks, and they no longer do."""
 
-    CALM_LOOKS = 20
+    CALM_LOOKS = 4
 
     LEAST_S = 0.02
     """CPU time between two looks below which there is nothing to judge."""
