@@ -41,7 +41,7 @@ class DenseRows:
         """
         with torch.no_grad():
             cumulative = self._log_probs.double().exp().cumsum(-1)
-            total = cumulative[:, -1:]
+            total = cumulative[:, -1:].contiguous()
             target = uniform.reshape(-1, uniform.shape[-1]).T * total  # [R, draws]
             place = torch.searchsorted(cumulative, target.contiguous(), right=True)
             # Rounding may put the target on the row's upper edge: take the last action that has a probability.
