@@ -29,13 +29,13 @@ def _bools_of_byte() -> Tensor:
 
 
 def _unpack_by_table(packed: Tensor) -> Tensor:
-    """bool [..., 8 n] of uint8 [..., n], on the CPU."""
+    """Bool [..., 8 n] of uint8 [..., n], on the CPU."""
     words = _bools_of_byte().index_select(0, packed.reshape(-1).int())
     return words.view(torch.bool).view(*packed.shape[:-1], 8 * packed.shape[-1])
 
 
 def _unpack_by_shifts(packed: Tensor) -> Tensor:
-    """bool [..., 8 n] of uint8 [..., n], on any device."""
+    """Bool [..., 8 n] of uint8 [..., n], on any device."""
     shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
     bits = packed.unsqueeze(-1).bitwise_right_shift(shifts).bitwise_and(1)
     return bits.view(torch.bool).flatten(-2)

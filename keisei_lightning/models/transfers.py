@@ -217,12 +217,12 @@ class PinnedMemory(AbstractContextManager["PinnedMemory"]):
     """
 
     def __init__(self, memory: NDArray[np.uint8], device: torch.device) -> None:
-        self._memory, self.is_pinned = memory, False
+        self._memory, self._device, self.is_pinned = memory, device, False
         if device.type != "cuda" or not memory.size:
             return
         with torch.cuda.device(device):
             torch.cuda.init()
-            error = int(torch.cuda.cudart().cudaHostRegister(memory.ctypes.data, memory.nbytes, 0))  # type: ignore[attr-defined]
+            error = int(torch.cuda.cudart().cudaHostRegister(memory.ctypes.data, memory.nbytes, 0))
             self.is_pinned = error == 0
             if error:
                 _log.warning("%d MiB of shared memory cannot be pinned (CUDA error %d)", memory.nbytes >> 20, error)
@@ -230,10 +230,11 @@ class PinnedMemory(AbstractContextManager["PinnedMemory"]):
                     torch.zeros(1, device=device)
 
     def close(self) -> None:
-        """Let the memory go; twice is harmless. No transfer may be under way."""
+        """Let the memory go, when no transfer is under way any more; twice is harmless."""
         if self.is_pinned:
             self.is_pinned = False
-            torch.cuda.cudart().cudaHostUnregister(self._memory.ctypes.data)  # type: ignore[attr-defined]
+            torch.cuda.synchronize(self._device)
+            torch.cuda.cudart().cudaHostUnregister(self._memory.ctypes.data)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

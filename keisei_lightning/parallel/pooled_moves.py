@@ -126,9 +126,6 @@ class _Scattered(Pending):
 
     @override
     def result(self) -> Answer:
-        columns = []
-        for column in self._pending.result():
-            in_place = np.empty_like(column)
-            in_place[self._rows] = column
-            columns.append(in_place)
-        return Answer(*columns)
+        action, log_prob, value = self._pending.result()
+        place = np.argsort(self._rows)
+        return Answer(action[place], log_prob[place], value[place])

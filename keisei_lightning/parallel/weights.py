@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from keisei_lightning.errors import WeightsError
 from keisei_lightning.parallel.transport import SharedBuffer
 from keisei_lightning.parallel.weight_sources import named_tensors, named_weights
+from keisei_lightning.parallel.weight_transfer import WeightFetcher, WeightUploader
 
 __all__ = ["WeightLayout", "WeightMemory", "WeightReader", "WeightStore", "bind_weights", "copy_weights"]
 
@@ -250,6 +251,7 @@ class WeightStore:
         self._arrays.in_use[:] = _NOT_IN_USE
         self._arrays.adopted[:] = _NOT_PUBLISHED
         self._views = [layout.views(flat) for flat in self._arrays.flats]
+        self._fetcher = WeightFetcher()
 
     @property
     def latest_version(self) -> int:
@@ -273,7 +275,7 @@ class WeightStore:
         Raises:
             WeightsError: a name, shape or dtype differs, or a parameter is not finite; nothing is published then.
         """
-        tensors = named_weights(source)
+        tensors = self._fetcher.on_host(named_weights(source))
         self.memory.layout.check(tensors)
         missing = [leaf.name for leaf in self.memory.layout.leaves if leaf.name not in tensors]
         arrays, latest = self._arrays, int(self._arrays.latest[0])
@@ -331,6 +333,7 @@ class WeightReader:
         in_place = device.type == "cpu"
         self._copied_from = self._layout.parameter_bytes if in_place else 0
         self._copied = torch.zeros(self._layout.num_bytes - self._copied_from, dtype=torch.uint8, device=device)
+        self._uploader = WeightUploader(self._copied)
         parameters = self._arrays.flats[0] if in_place else self._copied
         bound = bind_weights(module, self._layout, parameters, self._copied, buffers_from=self._copied_from)
         self._in_place = bound if in_place else {}
@@ -367,7 +370,7 @@ class WeightReader:
             for parameter, view in zip(self._in_place.values(), self._views_of(buffer), strict=True):
                 parameter.data = view
             self._writes = [parameter._version for parameter in self._in_place.values()]
-            self._copied.copy_(arrays.flats[buffer][self._copied_from :])
+            self._uploader.upload(arrays.flats[buffer][self._copied_from :])
             self._adopted, self.version = latest, latest // arrays.num_buffers
             arrays.adopted[self._reader_id] = self.version
             return

@@ -11,7 +11,7 @@ import numpy as np
 from keisei_lightning.parallel.inference import InferenceDesk
 from keisei_lightning.parallel.mailbox import Kind, Token
 from keisei_lightning.parallel.messages import BeginRound, WorkerGone
-from keisei_lightning.parallel.questions import Answer, Question
+from keisei_lightning.parallel.questions import Answer, MoveSource, Question
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Weights:
 
 
 @dataclass
-class Moves:
+class Moves(MoveSource):
     seeds: list[int] = field(default_factory=list)
 
     def begin_rollout(self, seed: int) -> None:
