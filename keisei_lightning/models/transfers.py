@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tensordict import TensorDict
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = [
     "DeviceEvent",
@@ -29,12 +29,21 @@ __all__ = [
     "PinnedMemory",
     "fetch_tensors",
     "host_buffer",
+    "module_to_device",
     "plies_to_device",
     "to_device",
     "to_host",
 ]
 
 _ALIGNMENT: Final = 8  # bytes: so that each tensor's part of a run of bytes is a view of its own dtype
+
+_NUMPY_DTYPES: Final[dict[torch.dtype, Any]] = {
+    torch.bool: np.bool_,
+    torch.float32: np.float32,
+    torch.float64: np.float64,
+    torch.int64: np.int64,
+    torch.uint8: np.uint8,
+}
 
 _log = logging.getLogger(__name__)
 
@@ -74,9 +83,19 @@ def plies_to_device(plies: TensorDict, device: torch.device) -> TensorDict:
     return TensorDict(moved, batch_size=plies.batch_size)
 
 
-def to_host(tensor: Tensor) -> Tensor:
-    """A tensor on the CPU; the very same where it is there already. Waits for it."""
-    return tensor.to("cpu")
+def to_host(tensor: Tensor, *, copy: bool = False) -> Tensor:
+    """A tensor on the CPU, waited for.
+
+    Args:
+        tensor: anywhere.
+        copy: also where it is there already; else it is the very same then.
+    """
+    return tensor.to("cpu", copy=copy)
+
+
+def module_to_device(module: nn.Module, device: torch.device) -> None:
+    """Bring a module's parameters and buffers to a device, in place."""
+    module.to(device)
 
 
 def host_buffer(num_bytes: int, device: torch.device) -> tuple[Tensor, NDArray[np.uint8]]:
@@ -178,7 +197,7 @@ def fetch_tensors(tensors: Sequence[Tensor]) -> tuple[Fetch, list[NDArray[Any]]]
     """Bring several tensors of one device to host memory, in one transfer.
 
     Args:
-        tensors: of any shapes and dtypes, on one device.
+        tensors: of any shapes, on one device; float32, float64, int64, uint8 or bool.
 
     Returns:
         The transfer, and an array for each tensor, valid when it is done.
@@ -189,17 +208,12 @@ def fetch_tensors(tensors: Sequence[Tensor]) -> tuple[Fetch, list[NDArray[Any]]]
         padding = -num_bytes % _ALIGNMENT
         flat = tensor.contiguous().reshape(-1).view(torch.uint8)
         parts += [flat, flat.new_zeros(padding)] if padding else [flat]
-        arrays_of.append((start, num_bytes, tuple(tensor.shape), _numpy_dtype(tensor.dtype)))
+        arrays_of.append((start, num_bytes, tuple(tensor.shape), _NUMPY_DTYPES[tensor.dtype]))
         start += num_bytes + padding
     source = torch.cat(parts)
     target, array = host_buffer(start, source.device)
     arrays = [array[at : at + size].view(dtype).reshape(shape) for at, size, shape, dtype in arrays_of]
     return Fetch(source, target), arrays
-
-
-def _numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
-    array: NDArray[Any] = torch.empty(0, dtype=dtype, device="cpu").numpy()
-    return array.dtype
 
 
 class PinnedMemory(AbstractContextManager["PinnedMemory"]):

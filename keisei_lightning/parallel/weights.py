@@ -213,13 +213,13 @@ class _WeightArrays:
 
     def __init__(self, memory: WeightMemory) -> None:
         self.num_buffers = memory.num_readers + 2
-        flat, size = torch.from_numpy(memory.shared.array()), memory.layout.num_bytes
+        memory_array, size = memory.shared.array(), memory.layout.num_bytes
         start = memory.shared.num_bytes - self.num_buffers * size
-        lines = flat[:start].numpy().view(np.int64).reshape(-1, _LINE)
+        lines = memory_array[:start].view(np.int64).reshape(-1, _LINE)
         self.latest = lines[:1, 0]
         self.sequences = lines[1 : 1 + self.num_buffers, 0]
         self.in_use, self.adopted = lines[1 + self.num_buffers :, :2].T
-        self.flats = flat[start:].split(size)
+        self.flats = torch.from_numpy(memory_array[start:]).split(size)
         self._lock = threading.Lock()
 
     def fence(self) -> None:
