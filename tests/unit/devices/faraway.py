@@ -8,7 +8,7 @@ backend is for the whole process and for good: this is imported only by the proc
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 NAME = "faraway"
 
-_MOVES = ("aten::_to_copy", "aten::copy_", "aten::_foreach_copy_")
+_MOVES = ("aten::_to_copy", "aten::to", "aten::copy_", "aten::_foreach_copy_")  # "to" as it stands in inference mode
 _WAITS = ("aten::_local_scalar_dense", "aten::nonzero", "aten::bincount", "aten::masked_select", "aten::unique")
 
 
@@ -30,7 +30,30 @@ def install() -> torch.device:
     _setup_privateuseone_for_python_backend(NAME)
     module: Any = getattr(torch, NAME)
     module.get_amp_supported_dtype = lambda: [torch.bfloat16]
+    _LIBRARIES.append(torch.library.Library("_", "IMPL", "AutocastPrivateUse1"))
+    _LIBRARIES[-1].fallback(torch.library.fallthrough_kernel)
+    _LIBRARIES.append(torch.library.Library("aten", "IMPL", "AutocastPrivateUse1"))
+    for name in ("linear", "conv2d", "matmul"):
+        _LIBRARIES[-1].impl(name, _in_bfloat16(getattr(torch.ops.aten, name)))
     return torch.device(NAME)
+
+
+_LIBRARIES: list[Any] = []  # what they register lasts as long as they do
+
+
+def _in_bfloat16(operation: Any) -> Any:
+    """What autocast does on a device: the layers that profit compute in bfloat16."""
+    autocast = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+
+    def cast(value: Any) -> Any:
+        is_float = isinstance(value, Tensor) and value.dtype == torch.float32
+        return value.to(torch.bfloat16) if is_float else value
+
+    def run(*args: Any, **options: Any) -> Any:
+        with torch._C._ExcludeDispatchKeyGuard(autocast):
+            return operation(*map(cast, args), **options)
+
+    return run
 
 
 class MixedDevicesError(AssertionError):
@@ -71,11 +94,14 @@ class Watch(TorchDispatchMode):
         return out
 
     def _note(self, name: str, args: Any, out: Any) -> None:
-        target, source = (out, args[0]) if name == "aten::_to_copy" else (args[0], args[1])
+        target, source = (out, args[0]) if name in _MOVES[:2] else (args[0], args[1])
         pairs = zip(target, source, strict=True) if name == "aten::_foreach_copy_" else [(target, source)]
         for to, of in pairs:
-            if to.device.type != of.device.type:
-                (self.to_host if to.device.type == "cpu" else self.to_device).append(f"{name} {list(to.shape)}")
+            match of.device.type, to.device.type:
+                case ("cpu", there) if there == NAME:
+                    self.to_device.append(f"{name} {list(to.shape)}")
+                case (there, "cpu") if there == NAME:
+                    self.to_host.append(f"{name} {list(to.shape)}")
 
     def counts(self) -> tuple[int, int, int]:
         """Transfers to the device, transfers to the host, other waits."""
@@ -87,10 +113,3 @@ def far_away() -> Iterator[None]:
     """Inside, tensors are fakes, and the device is one like others."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield
-
-
-@contextmanager
-def watched() -> Iterator[Watch]:
-    """Count what happens inside; operands on two devices are refused."""
-    with ExitStack() as stack:
-        yield stack.enter_context(Watch())
