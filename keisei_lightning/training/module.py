@@ -25,6 +25,7 @@ from keisei_lightning.models.compiling import Judge, check_compile_mode
 from keisei_lightning.models.transfers import module_to_device
 from keisei_lightning.training.checkpoint import HEADER_KEY, RECIPE_KEY, CheckpointHeader, network_faults
 from keisei_lightning.training.meter import EpochMeter
+from keisei_lightning.training.ppo_loss import LegalMovesPPOLoss
 from keisei_lightning.training.random_state import random_state, restore_random_state
 from keisei_lightning.training.source import RolloutSource
 
@@ -135,7 +136,7 @@ class PPOModule(LightningModule):
         # The loss has no parameters of its own. In a tuple it is not registered either, so that the checkpoint's state
         # dictionary is the network's and nothing else.
         self._losses = (
-            ClipPPOLoss(
+            LegalMovesPPOLoss(
                 logits_actor(),
                 value_selector(),
                 functional=False,

@@ -28,7 +28,7 @@ from faraway import NAME, MixedDevicesError, Watch, far_away, install  # noqa: E
 from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError, unset_fake_temporarily  # noqa: E402
 
 from keisei_lightning.games import game_factory  # noqa: E402
-from keisei_lightning.models import ActorCritic, LegalCategorical, build_network  # noqa: E402
+from keisei_lightning.models import ActorCritic, build_network  # noqa: E402
 from keisei_lightning.models.transfers import plies_to_device  # noqa: E402
 from keisei_lightning.parallel import acting  # noqa: E402
 from keisei_lightning.parallel.mailbox_layout import GroupBlock, MailboxLayout  # noqa: E402
@@ -147,8 +147,9 @@ def rollout() -> TensorDict:
     )
 
 
-ON_THE_CPU = add_advantages(rollout(), gamma=0.99, lmbda=0.95, normalize=True)
-"""Plies and trainable rows, where the collector leaves them."""
+_plies, _trainable = add_advantages(rollout(), gamma=0.99, lmbda=0.95, normalize=True)
+PLIES_OF_A_ROLLOUT = {key: column.contiguous().numpy() for key, column in _plies.items()}
+TRAINABLE = _trainable.numpy()
 
 
 class Learner:
@@ -156,13 +157,16 @@ class Learner:
 
     def __init__(self, *, precision: str, decoupled: bool = False, equivariant: bool = False) -> None:
         self.precision = precision
-        self.plies, self.trainable = ON_THE_CPU
+        columns = {key: torch.from_numpy(column) for key, column in PLIES_OF_A_ROLLOUT.items()}  # fakes by now
+        self.plies = TensorDict(columns, batch_size=GAMES * PLIES)
+        self.trainable = torch.from_numpy(TRAINABLE)
         self.actor_critic = policy_there(equivariant=equivariant)
         with unset_fake_temporarily():
             self.module = PPOModule(self.actor_critic, spec=SPEC)
         lay_there(self.module.loss)  # as on_fit_start moves it
         self.module._meter = type(self.module._meter)(self.module._meter._names, DEVICE)
-        self.optimizer = self.module.configure_optimizers()
+        with mock.patch.object(PPOModule, "_may_fuse", lambda self, parameters: True):  # as on a CUDA device
+            self.optimizer = self.module.configure_optimizers()
         self.decoupled = decoupled
 
     def learn(self) -> tuple[int, int, int]:
@@ -383,8 +387,8 @@ FAULTS: dict[str, tuple[Callable[[], Any], str]] = {
         "learner-32-true",
     ),
     "the metrics": (lambda: planted(_module("training.meter").torch, "cat", by_the_cpu), "learner-32-true"),
-    "the proximal policy's actions": (
-        lambda: planted(LegalCategorical, "log_prob", by_the_cpu),
+    "the proximal policy's log-probabilities": (
+        lambda: planted(_module("training.minibatches"), "to_device", on_the_cpu),
         "learner-decoupled-32-true",
     ),
     "the policy's mask": (
@@ -400,7 +404,10 @@ FAULTS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: planted(_module("parallel.pooled_moves"), "to_device", on_the_cpu),
         "snapshots-32-true",
     ),
-    "a partial request": (lambda: planted(_module("parallel.acting"), "to_device", on_the_cpu), "partial-request-32-true"),
+    "a partial request": (
+        lambda: planted(_module("parallel.acting"), "to_device", on_the_cpu),
+        "partial-request-32-true",
+    ),
     "values alone": (lambda: planted(_module("parallel.acting"), "to_device", on_the_cpu), "values-bf16-mixed"),
     "weights leaf by leaf": (
         lambda: mock.patch.object(

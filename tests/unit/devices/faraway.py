@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses import FakeTensorMode
+from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
@@ -84,8 +84,8 @@ class Watch(TorchDispatchMode):
         on_device = [operand for operand in operands if operand.device.type == NAME]
         if name in _WAITS and on_device:
             self.waits.append(name)
-        if name == "aten::_local_scalar_dense":
-            return 0.0  # fakes have no numbers
+        if name == "aten::_local_scalar_dense" and isinstance(args[0], FakeTensor):
+            return 1.0  # fakes have no numbers
         out = func(*args, **(kwargs or {}))
         if name in _MOVES:
             self._note(name, args, out)
