@@ -14,8 +14,8 @@ __all__ = ["LegalMovesPPOLoss"]
 class LegalMovesPPOLoss(ClipPPOLoss):
     """``ClipPPOLoss`` for a policy whose entropy is known in closed form.
 
-    TorchRL's own looks in every minibatch whether the entropy is finite, to estimate it from samples otherwise. For that
-    an accelerator is waited for; and an entropy over legal moves is finite wherever the logits are.
+    TorchRL's own looks in every minibatch whether the entropy is finite, to estimate it from samples otherwise. For
+    that an accelerator is waited for; and an entropy over legal moves is finite wherever the logits are.
     """
 
     @override

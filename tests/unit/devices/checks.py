@@ -61,7 +61,7 @@ def device_there() -> Iterator[Watch]:
     """Fakes, the device, and a watch; random streams there are the default one, which is all that fakes have."""
     with (
         far_away(),
-        mock.patch.object(acting, "new_generator", lambda device: _NoStream()),
+        mock.patch.object(acting, "new_generator", return_value=_NoStream()),
         mock.patch.object(copy, "deepcopy", copied),
         Watch() as watch,
     ):
@@ -165,7 +165,7 @@ class Learner:
             self.module = PPOModule(self.actor_critic, spec=SPEC)
         lay_there(self.module.loss)  # as on_fit_start moves it
         self.module._meter = type(self.module._meter)(self.module._meter._names, DEVICE)
-        with mock.patch.object(PPOModule, "_may_fuse", lambda self, parameters: True):  # as on a CUDA device
+        with mock.patch.object(PPOModule, "_may_fuse", return_value=True):  # as on a CUDA device
             self.optimizer = self.module.configure_optimizers()
         self.decoupled = decoupled
 
