@@ -1,4 +1,4 @@
-"""The experiment for a GPU machine runs on a CPU, made tiny: what it says of games, groups and precision fits together."""
+"""The experiment for a GPU machine runs on a CPU, made tiny: its settings fit together."""
 
 from __future__ import annotations
 
