@@ -1,8 +1,9 @@
 """Legal-move masks as bits: one byte for eight actions, in ``np.packbits`` order.
 
 A dense boolean mask of shogi is 2187 bytes a position; as bits it is 274, less than three times the observation. Both
-directions run on any device, without a Python loop and without arithmetic on single bits: a byte becomes eight booleans
-by one table look-up, and eight booleans become a byte by one integer multiplication.
+directions run on any device, without a Python loop. On the CPU there is no arithmetic on single bits either: a byte
+becomes eight booleans by one table look-up, and eight booleans become a byte by one integer multiplication. On other
+devices the bits are shifted out: there arithmetic is cheap, and no table has to be brought there.
 """
 
 from __future__ import annotations
@@ -20,11 +21,24 @@ _GATHER_BITS = -0x7FBFDFEFF7FBFDFF
 
 
 @cache
-def _bools_of_byte(device: torch.device) -> Tensor:
+def _bools_of_byte() -> Tensor:
     """int64 [256]: entry b holds the eight booleans of byte b, first action first in memory."""
     bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
     with torch.inference_mode(mode=False):
-        return torch.from_numpy(bits).view(torch.int64).flatten().to(device)
+        return torch.from_numpy(bits).view(torch.int64).flatten()
+
+
+def _unpack_by_table(packed: Tensor) -> Tensor:
+    """Bool [..., 8 n] of uint8 [..., n], on the CPU."""
+    words = _bools_of_byte().index_select(0, packed.reshape(-1).int())
+    return words.view(torch.bool).view(*packed.shape[:-1], 8 * packed.shape[-1])
+
+
+def _unpack_by_shifts(packed: Tensor) -> Tensor:
+    """Bool [..., 8 n] of uint8 [..., n], on any device."""
+    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
+    bits = packed.unsqueeze(-1).bitwise_right_shift(shifts).bitwise_and(1)
+    return bits.view(torch.bool).flatten(-2)
 
 
 def unpack_mask(packed: Tensor, num_actions: int) -> Tensor:
@@ -45,8 +59,8 @@ def unpack_mask(packed: Tensor, num_actions: int) -> Tensor:
             f"a packed mask of {num_actions} actions is uint8 [..., {(num_actions + 7) // 8}], "
             f"not {packed.dtype} {list(packed.shape)}"
         )
-    words = _bools_of_byte(packed.device).index_select(0, packed.reshape(-1).int())
-    return words.view(torch.bool).view(*packed.shape[:-1], 8 * packed.shape[-1])[..., :num_actions]
+    unpack = _unpack_by_table if packed.device.type == "cpu" else _unpack_by_shifts
+    return unpack(packed)[..., :num_actions]
 
 
 def pack_mask(mask: Tensor) -> Tensor:

@@ -13,12 +13,16 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from keisei_lightning.errors import ConfigError, RolloutError
-from keisei_lightning.parallel.questions import Answer, MoveSource, Question
+from keisei_lightning.models.bitmask import unpack_mask
+from keisei_lightning.models.transfers import fetch_tensors, to_device
+from keisei_lightning.parallel.questions import Answer, MoveSource, Pending, Question, Ready
 
-__all__ = ["ActingPolicy", "PolicyMoves", "TensorDictActing", "acting_policy"]
-
+__all__ = ["ActingPolicy", "PolicyMoves", "TensorDictActing", "acting_policy", "new_generator"]
 
 _NO_MOVES = np.zeros(0, np.int64), np.zeros(0, np.float32)
+
+Evaluation = tuple[Tensor, ...]
+"""On the policy's device: action int64 [B], log-probability float32 [B], value float32 [B, 1]; or the value alone."""
 
 
 class ActingPolicy(Protocol):
@@ -48,19 +52,21 @@ class TensorDictActing:
 
     def manual_seed(self, seed: int) -> None:
         """Begin a random stream of its own."""
-        self._rng_state = torch.Generator().manual_seed(seed).get_state()
+        self._seed: int | None = seed
+        self._rng_state = torch.empty(0, dtype=torch.uint8)
 
     def _run(self, observation: Tensor, action_mask: Tensor) -> TensorDict:
-        bits = torch.from_numpy(np.unpackbits(action_mask.cpu().numpy(), axis=-1, count=self._num_actions))
-        mask = bits.bool().to(observation.device)
+        mask = unpack_mask(action_mask, self._num_actions)
         data = TensorDict({"observation": observation, "action_mask": mask}, batch_size=observation.shape[:1])
-        outer = torch.get_rng_state()
-        torch.set_rng_state(self._rng_state)
+        outer = _get_global_stream(observation.device)
+        if self._seed is not None:  # a stream begins
+            self._rng_state, self._seed = new_generator(observation.device).manual_seed(self._seed).get_state(), None
+        _set_global_stream(self._rng_state, observation.device)
         try:
             return self._module(data)
         finally:
-            self._rng_state = torch.get_rng_state()
-            torch.set_rng_state(outer)
+            self._rng_state = _get_global_stream(observation.device)
+            _set_global_stream(outer, observation.device)
 
     def act(
         self, observation: Tensor, action_mask: Tensor, *, generator: torch.Generator | None = None
@@ -75,9 +81,26 @@ class TensorDictActing:
     def value(self, observation: Tensor) -> Tensor:
         """State values [B, 1] in the mover's view."""
         num_bytes = -(-self._num_actions // 8)
-        everything = torch.full((len(observation), num_bytes), 255, dtype=torch.uint8)
+        everything = torch.full((len(observation), num_bytes), 255, dtype=torch.uint8, device=observation.device)
         value: Tensor = self._run(observation, everything)["state_value"]
         return value
+
+
+def new_generator(device: torch.device) -> torch.Generator:
+    """A random stream on a device."""
+    return torch.Generator(device=device)
+
+
+def _get_global_stream(device: torch.device) -> Tensor:
+    """State of the generator that TorchRL samples from there."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _set_global_stream(state: Tensor, device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
 
 
 def acting_policy(policy: nn.Module, *, num_actions: int) -> ActingPolicy:
@@ -110,6 +133,10 @@ class PolicyMoves(MoveSource):
         device: where its weights are.
         generator: to sample with, on the device; None: one of its own. Several policies may share one.
         precision: "32-true", or "bf16-mixed": as Lightning's, so that a learner of that precision sees the same policy.
+
+    Attributes:
+        device: where the weights are.
+        generator: that samples.
     """
 
     def __init__(
@@ -120,40 +147,91 @@ class PolicyMoves(MoveSource):
         *,
         precision: str = "32-true",
     ) -> None:
-        self._policy, self._device, self._precision = policy, device, precision
-        self._generator = torch.Generator(device=device) if generator is None else generator
+        self._policy, self.device, self._precision = policy, device, precision
+        self.generator = new_generator(device) if generator is None else generator
 
     def beside(self, policy: ActingPolicy) -> PolicyMoves:
         """Another policy on the same device, which samples from the same random stream."""
-        return PolicyMoves(policy, self._device, self._generator, precision=self._precision)
+        return PolicyMoves(policy, self.device, self.generator, precision=self._precision)
+
+    @property
+    def can_be_recorded(self) -> bool:
+        """Whether a pass may become a CUDA graph: nothing in it is the policy's own bookkeeping on the CPU."""
+        return not isinstance(self._policy, TensorDictActing)
 
     @override
     def begin_rollout(self, seed: int) -> None:
-        self._generator.manual_seed(seed)
+        self.generator.manual_seed(seed)
         if isinstance(self._policy, TensorDictActing):
             self._policy.manual_seed(seed)
 
-    @override
     @torch.inference_mode()
-    def answer(self, question: Question) -> Answer:
-        num_games = len(question.observation)
-        observation = torch.from_numpy(question.observation).to(self._device)
+    def evaluate(self, observation: Tensor, legal: Tensor | None) -> Evaluation:
+        """Choose moves, or value positions; the results stay on the device.
+
+        Args:
+            observation: uint8 [B, *observation_shape], on the device.
+            legal: packed uint8 [B, ceil(A / 8)], on the device; None: the state values alone are wanted.
+
+        Raises:
+            RolloutError: the policy's results are of a wrong shape.
+        """
         is_mixed = self._precision == "bf16-mixed"
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=is_mixed):
-            if question.legal is None:
-                value = self._policy.value(observation)
-                return Answer(*_NO_MOVES, _to_array("state_value", value, (num_games, 1)))
-            legal = torch.from_numpy(question.legal).to(self._device)
-            action, log_prob, value = self._policy.act(observation, legal, generator=self._generator)
-        return Answer(
-            _to_array("action", action, (num_games,)),
-            _to_array("action_log_prob", log_prob, (num_games,)),
-            _to_array("state_value", value, (num_games, 1)),
-        )
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=is_mixed):
+            if legal is None:
+                results: Evaluation = (self._policy.value(observation),)
+            else:
+                results = self._policy.act(observation, legal, generator=self.generator)
+        num_games = len(observation)
+        shapes = ((num_games,), (num_games,), (num_games, 1))[-len(results) :]
+        for name, tensor, shape in zip(_NAMES[-len(results) :], results, shapes, strict=True):
+            if tuple(tensor.shape) != shape:
+                raise RolloutError(f"policy: {name} is {list(tensor.shape)}, must be {list(shape)}")
+        return tuple(tensor.float() if tensor.is_floating_point() else tensor for tensor in results)
+
+    def evaluate_question(self, question: Question) -> Evaluation:
+        """Bring a question to the device and evaluate it there; see :meth:`evaluate`."""
+        observation = to_device(torch.from_numpy(question.observation), self.device)
+        legal = None if question.legal is None else to_device(torch.from_numpy(question.legal), self.device)
+        return self.evaluate(observation, legal)
+
+    @override
+    def answer(self, question: Question) -> Answer:
+        return self.submit(question).result()
+
+    @override
+    def submit(self, question: Question) -> Pending:
+        return self.hand_out(self.evaluate_question(question))
+
+    def hand_out(self, evaluation: Evaluation) -> Pending:
+        """Bring an evaluation from the device."""
+        if self.device.type == "cpu":
+            return Ready(_answer([tensor.numpy() for tensor in evaluation]))
+        return _FetchedAnswer(evaluation)
 
 
-def _to_array(name: str, tensor: Tensor, shape: tuple[int, ...]) -> NDArray[Any]:
-    if tuple(tensor.shape) != shape:
-        raise RolloutError(f"policy: {name} is {list(tensor.shape)}, must be {list(shape)}")
-    array: NDArray[Any] = (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
-    return array
+_NAMES = ("action", "action_log_prob", "state_value")
+
+
+class _FetchedAnswer(Pending):
+    """An evaluation on its way from the device, in one transfer.
+
+    Args:
+        evaluation: see :meth:`PolicyMoves.evaluate`.
+    """
+
+    def __init__(self, evaluation: Evaluation) -> None:
+        self._fetch, self._arrays = fetch_tensors(evaluation)
+
+    @override
+    def is_done(self) -> bool:
+        return self._fetch.is_done()
+
+    @override
+    def result(self) -> Answer:
+        self._fetch.wait()
+        return _answer(self._arrays)
+
+
+def _answer(arrays: list[NDArray[Any]]) -> Answer:
+    return Answer(*arrays) if len(arrays) == len(_NAMES) else Answer(*_NO_MOVES, *arrays)

@@ -1,8 +1,9 @@
 """The inference process (``mode="central"``): it has the policy and answers all workers' questions, in batches.
 
-Its loop consumes tokens and the learner's messages and waits for both at once. It answers a group's questions as soon
-as every worker that plays has put one, so that one pass of the network serves all of them. It takes over new weights
-only when nobody is in the middle of a rollout, so that a rollout has one version:
+Its loop consumes tokens and the learner's messages and waits for both at once. It submits a group's questions to the
+policy as soon as every worker that plays has put one, so that one pass of the network serves all of them. While an
+accelerator is at work on them it goes on hearing, and submits other groups'; it hands out a group's answers when they
+are there. It takes over new weights only when nobody is in the middle of a rollout, so that a rollout has one version:
 
 - ``schedule="sync"``: the learner says who will begin (:class:`BeginRound`), and nobody begins before all have asked.
   The batches, and so the results, are then the same in every run.
@@ -23,11 +24,12 @@ import cloudpickle
 import torch
 
 from keisei_lightning.allocator import keep_freed_memory
+from keisei_lightning.models.transfers import PinnedMemory
 from keisei_lightning.openmp import SpinningGovernor
 from keisei_lightning.parallel.mailbox import Answering, Kind, Token
 from keisei_lightning.parallel.messages import BeginRound, Ready, Stop, ToWorker, WorkerGone
 from keisei_lightning.parallel.policy_worker import HeldPolicy, LayerBeats, resolve_device
-from keisei_lightning.parallel.questions import MoveSource
+from keisei_lightning.parallel.questions import MoveSource, Pending
 from keisei_lightning.parallel.snapshots import OpponentSetup
 from keisei_lightning.parallel.transport import SharedBuffer
 from keisei_lightning.parallel.vital_signs import IDLE_BEAT_S, VitalSigns
@@ -112,6 +114,7 @@ class InferenceDesk:
         self._callers: dict[int, _Caller] = {}
         self._silent: set[int] = set()
         self._questions: list[dict[int, Token]] = [{} for _ in moves]
+        self._in_flight: list[list[tuple[list[Token], Pending]]] = [[] for _ in moves]
         self._is_new = [False] * len(moves)  # no question of this round has been answered yet
 
     def hear_learner(self, message: BeginRound | WorkerGone) -> None:
@@ -154,7 +157,7 @@ class InferenceDesk:
     def leave_out_the_silent(self) -> None:
         """Wait no longer for those who have asked nothing, where others have: until they speak again."""
         for group, asked in enumerate(self._questions):
-            if asked:
+            if asked and not self._in_flight[group]:
                 self._silent |= self._playing(group) - asked.keys()
 
     def _playing(self, group: int) -> set[int]:
@@ -165,10 +168,23 @@ class InferenceDesk:
             if group in caller.groups and worker_id not in self._silent
         }
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a request is in flight: a device is at work on it."""
+        return any(self._in_flight)
+
     def serve(self) -> int:
-        """Answer everything that can be answered; returns how many groups that were."""
+        """Hand out every result that is there, and submit every request that is complete.
+
+        Waits for no device: each group has one request in flight at most, and others are submitted meanwhile.
+
+        Returns:
+            How many groups' requests were submitted.
+        """
+        for group in range(len(self._moves)):
+            self._collect(group)
         self._begin_rollouts()
-        return sum(self._answer(group) for group in range(len(self._moves)))
+        return sum(self._submit(group) for group in range(len(self._moves)))
 
     def _begin_rollouts(self) -> None:
         waiting = {worker_id: caller for worker_id, caller in self._callers.items() if not caller.groups}
@@ -176,6 +192,8 @@ class InferenceDesk:
         if not waiting or self._awaited or self._waits_for_round:
             return
         if len(waiting) == len(self._callers):  # nobody plays
+            if self.is_waiting:  # who asked has died, and yet the policy is at work on it
+                return
             if self._weights.version >= 0:
                 self._weights.verify()
             self._weights.adopt()
@@ -186,9 +204,9 @@ class InferenceDesk:
             caller.groups = set(range(len(self._moves)))
             self._mailbox.grant_version(caller.begin, self._weights.version)
 
-    def _answer(self, group: int) -> bool:
+    def _submit(self, group: int) -> bool:
         asked = self._questions[group]
-        if not asked or not self._playing(group) <= asked.keys():
+        if not asked or self._in_flight[group] or not self._playing(group) <= asked.keys():
             return False
         tokens = [asked[worker_id] for worker_id in sorted(asked)]
         asked.clear()
@@ -197,8 +215,22 @@ class InferenceDesk:
             self._moves[group].begin_rollout(self._mailbox.seed_of(tokens[0].worker_id, group))
         for kind in (Kind.ACT, Kind.VALUE):
             if batch := [token for token in tokens if token.kind == kind]:
-                self._mailbox.answer(batch, self._moves[group].answer(self._mailbox.question(batch)))
+                pending = self._moves[group].submit(self._mailbox.question(batch))
+                self._in_flight[group].append((batch, pending))
+        self._collect(group)  # on a CPU it is done: nobody waits for the next group's
         return True
+
+    def _collect(self, group: int) -> None:
+        """Hand out a group's results if they are all there.
+
+        What a worker had asked that has died since is handed out too: its next life knows by the token that it is not
+        meant, and has no answer in this place before its own request, which waits for this one.
+        """
+        in_flight = self._in_flight[group]
+        if in_flight and all(pending.is_done() for _, pending in in_flight):
+            for tokens, pending in in_flight:
+                self._mailbox.answer(tokens, pending.result())
+            in_flight.clear()
 
 
 def run_inference(boot: InferenceBoot, connection: Connection[Any, ToWorker]) -> None:
@@ -218,11 +250,12 @@ def run_inference(boot: InferenceBoot, connection: Connection[Any, ToWorker]) ->
         torch.set_num_threads(boot.options.num_threads)
         if boot.options.num_threads > 1:
             SpinningGovernor().start()  # for the life of this process
+        device = resolve_device(boot.options.device, 0)
         held = HeldPolicy(
             cloudpickle.loads(boot.policy),
             weights=boot.weights,
             reader_id=0,
-            device=resolve_device(boot.options.device, 0),
+            device=device,
             precision=boot.options.precision,
             num_actions=boot.num_actions,
             opponents=boot.opponents,
@@ -230,25 +263,42 @@ def run_inference(boot: InferenceBoot, connection: Connection[Any, ToWorker]) ->
         if compile_mode is not None:
             held.compile(compile_mode, boot.batch_shape)
         mailbox = boot.open_mailbox()
-        moves = [held.make_moves() for _ in range(mailbox.num_groups)]
-        desk = InferenceDesk(mailbox, held.weights, moves, waits_for_round=boot.waits_for_round)
-        mailbox.announce()
-        post(Ready(pid=os.getpid()))
-        while True:
-            beat()
-            nobody_speaks = not wait([connection, mailbox.fileno()], IDLE_BEAT_S)
-            tokens = mailbox.read()  # before the learner's messages: those of a grant come before what follows from it
-            while connection.poll():
-                match connection.recv():
-                    case Stop():
-                        mailbox.stop()
-                        return
-                    case BeginRound() | WorkerGone() as message:
-                        desk.hear_learner(message)
-            for token in tokens:
-                desk.hear_worker(token)
-            if nobody_speaks and boot.leaves_out_the_silent:
-                desk.leave_out_the_silent()
-            start = time.perf_counter()
-            if (passes := desk.serve()) and layers is not None:
-                layers.adapt((time.perf_counter() - start) / passes)
+        with PinnedMemory(mailbox.memory, device) as memory:
+            moves = held.make_batched_moves(mailbox.blocks, is_pinned=memory.is_pinned)
+            desk = InferenceDesk(mailbox, held.weights, moves, waits_for_round=boot.waits_for_round)
+            mailbox.announce()
+            post(Ready(pid=os.getpid()))
+            _serve(boot, connection, mailbox, desk, beat=beat, layers=layers)
+
+
+def _serve(
+    boot: InferenceBoot,
+    connection: Connection[Any, ToWorker],
+    mailbox: Answering,
+    desk: InferenceDesk,
+    *,
+    beat: Callable[[], None],
+    layers: LayerBeats | None,
+) -> None:
+    """Hear learner and workers, and serve, until told to stop."""
+    while True:
+        beat()
+        is_waiting = desk.is_waiting
+        if is_waiting:
+            os.sched_yield()  # the results are expected any moment: look again at once, but let workers run
+        nobody_speaks = not wait([connection, mailbox.fileno()], 0.0 if is_waiting else IDLE_BEAT_S)
+        tokens = mailbox.read()  # before the learner's messages: those of a grant come before what follows from it
+        while connection.poll():
+            match connection.recv():
+                case Stop():
+                    mailbox.stop()
+                    return
+                case BeginRound() | WorkerGone() as message:
+                    desk.hear_learner(message)
+        for token in tokens:
+            desk.hear_worker(token)
+        if nobody_speaks and not is_waiting and boot.leaves_out_the_silent:
+            desk.leave_out_the_silent()
+        start = time.perf_counter()
+        if (passes := desk.serve()) and layers is not None:
+            layers.adapt((time.perf_counter() - start) / passes)

@@ -1,7 +1,8 @@
 """Questions and answers between workers that only play moves and the process that has the policy (``mode="central"``).
 
 One block of shared memory holds the questions of each group of games, all workers' side by side, so that a batch over
-all workers is a view; the answers lie beside them. Small tokens through pipes say what is there::
+all workers is a view; the answers lie beside them (:mod:`~keisei_lightning.parallel.mailbox_layout`). Small tokens
+through pipes say what is there::
 
     worker 0 --- question tokens ---\
     worker 1 --- question tokens ---->  one pipe  ---> inference process --- answer tokens ---> a pipe for each worker
@@ -14,12 +15,10 @@ recognised. This module knows no torch.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import select
 import struct
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from functools import partial
 from typing import Any, NamedTuple
@@ -28,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keisei_lightning.games import GameSpec
+from keisei_lightning.parallel.mailbox_layout import GroupBlock, MailboxLayout
 from keisei_lightning.parallel.pipes import PipeEnd
 from keisei_lightning.parallel.questions import LEARNER, Answer, Question
 from keisei_lightning.parallel.transport import SharedBuffer
@@ -43,7 +43,6 @@ __all__ = [
     "Token",
 ]
 
-_ALIGNMENT = 64  # bytes: a cache line
 _WAIT_MS = 1000 * IDLE_BEAT_S
 _READ_BYTES = 49_152  # whole tokens of either size
 _STOPPED = -1  # in place of the inference process's life
@@ -89,70 +88,6 @@ class Token(NamedTuple):
     kind: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Layout:
-    """Where everything lies: numbers of the inference process and the workers, then the groups' columns.
-
-    Attributes:
-        num_workers: W.
-        group_games: games of each group of one worker.
-        observation_shape: of one position.
-        mask_bytes: of one position's legal moves.
-    """
-
-    num_workers: int
-    group_games: tuple[int, ...]
-    observation_shape: tuple[int, ...]
-    mask_bytes: int
-
-    def _columns(self) -> Iterator[tuple[tuple[int, ...], Any]]:
-        workers = self.num_workers
-        yield (1 + workers,), np.int64  # the inference process's life; each worker's version
-        yield (workers, len(self.group_games)), np.int64  # seeds
-        for games in self.group_games:
-            yield (workers, games, *self.observation_shape), np.uint8
-            yield (workers, games, self.mask_bytes), np.uint8
-            yield (workers, games), np.int64
-            yield (workers, games), np.int64
-            yield (workers, games), np.float32
-            yield (workers, games, 1), np.float32
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(_padded(math.prod(shape) * np.dtype(dtype).itemsize) for shape, dtype in self._columns())
-
-    def views(self, memory: NDArray[np.uint8]) -> _Columns:
-        arrays, start = [], 0
-        for shape, dtype in self._columns():
-            size = math.prod(shape) * np.dtype(dtype).itemsize
-            arrays.append(memory[start : start + size].view(dtype).reshape(shape))
-            start += _padded(size)
-        width = len(_Group._fields)
-        groups = [_Group(*arrays[at : at + width]) for at in range(2, len(arrays), width)]
-        return _Columns(numbers=arrays[0], seeds=arrays[1], groups=groups)
-
-
-class _Group(NamedTuple):
-    """Columns of one group of games of all workers: [W, G, ...]."""
-
-    observation: NDArray[np.uint8]
-    legal: NDArray[np.uint8]
-    to_move: NDArray[np.int64]
-    action: NDArray[np.int64]
-    log_prob: NDArray[np.float32]
-    value: NDArray[np.float32]
-
-
-class _Columns(NamedTuple):
-    numbers: NDArray[np.int64]
-    seeds: NDArray[np.int64]
-    groups: list[_Group]
-
-
-def _padded(size: int) -> int:
-    return -(-size // _ALIGNMENT) * _ALIGNMENT
-
-
 class Mailbox:
     """All of it, as the learner makes and keeps it, so that processes can be replaced at both ends.
 
@@ -166,7 +101,7 @@ class Mailbox:
     """
 
     def __init__(self, spec: GameSpec, *, num_workers: int, group_games: Sequence[int]) -> None:
-        self._layout = _Layout(
+        self._layout = MailboxLayout(
             num_workers=num_workers,
             group_games=tuple(group_games),
             observation_shape=spec.observation_shape,
@@ -219,7 +154,7 @@ class Asking:
 
     def __init__(
         self,
-        layout: _Layout,
+        layout: MailboxLayout,
         buffer: SharedBuffer,
         reading: PipeEnd,
         writing: PipeEnd,
@@ -328,14 +263,20 @@ class Answering:
         reading: questions come through it.
         writing: answers go through these, one for each worker.
         life: of this inference process.
+
+    Attributes:
+        memory: uint8, where everything lies.
+        blocks: what the groups' full requests and their results are, each in one piece.
     """
 
     def __init__(
-        self, layout: _Layout, buffer: SharedBuffer, reading: PipeEnd, writing: Sequence[PipeEnd], life: int
+        self, layout: MailboxLayout, buffer: SharedBuffer, reading: PipeEnd, writing: Sequence[PipeEnd], life: int
     ) -> None:
-        self._columns = layout.views(buffer.array())
+        self.memory = buffer.array()
+        self._columns = layout.views(self.memory)
         self._reading, self._writing, self._life = reading, writing, life
         self.num_workers, self.num_groups = layout.num_workers, len(layout.group_games)
+        self.blocks: list[GroupBlock] = [columns.block(self.memory) for columns in self._columns.groups]
 
     def announce(self) -> None:
         """Say that this life is there; whoever waits for the one before hears it."""

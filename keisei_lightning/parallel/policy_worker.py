@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -21,8 +21,11 @@ from typing_extensions import override
 from keisei_lightning.allocator import keep_freed_memory
 from keisei_lightning.games import GameFactory
 from keisei_lightning.models.compiling import compile_for_batches
+from keisei_lightning.models.transfers import Lane
 from keisei_lightning.openmp import SpinningGovernor
 from keisei_lightning.parallel.acting import PolicyMoves, acting_policy
+from keisei_lightning.parallel.batched_moves import BatchedMoves
+from keisei_lightning.parallel.mailbox_layout import GroupBlock
 from keisei_lightning.parallel.messages import Play, RolloutHeader
 from keisei_lightning.parallel.pooled_moves import PooledMoves
 from keisei_lightning.parallel.questions import MoveSource, Question
@@ -165,6 +168,7 @@ class HeldPolicy:
         opponents: OpponentSetup | None,
     ) -> None:
         self._policy, self._device, self._precision, self._num_actions = policy, device, precision, num_actions
+        self._is_compiled = False
         self._snapshots = None if opponents is None else (opponents.memory, copy.deepcopy(policy))
         self.weights = WeightReader(weights, reader_id=reader_id, module=policy, device=device)
         policy.eval()
@@ -179,6 +183,7 @@ class HeldPolicy:
         nothing = Question(np.zeros(batch_shape, np.uint8))
         moves = self._make_policy_moves()
         compile_for_batches(self._policy, mode=mode, batch_size=batch_shape[0], warm_up=lambda: moves.answer(nothing))
+        self._is_compiled = True
 
     def _make_policy_moves(self) -> PolicyMoves:
         policy = acting_policy(self._policy, num_actions=self._num_actions)
@@ -186,7 +191,27 @@ class HeldPolicy:
 
     def make_moves(self) -> MoveSource:
         """Whoever answers a rollout's questions, with a random stream of its own."""
-        moves = self._make_policy_moves()
+        return self._with_snapshots(self._make_policy_moves())
+
+    def make_batched_moves(self, blocks: Sequence[GroupBlock], *, is_pinned: bool) -> list[MoveSource]:
+        """Whoever answers the requests of each group of games over all workers; each has a random stream of its own.
+
+        Args:
+            blocks: where the groups' full requests lie.
+            is_pinned: in pinned memory.
+        """
+        if self._device.type == "cpu":
+            return [self.make_moves() for _ in blocks]
+        # A compiled network may have CUDA graphs of its own, whose memory serves one request after the other.
+        common = Lane(self._device) if self._is_compiled else None
+        batched: list[MoveSource] = []
+        for block in blocks:
+            moves, lane = self._make_policy_moves(), common or Lane(self._device)
+            others = self._with_snapshots(moves)
+            batched.append(BatchedMoves(moves, others, block, lane, is_pinned=is_pinned, record=not self._is_compiled))
+        return batched
+
+    def _with_snapshots(self, moves: PolicyMoves) -> MoveSource:
         if self._snapshots is None:
             return moves
         memory, structure = self._snapshots

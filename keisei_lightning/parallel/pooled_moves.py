@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from typing_extensions import override
 
 from keisei_lightning.errors import WeightsError
+from keisei_lightning.models.transfers import to_device
 from keisei_lightning.parallel.acting import PolicyMoves, TensorDictActing, acting_policy
-from keisei_lightning.parallel.questions import LEARNER, Answer, MoveSource, Question
+from keisei_lightning.parallel.questions import LEARNER, Answer, MoveSource, Pending, Question
 from keisei_lightning.parallel.snapshots import SnapshotMemory
 from keisei_lightning.parallel.weights import bind_weights
 
@@ -22,7 +24,7 @@ __all__ = ["PooledMoves"]
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Loaded:
     version: int
-    moves: MoveSource
+    moves: PolicyMoves
     own_stream: TensorDictActing | None  # where it does not draw from the common one
 
 
@@ -66,22 +68,25 @@ class PooledMoves(MoveSource):
 
     @override
     def answer(self, question: Question) -> Answer:
+        return self.submit(question).result()
+
+    @override
+    def submit(self, question: Question) -> Pending:
         if question.to_move is None or question.legal is None:
-            return self._learner.answer(question)
-        num_games = len(question.observation)
-        answer = Answer(
-            np.zeros(num_games, np.int64), np.zeros(num_games, np.float32), np.zeros((num_games, 1), np.float32)
-        )
+            return self._learner.submit(question)
         # The learner first (it is -1), then by version for the same reason: all draw from one random stream. What a
         # snapshot thinks of its own position is stored and cancels out of the advantages (rl/advantages.py).
+        rows, parts = [], []
         for version in np.unique(question.to_move).tolist():
-            rows = np.flatnonzero(question.to_move == version)
+            rows.append(np.flatnonzero(question.to_move == version))
             moves = self._learner if version == LEARNER else self._snapshot(version)
-            part = moves.answer(Question(question.observation[rows], question.legal[rows]))
-            answer.action[rows], answer.log_prob[rows], answer.value[rows] = part
-        return answer
+            part = Question(question.observation[rows[-1]], question.legal[rows[-1]])
+            parts.append(moves.evaluate_question(part))
+        # In one transfer for all of them.
+        columns = tuple(torch.cat(column) for column in zip(*parts, strict=True))
+        return _Scattered(self._learner.hand_out(columns), np.concatenate(rows))
 
-    def _snapshot(self, version: int) -> MoveSource:
+    def _snapshot(self, version: int) -> PolicyMoves:
         found = np.flatnonzero(self._versions == version)
         if not found.size:
             raise WeightsError(f"snapshots: version {version} was overwritten while games were played against it")
@@ -89,16 +94,10 @@ class PooledMoves(MoveSource):
         loaded = self._loaded.get(buffer)
         if loaded is None or loaded.version != version:
             flat = self._buffers[buffer]
-            own = flat[self._layout.parameter_bytes :].clone()  # a policy may write to its own buffers
-            in_place = self._device.type == "cpu"
+            there = to_device(flat, self._device)  # for the CPU the shared memory itself
+            own = there[self._layout.parameter_bytes :].clone()  # a policy may write to its own buffers
             module = copy.deepcopy(self._structure)
-            bind_weights(
-                module,
-                self._layout,
-                flat if in_place else flat.to(self._device),
-                own.to(self._device),
-                buffers_from=self._layout.parameter_bytes,
-            )
+            bind_weights(module, self._layout, there, own, buffers_from=self._layout.parameter_bytes)
             policy = acting_policy(module.eval(), num_actions=self._num_actions)
             loaded = _Loaded(
                 version=version,
@@ -108,3 +107,25 @@ class PooledMoves(MoveSource):
             self._loaded[buffer] = loaded
             self._begin_stream(loaded)
         return loaded.moves
+
+
+class _Scattered(Pending):
+    """Answers of several policies, one behind the other, brought to the rows that they are for.
+
+    Args:
+        pending: all of them.
+        rows: int64 [B], the row of each.
+    """
+
+    def __init__(self, pending: Pending, rows: NDArray[np.int64]) -> None:
+        self._pending, self._rows = pending, rows
+
+    @override
+    def is_done(self) -> bool:
+        return self._pending.is_done()
+
+    @override
+    def result(self) -> Answer:
+        action, log_prob, value = self._pending.result()
+        place = np.argsort(self._rows)
+        return Answer(action[place], log_prob[place], value[place])

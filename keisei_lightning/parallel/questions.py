@@ -7,8 +7,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
-__all__ = ["LEARNER", "Answer", "MoveSource", "Question"]
+__all__ = ["LEARNER", "Answer", "MoveSource", "Pending", "Question", "Ready"]
 
 LEARNER = -1
 """In place of a snapshot's version: the learner's policy."""
@@ -44,6 +45,37 @@ class Answer(NamedTuple):
     value: NDArray[np.float32]
 
 
+class Pending(Protocol):
+    """An answer that is being worked out: by a device, say, while this process does something else."""
+
+    def is_done(self) -> bool:
+        """Whether the answer is there; does not wait."""
+        ...
+
+    def result(self) -> Answer:
+        """The answer; waits for it."""
+        ...
+
+
+class Ready(Pending):
+    """An answer that is there.
+
+    Args:
+        answer: this one.
+    """
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    @override
+    def is_done(self) -> bool:
+        return True
+
+    @override
+    def result(self) -> Answer:
+        return self._answer
+
+
 class MoveSource(Protocol):
     """Who answers: a policy (and the snapshots beside it), with a random stream for each rollout."""
 
@@ -54,3 +86,10 @@ class MoveSource(Protocol):
     def answer(self, question: Question) -> Answer:
         """Answer one question."""
         ...
+
+    def submit(self, question: Question) -> Pending:
+        """Begin to answer one question; the next one is submitted when this one's answer has been taken.
+
+        The question's arrays must stay as they are until then.
+        """
+        return Ready(self.answer(question))

@@ -22,6 +22,7 @@ from keisei_lightning.parallel.messages import Opponent, RolloutHeader
 from keisei_lightning.parallel.opponents import Seating, SnapshotVersions
 from keisei_lightning.parallel.transport import SharedBuffer
 from keisei_lightning.parallel.weight_sources import named_weights
+from keisei_lightning.parallel.weight_transfer import WeightFetcher
 from keisei_lightning.parallel.weights import WeightLayout
 
 __all__ = ["OpponentOptions", "OpponentSetup", "SnapshotMemory", "SnapshotPool", "SnapshotStanding"]
@@ -170,6 +171,7 @@ class SnapshotPool:
         self.memory = SnapshotMemory.reserve(layout, options.num_buffers)
         self._versions, self._buffers = self.memory.versions.array(), self.memory.buffers()
         self._versions[:] = -1
+        self._fetcher = WeightFetcher()
         self._seed, self._draws = seed, 0
         self._ring: deque[SnapshotStanding] = deque()
         self._granted: dict[tuple[int, int], int] = {}  # (worker, slot): buffer
@@ -196,7 +198,7 @@ class SnapshotPool:
         """
         if self._ring and self._ring[-1].version == version:
             return True
-        tensors = named_weights(policy)
+        tensors = self._fetcher.on_host(named_weights(policy))
         self.memory.layout.check(tensors)
         leaving = len(self._ring) - self.options.max_snapshots + 1
         needed = self._needed() | {snapshot.buffer for snapshot in list(self._ring)[max(0, leaving) :]}

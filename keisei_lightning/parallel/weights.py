@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from keisei_lightning.errors import WeightsError
 from keisei_lightning.parallel.transport import SharedBuffer
 from keisei_lightning.parallel.weight_sources import named_tensors, named_weights
+from keisei_lightning.parallel.weight_transfer import WeightFetcher, WeightUploader
 
 __all__ = ["WeightLayout", "WeightMemory", "WeightReader", "WeightStore", "bind_weights", "copy_weights"]
 
@@ -212,13 +213,13 @@ class _WeightArrays:
 
     def __init__(self, memory: WeightMemory) -> None:
         self.num_buffers = memory.num_readers + 2
-        flat, size = torch.from_numpy(memory.shared.array()), memory.layout.num_bytes
+        memory_array, size = memory.shared.array(), memory.layout.num_bytes
         start = memory.shared.num_bytes - self.num_buffers * size
-        lines = flat[:start].numpy().view(np.int64).reshape(-1, _LINE)
+        lines = memory_array[:start].view(np.int64).reshape(-1, _LINE)
         self.latest = lines[:1, 0]
         self.sequences = lines[1 : 1 + self.num_buffers, 0]
         self.in_use, self.adopted = lines[1 + self.num_buffers :, :2].T
-        self.flats = flat[start:].split(size)
+        self.flats = torch.from_numpy(memory_array[start:]).split(size)
         self._lock = threading.Lock()
 
     def fence(self) -> None:
@@ -250,6 +251,7 @@ class WeightStore:
         self._arrays.in_use[:] = _NOT_IN_USE
         self._arrays.adopted[:] = _NOT_PUBLISHED
         self._views = [layout.views(flat) for flat in self._arrays.flats]
+        self._fetcher = WeightFetcher()
 
     @property
     def latest_version(self) -> int:
@@ -273,7 +275,7 @@ class WeightStore:
         Raises:
             WeightsError: a name, shape or dtype differs, or a parameter is not finite; nothing is published then.
         """
-        tensors = named_weights(source)
+        tensors = self._fetcher.on_host(named_weights(source))
         self.memory.layout.check(tensors)
         missing = [leaf.name for leaf in self.memory.layout.leaves if leaf.name not in tensors]
         arrays, latest = self._arrays, int(self._arrays.latest[0])
@@ -331,6 +333,7 @@ class WeightReader:
         in_place = device.type == "cpu"
         self._copied_from = self._layout.parameter_bytes if in_place else 0
         self._copied = torch.zeros(self._layout.num_bytes - self._copied_from, dtype=torch.uint8, device=device)
+        self._uploader = WeightUploader(self._copied)
         parameters = self._arrays.flats[0] if in_place else self._copied
         bound = bind_weights(module, self._layout, parameters, self._copied, buffers_from=self._copied_from)
         self._in_place = bound if in_place else {}
@@ -367,7 +370,7 @@ class WeightReader:
             for parameter, view in zip(self._in_place.values(), self._views_of(buffer), strict=True):
                 parameter.data = view
             self._writes = [parameter._version for parameter in self._in_place.values()]
-            self._copied.copy_(arrays.flats[buffer][self._copied_from :])
+            self._uploader.upload(arrays.flats[buffer][self._copied_from :])
             self._adopted, self.version = latest, latest // arrays.num_buffers
             arrays.adopted[self._reader_id] = self.version
             return

@@ -22,12 +22,12 @@ from torch import Tensor
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.models import ActorCritic
+from keisei_lightning.models.transfers import plies_to_device, to_host
 from keisei_lightning.stopping import waiting
 from keisei_lightning.training.minibatches import (
     add_advantages,
     decouple,
     minibatches,
-    on_device,
     shuffle_generator,
 )
 from keisei_lightning.training.source import RolloutSource
@@ -54,7 +54,7 @@ class _Iteration:
 
     def state(self) -> dict[str, Any]:
         """Tensors on the CPU, and numbers; copies, since the rollout may be a view of shared memory."""
-        plies = {key: column.to("cpu", copy=True) for key, column in self.plies.items()}
+        plies = {key: to_host(column, copy=True) for key, column in self.plies.items()}
         return {"plies": plies, "trainable": self.trainable.clone(), "taken": self.taken}
 
     @classmethod
@@ -182,7 +182,7 @@ class SelfPlayDataModule(LightningDataModule):
         if current is not None:
             with waiting():
                 self.collector.start()  # so that the version counts up when this iteration ends
-            current.plies = on_device(current.plies, device)
+            current.plies = plies_to_device(current.plies, device)
         else:
             rollout = self.next_rollout()
             if rollout is None:
@@ -190,7 +190,7 @@ class SelfPlayDataModule(LightningDataModule):
             plies, trainable = add_advantages(
                 rollout, gamma=self.gamma, lmbda=self.lmbda, normalize=self.normalize_advantage
             )
-            plies = on_device(plies, device)
+            plies = plies_to_device(plies, device)
             current = _Iteration(self._decouple(plies) if self.decoupled else plies, trainable)
         self._current = current
         try:

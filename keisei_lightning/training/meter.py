@@ -9,6 +9,8 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from keisei_lightning.models.transfers import to_device, to_host
+
 __all__ = ["EpochMeter"]
 
 
@@ -32,8 +34,8 @@ class EpochMeter:
     def restored(cls, state: Mapping[str, Any], names: Sequence[str], device: torch.device) -> EpochMeter:
         """The meter that :meth:`state` was asked of."""
         meter = cls(names, device)
-        meter._sums, meter._grad_norms = state["sums"].to(device), state["grad_norms"].to(device)
-        meter._first = None if state["first"] is None else state["first"].to(device)
+        meter._sums, meter._grad_norms = to_device(state["sums"], device), to_device(state["grad_norms"], device)
+        meter._first = None if state["first"] is None else to_device(state["first"], device)
         meter._count, meter._num_grad_norms = int(state["count"]), int(state["num_grad_norms"])
         return meter
 
@@ -64,7 +66,8 @@ class EpochMeter:
         """The means by name, and the first minibatch's as ``first_kl`` and ``first_ratio``; nothing of no minibatch."""
         if self._first is None:
             return {}
-        values = torch.cat([self._sums / self._count, self._first, self._grad_norms.reshape(1)]).tolist()
+        numbers = torch.cat([self._sums / self._count, self._first, self._grad_norms.reshape(1)])
+        values = to_host(numbers).tolist()  # the one transfer of an epoch's metrics
         metrics = dict(zip(self._names, values, strict=False))
         first = dict(zip(self._names, values[len(self._names) :], strict=False))
         metrics |= {"first_kl": first["kl_approx"], "first_ratio": first["mean_ratio"]}

@@ -1,7 +1,8 @@
 """From one rollout to the minibatches of one PPO iteration.
 
-The rollout stays where the collector put it (shared memory, not copied), or goes to the accelerator as a whole;
-advantages are computed once, and each minibatch gathers only the rows and keys that the loss reads.
+Advantages are computed once, on the CPU, where the rollout is (its checks read numbers, for which an accelerator would
+be waited for). The plies stay there (shared memory, not copied), or go to the accelerator as a whole; each minibatch
+gathers only the rows and keys that the loss reads, and nobody waits for it.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from keisei_lightning.models import ActorCritic, LegalCategorical
+from keisei_lightning.models.transfers import plies_to_device, to_device
 from keisei_lightning.rl.advantages import batch_advantages, normalize_advantage
 
-__all__ = ["MINIBATCH_KEYS", "add_advantages", "decouple", "minibatches", "on_device", "shuffle_generator"]
+__all__ = ["MINIBATCH_KEYS", "add_advantages", "decouple", "minibatches", "shuffle_generator"]
 
 _MAX_IMPORTANCE = 5.0
 """Bound of the weight of a ply that the proximal policy likes much better than the one that played it."""
@@ -61,26 +63,6 @@ def add_advantages(
     return plies, trainable.flatten().nonzero().squeeze(-1)
 
 
-def on_device(plies: TensorDict, device: torch.device) -> TensorDict:
-    """The plies of a rollout where the network is, on an accelerator in one piece.
-
-    Without it every minibatch of every pass would be transferred, a column at a time. To a CUDA device they go from
-    pinned memory, and nobody waits for it.
-
-    Args:
-        plies: TensorDict [M] of :func:`add_advantages`.
-        device: of the network.
-
-    Returns:
-        TensorDict [M]; for the CPU the very same.
-    """
-    if device.type == "cpu":
-        return plies
-    is_cuda = device.type == "cuda"
-    source: TensorDict = plies.pin_memory(num_threads=0) if is_cuda else plies
-    return source.to(device, non_blocking=is_cuda)
-
-
 @torch.no_grad()
 def decouple(plies: TensorDict, actor_critic: ActorCritic, *, device: torch.device) -> TensorDict:
     r"""Let the trust region be around the learner's present policy instead of the older one that played.
@@ -107,9 +89,10 @@ def decouple(plies: TensorDict, actor_critic: ActorCritic, *, device: torch.devi
     """
     log_probs = []
     for part in plies.select("observation", "action_mask", "action").split(_CHUNK):
-        logits, _ = actor_critic(part.get("observation").to(device))
-        policy = LegalCategorical(logits, part.get("action_mask").to(device))
-        log_probs.append(policy.log_prob(part.get("action").to(device)).to(plies.get("action_log_prob").device))
+        there = plies_to_device(part, device)
+        logits, _ = actor_critic(there.get("observation"))
+        log_prob = LegalCategorical(logits, there.get("action_mask")).log_prob(there.get("action"))
+        log_probs.append(to_device(log_prob, plies.get("action_log_prob").device))
     proximal = torch.cat(log_probs)
     importance = (proximal - plies.get("action_log_prob")).exp().clamp(max=_MAX_IMPORTANCE)
     decoupled = plies.clone(recurse=False)
@@ -155,7 +138,8 @@ def minibatches(
     columns = dict(plies.items())
     device = next(iter(columns.values())).device
     for epoch in range(num_epochs):
-        order = trainable[torch.randperm(len(trainable), generator=generator)].to(device)
+        # On the CPU, where a permutation needs no device's random stream; the whole pass in one transfer.
+        order = to_device(trainable[torch.randperm(len(trainable), generator=generator)], device)
         for rows in order.tensor_split(parts)[max(0, skip - epoch * parts) :]:
             picked = {key: column.index_select(0, rows) for key, column in columns.items()}
             yield TensorDict(picked, batch_size=len(rows))

@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from tensordict import TensorDictBase
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchrl.objectives import ClipPPOLoss
@@ -22,8 +22,10 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models import NEW_STATE_VALUE, ActorCritic, logits_actor, value_selector
 from keisei_lightning.models.compiling import Judge, check_compile_mode
+from keisei_lightning.models.transfers import module_to_device
 from keisei_lightning.training.checkpoint_header import HEADER_KEY, RECIPE_KEY, CheckpointHeader, network_faults
 from keisei_lightning.training.meter import EpochMeter
+from keisei_lightning.training.ppo_loss import LegalMovesPPOLoss
 from keisei_lightning.training.random_state import random_state, restore_random_state
 from keisei_lightning.training.source import RolloutSource
 
@@ -134,7 +136,7 @@ class PPOModule(LightningModule):
         # The loss has no parameters of its own. In a tuple it is not registered either, so that the checkpoint's state
         # dictionary is the network's and nothing else.
         self._losses = (
-            ClipPPOLoss(
+            LegalMovesPPOLoss(
                 logits_actor(),
                 value_selector(),
                 functional=False,
@@ -148,6 +150,7 @@ class PPOModule(LightningModule):
             ),
         )
         self._learning_rate_scale = 1.0
+        self._entropy_coeff_now = entropy_coeff
         self._meter = EpochMeter(_METRICS, torch.device("cpu"))
         self._restored: dict[str, Any] | None = None
 
@@ -188,9 +191,7 @@ class PPOModule(LightningModule):
             lr=self.learning_rate,
             eps=self.adam_eps,
             weight_decay=self.weight_decay,
-            # A quarter of the time of a loop over tensors. Elsewhere the default: Lightning refuses to clip the
-            # gradients of a fused optimiser with 16-bit mixed precision.
-            fused=all(parameter.is_cpu for parameter in parameters) or None,
+            fused=self._may_fuse(parameters) or None,
         )
         if self.final_learning_rate is None and self.kl_target is None:
             return optimizer
@@ -204,6 +205,14 @@ class PPOModule(LightningModule):
         scheduler = LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def _may_fuse(self, parameters: list[nn.Parameter]) -> bool:
+        """Whether the optimiser's step is to be one kernel; on a CPU it takes a quarter of a loop's time."""
+        if {parameter.device.type for parameter in parameters} not in ({"cpu"}, {"cuda"}):
+            return False
+        # A fused optimiser undoes the scaling of float16's gradients by itself: they cannot be clipped before.
+        trainer = self._trainer
+        return trainer is None or trainer.precision != "16-mixed" or not trainer.gradient_clip_val
+
     def configure_gradient_clipping(
         self,
         optimizer: Optimizer,
@@ -214,6 +223,8 @@ class PPOModule(LightningModule):
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
             norm = torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
             self._meter.add_grad_norm(norm.detach())
+        elif gradient_clip_val:  # Lightning does the same, but not for fused optimisers of any mixed precision
+            torch.nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val)
         else:
             self.clip_gradients(
                 optimizer, gradient_clip_val=gradient_clip_val, gradient_clip_algorithm=gradient_clip_algorithm
@@ -221,7 +232,7 @@ class PPOModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Bring the loss's own buffers to the module's device, and have the network compiled by its first pass."""
-        self.loss.to(self.device)
+        module_to_device(self.loss, self.device)
         if self.compile_mode is not None:
             # Dynamic: minibatches differ by a ply. A function, and not a module: that would have weights to save.
             self._judge = torch.compile(self.actor_critic.forward, mode=self.compile_mode, dynamic=True)
@@ -249,7 +260,7 @@ class PPOModule(LightningModule):
             return
         self._meter = EpochMeter.restored(restored["meter"], _METRICS, self.device)
         if self.final_entropy_coeff is not None:  # else it is what the configuration says now
-            self.loss.entropy_coeff.fill_(restored["entropy_coeff"])
+            self._set_entropy_coeff(restored["entropy_coeff"])
         restore_random_state(restored["random_state"])
 
     def on_train_epoch_start(self) -> None:
@@ -258,7 +269,11 @@ class PPOModule(LightningModule):
         if self.final_entropy_coeff is not None:
             done = self._fraction_done(self.trainer.global_step, float(self.trainer.estimated_stepping_batches))
             coefficient = self.entropy_coeff + (self.final_entropy_coeff - self.entropy_coeff) * done
-            self.loss.entropy_coeff.fill_(coefficient)
+            self._set_entropy_coeff(coefficient)
+
+    def _set_entropy_coeff(self, coefficient: float) -> None:
+        self._entropy_coeff_now = coefficient  # beside the loss's own, which may lie on a device: reading it waits
+        self.loss.entropy_coeff.fill_(coefficient)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means; the only time that the metrics leave the device."""
@@ -269,7 +284,7 @@ class PPOModule(LightningModule):
             self._adapt_learning_rate(metrics["mean_ratio"] - 1.0 + metrics["kl_approx"])
             optimizer = self.trainer.optimizers[0]
             metrics["learning_rate"] = float(optimizer.param_groups[0]["lr"])
-            metrics["entropy_coeff"] = float(self.loss.entropy_coeff)
+            metrics["entropy_coeff"] = self._entropy_coeff_now
             self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=1)
 
     def _adapt_learning_rate(self, kl: float) -> None:
@@ -286,7 +301,7 @@ class PPOModule(LightningModule):
         """Write which game this is a checkpoint of, and what training needs to go on as if it had never stopped."""
         checkpoint[_RESUME_KEY] = {
             "meter": self._meter.state(),
-            "entropy_coeff": float(self.loss.entropy_coeff),
+            "entropy_coeff": self._entropy_coeff_now,
             "learning_rate_scale": self._learning_rate_scale,
             "random_state": random_state(),
         }

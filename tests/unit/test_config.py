@@ -83,7 +83,7 @@ class TestComposing:
             pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="the extra 'sweep' is not installed")
         game = ['env.game="hex(board_size=3)"'] if option == "open_spiel" else []
         cfg = composed(f"{group}={option}", *game)
-        if option == "gpu" and not torch.cuda.is_available():
+        if option in ("gpu", "shogi_gpu") and not torch.cuda.is_available():
             with pytest.raises(ConfigError, match=r"trainer\.accelerator=gpu: must be cpu"):
                 validate(cfg)
         else:

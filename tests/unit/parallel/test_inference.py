@@ -11,7 +11,7 @@ import numpy as np
 from keisei_lightning.parallel.inference import InferenceDesk
 from keisei_lightning.parallel.mailbox import Kind, Token
 from keisei_lightning.parallel.messages import BeginRound, WorkerGone
-from keisei_lightning.parallel.questions import Answer, Question
+from keisei_lightning.parallel.questions import Answer, MoveSource, Pending, Question
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Weights:
 
 
 @dataclass
-class Moves:
+class Moves(MoveSource):
     seeds: list[int] = field(default_factory=list)
 
     def begin_rollout(self, seed: int) -> None:
@@ -233,3 +233,112 @@ def test_all_that_was_asked_before_the_silence_is_answered_in_every_group() -> N
     scene.say(1, Kind.ACT, 0)
     scene.say(1, Kind.ACT, 1)
     assert scene.box.batches[2:] == [(0, "ACT", [1]), (1, "ACT", [1])]
+
+
+@dataclass
+class Later(Pending):
+    """An answer that is there when the test says so."""
+
+    done: bool = False
+
+    def is_done(self) -> bool:
+        return self.done
+
+    def result(self) -> Answer:
+        assert self.done, "somebody waits for a device"
+        nothing: Any = np.zeros(0)
+        return Answer(nothing, nothing, nothing)
+
+
+@dataclass
+class Device(Moves):
+    """Answers later."""
+
+    pending: list[Later] = field(default_factory=list)
+
+    def submit(self, question: Question) -> Pending:
+        self.pending.append(Later())
+        return self.pending[-1]
+
+
+class DeviceScene(Scene):
+    """As a scene, but a device is at work on what was submitted."""
+
+    def __init__(self, num_groups: int = 1) -> None:
+        super().__init__(num_groups)
+        self.devices = [Device() for _ in range(num_groups)]
+        self.moves = list(self.devices)
+        self.desk = InferenceDesk(self.box, self.weights, self.moves)  # type: ignore[arg-type]
+
+    def finish(self, group: int) -> None:
+        self.devices[group].pending[-1].done = True
+        self.desk.serve()
+
+
+def test_another_groups_request_is_submitted_while_the_device_is_at_work_and_whichever_is_done_is_handed_out() -> None:
+    scene = DeviceScene(num_groups=2)
+    scene.begin(0, 1)
+    for group in (0, 1):
+        for worker_id in (0, 1):
+            scene.say(worker_id, Kind.ACT, group)
+    assert [len(device.pending) for device in scene.devices] == [1, 1]
+    assert scene.desk.is_waiting
+    assert scene.box.batches == []
+    scene.finish(1)
+    assert scene.box.batches == [(1, "ACT", [0, 1])]
+    scene.finish(0)
+    assert scene.box.batches[1:] == [(0, "ACT", [0, 1])]
+    assert not scene.desk.is_waiting
+    assert [device.seeds for device in scene.devices] == [[0], [1]]
+
+
+def test_moves_and_values_of_one_group_are_handed_out_together() -> None:
+    scene = DeviceScene()
+    scene.begin(0, 1)
+    scene.say(0, Kind.ACT)
+    scene.say(1, Kind.VALUE)
+    act, value = scene.devices[0].pending
+    value.done = True
+    scene.desk.serve()
+    assert scene.box.batches == []
+    act.done = True
+    scene.desk.serve()
+    assert scene.box.batches == [(0, "ACT", [0]), (0, "VALUE", [1])]
+
+
+def test_no_weights_are_adopted_while_a_dead_workers_request_is_in_flight() -> None:
+    scene = DeviceScene()
+    scene.begin(0)
+    scene.say(0, Kind.ACT)
+    scene.weights.latest = 1
+    scene.desk.hear_learner(WorkerGone(worker_id=0, incarnation=0))
+    scene.say(0, Kind.BEGIN, incarnation=1)
+    assert scene.weights.version == 0  # nobody plays, and yet the policy is in use
+    scene.finish(0)
+    assert scene.weights.version == 1
+    assert scene.box.versions == {0: 1}
+
+
+def test_the_next_life_of_a_worker_that_died_meanwhile_waits_for_its_groups_request() -> None:
+    scene = DeviceScene()
+    scene.begin(0)
+    scene.say(0, Kind.ACT)
+    scene.say(0, Kind.BEGIN, incarnation=1)
+    scene.finish(0)
+    scene.say(0, Kind.ACT, incarnation=1)
+    assert len(scene.devices[0].pending) == 2
+    scene.finish(0)
+    assert scene.box.batches == [(0, "ACT", [0]), (0, "ACT", [0])]
+
+
+def test_nobody_counts_as_silent_whose_answer_the_device_still_owes() -> None:
+    scene = DeviceScene()
+    scene.begin(0, 1)
+    scene.say(0, Kind.ACT)
+    scene.say(1, Kind.ACT)
+    scene.desk.leave_out_the_silent()
+    scene.finish(0)
+    scene.say(0, Kind.ACT)
+    assert len(scene.devices[0].pending) == 1  # the other is waited for
+    scene.say(1, Kind.ACT)
+    assert len(scene.devices[0].pending) == 2

@@ -10,12 +10,12 @@ from tensordict import TensorDict
 from training_fakes import FakeCollector, FourByteNetwork, ply_numbers
 
 from keisei_lightning.models import ActorCritic, LegalCategorical
+from keisei_lightning.models.transfers import plies_to_device
 from keisei_lightning.training.minibatches import (
     MINIBATCH_KEYS,
     add_advantages,
     decouple,
     minibatches,
-    on_device,
     shuffle_generator,
 )
 
@@ -109,8 +109,8 @@ def test_the_shuffle_is_that_of_the_seed_and_the_iteration() -> None:
 
 def test_a_rollout_goes_to_an_accelerator_as_a_whole_and_its_minibatches_are_gathered_there() -> None:
     plies, trainable = flat()
-    assert on_device(plies, torch.device("cpu")) is plies
-    moved = on_device(plies, torch.device("meta"))  # the only other device that every machine has
+    assert plies_to_device(plies, torch.device("cpu")) is plies
+    moved = plies_to_device(plies, torch.device("meta"))  # the only other device that every machine has
     assert {column.device.type for column in moved.values()} == {"meta"}
     options = {"num_epochs": 2, "num_minibatches": 3}
     here, there = (
@@ -132,7 +132,7 @@ def test_a_gpus_minibatches_hold_the_same_numbers() -> None:
     options = {"num_epochs": 2, "num_minibatches": 3}
     here, there = (
         list(minibatches(source, trainable, **options, generator=shuffle_generator(0, 1)))
-        for source in (plies, on_device(plies, torch.device("cuda")))
+        for source in (plies, plies_to_device(plies, torch.device("cuda")))
     )
     for mine, theirs in zip(here, there, strict=True):
         for key in MINIBATCH_KEYS:
