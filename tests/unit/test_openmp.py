@@ -2,13 +2,30 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from keisei_lightning import limit_spinning, openmp
-from keisei_lightning.openmp import SETTINGS, USER_VARIABLES, CpuTime, SpinningWatch, cpu_time, spinning_limited
+from keisei_lightning.machine import available_cpus
+from keisei_lightning.openmp import (
+    SETTINGS,
+    USER_VARIABLES,
+    CpuTime,
+    ExtraThreads,
+    SpinningGovernor,
+    Throttle,
+    cpu_time,
+    governed_spinning,
+    spinning_limited,
+)
+
+LINUX = pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="only Linux tells how long threads waited")
+
+CALM, BUSY = (1.0, 0.01), (1.0, 1.0)
+"""What the kernel tells of one interval: seconds on a CPU, seconds of waiting for one."""
 
 
 @pytest.fixture(autouse=True)
@@ -19,41 +36,32 @@ def _nothing_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openmp, "_called_too_late", False)
 
 
+def python_environment(**variables: str) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in USER_VARIABLES} | variables
+
+
 def run_python(code: str, **variables: str) -> str:
     """What a fresh interpreter prints, with these variables and none else of OpenMP's."""
-    environment = {name: value for name, value in os.environ.items() if name not in USER_VARIABLES}
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, env=environment | variables, capture_output=True, text=True, check=True).stdout
+    done = subprocess.run(command, env=python_environment(**variables), capture_output=True, text=True, check=True)
+    return done.stdout
 
 
 def variables_now() -> dict[str, str]:
     return {name: os.environ[name] for name in USER_VARIABLES if name in os.environ}
 
 
-class TestTheLimit:
-    def test_it_is_set_before_torch_is_imported_and_reaches_children(self) -> None:
+class TestTheVariables:
+    def test_they_are_set_before_torch_is_imported_and_reach_children(self) -> None:
         code = (
             "import keisei_lightning, subprocess, sys\n"
-            "assert 'torch' not in sys.modules\n"
-            "print(keisei_lightning.limit_spinning(), flush=True)\n"
-            "subprocess.run([sys.executable, '-c', 'import os; print(os.environ[\"GOMP_SPINCOUNT\"])'], check=True)"
+            "print(keisei_lightning.limit_spinning(), 'torch' in sys.modules, flush=True)\n"
+            "subprocess.run([sys.executable, '-c', 'import os; print(os.environ[\"KMP_BLOCKTIME\"])'], check=True)"
         )
-        assert run_python(code).split() == ["True", SETTINGS["GOMP_SPINCOUNT"]]
-
-    def test_libgomp_itself_reads_it(self) -> None:
-        # OMP_DISPLAY_ENV makes the runtime print its settings as it is loaded.
-        code = "import keisei_lightning; keisei_lightning.limit_spinning(); import torch; torch.ones(9).sum()"
-        environment = {name: value for name, value in os.environ.items() if name not in USER_VARIABLES}
-        command = [sys.executable, "-c", code]
-        shown = subprocess.run(
-            command, env=environment | {"OMP_DISPLAY_ENV": "verbose"}, capture_output=True, text=True, check=True
-        ).stderr
-        if "GOMP" not in shown:
-            pytest.skip("torch's OpenMP here is not libgomp")
-        assert f"GOMP_SPINCOUNT = '{SETTINGS['GOMP_SPINCOUNT']}'" in shown
+        assert run_python(code).split() == ["True", "False", SETTINGS["KMP_BLOCKTIME"]]
 
     @pytest.mark.parametrize("name", USER_VARIABLES)
-    def test_a_user_who_has_set_a_variable_has_decided(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def test_a_user_who_has_set_one_has_decided(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         monkeypatch.setenv(name, "ACTIVE")
         assert limit_spinning()
         with spinning_limited():
@@ -71,19 +79,19 @@ class TestTheLimit:
         assert limit_spinning()
         assert limit_spinning()
 
-    def test_a_process_is_started_with_it_and_the_environment_is_put_back(self) -> None:
+    def test_a_process_is_started_with_them_and_the_environment_is_put_back(self) -> None:
         before = dict(os.environ)
         with spinning_limited():
             assert variables_now() == SETTINGS
         assert dict(os.environ) == before
 
-    def test_the_commands_set_it(self) -> None:
+    def test_the_commands_set_them(self) -> None:
         code = (
-            "import os\nfrom keisei_lightning.{module} import main\nmain({words})\nprint(os.environ['GOMP_SPINCOUNT'])"
+            "import os; from keisei_lightning.{module} import main; main({words}); print(os.environ['KMP_BLOCKTIME'])"
         )
         for module, words in (("cli", ["games"]), ("launch", ["parallel.num_workers=-1"])):
             printed = run_python(code.format(module=module, words=words))
-            assert printed.split()[-1] == SETTINGS["GOMP_SPINCOUNT"], module
+            assert printed.split()[-1] == SETTINGS["KMP_BLOCKTIME"], module
 
 
 class TestCpuTime:
@@ -99,57 +107,199 @@ class TestCpuTime:
         assert cpu_time(tmp_path) is None
         assert cpu_time(tmp_path / "no such folder") is None
 
+    @LINUX
+    def test_the_kernel_tells_of_this_process(self) -> None:
+        before = cpu_time()
+        sum(range(3_000_000))
+        after = cpu_time()
+        assert before is not None
+        assert after is not None
+        assert after.run_s > before.run_s > 0
 
-class TestTheWatch:
-    """Looks at 0, 5, 10 ... seconds; each reading is what the kernel says then."""
 
-    @pytest.fixture
-    def logged(self, caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+class FakeThrottle(Throttle):
+    """Notes what is asked of it.
+
+    Args:
+        works: what ``engage`` returns.
+    """
+
+    def __init__(self, *, works: bool = True) -> None:
+        self.asked: list[str] = []
+        self._works = works
+
+    def engage(self) -> bool:
+        self.asked.append("engage")
+        return self._works
+
+    def release(self) -> None:
+        self.asked.append("release")
+
+
+class Kernel:
+    """Tells of intervals, one after the other: seconds on a CPU and of waiting for one."""
+
+    def __init__(self, intervals: Sequence[tuple[float, float]]) -> None:
+        self._left = list(intervals)
+        self._now = CpuTime(10.0, 5.0)
+
+    def __call__(self) -> CpuTime:
+        now = self._now
+        if self._left:
+            run_s, wait_s = self._left.pop(0)
+            self._now = CpuTime(now.run_s + run_s, now.wait_s + wait_s)
+        return now
+
+
+def governed(*intervals: tuple[float, float], works: bool = True) -> tuple[SpinningGovernor, FakeThrottle]:
+    """A governor that has looked at these intervals."""
+    throttle = FakeThrottle(works=works)
+    governor = SpinningGovernor(read=Kernel([*intervals, (0.0, 0.0)]), throttle=throttle)
+    for _ in intervals:
+        governor.look()
+    return governor, throttle
+
+
+class TestTheGovernor:
+    def test_threads_spin_on_a_calm_machine(self) -> None:
+        governor, throttle = governed(*[CALM] * 9)
+        assert not governor.is_throttled
+        assert throttle.asked == []
+
+    def test_one_busy_interval_is_enough_to_let_them_sleep(self) -> None:
+        governor, throttle = governed(CALM, BUSY, BUSY)
+        assert governor.is_throttled
+        assert throttle.asked == ["engage"]
+
+    def test_they_spin_again_after_some_calm_intervals_in_a_row(self) -> None:
+        calm = [CALM] * (SpinningGovernor.CALM_LOOKS - 1)
+        governor, throttle = governed(BUSY, *calm, BUSY, *calm)
+        assert throttle.asked == ["engage"]
+        governor, throttle = governed(BUSY, *calm, CALM)
+        assert throttle.asked == ["engage", "release"]
+        assert not governor.is_throttled
+
+    def test_between_the_two_bounds_nothing_changes(self) -> None:
+        between = (1.0, 0.1)  # a share of 0.09
+        assert governed(*[between] * 9)[1].asked == []
+        assert governed(BUSY, *[between] * 9)[1].asked == ["engage"]
+
+    def test_an_interval_in_which_nothing_was_computed_says_nothing(self) -> None:
+        assert governed((0.001, 0.01), (0.0, 0.0))[1].asked == []
+        asleep = [(0.001, 0.0)] * (2 * SpinningGovernor.CALM_LOOKS)
+        assert governed(BUSY, *asleep)[1].asked == ["engage"]
+
+    def test_threads_that_end_take_their_time_along(self) -> None:
+        governor, throttle = governed(BUSY, (-5.0, -2.0), CALM)
+        assert throttle.asked == ["engage"]
+        assert governor.is_throttled
+
+    def test_another_runtime_is_warned_of_once_where_nobody_has_limited_it(
+        self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "torch", sys)
+        governor = SpinningGovernor(read=Kernel([BUSY] * 3), throttle=FakeThrottle(works=False))
         with caplog.at_level(logging.WARNING, logger="keisei_lightning.openmp"):
-            yield caplog
-
-    @staticmethod
-    def watch(*readings: CpuTime | None, threads: int = 2) -> None:
-        now, left = [0.0], list(readings)
-        watch = SpinningWatch(clock=lambda: now[0], read=lambda: left.pop(0))
-        for _ in readings:
-            watch.look(threads)
-            watch.look(threads)  # too soon: nothing is read
-            now[0] += SpinningWatch.INTERVAL_S
-
-    def test_it_warns_once_of_spinning_on_a_busy_machine(self, logged: pytest.LogCaptureFixture) -> None:
-        self.watch(CpuTime(100.0, 90.0), CpuTime(106.0, 94.0))
-        (message,) = logged.messages
-        assert "waited for a CPU in 40 % of their time" in message
+            assert not governor.look()  # and its thread ends
+        (message,) = caplog.messages
+        assert "threads waited for a CPU in 50 % of their time" in message
         assert "keisei_lightning.limit_spinning() before torch is imported" in message
 
-    def test_it_looks_no_more_after_a_warning(self, logged: pytest.LogCaptureFixture) -> None:
-        watch_readings = [CpuTime(1.0, 0.0), CpuTime(2.0, 1.0)]
-        now = [0.0]
-        watch = SpinningWatch(clock=lambda: now[0], read=lambda: watch_readings.pop(0))
-        for _ in range(5):
-            watch.look(2)
-            now[0] += 100.0
-        assert len(logged.messages) == 1
-
-    def test_a_quiet_machine_is_no_reason(self, logged: pytest.LogCaptureFixture) -> None:
-        self.watch(CpuTime(1.0, 0.0), CpuTime(9.0, 1.9), CpuTime(20.0, 2.0))
-        assert not logged.messages
-
-    def test_one_thread_waits_for_nobody(self, logged: pytest.LogCaptureFixture) -> None:
-        self.watch(CpuTime(1.0, 0.0), CpuTime(2.0, 5.0), threads=1)
-        assert not logged.messages
-
-    def test_a_kernel_that_does_not_tell_is_no_reason(self, logged: pytest.LogCaptureFixture) -> None:
-        self.watch(None, CpuTime(1.0, 9.0), None)
-        assert not logged.messages
-
+    @pytest.mark.parametrize(("too_late", "warnings"), [(False, 0), (True, 1)])
     def test_a_limit_is_a_reason_to_be_silent_unless_it_came_too_late(
-        self, logged: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+        self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, too_late: bool, warnings: int
     ) -> None:
-        monkeypatch.setenv("GOMP_SPINCOUNT", "2000")
-        self.watch(CpuTime(1.0, 0.0), CpuTime(2.0, 5.0))
-        assert not logged.messages
-        monkeypatch.setattr(openmp, "_called_too_late", True)
-        self.watch(CpuTime(1.0, 0.0), CpuTime(2.0, 5.0))
-        assert len(logged.messages) == 1
+        monkeypatch.setitem(sys.modules, "torch", sys)
+        monkeypatch.setenv("KMP_BLOCKTIME", SETTINGS["KMP_BLOCKTIME"])
+        monkeypatch.setattr(openmp, "_called_too_late", too_late)
+        governor = SpinningGovernor(read=Kernel([BUSY] * 3), throttle=FakeThrottle(works=False))
+        with caplog.at_level(logging.WARNING, logger="keisei_lightning.openmp"):
+            assert not governor.look()
+        assert len(caplog.messages) == warnings
+
+    def test_before_torch_is_imported_it_goes_on_looking(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delitem(sys.modules, "torch", raising=False)
+        governor = SpinningGovernor(read=Kernel([BUSY] * 3), throttle=FakeThrottle(works=False))
+        assert governor.look()
+
+    def test_its_thread_looks_and_ends(self) -> None:
+        throttle = FakeThrottle()
+        governor = SpinningGovernor(read=Kernel([BUSY] * 99), throttle=throttle, interval_s=0.001)
+        governor.start()
+        while not governor.is_throttled:
+            assert threading.active_count() > 1
+        governor.close()
+        assert throttle.asked == ["engage", "release"]
+
+    @pytest.mark.parametrize("name", USER_VARIABLES)
+    def test_it_leaves_a_user_alone_who_has_decided(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        monkeypatch.setenv(name, "77")
+        governor = SpinningGovernor(read=Kernel([BUSY] * 99), throttle=FakeThrottle(), interval_s=0.001)
+        before = threading.active_count()
+        governor.start()
+        assert threading.active_count() == before
+        governor.close()
+
+    def test_contexts_share_one(self) -> None:
+        def governors() -> int:
+            return sum(thread.name == "keisei-spinning-governor" for thread in threading.enumerate())
+
+        before = governors()  # that of the whole test run
+        with governed_spinning():
+            there = governors()
+            with governed_spinning():
+                assert governors() == there
+            assert governors() == there
+        assert governors() == before
+
+
+@LINUX
+class TestExtraThreads:
+    SPINNING = """
+import time, torch
+from keisei_lightning.openmp import ExtraThreads
+torch.set_num_threads(2)
+large = torch.ones(1 << 16)
+
+def spun():  # seconds of CPU time while this thread sleeps after an operation of two threads
+    total = 0.0
+    for _ in range(20):
+        large.exp_()
+        large.fill_(1.0)
+        start = time.process_time()
+        time.sleep(0.01)
+        total += time.process_time() - start
+    return total
+
+spun()
+threads = ExtraThreads()
+print(spun(), threads.engage() and spun(), threads.release() or spun())
+"""
+
+    @pytest.mark.skipif(available_cpus() < 2, reason="on one CPU two threads are more than there are, and never spin")
+    def test_they_let_the_runtime_itself_sleep_and_spin_again(self) -> None:
+        # Side by side in one process, as shares of CPU time: a busy machine delays all three alike.
+        free, throttled, free_again = map(float, run_python(self.SPINNING).split())
+        assert throttled < free / 4
+        assert throttled < free_again / 4
+
+    def test_a_process_without_libgomp_is_told(self, tmp_path: Path) -> None:
+        maps = tmp_path / "maps"
+        maps.write_text("7f00-7f01 r-xp 00000000 fe:00 1 /usr/lib/libc.so.6\n")
+        assert not ExtraThreads(maps).engage()
+        assert not ExtraThreads(tmp_path / "none").engage()
+
+    def test_they_are_gone_after_it_and_twice_is_harmless(self) -> None:
+        code = (
+            "import os, torch\n"
+            "from keisei_lightning.openmp import ExtraThreads\n"
+            "torch.set_num_threads(1)\n"
+            "count = lambda: len(os.listdir('/proc/self/task'))\n"
+            "before, threads = count(), ExtraThreads()\n"
+            "assert threads.engage() and threads.engage()\n"
+            "during = count()\n"
+            "threads.release(); threads.release()\n"
+            "while count() > before: pass\n"
+            "print(during - before == len(os.sched_getaffinity(0)) + 1)\n"
+        )
+        assert run_python(code).split() == ["True"]
