@@ -28,6 +28,7 @@ LEAK_GRACE_S = 3.0
 SHARED_MEMORY = Path("/dev/shm")
 
 LASTING_THREADS: tuple[str, ...] = (
+    "keisei-openmp-team",  # of the whole run's governor of spinning: it comes and goes with what else the machine does
     "tqdm_monitor",  # one for the whole interpreter, started by whoever draws the first tqdm bar
     "IPythonHistorySavingThread",  # one for the whole interpreter, started by the first notebook kernel client
 )

@@ -33,10 +33,10 @@ def dwelling(function: Callable[..., Any], marker: Path, seconds: float, *, call
 
 
 def prepare(stage: str, marker: Path) -> None:
-    from keisei_lightning import launch
-
     if stage == "checking":
-        launch.check = dwelling(launch.check, marker, 30.0)
+        from keisei_lightning import refusal
+
+        refusal.validate = dwelling(refusal.validate, marker, 30.0)
     elif stage == "starting":
         from keisei_lightning.parallel import SelfPlayCollector
 
