@@ -35,6 +35,7 @@ __all__ = [
     "CpuTime",
     "ExtraThreads",
     "SpinningGovernor",
+    "Throttle",
     "cpu_time",
     "governed_spinning",
     "limit_spinning",
