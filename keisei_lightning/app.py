@@ -80,7 +80,7 @@ class Run:
     def fit(self, ckpt_path: str | None = None) -> None:
         """Train, with so few torch threads that workers which play at the same time keep their CPUs.
 
-        Threads that share a CPU wait for one another by spinning.
+        Threads that share a CPU wait for one another.
         """
         before = torch.get_num_threads()
         torch.set_num_threads(min(before, self.learner_threads))
@@ -186,8 +186,18 @@ def build(config: ValidatedConfig) -> Run:
         curves=curves,
         stop=stop,
         folder=folder,
-        learner_threads=max(1, available_cpus() - (collector.worker_threads if collector.schedule == "async" else 0)),
+        learner_threads=_learner_threads(collector),
     )
+
+
+def _learner_threads(collector: SelfPlayCollector) -> int:
+    """Torch threads of a learner on the CPU: those that workers leave which play at the same time."""
+    cpus = available_cpus()
+    if collector.schedule == "sync" or (cpus == 2 and collector.worker_threads == 1):
+        # In turns; or one worker beside it, which plays a seventh of the time: with one thread the learner would leave
+        # much of the second CPU idle (1.17 times as fast with two; RESULTS.md, "A busy machine").
+        return cpus
+    return max(1, cpus - collector.worker_threads)
 
 
 def _recipe(cfg: DictConfig) -> dict[str, Any]:

@@ -199,6 +199,15 @@ def test_a_learner_that_learns_while_workers_play_leaves_them_their_cpus(
     assert parts.learner_threads == learner
 
 
+def test_on_two_cpus_a_learner_has_both_beside_one_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("app", "limits", "machine", "validation"):
+        monkeypatch.setattr(f"keisei_lightning.{module}.available_cpus", lambda: 2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    words = ("parallel=workers", "parallel.schedule=async")
+    assert build(validated(tmp_path, *words, "parallel.num_workers=auto")).learner_threads == 2
+    assert build(validated(tmp_path, *words, "parallel.num_workers=2")).learner_threads == 1
+
+
 def test_training_gives_the_threads_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = build(validated(tmp_path))
     parts = dataclasses.replace(parts, learner_threads=1)
