@@ -239,9 +239,9 @@ class SelfPlayCollector(BaseCollector):
             raise_on_error: likewise.
         """
         self._closed = True
-        if self._session is not None:
-            self._session.close(self._shutdown_timeout_s if timeout is None else timeout)
-        self._at_work.close()
+        with self._at_work:
+            if self._session is not None:
+                self._session.close(self._shutdown_timeout_s if timeout is None else timeout)
 
     def __enter__(self) -> SelfPlayCollector:
         return self
