@@ -29,12 +29,12 @@ from keisei_lightning.parallel import SelfPlayCollector
 from keisei_lightning.rl import batch_advantages
 from keisei_lightning.training import PPOModule, SelfPlayDataModule
 
-__all__ = ["run"]
+__all__ = ["SameRollout", "run"]
 
 _PASSES, _CLIP, _ENTROPY, _CRITIC, _MAX_NORM, _GAMMA, _LMBDA, _RATE = 2, 0.2, 0.01, 0.5, 0.5, 0.995, 0.95, 1e-3
 
 
-class _SameRollout:
+class SameRollout:
     """A source that delivers one rollout again and again (see ``training.source.RolloutSource``)."""
 
     schedule, policy_version = "sync", 0
@@ -158,7 +158,7 @@ def _measure(
         learning_rate=_RATE,
     )
     data = SelfPlayDataModule(
-        _SameRollout(rollout, game(1).spec),
+        SameRollout(rollout, game(1).spec),
         gamma=_GAMMA,
         lmbda=_LMBDA,
         num_epochs=_PASSES,

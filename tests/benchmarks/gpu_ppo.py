@@ -12,10 +12,8 @@ on the device, and the learner learns on the same device. ``--same-rollout``: on
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -24,44 +22,12 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from tensordict import TensorDictBase
 
-from keisei_lightning.games import GameSpec
+from keisei_lightning.bench.learn import SameRollout
 from keisei_lightning.models import ActorCritic
 from keisei_lightning.parallel import SelfPlayCollector
 from keisei_lightning.training import PPOModule, SelfPlayDataModule, WeightSyncCallback
 
 _PASSES, _WARM_UP = 2, 2
-
-
-class SameRollout:
-    """A source that delivers one rollout again and again (see ``training.source.RolloutSource``)."""
-
-    schedule, policy_version = "sync", 0
-
-    def __init__(self, rollout: TensorDictBase, spec: GameSpec) -> None:
-        self._rollout, self.spec, self.frames_per_batch = rollout, spec, rollout.numel()
-
-    def start(self) -> None:
-        """Nothing to start."""
-
-    def __iter__(self) -> Iterator[TensorDictBase]:
-        return itertools.repeat(self._rollout)
-
-    def update_policy_weights_(self) -> None:
-        """Nobody to tell."""
-
-    def shutdown(self, timeout: float | None = None) -> None:
-        """Nothing to stop."""
-
-    def stats(self) -> dict[str, float]:
-        """Nothing to tell."""
-        return {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing to keep."""
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing to restore."""
 
 
 class Clock(Callback):
