@@ -1,8 +1,7 @@
-"""What every test here is held to: it leaves no process, no thread and no shared memory behind."""
+"""What every test here is held to: it leaves no process, no thread and no shared memory of its own behind."""
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
@@ -11,21 +10,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import psutil
 import pytest
+from leaks import SHARED_MEMORY, mark_shared_memory, own_shared_memory
 
 from keisei_lightning.openmp import governed_spinning
 
 Key = TypeVar("Key", int, str)
 
-LEAK_GRACE_S = 3.0
+LEAK_GRACE_S = 30.0
 """How long a thing may take to disappear after its test has ended (a process that is being reaped, say)."""
 
-SHARED_MEMORY = Path("/dev/shm")
+mark_shared_memory()
 
 LASTING_THREADS: tuple[str, ...] = (
     "keisei-openmp-team",  # of the whole run's governor of spinning: it comes and goes with what else the machine does
@@ -73,24 +72,8 @@ def _threads() -> dict[int, str]:
     }
 
 
-def _shared_memory() -> dict[str, str]:
-    if not SHARED_MEMORY.is_dir():
-        return {}
-    return {entry: f"shared memory {SHARED_MEMORY / entry}" for entry in os.listdir(SHARED_MEMORY)}
-
-
-def _of_others(entries: set[str]) -> set[str]:
-    """Those entries that a process outside this test run maps, or did: other programs use /dev/shm as well."""
-    if not entries:
-        return set()
-    ours = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
-    mapped: set[str] = set()
-    for process in psutil.process_iter():
-        if process.pid in ours:
-            continue
-        with contextlib.suppress(psutil.Error, OSError):
-            mapped |= {mapping.path for mapping in process.memory_maps()}
-    return {entry for entry in entries if str(SHARED_MEMORY / entry) in mapped or not (SHARED_MEMORY / entry).exists()}
+def _shared_memory(before: frozenset[str] = frozenset()) -> dict[str, str]:
+    return {name: f"shared memory {SHARED_MEMORY / name}" for name in own_shared_memory(before)}
 
 
 def _left_over(probe: Callable[[], dict[Key, str]], before: dict[Key, str]) -> dict[Key, str]:
@@ -112,17 +95,20 @@ def _a_busy_machine_stays_quick() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _leaves_nothing_behind() -> Iterator[None]:
-    """Fail a test that leaves a child process (or zombie), a thread or shared memory; put the environment back."""
-    processes, threads, shared = _processes(), _threads(), _shared_memory()
+    """Fail a test that leaves a child process (or zombie), a thread or shared memory; put the environment back.
+
+    What other programs have in ``/dev/shm`` meanwhile is theirs: what counts is what this run's processes made or use.
+    """
+    processes, threads = _processes(), _threads()
+    names = frozenset(os.listdir(SHARED_MEMORY)) if SHARED_MEMORY.is_dir() else frozenset()
     environment = dict(os.environ)
     yield
     os.environ.clear()
     os.environ.update(environment)
-    left_memory = _left_over(_shared_memory, shared)
     left = [
+        *_left_over(lambda: _shared_memory(names), {}).values(),
         *_left_over(_processes, processes).values(),
         *_left_over(_threads, threads).values(),
-        *(left_memory[entry] for entry in left_memory.keys() - _of_others(set(left_memory))),
     ]
     for child in psutil.Process().children():
         if child.pid not in processes and child.pid not in _lasting_processes():

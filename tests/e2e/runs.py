@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_S = 300.0
+"""When a test gives up what it waits for: far beyond what a machine that is busy with other work may need."""
 STAGED = [sys.executable, str(Path(__file__).with_name("staged_run.py"))]
 # The smallest game and network, with a worker process.
 TINY_GAME = (
@@ -72,11 +74,11 @@ class StagedRun:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.communicate()
 
-    def reach_stage(self, timeout_s: float = 60.0) -> None:
+    def reach_stage(self, timeout_s: float = PATIENCE_S) -> None:
         """Block until the stage is reached; fail if it never is."""
         self.wait_until(self._marker.exists, timeout_s)
 
-    def wait_until(self, happened: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    def wait_until(self, happened: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
         deadline = time.monotonic() + timeout_s
         while not happened():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -91,10 +93,10 @@ class StagedRun:
         else:
             self.process.send_signal(signum)
 
-    def finish(self, timeout_s: float = 60.0) -> tuple[int, str, str]:
+    def finish(self, timeout_s: float = PATIENCE_S) -> tuple[int, str, str]:
         """Exit code and output; fails if the run does not end, or leaves a process."""
         out, err = self.process.communicate(timeout=timeout_s)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE_S
         while left := self.processes():
             if time.monotonic() > deadline:
                 os.killpg(self.process.pid, signal.SIGKILL)

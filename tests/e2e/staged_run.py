@@ -65,10 +65,13 @@ def prepare(stage: str, marker: Path) -> None:
         from keisei_lightning.training import evaluation
 
         evaluation.play_match = dwelling(evaluation.play_match, marker, 30.0)
-    elif stage == "saving":
+    elif stage in ("saving", "saving for ever"):
         import os
 
-        os.fsync = dwelling(os.fsync, marker, 1.5, call=3)  # the first save has one of the file and one of its folder
+        seconds = 1.5 if stage == "saving" else 3600.0
+        os.fsync = dwelling(
+            os.fsync, marker, seconds, call=3
+        )  # the first save has one of the file and one of its folder
     else:
         assert stage == "none", stage
 

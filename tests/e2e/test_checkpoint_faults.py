@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from runs import PATIENCE_S
 
 import keisei_lightning
 from keisei_lightning.errors import ConfigError
@@ -210,7 +211,7 @@ def start_saving() -> Iterator[Callable[[Path], tuple[int, Callable[[], None]]]]
 
 
 def wait_for(happened: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.001)

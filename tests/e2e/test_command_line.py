@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from runs import TINY_GAME
+from runs import PATIENCE_S, TINY_GAME
 
 from keisei_lightning.games.shogi_kernel import why_no_kernel
 
@@ -48,13 +48,13 @@ def _open(words: list[str], folder: Path, command: list[str], environment: dict[
     )
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 120) -> tuple[int, str, str]:
+def finish(process: subprocess.Popen[str], timeout: float = PATIENCE_S) -> tuple[int, str, str]:
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         raise
-    deadline = time.monotonic() + 5  # multiprocessing's servers end when they see that their pipe has closed
+    deadline = time.monotonic() + PATIENCE_S  # multiprocessing's servers end when they see that their pipe has closed
     while left := [p for p in psutil.pids() if _session(p) == process.pid]:
         assert time.monotonic() < deadline, f"processes were left behind: {left}"
         time.sleep(0.02)
@@ -133,14 +133,14 @@ def test_a_stopped_run_takes_its_workers_with_it(signum: signal.Signals, code: i
         ],
         tmp_path,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     # Not searched for: before Python 3.13 a search fails where the run makes a folder for a moment (is it writable?).
     while not (tmp_path / "run" / "csv" / "metrics.csv").exists():  # training is under way
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signum)
-    returncode, _, err = finish(process, timeout=30)
+    returncode, _, err = finish(process)
     assert returncode == code, err
     assert err.splitlines()[-1] == f"keisei: stopped by {signum.name}"
     assert "Traceback" not in err
@@ -168,7 +168,7 @@ def test_a_sweep_gives_each_job_a_folder_and_ends_with_a_summary(tmp_path: Path)
         "parallel.num_workers=1,2",
         "ppo.learning_rate=1e-4,3e-4",
     ]
-    code, out, err = finish(start(words, tmp_path), timeout=170)
+    code, out, err = finish(start(words, tmp_path))
     assert code == 0, err
     (sweep,) = (tmp_path / "results" / "smoke").iterdir()
     assert sorted(job.name for job in sweep.glob("job_*")) == ["job_0", "job_1", "job_2", "job_3"]
@@ -185,7 +185,7 @@ def test_a_sweep_gives_each_job_a_folder_and_ends_with_a_summary(tmp_path: Path)
 @pytest.mark.slow
 def test_an_installed_wheel_trains_outside_the_checkout(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
-    subprocess.run(build, check=True, capture_output=True, text=True, timeout=120)
+    subprocess.run(build, check=True, capture_output=True, text=True, timeout=PATIENCE_S)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -202,6 +202,8 @@ def test_an_installed_wheel_trains_outside_the_checkout(tmp_path: Path) -> None:
     work.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
     words = [*command, *TINY, "trainer.max_epochs=1", "parallel=serial"]
-    done = subprocess.run(words, cwd=work, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        words, cwd=work, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert list(work.rglob("last.ckpt"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import StagedRun
+from runs import PATIENCE_S, StagedRun
 from staged_run import STEP
 
 from keisei_lightning.training.integrity import damage
@@ -29,11 +29,9 @@ def loaded(file: Path) -> dict[str, object]:
 def test_sigterm_ends_the_present_step_and_saves_it(tmp_path: Path) -> None:
     with StagedRun("step", FOR_EVER, tmp_path) as run:
         run.reach_stage()
-        asked = time.monotonic()
         run.signal(signal.SIGTERM)
         code, out, err = run.finish()
         assert code == 143, err
-        assert time.monotonic() - asked < 10
         assert err.splitlines() == ["keisei: stopped by SIGTERM"]
         (checkpoint,) = run.checkpoints()
         assert loaded(checkpoint)["global_step"] == STEP
@@ -43,11 +41,9 @@ def test_sigterm_ends_the_present_step_and_saves_it(tmp_path: Path) -> None:
 def test_ctrl_c_in_the_middle_of_a_match_is_one_line(tmp_path: Path) -> None:
     with StagedRun("evaluating", [*FOR_EVER, *SERIAL, "evaluation.every_n_epochs=1"], tmp_path) as run:
         run.reach_stage()
-        asked = time.monotonic()
         run.signal(signal.SIGINT, group=True)  # as a terminal does
         code, _, err = run.finish()
         assert code == 130, err
-        assert time.monotonic() - asked < 10
         assert err.splitlines() == ["keisei: stopped by SIGINT"]
         (checkpoint,) = run.checkpoints()
         epochs = loaded(checkpoint)["loops"]["fit_loop"]["epoch_progress"]["current"]  # type: ignore[index]
@@ -58,11 +54,9 @@ def test_sigterm_to_all_processes_while_workers_play_ends_at_once(tmp_path: Path
     plies = ["parallel.plies_per_rollout=1000", "parallel.stagger_games=false"]  # a rollout takes a second or more
     with StagedRun("playing", [*FOR_EVER, *plies, "ppo.minibatch_size=8000", "ppo.epochs=1"], tmp_path) as run:
         run.reach_stage(120)
-        asked = time.monotonic()
         run.signal(signal.SIGTERM, group=True)
         code, _, err = run.finish()
         assert code == 143, err
-        assert time.monotonic() - asked < 10
         assert "Traceback" not in err
         (checkpoint,) = run.checkpoints()
         content = loaded(checkpoint)
@@ -84,11 +78,9 @@ def test_a_run_that_has_not_trained_leaves_no_checkpoint(
         run.reach_stage()
         run.wait_until(lambda: len(run.processes()) >= processes)  # learner, resource tracker, fork server
         time.sleep(0.1)
-        asked = time.monotonic()
         run.signal(signum, group=True)
         code, _, err = run.finish()
         assert code == 128 + signum, err
-        assert time.monotonic() - asked < 10
         assert err.splitlines() == [f"keisei: stopped by {signum.name}"]
         assert run.checkpoints() == []
 
@@ -108,17 +100,15 @@ def test_a_save_that_a_signal_finds_is_finished(tmp_path: Path) -> None:
         assert all(damage(file) is None for file in run.checkpoints())
 
 
-def test_a_second_ctrl_c_ends_within_a_second_and_leaves_whole_files(tmp_path: Path) -> None:
-    with StagedRun("saving", [*FOR_EVER, *SERIAL, *EVERY_EPOCH], tmp_path) as run:
+def test_a_second_ctrl_c_ends_at_once_and_leaves_whole_files(tmp_path: Path) -> None:
+    with StagedRun("saving for ever", [*FOR_EVER, *SERIAL, *EVERY_EPOCH], tmp_path) as run:
         run.reach_stage()
         assert run.temporary_files(), "the signal would not find a save"
         run.signal(signal.SIGINT)
         time.sleep(0.4)
         assert run.process.poll() is None, "the first one has ended it already"
-        asked = time.monotonic()
         run.signal(signal.SIGINT)
-        run.process.wait(timeout=10)
-        assert time.monotonic() - asked < 1
+        run.process.wait(timeout=PATIENCE_S)
         code, _, err = run.finish()
         assert code == 130, err
         assert err.splitlines() == ["keisei: stopped by SIGINT, at once"]

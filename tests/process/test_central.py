@@ -18,7 +18,18 @@ import pytest
 import torch
 from collector_helpers import assert_same, take
 from fakes import TinyNetwork, VersionNetwork, counting_game
-from fault_helpers import GAMES, HEARTBEAT_S, PLIES, Audit, collector_of, is_alive, pid_of, wait_until
+from fault_helpers import (
+    GAMES,
+    HEARTBEAT_S,
+    PLIES,
+    TIMEOUT_S,
+    Audit,
+    assert_within,
+    collector_of,
+    is_alive,
+    pid_of,
+    wait_until,
+)
 from faults import crashing_game
 from rollout_checks import assert_whole
 from tensordict import TensorDictBase
@@ -29,7 +40,7 @@ from keisei_lightning.games import game_factory
 from keisei_lightning.models import ActorCritic, build_network
 from keisei_lightning.parallel import SelfPlayCollector
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(TIMEOUT_S)]
 
 
 def central_of(game: Any = None, **options: Any) -> SelfPlayCollector:
@@ -235,7 +246,9 @@ def test_a_hanging_game_is_replaced_while_its_neighbours_wait(tmp_path: Path) ->
         audit.take(next(batches))
         start = time.perf_counter()
         audit.take(next(batches))
-        assert HEARTBEAT_S * 0.9 <= time.perf_counter() - start < HEARTBEAT_S + 1.5
+        elapsed_s = time.perf_counter() - start
+        assert elapsed_s >= HEARTBEAT_S * 0.9
+        assert_within(HEARTBEAT_S + 1.5, elapsed_s)
         audit.take(next(batches))
         assert collector.stats()["restarts"] == 1
 
@@ -271,10 +284,12 @@ def test_while_the_learner_is_busy_a_silent_worker_holds_nobody_up(how: signal.S
 def test_it_ends_in_the_middle_of_rollouts_at_once() -> None:
     with central_of(policy=ActorCritic(Slowly()), schedule="async", plies_per_rollout=400) as collector:
         batches = iter(collector)
+        start = time.perf_counter()
         next(batches)
+        rollout_s = time.perf_counter() - start
         processes = [psutil.Process(entry["pid"]) for entry in collector.health()]
         start = time.perf_counter()
-    assert time.perf_counter() - start < 2.0
+    assert time.perf_counter() - start < rollout_s / 2
     assert not any(is_alive(process) for process in processes)
 
 

@@ -18,7 +18,7 @@ from keisei_lightning.parallel import OpponentOptions
 
 pytestmark = [
     pytest.mark.process,
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile wants a C++ compiler"),
 ]
 

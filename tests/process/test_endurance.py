@@ -12,6 +12,7 @@ import time
 import psutil
 import pytest
 from fault_helpers import SOAK, TIMEOUT_S, UNLIMITED, Audit, collector_of, pid_of
+from leaks import shared_memory_of
 from soak_report import SoakReport
 
 from keisei_lightning.errors import ConfigError
@@ -43,7 +44,8 @@ def kept() -> tuple[int, list[str], set[str]]:
     for _ in range(5):  # it reads files, for a moment each
         descriptors.append(len(os.listdir("/proc/self/fd")))
         time.sleep(0.01)
-    return min(descriptors), names, set(os.listdir("/dev/shm"))
+    processes = [os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))]
+    return min(descriptors), names, shared_memory_of(processes)
 
 
 def test_row_33_restarts_leave_no_descriptors_no_threads_and_no_memory(soak_report: SoakReport) -> None:

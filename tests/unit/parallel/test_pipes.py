@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import struct
-import time
 from multiprocessing import Pipe
 
 import pytest
@@ -48,10 +47,8 @@ def test_half_a_message_is_kept_and_not_waited_for_and_dropped_with_its_sender()
         theirs.send(Play(slot=1))
         body = pickle.dumps(Play(slot=2))
         os.write(theirs.fileno(), struct.pack("!i", len(body)) + body[:5])
-        start = time.perf_counter()
         assert reader.read() == [Play(slot=1)]
-        assert reader.read() == []
-        assert time.perf_counter() - start < 0.5
+        assert reader.read() == []  # the rest never comes: a reader that waited for it would wait for ever
         theirs.close()
         with pytest.raises(EOFError):
             reader.read()

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from leaks import shared_memory_of
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameSpec
@@ -165,11 +166,11 @@ def test_memory_that_cannot_be_reserved_is_refused_with_the_keys_to_lower() -> N
 
 
 def test_shared_memory_has_no_name_and_outlives_its_descriptor() -> None:
-    before = set(os.listdir("/dev/shm"))
+    before = shared_memory_of([os.getpid()])
     descriptors = len(os.listdir("/proc/self/fd"))
     buffer = SharedBuffer(1 << 20)
     memory = buffer.array()
-    assert set(os.listdir("/dev/shm")) == before
+    assert shared_memory_of([os.getpid()]) == before
     buffer.close()
     buffer.close()  # twice is harmless
     memory[:] = 7
