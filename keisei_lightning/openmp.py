@@ -108,14 +108,26 @@ class CpuTime(NamedTuple):
 def cpu_time(tasks: Path = Path("/proc/self/task")) -> CpuTime | None:
     """CPU time of the threads that this process has now; None where the kernel does not tell (macOS).
 
+    It makes few objects on purpose: Python collects garbage in whichever thread makes the object that fills its quota,
+    and objects of other libraries may have to be freed in the thread that made them (rsshogi's boards do).
+
     Args:
         tasks: a folder for each thread, with its ``schedstat``: nanoseconds on a CPU, nanoseconds of waiting for one.
     """
     run_ns = wait_ns = 0
-    for file in tasks.glob("*/schedstat"):
-        with contextlib.suppress(OSError, ValueError):  # a thread that has ended meanwhile
-            run, wait, _ = map(int, file.read_text().split())
-            run_ns, wait_ns = run_ns + run, wait_ns + wait
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(tasks):
+            try:
+                descriptor = os.open(f"{tasks}/{thread}/schedstat", os.O_RDONLY)
+            except OSError:  # a thread that has ended meanwhile
+                continue
+            try:
+                run, wait, _ = os.read(descriptor, 100).split()
+                run_ns, wait_ns = run_ns + int(run), wait_ns + int(wait)
+            except (OSError, ValueError):
+                continue
+            finally:
+                os.close(descriptor)
     return CpuTime(run_ns / 1e9, wait_ns / 1e9) if run_ns else None
 
 

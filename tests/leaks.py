@@ -14,7 +14,7 @@ import psutil
 __all__ = ["PREFIX", "SHARED_MEMORY", "mark_shared_memory", "own_shared_memory", "shared_memory_of"]
 
 SHARED_MEMORY = Path("/dev/shm")
-PREFIX = f"test{os.getpid()}_"
+PREFIX = f"t{os.getpid():x}_"
 """What the names begin with that this test run makes."""
 
 
@@ -48,4 +48,4 @@ def own_shared_memory(before: Iterable[str] = ()) -> set[str]:
     if not (new := set(os.listdir(SHARED_MEMORY)) - set(before)):
         return set()
     ours = shared_memory_of([os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))])
-    return {name for name in new if PREFIX in name or name in ours}
+    return {name for name in new if name.removeprefix("sem.").startswith(PREFIX) or name in ours}
