@@ -48,7 +48,6 @@ _METRICS = (
     "kl_approx",
     "clip_fraction",
     "ESS",
-    "explained_variance",
     "mean_ratio",
 )
 
@@ -63,12 +62,14 @@ class PPOModule(LightningModule):
     with r the ratio of the present to the behaviour policy's probability. A value head of win, draw and loss
     probabilities is trained through its expected score, which is its state value.
 
-    Metrics, each the mean over an epoch's minibatches and logged once per epoch (so that no minibatch waits for the
-    device): ``train/<term>`` of the loss, ``train/entropy``, ``train/kl_approx``, ``train/clip_fraction``,
-    ``train/ESS`` (effective sample size over the minibatch's size), ``train/explained_variance``, ``train/mean_ratio``,
-    ``train/learning_rate``, ``train/entropy_coeff``, ``train/grad_norm`` (with ``gradient_clip_val``), and of the
-    epoch's first minibatch ``train/first_kl`` and ``train/first_ratio``: 0 and 1 if learner and workers hold the same
-    weights and treat the legal moves alike.
+    Metrics, each the mean over the plies of an epoch's minibatches and logged once per epoch (so that no minibatch
+    waits for the device): ``train/<term>`` of the loss, ``train/entropy``, ``train/kl_approx``,
+    ``train/clip_fraction``, ``train/ESS`` (effective sample size over the minibatch's size), ``train/mean_ratio``,
+    ``train/learning_rate``, ``train/entropy_coeff``, ``train/grad_norm`` (with ``gradient_clip_val``);
+    ``train/explained_variance`` of the epoch as a whole, ``1 - Var(V_target - V) / Var(V_target)``, left out where the
+    targets have no variance; and of the epoch's first minibatch ``train/first_kl`` and ``train/first_ratio``, of the
+    present policy and the one that played: 0 and 1 if learner and workers hold the same weights, compute in the same
+    precision and treat the legal moves alike (with ``decoupled`` data too, where they also show the policy lag).
 
     Args:
         actor_critic: the network; the collector must have been given the same object.
@@ -147,6 +148,7 @@ class PPOModule(LightningModule):
                 loss_critic_type=critic_loss,
                 clip_value=clip_value,
                 normalize_advantage=False,
+                log_explained_variance=False,  # of each minibatch; the meter computes that of the epoch
             ),
         )
         self._learning_rate_scale = 1.0
@@ -160,8 +162,16 @@ class PPOModule(LightningModule):
         return self._losses[0]
 
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Judge positions: uint8 [B, *observation_shape] -> logits float32 [B, A], state value float32 [B, 1]."""
-        logits, state_value = self.actor_critic(observation)
+        """Evaluate positions, during a fit by the compiled network if there is one.
+
+        Args:
+            observation: uint8 [B, *observation_shape].
+
+        Returns:
+            logits float32 [B, A] and state value float32 [B, 1].
+        """
+        evaluate = self.actor_critic if self._judge is None else self._judge
+        logits, state_value = evaluate(observation)
         return logits, state_value
 
     def training_step(self, minibatch: TensorDictBase, batch_idx: int) -> Tensor:
@@ -169,16 +179,16 @@ class PPOModule(LightningModule):
 
         Args:
             minibatch: TensorDict [b] with ``observation``, ``action_mask``, ``action``, ``action_log_prob``,
-                ``state_value``, ``advantage`` and ``value_target``.
+                ``state_value``, ``advantage`` and ``value_target``, and for the decoupled objective
+                ``proximal_log_prob`` (:func:`~keisei_lightning.training.minibatches.decouple`).
             batch_idx: number of the minibatch in this epoch.
         """
-        judge = self.actor_critic if self._judge is None else self._judge
-        logits, state_value = judge(minibatch.get("observation"))
+        logits, state_value = self(minibatch.get("observation"))
         data = minibatch.clone(recurse=False)
         data.set("logits", logits)
         data.set(NEW_STATE_VALUE, state_value)
         losses = self.loss(data)
-        self._meter.add(losses)
+        self._meter.add(losses, value=state_value, value_target=minibatch.get("value_target"))
         objective, critic, entropy = (losses.get(name) for name in LOSS_TERMS)
         total: Tensor = objective + critic + entropy
         return total
