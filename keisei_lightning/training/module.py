@@ -21,20 +21,25 @@ from torchrl.objectives import ClipPPOLoss
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models import NEW_STATE_VALUE, ActorCritic, logits_actor, value_selector
-from keisei_lightning.models.compiling import Judge, check_compile_mode
+from keisei_lightning.models.compiling import Judge
 from keisei_lightning.models.transfers import module_to_device
 from keisei_lightning.training.checkpoint_header import HEADER_KEY, RECIPE_KEY, CheckpointHeader, network_faults
 from keisei_lightning.training.meter import EpochMeter
+from keisei_lightning.training.ppo_checks import check_ppo_options
 from keisei_lightning.training.ppo_loss import LegalMovesPPOLoss
 from keisei_lightning.training.random_state import random_state, restore_random_state
+from keisei_lightning.training.resuming import (
+    RESUME_KEY,
+    pending_gradients,
+    restore_gradients,
+    resume,
+    settings,
+)
 from keisei_lightning.training.source import RolloutSource
 
 __all__ = ["LOSS_TERMS", "PPOModule"]
 
 log = logging.getLogger(__name__)
-
-_RESUME_KEY = "keisei_resume"
-"""Where a checkpoint keeps what an epoch that is left in its middle needs to go on, and the random streams."""
 
 _KL_STEP = 1.5
 _KL_MOST = 100.0
@@ -94,6 +99,14 @@ class PPOModule(LightningModule):
         spec: the game, for the checkpoint's header; None: the data module's.
         recipe: how game and network are made, for ``keisei eval``: plain data that checkpoints carry along.
 
+    A run that resumes from a checkpoint (``Trainer.fit(ckpt_path=...)``) takes its options from today's module, data
+    module and trainer, all of them: also the learning rate, its schedule, ``weight_decay``, ``adam_eps`` and
+    ``entropy_coeff``. From the checkpoint it takes what training has made: weights, Adam's moments, the position in
+    schedules (whose ends are today's), the scale of the learning rate that ``kl_target`` has found, random streams, and
+    of an iteration that was left in its middle the rollout with its advantages. One line of the log tells what has
+    changed. A subclass with a ``configure_optimizers`` of its own has its optimiser restored as Lightning does it, with
+    the options of the checkpoint.
+
     Raises:
         ConfigError: a number that cannot work.
     """
@@ -118,7 +131,7 @@ class PPOModule(LightningModule):
         recipe: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        _check_numbers(locals())
+        check_ppo_options(locals())
         self.save_hyperparameters(ignore=["actor_critic", "spec", "recipe"])
         self.actor_critic = actor_critic
         self.learning_rate = learning_rate
@@ -154,7 +167,10 @@ class PPOModule(LightningModule):
         self._learning_rate_scale = 1.0
         self._entropy_coeff_now = entropy_coeff
         self._meter = EpochMeter(_METRICS, torch.device("cpu"))
+        self._epoch_start_step = 0
         self._restored: dict[str, Any] | None = None
+        self._loaded: dict[str, Any] | None = None  # the whole checkpoint, until Lightning restores from it
+        self._configured: tuple[Optimizer, LambdaLR | None] | None = None  # until then too
 
     @property
     def loss(self) -> ClipPPOLoss:
@@ -203,6 +219,7 @@ class PPOModule(LightningModule):
             weight_decay=self.weight_decay,
             fused=self._may_fuse(parameters) or None,
         )
+        self._configured = optimizer, None
         if self.final_learning_rate is None and self.kl_target is None:
             return optimizer
         ratio = 1.0 if self.final_learning_rate is None else self.final_learning_rate / self.learning_rate
@@ -213,6 +230,7 @@ class PPOModule(LightningModule):
             return self._learning_rate_scale * (1.0 + (ratio - 1.0) * done)
 
         scheduler = LambdaLR(optimizer, factor)
+        self._configured = optimizer, scheduler
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _may_fuse(self, parameters: list[nn.Parameter]) -> bool:
@@ -241,7 +259,13 @@ class PPOModule(LightningModule):
             )
 
     def on_fit_start(self) -> None:
-        """Bring the loss's own buffers to the module's device, and have the network compiled by its first pass."""
+        """Bring the loss's own buffers to the module's device, and have the network compiled by its first pass.
+
+        In a run that resumes: between a configured optimiser and its restored state, take today's options.
+        """
+        (loaded, self._loaded), (configured, self._configured) = (self._loaded, None), (self._configured, None)
+        if loaded is not None:
+            resume(loaded, self, configured, has_kl_scale=self.kl_target is not None)
         module_to_device(self.loss, self.device)
         if self.compile_mode is not None:
             # Dynamic: minibatches differ by a ply. A function, and not a module: that would have weights to save.
@@ -269,21 +293,25 @@ class PPOModule(LightningModule):
         if restored is None:
             return
         self._meter = EpochMeter.restored(restored["meter"], _METRICS, self.device)
-        if self.final_entropy_coeff is not None:  # else it is what the configuration says now
-            self._set_entropy_coeff(restored["entropy_coeff"])
+        self._epoch_start_step = int(restored.get("epoch_start_step", self.trainer.global_step))
+        self._schedule_entropy_coeff()
+        restore_gradients(restored.get("gradients", {}), self)
         restore_random_state(restored["random_state"])
 
     def on_train_epoch_start(self) -> None:
         """Start the epoch's means, and set the entropy coefficient for this iteration."""
         self._meter = EpochMeter(_METRICS, self.device)
-        if self.final_entropy_coeff is not None:
-            done = self._fraction_done(self.trainer.global_step, float(self.trainer.estimated_stepping_batches))
-            coefficient = self.entropy_coeff + (self.final_entropy_coeff - self.entropy_coeff) * done
-            self._set_entropy_coeff(coefficient)
+        self._epoch_start_step = self.trainer.global_step
+        self._schedule_entropy_coeff()
 
-    def _set_entropy_coeff(self, coefficient: float) -> None:
-        self._entropy_coeff_now = coefficient  # beside the loss's own, which may lie on a device: reading it waits
-        self.loss.entropy_coeff.fill_(coefficient)
+    def _schedule_entropy_coeff(self) -> None:
+        """Set the coefficient of this iteration, which is that of its first step."""
+        if self.final_entropy_coeff is None:
+            return
+        done = self._fraction_done(self._epoch_start_step, float(self.trainer.estimated_stepping_batches))
+        # Beside the loss's own, which may lie on a device: reading it waits.
+        self._entropy_coeff_now = self.entropy_coeff + (self.final_entropy_coeff - self.entropy_coeff) * done
+        self.loss.entropy_coeff.fill_(self._entropy_coeff_now)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means; the only time that the metrics leave the device."""
@@ -309,11 +337,13 @@ class PPOModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write which game this is a checkpoint of, and what training needs to go on as if it had never stopped."""
-        checkpoint[_RESUME_KEY] = {
+        checkpoint[RESUME_KEY] = {
             "meter": self._meter.state(),
-            "entropy_coeff": self._entropy_coeff_now,
+            "epoch_start_step": self._epoch_start_step,
             "learning_rate_scale": self._learning_rate_scale,
             "random_state": random_state(),
+            "gradients": pending_gradients(self.trainer, self),
+            "settings": settings(self.trainer, self),
         }
         spec = self._game_spec()
         if spec is not None:
@@ -335,7 +365,8 @@ class PPOModule(LightningModule):
         faults = network_faults(checkpoint["state_dict"], self.state_dict(), path=path)
         if faults:
             raise ConfigError(faults)
-        self._restored = checkpoint.get(_RESUME_KEY)  # a checkpoint of version 0.1 has none
+        self._loaded = checkpoint
+        self._restored = checkpoint.get(RESUME_KEY)  # a checkpoint of version 0.1 has none
         if self._restored is not None and self.kl_target is not None:
             self._learning_rate_scale = float(self._restored.get("learning_rate_scale", 1.0))
 
@@ -358,29 +389,3 @@ class PPOModule(LightningModule):
                 elapsed = callback.time_elapsed()
                 return min(1.0, elapsed / max(elapsed + remaining, 1e-9))
         return 0.0
-
-
-def _check_numbers(options: Mapping[str, Any]) -> None:
-    """Raise one ``ConfigError`` for all numbers that cannot work."""
-    faults = []
-    if not 0 < options["clip_epsilon"] < 1:
-        faults.append(f"clip_epsilon={options['clip_epsilon']}: must be above 0 and below 1")
-    above_zero = ("critic_coeff", "learning_rate", "adam_eps", "kl_target")
-    from_zero = ("entropy_coeff", "final_entropy_coeff", "final_learning_rate", "weight_decay")
-    faults += [
-        f"{key}={options[key]}: must be above 0"
-        for key in above_zero
-        if options[key] is not None and not options[key] > 0
-    ]
-    faults += [
-        f"{key}={options[key]}: must be 0 or more"
-        for key in from_zero
-        if options[key] is not None and not options[key] >= 0
-    ]
-    if options["clip_value"] is not None and not options["clip_value"] > 0:
-        faults.append(f"clip_value={options['clip_value']}: must be above 0, or null for no limit")
-    faults += check_compile_mode("compile_mode", options["compile_mode"])
-    if options["critic_loss"] not in ("l2", "smooth_l1", "l1"):
-        faults.append(f"critic_loss={options['critic_loss']}: must be l2, smooth_l1 or l1")
-    if faults:
-        raise ConfigError(faults)
