@@ -30,6 +30,7 @@ from keisei_lightning.training.minibatches import (
     minibatches,
     shuffle_generator,
 )
+from keisei_lightning.training.module import PPOModule
 from keisei_lightning.training.source import RolloutSource
 
 __all__ = ["MinibatchLoader", "SelfPlayDataModule"]
@@ -45,23 +46,34 @@ class _Iteration:
     Attributes:
         plies: TensorDict [M], with advantages, on the learner's device.
         trainable: int64 [N], rows of it to learn from.
+        num_epochs: passes over them.
+        num_minibatches: parts of a pass.
         taken: minibatches that the loop has been given.
     """
 
     plies: TensorDict
     trainable: Tensor
+    num_epochs: int
+    num_minibatches: int
     taken: int = 0
 
     def state(self) -> dict[str, Any]:
         """Tensors on the CPU, and numbers; copies, since the rollout may be a view of shared memory."""
         plies = {key: to_host(column, copy=True) for key, column in self.plies.items()}
-        return {"plies": plies, "trainable": self.trainable.clone(), "taken": self.taken}
+        numbers = {"num_epochs": self.num_epochs, "num_minibatches": self.num_minibatches, "taken": self.taken}
+        return {"plies": plies, "trainable": self.trainable.clone(), **numbers}
 
     @classmethod
-    def restored(cls, state: dict[str, Any]) -> _Iteration:
-        trainable = state["trainable"]
+    def restored(cls, state: dict[str, Any], *, num_epochs: int, num_minibatches: int) -> _Iteration:
+        """What a checkpoint has of an iteration; an older one does not tell how it was cut."""
         plies = TensorDict(state["plies"], batch_size=len(state["plies"]["action"]))
-        return cls(plies, trainable, int(state["taken"]))
+        return cls(
+            plies,
+            state["trainable"],
+            num_epochs=int(state.get("num_epochs", num_epochs)),
+            num_minibatches=int(state.get("num_minibatches", num_minibatches)),
+            taken=int(state["taken"]),
+        )
 
 
 class SelfPlayDataModule(LightningDataModule):
@@ -71,7 +83,8 @@ class SelfPlayDataModule(LightningDataModule):
     because Lightning calls only that on errors and signals, in :meth:`on_exception`.
 
     A checkpoint that is written in the middle of an iteration holds its rollout: the run that goes on from it learns
-    from the minibatches that were left, and nothing is played, learned from or counted twice.
+    from the minibatches that were left, and nothing is played, learned from or counted twice. They have the advantages
+    and the size that they had, whatever is configured now; at most as many as an iteration has now are taken.
 
     ``overfit_batches`` repeats the first minibatches of the first rollout; ``limit_train_batches`` and ``fast_dev_run``
     leave the rest of a rollout unused.
@@ -191,14 +204,16 @@ class SelfPlayDataModule(LightningDataModule):
                 rollout, gamma=self.gamma, lmbda=self.lmbda, normalize=self.normalize_advantage
             )
             plies = plies_to_device(plies, device)
-            current = _Iteration(self._decouple(plies) if self.decoupled else plies, trainable)
+            if self.decoupled:
+                plies = self._decouple(plies, trainable)
+            current = _Iteration(plies, trainable, self.num_epochs, self.num_minibatches)
         self._current = current
         try:
             for minibatch in minibatches(
                 current.plies,
                 current.trainable,
-                num_epochs=self.num_epochs,
-                num_minibatches=self.num_minibatches,
+                num_epochs=current.num_epochs,
+                num_minibatches=current.num_minibatches,
                 generator=shuffle_generator(self.seed, self.iteration),
                 skip=current.taken,
             ):
@@ -212,14 +227,17 @@ class SelfPlayDataModule(LightningDataModule):
         module = None if self.trainer is None else self.trainer.lightning_module
         return torch.device("cpu") if module is None else module.device
 
-    def _decouple(self, plies: TensorDict) -> TensorDict:
-        module = None if self.trainer is None else self.trainer.lightning_module
+    def _decouple(self, plies: TensorDict, trainable: Tensor) -> TensorDict:
+        trainer = self.trainer
+        module = None if trainer is None else trainer.lightning_module
         actor_critic = getattr(module, "actor_critic", None)
-        if module is None or not isinstance(actor_critic, ActorCritic):
+        if trainer is None or not isinstance(actor_critic, ActorCritic):
             raise ConfigError(
                 f"decoupled=True: {type(module).__name__} must have the policy as `actor_critic`, an ActorCritic"
             )
-        return decouple(plies, actor_critic, device=module.device)
+        evaluate = module if isinstance(module, PPOModule) else actor_critic
+        with trainer.precision_plugin.train_step_context():  # a loader's work is done outside of it
+            return decouple(plies, trainable, evaluate, num_minibatches=self.num_minibatches)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the run is, with the collector's own state: primitives and tensors."""
@@ -231,7 +249,8 @@ class SelfPlayDataModule(LightningDataModule):
         """Go on from a :meth:`state_dict`. Called before any worker is started."""
         self.iteration = int(state_dict["iteration"])
         rollout = state_dict.get("rollout")
-        self._left_over = None if rollout is None else _Iteration.restored(rollout)
+        numbers = {"num_epochs": self.num_epochs, "num_minibatches": self.num_minibatches}
+        self._left_over = None if rollout is None else _Iteration.restored(rollout, **numbers)
         self.collector.load_state_dict(state_dict["collector"])
 
     def _in_an_iteration(self) -> bool:
