@@ -174,7 +174,7 @@ class PolicyMoves(MoveSource):
             legal: packed uint8 [B, ceil(A / 8)], on the device; None: the state values alone are wanted.
 
         Raises:
-            RolloutError: the policy's results are of a wrong shape.
+            RolloutError: the policy's results are of a wrong shape or dtype.
         """
         is_mixed = self._precision == "bf16-mixed"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=is_mixed):
@@ -182,11 +182,8 @@ class PolicyMoves(MoveSource):
                 results: Evaluation = (self._policy.value(observation),)
             else:
                 results = self._policy.act(observation, legal, generator=self.generator)
-        num_games = len(observation)
-        shapes = ((num_games,), (num_games,), (num_games, 1))[-len(results) :]
-        for name, tensor, shape in zip(_NAMES[-len(results) :], results, shapes, strict=True):
-            if tuple(tensor.shape) != shape:
-                raise RolloutError(f"policy: {name} is {list(tensor.shape)}, must be {list(shape)}")
+        if fault := _fault_of(results, len(observation)):
+            raise RolloutError(f"policy: {fault}")
         return tuple(tensor.float() if tensor.is_floating_point() else tensor for tensor in results)
 
     def evaluate_question(self, question: Question) -> Evaluation:
@@ -211,6 +208,18 @@ class PolicyMoves(MoveSource):
 
 
 _NAMES = ("action", "action_log_prob", "state_value")
+
+
+def _fault_of(evaluation: Evaluation, num_games: int) -> str:
+    """The first result of a wrong shape or dtype; empty where there is none."""
+    shapes = ((num_games,), (num_games,), (num_games, 1))[-len(evaluation) :]
+    for name, tensor, shape in zip(_NAMES[-len(evaluation) :], evaluation, shapes, strict=True):
+        if tuple(tensor.shape) != shape:
+            return f"{name} is {list(tensor.shape)}, must be {list(shape)}"
+        if tensor.is_floating_point() == (name == "action") or tensor.dtype == torch.bool:
+            wanted = "integers" if name == "action" else "floating point"
+            return f"{name} is {str(tensor.dtype).removeprefix('torch.')}, must be {wanted}"
+    return ""
 
 
 class _FetchedAnswer(Pending):
