@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec
 
-__all__ = ["MAX_STATE_VALUE", "check_network", "evaluate_probe", "output_faults"]
+__all__ = ["MAX_STATE_VALUE", "check_network", "output_faults", "probe_module"]
+
+Outputs = TypeVar("Outputs")
 
 MAX_STATE_VALUE: Final = 2.0
 """Results lie in [-1, 1]. A head without a bound may overshoot them a little; what is larger is of another unit."""
@@ -38,7 +40,7 @@ def check_network(policy: nn.Module, spec: GameSpec, *, key: str = "network") ->
     name = f"{key}={type(getattr(policy, 'network', policy)).__name__}"
     observation = torch.zeros(_PROBES, *spec.observation_shape, dtype=torch.uint8)
     try:
-        outputs = evaluate_probe(policy, observation)
+        outputs: Any = probe_module(policy, lambda probe: probe(observation.to(_device_of(probe))))
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ConfigError(
@@ -49,23 +51,25 @@ def check_network(policy: nn.Module, spec: GameSpec, *, key: str = "network") ->
         raise ConfigError([f"{name}: {fault}" for fault in faults])
 
 
-def evaluate_probe(module: nn.Module, *inputs: Tensor, method: str = "__call__") -> Any:
-    """Call a module, and leave no trace of it.
+def probe_module(module: nn.Module, call: Callable[[nn.Module], Outputs]) -> Outputs:
+    """Call a module in evaluation mode, without gradients, and leave no trace of it.
 
     Args:
-        module: on any device; it is called in evaluation mode.
-        inputs: on the CPU.
-        method: which of its methods.
+        module: on any device.
+        call: is given a module that has its parameters.
 
     Returns:
-        What it returns.
+        What ``call`` returns.
     """
-    parameters = list(module.parameters())
-    device = parameters[0].device if parameters else torch.device("cpu")
     # A copy of everything but the parameters: a forward pass may write to buffers and to attributes.
-    probe = copy.deepcopy(module, {id(parameter): parameter for parameter in parameters}).eval()
+    probe = copy.deepcopy(module, {id(parameter): parameter for parameter in module.parameters()}).eval()
+    device = _device_of(module)
     with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
-        return getattr(probe, method)(*(tensor.to(device) for tensor in inputs))
+        return call(probe)
+
+
+def _device_of(module: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
 
 def output_faults(outputs: object, num_rows: int, spec: GameSpec) -> Iterator[str]:
@@ -92,7 +96,7 @@ def output_faults(outputs: object, num_rows: int, spec: GameSpec) -> Iterator[st
 
 def _unit_faults(value: Tensor) -> Iterator[str]:
     """Whether state values are expected results, and not pawns or rating points."""
-    if (furthest := float(value.float().abs().max())) > MAX_STATE_VALUE:
+    if (furthest := float(value.detach().float().abs().max())) > MAX_STATE_VALUE:
         yield f"its state values reach {furthest:.3g}; must be expected results for the mover, from -1 to 1"
 
 

@@ -13,11 +13,14 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from keisei_lightning.errors import ConfigError, RolloutError
+from keisei_lightning.games.protocol import GameSpec
+from keisei_lightning.models.actor_critic import ActorCritic
 from keisei_lightning.models.bitmask import unpack_mask
+from keisei_lightning.models.output_check import check_network, probe_module
 from keisei_lightning.models.transfers import fetch_tensors, to_device
 from keisei_lightning.parallel.questions import Answer, MoveSource, Pending, Question, Ready
 
-__all__ = ["ActingPolicy", "PolicyMoves", "TensorDictActing", "acting_policy", "new_generator"]
+__all__ = ["ActingPolicy", "PolicyMoves", "TensorDictActing", "acting_policy", "check_policy", "new_generator"]
 
 _NO_MOVES = np.zeros(0, np.int64), np.zeros(0, np.float32)
 
@@ -123,6 +126,44 @@ def acting_policy(policy: nn.Module, *, num_actions: int) -> ActingPolicy:
         f"policy: {type(policy).__name__} has neither act() and value() (use ActorCritic(network)) "
         "nor is it a TensorDictModule"
     )
+
+
+def check_policy(policy: nn.Module, spec: GameSpec) -> None:
+    """Refuse a policy that cannot play a game, before a worker is started; it stays as it was.
+
+    Args:
+        policy: an ``ActorCritic``, whose network is looked at; or what :func:`acting_policy` takes, which must find the
+            one legal action on two boards.
+        spec: of the game.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    acting_policy(policy, num_actions=spec.num_actions)
+    if isinstance(policy, ActorCritic):
+        check_network(policy, spec)
+        return
+    last, name = spec.num_actions - 1, type(policy).__name__
+    device = next((parameter.device for parameter in policy.parameters()), torch.device("cpu"))
+    observation = torch.zeros(2, *spec.observation_shape, dtype=torch.uint8, device=device)
+    legal = torch.zeros(2, spec.mask_bytes, dtype=torch.uint8, device=device)
+    legal[:, last // 8] = 128 >> last % 8
+
+    def act(probe: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+        return acting_policy(probe, num_actions=spec.num_actions).act(
+            observation, legal, generator=new_generator(device)
+        )
+
+    try:
+        action, log_prob, value = probe_module(policy, act)
+        fault = _fault_of((action, log_prob, value), len(observation))
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ConfigError(f"policy={name}: cannot choose on boards of {spec.name} ({reason})") from error
+    if not fault and (action != last).any():
+        fault = f"chooses {action.tolist()} on two boards of {spec.name} where {last} alone is legal"
+    if fault:
+        raise ConfigError(f"policy={name}: {fault}")
 
 
 class PolicyMoves(MoveSource):

@@ -22,6 +22,7 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models import NEW_STATE_VALUE, ActorCritic, logits_actor, value_selector
 from keisei_lightning.models.compiling import Judge, check_compile_mode
+from keisei_lightning.models.output_check import check_network
 from keisei_lightning.models.transfers import module_to_device
 from keisei_lightning.training.checkpoint_header import HEADER_KEY, RECIPE_KEY, CheckpointHeader, network_faults
 from keisei_lightning.training.meter import EpochMeter
@@ -94,7 +95,8 @@ class PPOModule(LightningModule):
         recipe: how game and network are made, for ``keisei eval``: plain data that checkpoints carry along.
 
     Raises:
-        ConfigError: a number that cannot work.
+        ConfigError: a number that cannot work, or a network whose results are not those of the game (without ``spec``
+            that is told when a fit begins).
     """
 
     def __init__(
@@ -118,6 +120,8 @@ class PPOModule(LightningModule):
     ) -> None:
         super().__init__()
         _check_numbers(locals())
+        if spec is not None:
+            check_network(actor_critic, spec)
         self.save_hyperparameters(ignore=["actor_critic", "spec", "recipe"])
         self.actor_critic = actor_critic
         self.learning_rate = learning_rate
@@ -229,6 +233,15 @@ class PPOModule(LightningModule):
             self.clip_gradients(
                 optimizer, gradient_clip_val=gradient_clip_val, gradient_clip_algorithm=gradient_clip_algorithm
             )
+
+    def setup(self, stage: str) -> None:
+        """Refuse a network that is not one of the data module's game.
+
+        Raises:
+            ConfigError: its results are of another shape or dtype.
+        """
+        if stage == "fit" and self._spec is None and (spec := self._game_spec()) is not None:
+            check_network(self.actor_critic, spec)
 
     def on_fit_start(self) -> None:
         """Bring the loss's own buffers to the module's device, and have the network compiled by its first pass."""

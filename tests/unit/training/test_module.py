@@ -298,12 +298,30 @@ def test_a_checkpoint_of_another_game_is_refused(tmp_path: Path) -> None:
     assert collector.events == ["shutdown"]
 
 
-def test_a_checkpoint_of_another_network_is_refused_in_one_line(tmp_path: Path) -> None:
-    path = saved(tmp_path)
+def test_a_network_that_is_not_of_the_data_modules_game_is_refused_when_the_fit_begins(tmp_path: Path) -> None:
+    collector = FakeCollector()
     module = PPOModule(ActorCritic(FourByteNetwork(num_actions=5)))
+    with pytest.raises(
+        ConfigError, match=r"^network=FourByteNetwork: its logits are float32 \[2, 5\]; must be floating"
+    ):
+        quiet_trainer(tmp_path).fit(module, datamodule=SelfPlayDataModule(collector, minibatch_size=8))
+    assert collector.events == ["shutdown"]
+
+
+def test_a_checkpoint_of_another_network_is_refused_in_one_line(tmp_path: Path) -> None:
+    class Wider(FourByteNetwork):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(8, 4)
+
+        def forward(self, observation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return super().forward(observation.repeat(1, 2))
+
+    path = saved(tmp_path)
+    module = PPOModule(ActorCritic(Wider()))
     data = SelfPlayDataModule(FakeCollector(), minibatch_size=8)
     with pytest.raises(
-        ConfigError, match=r"linear.weight is \[4, 4\], here \[6, 4\]\); use the model it was trained with"
+        ConfigError, match=r"linear.weight is \[4, 4\], here \[4, 8\]\); use the model it was trained with"
     ):
         quiet_trainer(tmp_path).fit(module, datamodule=data, ckpt_path=path, weights_only=True)
 
