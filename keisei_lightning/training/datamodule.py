@@ -30,6 +30,7 @@ from keisei_lightning.training.minibatches import (
     minibatches,
     shuffle_generator,
 )
+from keisei_lightning.training.module import PPOModule
 from keisei_lightning.training.source import RolloutSource
 
 __all__ = ["MinibatchLoader", "SelfPlayDataModule"]
@@ -191,7 +192,7 @@ class SelfPlayDataModule(LightningDataModule):
                 rollout, gamma=self.gamma, lmbda=self.lmbda, normalize=self.normalize_advantage
             )
             plies = plies_to_device(plies, device)
-            current = _Iteration(self._decouple(plies) if self.decoupled else plies, trainable)
+            current = _Iteration(self._decouple(plies, trainable) if self.decoupled else plies, trainable)
         self._current = current
         try:
             for minibatch in minibatches(
@@ -212,14 +213,17 @@ class SelfPlayDataModule(LightningDataModule):
         module = None if self.trainer is None else self.trainer.lightning_module
         return torch.device("cpu") if module is None else module.device
 
-    def _decouple(self, plies: TensorDict) -> TensorDict:
-        module = None if self.trainer is None else self.trainer.lightning_module
+    def _decouple(self, plies: TensorDict, trainable: Tensor) -> TensorDict:
+        trainer = self.trainer
+        module = None if trainer is None else trainer.lightning_module
         actor_critic = getattr(module, "actor_critic", None)
-        if module is None or not isinstance(actor_critic, ActorCritic):
+        if trainer is None or not isinstance(actor_critic, ActorCritic):
             raise ConfigError(
                 f"decoupled=True: {type(module).__name__} must have the policy as `actor_critic`, an ActorCritic"
             )
-        return decouple(plies, actor_critic, device=module.device)
+        evaluate = module if isinstance(module, PPOModule) else actor_critic
+        with trainer.precision_plugin.train_step_context():  # a loader's work is done outside of it
+            return decouple(plies, trainable, evaluate, num_minibatches=self.num_minibatches)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the run is, with the collector's own state: primitives and tensors."""
