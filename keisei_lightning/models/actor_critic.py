@@ -27,7 +27,9 @@ class ActorCritic(nn.Module):
     Args:
         network: maps uint8 observations [B, *observation_shape], of zeros too, to logits float [B, A] and state values
             float [B, 1], the expected result for the mover, from -1 to 1. All its values must live in parameters and
-            buffers, because workers are sent its structure once and those tensors at every publish.
+            buffers, because workers are sent its structure once and those tensors at every publish. One with a head of
+            win, draw and loss has ``predicts_outcomes`` and ``evaluate_outcomes`` too
+            (:class:`~keisei_lightning.models.two_heads.TwoHeads`).
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -44,6 +46,22 @@ class ActorCritic(nn.Module):
             logits float32 [B, A] of all actions, legal or not, and state value float32 [B, 1].
         """
         return self.network(observation)  # type: ignore[no-any-return]
+
+    @property
+    def predicts_outcomes(self) -> bool:
+        """Whether the network has a head of win, draw and loss."""
+        return bool(getattr(self.network, "predicts_outcomes", False))
+
+    def evaluate_outcomes(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluate positions by a network with a head of win, draw and loss.
+
+        Args:
+            observation: uint8 [B, *observation_shape].
+
+        Returns:
+            logits float32 [B, A] and log-probabilities float32 [B, 3] of the mover's win, draw and loss.
+        """
+        return self.network.evaluate_outcomes(observation)  # type: ignore[operator, no-any-return]
 
     def value(self, observation: Tensor) -> Tensor:
         """State value float32 [B, 1] of positions uint8 [B, *observation_shape], in the mover's view."""
