@@ -18,6 +18,7 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.game_checks import game_options
 from keisei_lightning.games import GameFactory, GameSpec, game_factory
 from keisei_lightning.models import ActorCritic, build_network
+from keisei_lightning.models.output_check import check_network
 from keisei_lightning.plugins import OUR_NETWORKS, model_faults
 from keisei_lightning.training.checkpoint import AtomicCheckpointIO
 from keisei_lightning.training.checkpoint_header import CheckpointHeader, Recipe, network_faults
@@ -84,6 +85,7 @@ def load_policy(
     if faults := network_faults(weights, actor_critic.state_dict(), path=name):
         raise ConfigError(faults)
     actor_critic.load_state_dict(weights)
+    check_network(actor_critic, spec, key=f"ckpt_path={name}: network")
     return LoadedPolicy(
         actor_critic=actor_critic.to(device).eval(),
         game=game,
@@ -145,5 +147,6 @@ def _build_network(model: Mapping[str, Any], spec: GameSpec) -> torch.nn.Module:
     if faults := list(model_faults(cfg)):
         raise ConfigError(faults)
     network = instantiate(cfg.model, _partial_=True, _convert_="all")(spec=spec)
-    assert isinstance(network, torch.nn.Module)
+    if not isinstance(network, torch.nn.Module):
+        raise ConfigError(f"model._target_={target}: makes a {type(network).__name__}; must make a torch.nn.Module")
     return network

@@ -21,11 +21,12 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.models import ActorCritic
+from keisei_lightning.models import ActorCritic, evaluation_mode
 from keisei_lightning.models.transfers import plies_to_device, to_host
 from keisei_lightning.stopping import waiting
 from keisei_lightning.training.minibatches import (
     add_advantages,
+    add_outcomes,
     decouple,
     minibatches,
     shuffle_generator,
@@ -203,7 +204,7 @@ class SelfPlayDataModule(LightningDataModule):
             plies, trainable = add_advantages(
                 rollout, gamma=self.gamma, lmbda=self.lmbda, normalize=self.normalize_advantage
             )
-            plies = plies_to_device(plies, device)
+            plies = self._add_outcomes(plies_to_device(plies, device), rollout)
             if self.decoupled:
                 plies = self._decouple(plies, trainable)
             current = _Iteration(plies, trainable, self.num_epochs, self.num_minibatches)
@@ -226,6 +227,22 @@ class SelfPlayDataModule(LightningDataModule):
         """Of the network that learns; the CPU where there is none yet."""
         module = None if self.trainer is None else self.trainer.lightning_module
         return torch.device("cpu") if module is None else module.device
+
+    def _add_outcomes(self, plies: TensorDict, rollout: TensorDictBase) -> TensorDict:
+        """The plies with targets for a head of win, draw and loss, if the network that learns has one."""
+        trainer = self.trainer
+        policy = None if trainer is None else getattr(trainer.lightning_module, "actor_critic", None)
+        if trainer is None or not isinstance(policy, ActorCritic) or not policy.predicts_outcomes:
+            return plies
+        with trainer.precision_plugin.train_step_context(), evaluation_mode(policy):
+            return add_outcomes(
+                plies,
+                rollout,
+                policy.evaluate_outcomes,
+                gamma=self.gamma,
+                lmbda=self.lmbda,
+                num_minibatches=self.num_minibatches,
+            )
 
     def _decouple(self, plies: TensorDict, trainable: Tensor) -> TensorDict:
         trainer = self.trainer

@@ -149,6 +149,22 @@ def test_the_bar_and_the_checkpoints_can_be_switched_off(tmp_path: Path) -> None
     assert EvaluationCallback in kinds
 
 
+class OneShort(nn.Module):
+    """Has no logit for the last action."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, observation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, state_value = self.network(observation)
+        return logits[:, :-1], state_value
+
+
+def one_short_network(spec: GameSpec) -> nn.Module:
+    return OneShort(build_network(spec, kind="mlp", num_blocks=1, channels=8))
+
+
 def test_a_third_partys_network_is_built_from_its_target(tmp_path: Path) -> None:
     cfg = composed(tmp_path)
     cfg.model = OmegaConf.create({"_target_": f"{__name__}.winged_network", "wings": 3})
@@ -182,6 +198,18 @@ def test_pictures_that_cannot_be_written_cost_no_checkpoint(tmp_path: Path, capl
     assert read_checkpoint_header(tmp_path / "checkpoints" / "last.ckpt").global_step > 0
     warnings = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
     assert [("Is a directory" in line, str(tmp_path / "curves.png") in line) for line in warnings] == [(True, True)]
+
+
+def test_a_third_partys_network_that_is_not_of_the_game_is_bad_configuration(tmp_path: Path) -> None:
+    """Six of connect four's seven logits trained, and said nothing."""
+    cfg = composed(tmp_path)
+    cfg.model = OmegaConf.create({"_target_": f"{__name__}.one_short_network"})
+    with pytest.raises(ConfigError) as caught:
+        build(validate(cfg))
+    assert caught.value.faults == (
+        f"model._target_={__name__}.one_short_network: network=OneShort: its logits are float32 [2, 8]; "
+        "must be floating point [2, 9], one for each action of tic_tac_toe",
+    )
 
 
 def test_what_lightning_refuses_is_bad_configuration(tmp_path: Path) -> None:
