@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from keisei_lightning.errors import ConfigError, GameError
 from keisei_lightning.evaluation.players import RESIGN, Player, RandomPlayer, Turn
-from keisei_lightning.evaluation.results import PAIR_POINTS, GameRecord, MatchResult, Tally
+from keisei_lightning.evaluation.results import GameRecord, MatchResult, Tally
 from keisei_lightning.games.protocol import NO_MOVE, Game, GameFactory, OpeningGame
 
 __all__ = ["play_match"]
@@ -257,9 +257,8 @@ def _count_different(openings: list[str], played: _Played) -> int:
 def _count_pairs(played: _Played) -> tuple[int, ...]:
     """Pairs of which both games count, by the points that they brought."""
     whole = ~played.void.reshape(-1, 2).any(axis=1)
-    half_points = (played.points + 1).reshape(-1, 2).sum(axis=1)
-    times = np.where(whole, played.times[::2], 0)
-    return tuple(int(times[half_points == value].sum()) for value in range(len(PAIR_POINTS)))
+    half_points = (played.points + 1).reshape(-1, 2).sum(axis=1)[whole]
+    return tuple(np.bincount(half_points, played.times[::2][whole], minlength=5).astype(np.int64).tolist())
 
 
 def _count_outcomes(played: _Played) -> dict[str, int]:
