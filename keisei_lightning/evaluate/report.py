@@ -21,12 +21,11 @@ from rsshogi.record import Record, RecordMetadata, SpecialMoveEntry
 from keisei_lightning.bench.report import describe_machine
 from keisei_lightning.evaluation import GameRecord, MatchResult, Tally
 from keisei_lightning.evaluation.ratings import Rating, rate_players
+from keisei_lightning.evaluation.results import PAIR_POINTS
 
 __all__ = ["Report", "print_ratings", "print_results", "write_game"]
 
 _SHOGI = "shogi"
-
-_RESULTS = ("wins", "draws", "losses")
 
 
 class Report:
@@ -82,10 +81,7 @@ class Report:
         self._about |= more
         whole = {
             **self._about,
-            "matches": [
-                {**row, "pairs": list(result.pairs), "outcomes": dict(result.outcomes)}
-                for row, result in zip(rows, self.results, strict=True)
-            ],
+            "matches": [{**row, "outcomes": dict(r.outcomes)} for row, r in zip(rows, self.results, strict=True)],
             "ratings": {name: dataclasses.asdict(rating) for name, rating in self.ratings.items()},
         }
         text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False)
@@ -219,6 +215,8 @@ def _short(tally: Tally) -> str:
 def _row(result: MatchResult) -> dict[str, Any]:
     """A match as numbers."""
     low, high = result.interval
+    seats = {"as_first": result.as_first, "as_second": result.as_second}
+    pairs = result.pairs or len(PAIR_POINTS) * (None,)
     return {
         "player": result.player,
         "opponent": result.opponent,
@@ -233,8 +231,10 @@ def _row(result: MatchResult) -> dict[str, Any]:
         "score_low": low,
         "score_high": high,
         "effective_games": result.effective_games,
-        **{f"{key}_as_first": getattr(result.as_first, key) for key in _RESULTS},
-        **{f"{key}_as_second": getattr(result.as_second, key) for key in _RESULTS},
+        **{
+            f"{key}_{seat}": getattr(tally, key) for seat, tally in seats.items() for key in ("wins", "draws", "losses")
+        },
+        **{f"pairs_with_{points:g}": number for points, number in zip(PAIR_POINTS, pairs, strict=True)},
         "mean_length_plies": result.mean_length,
     }
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from rsshogi.record import Record
 
 from keisei_lightning.evaluate.report import Report, print_results, write_game
-from keisei_lightning.evaluation import GameRecord, MatchResult, RandomPlayer, Tally, Turn, play_match
+from keisei_lightning.evaluation import GameRecord, MatchResult, RandomPlayer, Tally, play_match
+from keisei_lightning.evaluation.players import Turn
 from keisei_lightning.games import make_game
 
 START = "lnsgkgsnl/1r5b1/ppppppppp/9/9/2P6/PP1PPPP1P/1B5R1/LNSGKGSNL w - 2"
@@ -113,7 +114,7 @@ class TestRecords:
         assert sum(int(row["points"]) * int(row["times"]) for row in rows) == result.wins - result.losses
         (match,) = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["matches"]
         assert (match["games"], match["played"], match["repeated"]) == (40, 8, 32)
-        assert match["pairs"] == list(result.pairs)
+        assert tuple(match[f"pairs_with_{points}"] for points in ("0", "0.5", "1", "1.5", "2")) == result.pairs
         assert match["effective_games"] == pytest.approx(result.num_games / result.total.design_effect)
 
     @pytest.mark.parametrize(
