@@ -21,7 +21,6 @@ from rsshogi.record import Record, RecordMetadata, SpecialMoveEntry
 from keisei_lightning.bench.report import describe_machine
 from keisei_lightning.evaluation import GameRecord, MatchResult, Tally
 from keisei_lightning.evaluation.ratings import Rating, rate_players
-from keisei_lightning.evaluation.results import PAIR_POINTS
 
 __all__ = ["Report", "print_ratings", "print_results", "write_game"]
 
@@ -216,7 +215,7 @@ def _row(result: MatchResult) -> dict[str, Any]:
     """A match as numbers."""
     low, high = result.interval
     seats = {"as_first": result.as_first, "as_second": result.as_second}
-    pairs = result.pairs or len(PAIR_POINTS) * (None,)
+    pairs = result.pairs or 5 * (None,)  # by half points
     return {
         "player": result.player,
         "opponent": result.opponent,
@@ -234,7 +233,7 @@ def _row(result: MatchResult) -> dict[str, Any]:
         **{
             f"{key}_{seat}": getattr(tally, key) for seat, tally in seats.items() for key in ("wins", "draws", "losses")
         },
-        **{f"pairs_with_{points:g}": number for points, number in zip(PAIR_POINTS, pairs, strict=True)},
+        **{f"pairs_with_{half_points / 2:g}": number for half_points, number in enumerate(pairs)},
         "mean_length_plies": result.mean_length,
     }
 
