@@ -26,11 +26,12 @@ __all__ = ["Report", "print_ratings", "print_results", "write_game"]
 
 _SHOGI = "shogi"
 
-_COUNTS = ("games", "wins", "draws", "losses", "void")
-
 
 class Report:
     """The folder of an evaluation: ``results.csv``, ``results.json`` and, if wanted, ``records/``.
+
+    ``records/`` has a folder for each match with the games that were played, and with ``games.csv``: who played, how it
+    ended, and how often the game counts (:attr:`~keisei_lightning.evaluation.GameRecord.times`).
 
     All is written anew after each match, so that a program that is stopped leaves what was played.
 
@@ -61,8 +62,11 @@ class Report:
             match = f"{len(self.results):02d}_{_file_name(result.player)}_vs_{_file_name(result.opponent)}"
             folder = self.folder / "records" / match
             folder.mkdir(parents=True, exist_ok=True)
-            for number, record in enumerate(result.records, start=1):
-                write_game(folder / f"game_{number:04d}", record, game=result.game)
+            stems = [f"game_{number:04d}" for number in range(1, len(result.records) + 1)]
+            for stem, record in zip(stems, result.records, strict=True):
+                write_game(folder / stem, record, game=result.game)
+            rows = zip(stems, result.records, strict=True)
+            _write_csv(folder / "games.csv", [{"game": stem, **_game_row(record)} for stem, record in rows])
         self.write()
 
     def write(self, **more: Any) -> None:
@@ -72,10 +76,7 @@ class Report:
             **more: further entries of ``results.json``.
         """
         rows = [_row(result) for result in self.results]
-        with (self.folder / "results.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        _write_csv(self.folder / "results.csv", rows)
         self._about |= more
         whole = {
             **self._about,
@@ -152,11 +153,17 @@ def print_results(title: str, results: Sequence[MatchResult], *, name_players: b
             f"{result.mean_length:.1f}",
         )
     _print(table)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    games = sum(result.num_games + result.void for result in results)
+    if once := sum(result.num_games + result.void - result.played for result in results if result.played):
+        console.print(
+            f"{games - once} of {games} games were played: deterministic players play an opening once, and its games "
+            "count as often as it was drawn"
+        )
     if repeated := sum(result.repeated for result in results):
-        games = sum(result.num_games + result.void for result in results)
-        Console(highlight=False, markup=False, soft_wrap=True).print(
-            f"{repeated} of {games} games went move by move as another one, so the intervals are too narrow; "
-            "a larger opening_plies makes games differ"
+        console.print(
+            f"{repeated} of {games} games went move by move as another one from the same opening: the scores hold for "
+            "openings like these; a larger opening_plies makes games differ"
         )
 
 
@@ -207,6 +214,8 @@ def _short(tally: Tally) -> str:
 def _row(result: MatchResult) -> dict[str, Any]:
     """A match as numbers."""
     low, high = result.interval
+    seats = {"as_first": result.as_first, "as_second": result.as_second}
+    pairs = result.pairs or 5 * (None,)  # by half points
     return {
         "player": result.player,
         "opponent": result.opponent,
@@ -215,14 +224,37 @@ def _row(result: MatchResult) -> dict[str, Any]:
         "draws": result.draws,
         "losses": result.losses,
         "void": result.void,
+        "played": result.played,
         "repeated": result.repeated,
         "score": None if math.isnan(result.score) else result.score,
         "score_low": low,
         "score_high": high,
-        **{f"{key}_as_first": value for key, value in dataclasses.asdict(result.as_first).items()},
-        **{f"{key}_as_second": value for key, value in dataclasses.asdict(result.as_second).items()},
+        "effective_games": result.effective_games,
+        **{
+            f"{key}_{seat}": getattr(tally, key) for seat, tally in seats.items() for key in ("wins", "draws", "losses")
+        },
+        **{f"pairs_with_{half_points / 2:g}": number for half_points, number in enumerate(pairs)},
         "mean_length_plies": result.mean_length,
     }
+
+
+def _game_row(record: GameRecord) -> dict[str, Any]:
+    """A game as a row of ``games.csv``; its points are those of the match's first-named player."""
+    return {
+        "first": record.first,
+        "second": record.second,
+        "outcome": record.outcome,
+        "points": record.points,
+        "plies": record.plies,
+        "times": record.times,
+    }
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _file_name(text: str) -> str:

@@ -1,9 +1,11 @@
 """Matches between two players: every opening from both seats, all games at once, counted with an interval.
 
-Strength claims go wrong in three ways that this module closes: one seat may be worth more (each opening is played
-twice, with the seats swapped), deterministic players repeat one game (openings are random, and no two pairs of games
-begin alike as long as there are enough of them), and a score from few games is read as if it were exact (the result
-carries its 95 % interval).
+What is estimated is the points per game that a player can expect from a random opening. Such claims go wrong in four
+ways that this module closes: one seat may be worth more (each opening is played twice, with the seats exchanged);
+deterministic players would repeat one game (openings are random); the score would depend on the number of games if
+openings that come again were left out (all are drawn independently from one distribution, and one that comes again
+counts again); and a score from few games is read as if it were exact (the result carries its 95 % interval, which
+rests on the pairs of games: these are independent, the two games of a pair are not).
 """
 
 from __future__ import annotations
@@ -22,9 +24,6 @@ from keisei_lightning.games.protocol import NO_MOVE, Game, GameFactory, OpeningG
 
 __all__ = ["play_match"]
 
-_OPENING_DRAWS = 20
-"""How often an opening that another pair of games has already is drawn anew."""
-
 _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, with its bits well spread
 
 
@@ -38,6 +37,8 @@ class _Played:
         outcomes: how each game ended.
         void: games that ended because somebody had no answer.
         moves: uint64, a hash of each game's moves.
+        seat: int8, of the player.
+        times: int64, how often each game counts.
     """
 
     points: NDArray[np.int8]
@@ -45,6 +46,8 @@ class _Played:
     outcomes: list[str]
     void: NDArray[np.bool_]
     moves: NDArray[np.uint64]
+    seat: NDArray[np.int8]
+    times: NDArray[np.int64]
 
 
 class _View:
@@ -63,10 +66,6 @@ class _View:
     def turn(self, indices: NDArray[np.int64]) -> Turn:
         return Turn(game=self._board, indices=indices, observation=self.observation[indices], legal=self.legal[indices])
 
-    def key(self, index: int) -> bytes:
-        """What tells one position from another."""
-        return bytes(self.observation[index].tobytes() + self.mover[index].tobytes())
-
 
 def play_match(
     game: GameFactory,
@@ -82,19 +81,21 @@ def play_match(
     """Play every opening twice, with the seats swapped, and count.
 
     All games advance together: one call of each player per ply. The same arguments give the same match, as far as the
-    players are deterministic or seeded.
+    players are deterministic or seeded. Openings are drawn independently, so that one may come again (the start of the
+    game is every fifth opening where ``opening_plies=4``). Its games are played anew, unless both players say that they
+    are ``deterministic``: then they are played once, and count as often as the opening was drawn.
 
     Args:
         game: makes the boards.
         player: the player whose score is asked for.
         opponent: the other one.
         num_games: games in all, an even number: boards 2k and 2k + 1 share an opening.
-        opening_plies: each opening is 0 to this many random legal plies, uniformly, never ends the game, and replaces
-            that of an :class:`~keisei_lightning.games.OpeningGame`; None leaves it its own. Another pair's opening is
-            drawn anew; where there are too few of them, games may repeat, which the result counts.
+        opening_plies: each opening is 0 to this many random legal plies, uniformly, and replaces that of an
+            :class:`~keisei_lightning.games.OpeningGame`; None leaves it its own. It is cut short before a ply that
+            would end the game.
         seed: of the openings.
-        keep_records: keep a record of every game, not only of the last.
-        progress: is told after each ply how many games have ended.
+        keep_records: keep a record of every game that is played, not only of the last.
+        progress: is told after each ply how many of the ``num_games`` have ended.
 
     Returns:
         The counts, from the player's side.
@@ -104,30 +105,22 @@ def play_match(
         GameError: a game that goes on beyond its ``max_plies``, or what a player gives is no legal action.
     """
     _check_numbers(num_games, opening_plies)
-    board = game(num_games)
-    view = _View(board)
-    openings = _deal_openings(board, view, game(num_games // 2), opening_plies, seed)
-    seat = (np.arange(num_games) % 2).astype(np.int8)
-    played = _play_out(board, view, (player, opponent), seat, progress)
-    counted = ~played.void
-    kept = range(num_games if keep_records else 0)
-    last = _last_game(played)
-    first, second = _names((player, opponent), seat[last])
-    return MatchResult(
-        game=board.spec.name,
-        player=player.name,
-        opponent=opponent.name,
-        as_first=_count(played.points[counted & (seat == 0)]),
-        as_second=_count(played.points[counted & (seat == 1)]),
-        void=int(played.void.sum()),
-        repeated=_count_repeated(openings, seat, played),
-        outcomes=dict(Counter(played.outcomes).most_common()),
-        mean_length=float(played.plies.mean()),
-        records=tuple(_record(board, played, index, (player, opponent), seat) for index in kept),
-        last_record=board.record(last),
-        last_svg=board.render(last, "svg"),
-        last_title=f"{first} (first) against {second} (second): {played.outcomes[last]}",
-    )
+    openings = _draw_openings(game(num_games // 2), opening_plies, seed)
+    times = np.ones(len(openings), dtype=np.int64)
+    if _is_deterministic(player) and _is_deterministic(opponent):
+        counts = Counter(openings)
+        openings, times = list(counts), np.array(list(counts.values()), dtype=np.int64)
+    board = game(2 * len(openings))
+    for pair, opening in enumerate(openings):
+        # Both get it by set_position: a board that kept its history could repeat a position that its twin cannot.
+        board.set_position(2 * pair, opening)
+        board.set_position(2 * pair + 1, opening)
+    played = _play_out(board, (player, opponent), np.repeat(times, 2), progress)
+    return _summarise(board, played, (player, opponent), openings, keep_records=keep_records)
+
+
+def _is_deterministic(player: Player) -> bool:
+    return getattr(player, "deterministic", False) is True
 
 
 def _check_numbers(num_games: int, opening_plies: int | None) -> None:
@@ -142,60 +135,30 @@ def _check_numbers(num_games: int, opening_plies: int | None) -> None:
         raise ConfigError(faults)
 
 
-def _deal_openings(board: Game, view: _View, dealer: Game, opening_plies: int | None, seed: int) -> list[bytes]:
-    """Give boards 2k and 2k + 1 a random opening, no two pairs the same where that is possible.
+def _draw_openings(dealer: Game, opening_plies: int | None, seed: int) -> list[str]:
+    """Draw the openings of a match, independently of one another and of their number.
 
     Args:
-        board: the boards of the match.
-        view: of them.
-        dealer: half as many boards, on which the openings are played.
+        dealer: a board for each opening.
         opening_plies: see :func:`play_match`.
         seed: likewise.
 
     Returns:
-        What tells each board's opening from the others.
+        Positions in the game's own notation.
     """
     rng = np.random.default_rng(seed)
-    chance = RandomPlayer(board.spec.num_actions, seed=int(rng.integers(2**63)))
+    chance = RandomPlayer(dealer.spec.num_actions, seed=int(rng.integers(2**63)))
     dealer.seed(int(rng.integers(2**31)))
     if opening_plies is not None and isinstance(dealer, OpeningGame):
         dealer.opening_plies = 0
-    dealt = _View(dealer)
-    known: set[bytes] = set()
-    pending = np.arange(dealer.num_games)
-    for _ in range(_OPENING_DRAWS):
-        dealer.reset(pending)
-        _play_randomly(dealer, dealt, chance, rng, pending, opening_plies or 0)
-        dealt.look()
-        repeated = []
-        for index in pending.tolist():
-            key = dealt.key(index)
-            if key in known:
-                repeated.append(index)
-            known.add(key)
-        pending = np.array(repeated, dtype=np.int64)
-        if not len(pending):
-            break
-    for pair in range(dealer.num_games):
-        # Both get it by set_position: a board that kept its history could repeat a position that its twin cannot.
-        position = dealer.position(pair)
-        board.set_position(2 * pair, position)
-        board.set_position(2 * pair + 1, position)
-    view.look()
-    return [view.key(index) for index in range(board.num_games)]
+    dealer.reset()
+    _play_randomly(dealer, chance, rng.integers(0, (opening_plies or 0) + 1, size=dealer.num_games))
+    return [dealer.position(index) for index in range(dealer.num_games)]
 
 
-def _play_randomly(
-    board: Game,
-    view: _View,
-    chance: RandomPlayer,
-    rng: np.random.Generator,
-    indices: NDArray[np.int64],
-    most_plies: int,
-) -> None:
-    """Play 0 to ``most_plies`` random plies on some boards, never to the end of a game."""
-    plies_left = np.zeros(board.num_games, dtype=np.int64)
-    plies_left[indices] = rng.integers(0, most_plies + 1, size=len(indices))
+def _play_randomly(board: Game, chance: RandomPlayer, plies_left: NDArray[np.int64]) -> None:
+    """Play so many random plies on each board, never to the end of a game."""
+    view = _View(board)
     while (plies_left > 0).any():
         playing = np.flatnonzero(plies_left > 0)
         before = {int(i): board.position(int(i)) for i in playing}
@@ -212,19 +175,21 @@ def _play_randomly(
 
 def _play_out(
     board: Game,
-    view: _View,
     players: tuple[Player, Player],
-    seat: NDArray[np.int8],
+    times: NDArray[np.int64],
     progress: Callable[[int], None],
 ) -> _Played:
-    """Play all boards to their ends; ``players[0]`` sits in ``seat`` of each board."""
+    """Play all boards to their ends; each counts so many times. ``players[0]`` has seat 0 of even boards, 1 of odd."""
     num_games = board.num_games
+    view, seat = _View(board), (np.arange(num_games) % 2).astype(np.int8)
     played = _Played(
         points=np.zeros(num_games, dtype=np.int8),
         plies=np.zeros(num_games, dtype=np.int64),
         outcomes=[""] * num_games,
         void=np.zeros(num_games, dtype=np.bool_),
         moves=np.zeros(num_games, dtype=np.uint64),
+        seat=seat,
+        times=times,
     )
     going = np.ones(num_games, dtype=np.bool_)
     for _ in range(board.spec.max_plies + 1):
@@ -251,16 +216,57 @@ def _play_out(
         for index in np.flatnonzero(ended):
             played.outcomes[index] = board.outcome(int(index))
         going &= ~ended
-        progress(num_games - int(going.sum()))
+        progress(int(times[~going].sum()))
         if not going.any():
             return played
     raise GameError(f"{board.spec.name}: a game went on beyond max_plies={board.spec.max_plies}")
 
 
-def _count_repeated(openings: list[bytes], seat: NDArray[np.int8], played: _Played) -> int:
-    """Games that went move by move as another one of the match, with the players in the same seats."""
-    games = zip(openings, seat.tolist(), played.moves.tolist(), strict=True)
-    return len(openings) - len(set(games))
+def _summarise(
+    board: Game, played: _Played, players: tuple[Player, Player], openings: list[str], *, keep_records: bool
+) -> MatchResult:
+    counted = np.where(played.void, 0, played.times)
+    last = _last_game(played)
+    first, second = _names(players, played.seat[last])
+    kept = range(board.num_games if keep_records else 0)
+    return MatchResult(
+        game=board.spec.name,
+        player=players[0].name,
+        opponent=players[1].name,
+        as_first=_count(played.points, np.where(played.seat == 0, counted, 0)),
+        as_second=_count(played.points, np.where(played.seat == 1, counted, 0)),
+        pairs=_count_pairs(played),
+        void=int(played.times[played.void].sum()),
+        played=board.num_games,
+        repeated=int(played.times.sum()) - _count_different(openings, played),
+        outcomes=_count_outcomes(played),
+        mean_length=float(np.average(played.plies, weights=played.times)),
+        records=tuple(_record(board, played, index, players) for index in kept),
+        last_record=board.record(last),
+        last_svg=board.render(last, "svg"),
+        last_title=f"{first} (first) against {second} (second): {played.outcomes[last]}",
+    )
+
+
+def _count_different(openings: list[str], played: _Played) -> int:
+    """Games that differ in their opening, the players' seats, or a move."""
+    games = zip(np.repeat(openings, 2).tolist(), played.seat.tolist(), played.moves.tolist(), strict=True)
+    return len(set(games))
+
+
+def _count_pairs(played: _Played) -> tuple[int, ...]:
+    """Pairs of which both games count, by the points that they brought."""
+    whole = ~played.void.reshape(-1, 2).any(axis=1)
+    half_points = (played.points + 1).reshape(-1, 2).sum(axis=1)[whole]
+    return tuple(np.bincount(half_points, played.times[::2][whole], minlength=5).astype(np.int64).tolist())
+
+
+def _count_outcomes(played: _Played) -> dict[str, int]:
+    """Games by how they ended, the most frequent way first."""
+    outcomes: Counter[str] = Counter()
+    for outcome, times in zip(played.outcomes, played.times.tolist(), strict=True):
+        outcomes[outcome] += times
+    return dict(outcomes.most_common())
 
 
 def _last_game(played: _Played) -> int:
@@ -276,10 +282,8 @@ def _names(players: tuple[Player, Player], seat: int) -> tuple[str, str]:
     return (one, other) if seat == 0 else (other, one)
 
 
-def _record(
-    board: Game, played: _Played, index: int, players: tuple[Player, Player], seat: NDArray[np.int8]
-) -> GameRecord:
-    first, second = _names(players, int(seat[index]))
+def _record(board: Game, played: _Played, index: int, players: tuple[Player, Player]) -> GameRecord:
+    first, second = _names(players, int(played.seat[index]))
     return GameRecord(
         first=first,
         second=second,
@@ -287,8 +291,11 @@ def _record(
         points=int(played.points[index]),
         plies=int(played.plies[index]),
         record=board.record(index),
+        times=int(played.times[index]),
     )
 
 
-def _count(points: NDArray[np.int8]) -> Tally:
-    return Tally(wins=int((points > 0).sum()), draws=int((points == 0).sum()), losses=int((points < 0).sum()))
+def _count(points: NDArray[np.int8], times: NDArray[np.int64]) -> Tally:
+    """Wins, draws and losses, each game as often as it counts."""
+    wins, draws, losses = (int(times[result].sum()) for result in (points > 0, points == 0, points < 0))
+    return Tally(wins=wins, draws=draws, losses=losses)

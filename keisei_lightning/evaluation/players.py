@@ -45,7 +45,9 @@ class Player(Protocol):
 
     Making a player starts nothing. One that works with a process or a file has a ``close()`` too, and may have a
     ``start()``, which is called once before the first turn and raises ``ConfigError`` where the process cannot work
-    (:func:`~keisei_lightning.evaluation.start_player`).
+    (:func:`~keisei_lightning.evaluation.start_player`). One that always answers a position (with the moves since its
+    game's start) by the same move may say so by ``deterministic = True``: a match of two such players plays an opening
+    once, however often it is drawn.
     """
 
     @property

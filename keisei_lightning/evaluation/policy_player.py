@@ -70,6 +70,11 @@ class PolicyPlayer:
         """A short word for tables and metric names."""
         return self._name
 
+    @property
+    def deterministic(self) -> bool:
+        """Whether it always answers a position alike: greedy play does (but for ties by rounding), samples do not."""
+        return self._greedy
+
     def choose(self, turn: Turn) -> NDArray[np.int64]:
         """One forward pass over all boards, in all images; see :meth:`~keisei_lightning.evaluation.Player.choose`.
 

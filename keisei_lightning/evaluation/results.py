@@ -1,18 +1,26 @@
-"""What matches come to: counts, scores with their intervals, and the games themselves."""
+"""What matches come to: counts, scores with their intervals, and the games themselves.
+
+A match draws openings independently of one another and plays each of them twice, with the seats exchanged. So its pairs
+of games are independent, and the two games of a pair are not: an opening that is worth a win to the first player costs
+either player one game of the pair. Intervals rest on the pairs (:func:`design_effect`).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["GameRecord", "MatchResult", "Tally", "wilson_interval"]
+__all__ = ["PAIR_POINTS", "GameRecord", "MatchResult", "Tally", "design_effect", "wilson_interval"]
 
 Z_95 = 1.959963984540054
 """Two-sided 95 % quantile of the standard normal distribution."""
 
+PAIR_POINTS = (0.0, 0.5, 1.0, 1.5, 2.0)
+"""What a pair of games can bring; counts of pairs by it are called pentanomial."""
 
-def wilson_interval(score: float, num_games: int, *, z: float = Z_95) -> tuple[float, float]:
+
+def wilson_interval(score: float, num_games: float, *, z: float = Z_95) -> tuple[float, float]:
     r"""Wilson's score interval for a proportion.
 
     .. math::
@@ -23,7 +31,7 @@ def wilson_interval(score: float, num_games: int, *, z: float = Z_95) -> tuple[f
 
     Args:
         score: p, points per game in [0, 1].
-        num_games: n, at least 1.
+        num_games: n, above 0; of games that depend on one another, as many independent ones as tell the same.
         z: quantile of the standard normal distribution; the default gives 95 %.
 
     Returns:
@@ -40,6 +48,51 @@ def wilson_interval(score: float, num_games: int, *, z: float = Z_95) -> tuple[f
     return max(0.0, min(score, (centre - spread) / scale)), min(1.0, max(score, (centre + spread) / scale))
 
 
+def design_effect(pairs: Sequence[int], *, single_games: int = 0, single_points: float = 0.0) -> float:
+    r"""Variance of a match's score, relative to that of as many independent games without draws.
+
+    Pairs i = 1 ... n of games are independent; y_i points come of the m_i games of a pair that count, M games and Y
+    points in all. With the score p = Y / M, the variance of that ratio is the one of a sample of clusters, and the
+    design effect compares it with p (1 - p) / M:
+
+    .. math::
+        \operatorname{Var}(p) \approx \frac{1}{M^2} \sum_i (y_i - p \, m_i)^2,
+        \qquad
+        d = \frac{\sum_i (y_i - p \, m_i)^2}{M \, p (1 - p)}
+
+    It is 2 where both games of a pair always end alike for the player, 1 where they are independent and not drawn, and
+    less with draws, or where openings favour one seat. So that few pairs, or pairs that all brought the same, do not
+    pass for certainty, z^2 pairs are added in all three sums, half of them won twice and half lost twice: what makes of
+    Wald's interval for a proportion one that covers (Agresti and Coull). For pairs that are all won or lost twice d is
+    2 exactly, with or without these.
+
+    Args:
+        pairs: numbers of pairs that brought 0, 1/2, 1, 3/2 and 2 points (:data:`PAIR_POINTS`).
+        single_games: further games that count whose twin does not.
+        single_points: the player's points in these, taken to be without draws.
+
+    Returns:
+        d, above 0. ``games / d`` is the number of independent games that would tell as much.
+
+    References:
+        W. G. Cochran (1977), "Sampling techniques", 3rd edition, sections 6.3 and 9A (ratios, and clusters).
+        L. Kish (1965), "Survey sampling" (design effect).
+        C. Franco, R. J. A. Little, T. A. Louis and E. V. Slud (2019), "Comparative study of confidence intervals for
+        proportions in complex sample surveys", Journal of Survey Statistics and Methodology 7 (Wilson's interval with
+        the effective sample size).
+        A. Agresti and B. A. Coull (1998), "Approximate is better than 'exact' for interval estimation of binomial
+        proportions", The American Statistician 52.
+    """
+    added = Z_95 * Z_95
+    games = 2.0 * (sum(pairs) + added) + single_games
+    points = sum(number * brought for number, brought in zip(pairs, PAIR_POINTS, strict=True)) + added + single_points
+    score = points / games
+    squares = sum(number * (brought - 2.0 * score) ** 2 for number, brought in zip(pairs, PAIR_POINTS, strict=True))
+    squares += 0.5 * added * ((2.0 - 2.0 * score) ** 2 + (2.0 * score) ** 2)
+    squares += single_points * (1.0 - score) ** 2 + (single_games - single_points) * score**2
+    return squares / (games * score * (1.0 - score))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tally:
     """Wins, draws and losses of one player.
@@ -48,11 +101,13 @@ class Tally:
         wins: games won.
         draws: games drawn, with those that were cut short without a result.
         losses: games lost.
+        design_effect: variance of the score, relative to that of independent games; see :func:`design_effect`.
     """
 
     wins: int = 0
     draws: int = 0
     losses: int = 0
+    design_effect: float = 1.0
 
     @property
     def games(self) -> int:
@@ -62,12 +117,22 @@ class Tally:
     @property
     def score(self) -> float:
         """Points per game: (wins + draws / 2) / games."""
-        return (self.wins + 0.5 * self.draws) / self.games if self.games else math.nan
+        return self.points / self.games if self.games else math.nan
+
+    @property
+    def points(self) -> float:
+        """Wins + draws / 2."""
+        return self.wins + 0.5 * self.draws
+
+    @property
+    def effective_games(self) -> float:
+        """How many independent games without draws would tell as much of the score."""
+        return self.games / self.design_effect
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The score's 95 % interval; see :func:`wilson_interval`."""
-        return wilson_interval(self.score, self.games) if self.games else (0.0, 1.0)
+        """The score's 95 % interval: :func:`wilson_interval` of as many games as there are effectively."""
+        return wilson_interval(self.score, self.effective_games) if self.games else (0.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +146,7 @@ class GameRecord:
         points: +1, 0 or -1, to the match's first-named player.
         plies: of the game without its opening.
         record: the moves, as other programs read them (KIF for shogi); it begins with the position after the opening.
+        times: how often it counts: an opening that was drawn again is not played again by deterministic players.
     """
 
     first: str
@@ -89,6 +155,7 @@ class GameRecord:
     points: int
     plies: int
     record: str
+    times: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,11 +168,15 @@ class MatchResult:
         opponent: name of the other one.
         as_first: its games in seat 0.
         as_second: its games in seat 1.
+        pairs: numbers of pairs of games with one opening that brought the player 0, 1/2, 1, 3/2 and 2 points, both
+            games counted; empty where that is not known: games are then taken to be independent.
         void: further games, which count for nobody: a player (an engine, say) had no answer.
-        repeated: games that went move by move as another one; with any, the interval is narrower than it should be.
+        played: games that were played, void ones included: fewer than ``num_games + void`` where deterministic players
+            met an opening again, whose games count once more instead. 0 where that is not known.
+        repeated: counted and void games that went move by move as another one from the same opening.
         outcomes: how many games ended in which way ("checkmate", "max plies", ...).
         mean_length: plies of a game on average, without its opening.
-        records: all games, if they were to be kept.
+        records: all games that were played, if they were to be kept.
         last_record: one game as a record that other programs read (KIF for shogi): the last to be won or lost, or the
             last to end where all were drawn.
         last_svg: the final position of that game as a drawing.
@@ -117,7 +188,9 @@ class MatchResult:
     opponent: str
     as_first: Tally
     as_second: Tally
+    pairs: tuple[int, ...] = ()
     void: int = 0
+    played: int = 0
     repeated: int = 0
     outcomes: Mapping[str, int] = field(default_factory=dict)
     mean_length: float = 0.0
@@ -128,10 +201,23 @@ class MatchResult:
 
     @property
     def total(self) -> Tally:
-        """Both seats together."""
+        """Both seats together, with the design effect of the pairs."""
         first, second = self.as_first, self.as_second
         return Tally(
-            wins=first.wins + second.wins, draws=first.draws + second.draws, losses=first.losses + second.losses
+            wins=first.wins + second.wins,
+            draws=first.draws + second.draws,
+            losses=first.losses + second.losses,
+            design_effect=self._design_effect(),
+        )
+
+    def _design_effect(self) -> float:
+        if not self.pairs:
+            return 1.0
+        paired = sum(number * brought for number, brought in zip(self.pairs, PAIR_POINTS, strict=True))
+        return design_effect(
+            self.pairs,
+            single_games=self.as_first.games + self.as_second.games - 2 * sum(self.pairs),
+            single_points=self.as_first.points + self.as_second.points - paired,
         )
 
     @property
@@ -160,8 +246,13 @@ class MatchResult:
         return self.total.score
 
     @property
+    def effective_games(self) -> float:
+        """How many independent games without draws would tell as much of the score; see :func:`design_effect`."""
+        return self.total.effective_games
+
+    @property
     def interval(self) -> tuple[float, float]:
-        """The score's 95 % interval; see :func:`wilson_interval`."""
+        """The 95 % interval of the score that is expected from openings like these; see :attr:`Tally.interval`."""
         return self.total.interval
 
     def __str__(self) -> str:

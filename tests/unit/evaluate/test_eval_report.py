@@ -6,15 +6,30 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fakes import counting_game
+from numpy.typing import NDArray
 from rsshogi.record import Record
 
 from keisei_lightning.evaluate.report import Report, print_results, write_game
 from keisei_lightning.evaluation import GameRecord, MatchResult, RandomPlayer, Tally, play_match
+from keisei_lightning.evaluation.players import Turn
 from keisei_lightning.games import make_game
 
 START = "lnsgkgsnl/1r5b1/ppppppppp/9/9/2P6/PP1PPPP1P/1B5R1/LNSGKGSNL w - 2"
+
+
+class First:
+    """Plays the first action; that is, counts by one."""
+
+    deterministic = True
+
+    def __init__(self, name: str = "first") -> None:
+        self.name = name
+
+    def choose(self, turn: Turn) -> NDArray[np.int64]:
+        return np.zeros(len(turn.indices), np.int64)
 
 
 def match(player: str, opponent: str, *, records: bool = False, seed: int = 0) -> MatchResult:
@@ -79,11 +94,28 @@ class TestRecords:
         (folder,) = (tmp_path / "records").iterdir()
         assert folder.name == "01_last.ckpt_vs_usi_command_a_b_c"
         files = sorted(file.name for file in folder.iterdir())
-        assert files == [f"game_{number:04d}.txt" for number in range(1, 9)]
+        assert files == [*(f"game_{number:04d}.txt" for number in range(1, 9)), "games.csv"]
         first, second = ((folder / name).read_text(encoding="utf-8").splitlines() for name in files[:2])
         assert first[:4] == ["game: counting", "first: last.ckpt", "second: usi(command='a/b c')", "outcome: goal"]
         assert second[1:3] == ["first: usi(command='a/b c')", "second: last.ckpt"]
         assert sum(int(move) for move in first[5].split()) == 10
+
+    def test_games_that_were_played_once_tell_how_often_they_count(self, tmp_path: Path) -> None:
+        players = First(), First("other")
+        result = play_match(counting_game(), *players, num_games=40, opening_plies=1, seed=0, keep_records=True)
+        report = Report(tmp_path, {})
+        report.add(result)
+        (folder,) = (tmp_path / "records").iterdir()
+        with (folder / "games.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == result.played == 8  # the start and three first moves, each from both seats
+        assert {row["game"] for row in rows} == {file.stem for file in folder.glob("game_*.txt")}
+        assert sum(int(row["times"]) for row in rows) == result.num_games == 40
+        assert sum(int(row["points"]) * int(row["times"]) for row in rows) == result.wins - result.losses
+        (match,) = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["matches"]
+        assert (match["games"], match["played"], match["repeated"]) == (40, 8, 32)
+        assert tuple(match[f"pairs_with_{points}"] for points in ("0", "0.5", "1", "1.5", "2")) == result.pairs
+        assert match["effective_games"] == pytest.approx(result.num_games / result.total.design_effect)
 
     @pytest.mark.parametrize(
         ("moves", "outcome", "kif", "csa"),
@@ -126,7 +158,9 @@ class TestTable:
             opponent="random",
             as_first=Tally(wins=3, draws=1),
             as_second=Tally(wins=2, losses=2),
+            pairs=(0, 0, 1, 2, 0),
             void=2,
+            played=10,
             repeated=4,
             mean_length=7.25,
         )
@@ -136,7 +170,15 @@ class TestTable:
         low, high = result.interval
         expected = ["me", "random", "8", "5", "1", "2", "2", "68.8%", f"{low:.1%}", "to", f"{high:.1%}"]
         assert row.split() == [*expected, "3-1-0", "2-0-2", "7.2"]
-        assert "4 of 10 games went move by move as another one, so the intervals are too narrow" in out
+        assert "4 of 10 games went move by move as another one from the same opening" in out
+        assert "were played" not in out
+
+    def test_it_tells_how_many_games_deterministic_players_played(self, capsys: pytest.CaptureFixture[str]) -> None:
+        games = play_match(counting_game(), First(), First("other"), num_games=40, opening_plies=0)
+        print_results("counting", [games, match("me", "random")], name_players=True)
+        out = capsys.readouterr().out
+        assert "10 of 48 games were played: deterministic players play an opening once" in out
+        assert "38 of 48 games went move by move as another one" in out
 
     def test_a_long_name_is_not_cut_off(self, capsys: pytest.CaptureFixture[str]) -> None:
         name = "usi(command='" + 20 * "engine " + "')"

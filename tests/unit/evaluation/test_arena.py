@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from fakes import CountingGame, counting_game
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.stats import chi2
 
 from keisei_lightning.errors import ConfigError, GameError
 from keisei_lightning.evaluation import (
@@ -21,6 +23,7 @@ from keisei_lightning.evaluation import (
     play_match,
     wilson_interval,
 )
+from keisei_lightning.evaluation.results import PAIR_POINTS, design_effect
 from keisei_lightning.games import NO_MOVE, OpeningGame, StepResult, game_factory
 
 
@@ -83,7 +86,7 @@ def test_a_perfect_player_wins_from_both_seats_where_it_can() -> None:
     result = play_match(counting_game(), Scripted(perfect), Scripted(by_one), num_games=8, seed=0)
     assert (result.wins, result.draws, result.losses) == (8, 0, 0)
     assert result.score == 1.0
-    assert result.interval == pytest.approx((0.6756, 1.0), abs=5e-5)
+    assert result.interval == pytest.approx((0.5101, 1.0), abs=5e-5)  # of four pairs, Wilson
 
 
 def test_seats_are_counted_apart() -> None:
@@ -180,7 +183,7 @@ def test_the_game_that_is_shown_is_a_whole_one_with_its_players() -> None:
     assert result.last_title in ("me (first) against you (second): goal", "you (first) against me (second): goal")
     assert sum(int(move) for move in result.last_record.split()) == 10
     assert result.last_svg.startswith("<svg")
-    assert str(result) == "me scores 100.0% against you (95 % interval 34.2% to 100.0%; 2 wins, 0 draws, 0 losses)"
+    assert str(result) == "me scores 100.0% against you (95 % interval 20.7% to 100.0%; 2 wins, 0 draws, 0 losses)"
 
 
 class Answering(Scripted):
@@ -273,13 +276,209 @@ def test_a_void_game_leaves_the_others_as_they_are() -> None:
     assert "void)" in str(result)
 
 
-def test_no_two_pairs_begin_alike_while_there_are_enough_openings() -> None:
-    player = Scripted(by_one)
-    result = play_match(counting_game(goal=30), player, RandomPlayer(3, 0), num_games=24, opening_plies=3, seed=3)
-    assert result.repeated == 0
-    assert max(Counter(player.seen[0]).values()) <= 2  # one count may be of either mover
-    crowded = play_match(counting_game(), Scripted(by_one), Scripted(by_one), num_games=40, opening_plies=1, seed=3)
-    assert crowded.repeated == 40 - 2 * 4  # the start and three first moves, each from both seats
+class Deterministic(Scripted):
+    """Says that it answers a position always alike, which is so."""
+
+    deterministic = True
+
+
+GOAL, LIMIT = 30, 8
+"""Of the counting game whose openings are enumerated, and their plies at most."""
+
+
+def opening_chances(goal: int = GOAL, limit: int = LIMIT) -> dict[str, float]:
+    """How likely each opening is: 0 to ``limit`` random plies, cut short before one that would end the game."""
+    chances: Counter[str] = Counter()
+    going = {(0, 0): 1.0}
+    for plies in range(limit + 1):
+        further: Counter[tuple[int, int]] = Counter()
+        for (count, mover), chance in going.items():
+            chances[f"{count} {mover}"] += chance / (limit + 1)
+            moves = [move for move in (1, 2, 3) if count + move <= goal]
+            for move in moves:
+                if count + move == goal:  # longer openings stop here
+                    chances[f"{count} {mover}"] += chance / len(moves) * (limit - plies) / (limit + 1)
+                else:
+                    further[count + move, 1 - mover] += chance / len(moves)
+        going = dict(further)
+    return dict(chances)
+
+
+def late(count: int, left: int) -> int:
+    """Perfect play, but for the beginning of the game, which it gives up."""
+    return RESIGN + 1 if count < 6 else perfect(count, left)
+
+
+def pair_score(opening: str) -> float:
+    """Score of :func:`late` against :func:`by_one` from one opening, mean of the seats."""
+
+    def points(seat: int) -> int:
+        count, mover = map(int, opening.split())
+        while count < GOAL:
+            move = (late if mover == seat else by_one)(count, GOAL - count)
+            if move <= 0:
+                return 0
+            count, mover = count + move, 1 - mover
+        return int(mover != seat)
+
+    return (points(0) + points(1)) / 2
+
+
+def moments() -> tuple[float, float]:
+    """Expectation and variance of a pair's score over the openings, by enumeration."""
+    chances = opening_chances()
+    scores = {opening: pair_score(opening) for opening in chances}
+    mean = sum(chance * scores[opening] for opening, chance in chances.items())
+    return mean, sum(chance * (scores[opening] - mean) ** 2 for opening, chance in chances.items())
+
+
+def scripted_match(num_games: int, seed: int, *, kind: type[Scripted] = Deterministic) -> MatchResult:
+    players = kind(late, "me"), kind(by_one, "you")
+    return play_match(counting_game(goal=GOAL), *players, num_games=num_games, opening_plies=LIMIT, seed=seed)
+
+
+def test_the_enumeration_of_openings_is_whole() -> None:
+    assert sum(opening_chances().values()) == pytest.approx(1.0)
+    assert sum(opening_chances(6, 4).values()) == pytest.approx(1.0)
+    assert opening_chances(6, 4)["0 0"] == pytest.approx(1 / 5)
+    # Up to one ply of a game to 3: a first move of 3 would end it, so that such an opening is the start.
+    assert opening_chances(3, 1) == pytest.approx({"0 0": 1 / 2 + 1 / 6, "1 1": 1 / 6, "2 1": 1 / 6})
+    assert moments() == pytest.approx((0.6582, 0.2111), abs=5e-5)  # openings matter, short ones most
+
+
+@pytest.mark.parametrize(("num_games", "matches"), [(20, 200), (400, 40), (10_000, 2)])
+def test_the_expected_score_does_not_depend_on_the_number_of_games(num_games: int, matches: int) -> None:
+    mean, variance = moments()
+    scores = [scripted_match(num_games, seed).score for seed in range(matches)]
+    error = math.sqrt(variance / (num_games / 2 * matches))
+    assert abs(np.mean(scores) - mean) < 3.0 * error
+
+
+def test_a_score_converges_to_the_exact_expectation() -> None:
+    mean, variance = moments()
+    low, high = scripted_match(10_000, 1).interval
+    assert low < mean < high
+    assert high - low == pytest.approx(2 * 1.96 * math.sqrt(variance / 5000), rel=0.02)
+
+
+class Noting(RandomPlayer):
+    """Notes the positions of its first turn."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(3, seed)
+        self.openings: list[str] = []
+
+    def choose(self, turn: Turn) -> NDArray[np.int64]:
+        if not self.openings:
+            self.openings = [turn.game.position(index) for index in turn.indices.tolist()]
+        return super().choose(turn)
+
+
+@pytest.mark.parametrize("num_games", [20, 400, 4000])
+def test_each_opening_is_as_frequent_as_it_is_likely(num_games: int) -> None:
+    seen: Counter[str] = Counter()
+    pairs = 2000
+    for seed in range(2 * pairs // num_games):
+        players = Noting(seed), Noting(seed + 1)
+        play_match(counting_game(goal=6), *players, num_games=num_games, opening_plies=4, seed=seed)
+        seen.update(players[0].openings + players[1].openings)
+    chances = opening_chances(6, 4)
+    assert seen.total() == 2 * pairs
+    assert set(seen) == set(chances)
+    squares = sum((seen[o] / 2 - pairs * chance) ** 2 / (pairs * chance) for o, chance in chances.items())
+    assert squares < chi2.ppf(0.99, len(chances) - 1)
+
+
+@pytest.mark.parametrize("num_games", [20, 400])
+def test_the_games_own_openings_come_again_too(num_games: int) -> None:
+    at_start: list[bool] = []
+    for seed in range(800 // num_games):
+        players = Noting(seed), Noting(seed + 1)
+        play_match(counting_game(opening_plies=1), *players, num_games=num_games, opening_plies=None, seed=seed)
+        at_start += [opening == "0 0" for opening in players[0].openings + players[1].openings]
+    assert np.mean(at_start) == pytest.approx(0.5, abs=3 * 0.5 / math.sqrt(400))
+
+
+def test_the_interval_covers_the_exact_expectation() -> None:
+    mean, _ = moments()
+    intervals = [scripted_match(100, seed).interval for seed in range(150)]
+    assert 0.93 <= np.mean([low <= mean <= high for low, high in intervals]) <= 0.98
+
+
+def test_deterministic_players_play_an_opening_once_and_it_counts_as_often_as_it_was_drawn() -> None:
+    once, anew = (scripted_match(400, 5, kind=kind) for kind in (Deterministic, Scripted))
+    assert anew.played == 400
+    assert 40 < once.played <= 2 * len(opening_chances())
+    assert replace(once, played=400, last_record="", last_svg="", last_title="") == replace(
+        anew, last_record="", last_svg="", last_title=""
+    )
+    assert once.num_games == sum(once.outcomes.values()) == 2 * sum(once.pairs) == 400
+
+
+def test_one_deterministic_player_of_two_is_not_enough() -> None:
+    result = play_match(counting_game(), Deterministic(perfect), RandomPlayer(3), num_games=40, opening_plies=0)
+    assert (result.played, result.num_games) == (40, 40)
+
+
+def test_a_match_without_openings_is_two_games_for_deterministic_players() -> None:
+    told: list[int] = []
+    result = play_match(
+        counting_game(),
+        Deterministic(perfect, "me"),
+        Deterministic(perfect, "you"),
+        num_games=400,
+        opening_plies=0,
+        keep_records=True,
+        progress=told.append,
+    )
+    assert (result.played, result.repeated, result.num_games) == (2, 398, 400)
+    assert (result.as_first, result.as_second) == (Tally(wins=200), Tally(losses=200))
+    assert [game.times for game in result.records] == [200, 200]
+    assert result.pairs == (0, 0, 200, 0, 0)
+    assert told[-1] == 400
+
+
+def test_a_void_game_leaves_its_twin_without_a_pair() -> None:
+    result = play_match(counting_game(), AtTheEnd(perfect), RandomPlayer(3, 1), num_games=200, opening_plies=3, seed=0)
+    assert 0 < 2 * sum(result.pairs) < result.num_games
+    assert 0.0 < result.interval[0] < result.score < result.interval[1] <= 1.0
+
+
+def test_pairs_that_end_alike_count_as_one_game_and_independent_games_as_two() -> None:
+    alike = design_effect((20, 0, 0, 0, 80))
+    assert alike == pytest.approx(2.0)
+    many = 10**6
+    assert design_effect((many, 0, 2 * many, 0, many)) == pytest.approx(1.0, abs=1e-4)
+    # One seat always wins: the score is sure, but for what so few pairs may hide.
+    assert design_effect((0, 0, 100, 0, 0)) == pytest.approx(2 * 3.8415 / 103.8415, abs=1e-4)
+    assert design_effect((0, 0, 0, 0, 0)) == pytest.approx(2.0)
+    # Games without a twin are independent.
+    assert design_effect((0,) * 5, single_games=many, single_points=many / 4) == pytest.approx(1.0, abs=1e-4)
+
+
+PAIRS = {
+    "independent games": (0.25, 0, 0.5, 0, 0.25),
+    "independent games, strong": (0.01, 0, 0.18, 0, 0.81),
+    "pairs that end alike": (0.1, 0, 0, 0, 0.9),
+    "pairs that end alike, even": (0.5, 0, 0, 0, 0.5),
+    "one seat wins": (0.05, 0, 0.9, 0, 0.05),
+    "draws": (0.05, 0.1, 0.7, 0.1, 0.05),
+    "all": (0.01, 0.01, 0.05, 0.03, 0.9),
+}
+
+
+@pytest.mark.parametrize("chances", PAIRS.values(), ids=PAIRS)
+def test_intervals_of_pairs_cover_what_they_should(chances: tuple[float, ...]) -> None:
+    expected = float(np.dot(chances, PAIR_POINTS)) / 2
+    for num_pairs in (20, 200):
+        samples = np.random.default_rng(1).multinomial(num_pairs, chances, size=1000).tolist()
+        covered = 0
+        for counts in samples:
+            score = float(np.dot(counts, PAIR_POINTS)) / (2 * num_pairs)
+            low, high = wilson_interval(score, 2 * num_pairs / design_effect(counts))
+            covered += low <= expected <= high
+        assert covered / len(samples) >= 0.93
+    assert covered / len(samples) <= 0.98  # with many pairs, and not because it were too wide
 
 
 def test_games_that_go_alike_are_counted_as_repeated() -> None:

@@ -62,6 +62,7 @@ def test_a_greedy_policy_plays_its_most_likely_legal_move() -> None:
     assert player.choose(turn(NOTHING[:3], legal)).tolist() == [1, 2, 0]
     assert isinstance(player, Player)
     assert player.name == "mine"
+    assert player.deterministic
 
 
 def test_a_sampling_policy_has_its_own_stream() -> None:
@@ -72,6 +73,7 @@ def test_a_sampling_policy_has_its_own_stream() -> None:
     games = [[player.choose(turn(NOTHING, legal)).tolist() for _ in range(20)] for player in (one, two)]
     assert games[0] == games[1]
     assert len({tuple(actions) for actions in games[0]}) > 1
+    assert not one.deterministic
     assert torch.equal(before, torch.get_rng_state())
 
 

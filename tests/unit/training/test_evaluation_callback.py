@@ -179,10 +179,12 @@ def test_a_policy_meets_the_one_of_some_epochs_ago(tmp_path: Path) -> None:
         def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
             names.append(list(callback.results))
 
-    fit(tmp_path, callback, Notes(), max_epochs=6)
+    metrics = fit(tmp_path, callback, Notes(), max_epochs=6).callback_metrics
     assert names[1] == ["random"]
     assert names[3] == ["random", "4_epochs_ago"]
-    assert callback.results["4_epochs_ago"].num_games == 4
+    past = callback.results["4_epochs_ago"]
+    assert (past.num_games, past.played) == (4, 2)  # two greedy players, one opening
+    assert sum(metrics[f"eval/{name}_vs_4_epochs_ago"].item() for name in ("wins", "draws", "losses")) == 4
     assert sorted(callback.state_dict()["past"]) == [2, 4, 6]
 
 
