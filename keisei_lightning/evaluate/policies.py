@@ -75,7 +75,7 @@ def load_policy(
             told, cannot be made, or is not the one of the weights.
     """
     name = str(path)
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise ConfigError(f"ckpt_path={name}: there is no such file")
     checkpoint = AtomicCheckpointIO().load_checkpoint(path, map_location="cpu")  # type: ignore[arg-type]
     header = CheckpointHeader.from_checkpoint(checkpoint, path=name)

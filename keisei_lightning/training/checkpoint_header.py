@@ -58,6 +58,7 @@ class CheckpointHeader:
         observation_shape: shape of one observation.
         format: layout of this header.
         global_step: optimiser steps done.
+        epoch: PPO iterations done.
     """
 
     game: str
@@ -65,6 +66,7 @@ class CheckpointHeader:
     observation_shape: tuple[int, ...]
     format: int = CHECKPOINT_FORMAT
     global_step: int = 0
+    epoch: int = 0
 
     @classmethod
     def of(cls, spec: GameSpec) -> CheckpointHeader:
@@ -100,6 +102,7 @@ class CheckpointHeader:
                 num_actions=int(header["num_actions"]),
                 observation_shape=tuple(int(n) for n in header["observation_shape"]),
                 global_step=int(checkpoint.get("global_step", 0)),
+                epoch=int(checkpoint.get("epoch", 0)),
             )
         except (KeyError, TypeError, ValueError) as error:
             reason = f"its {HEADER_KEY!r} entry has no game, num_actions or observation_shape"
@@ -177,7 +180,7 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe | None:
     Raises:
         ConfigError: there is no such file, it cannot be read, or it is no checkpoint of this package.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise ConfigError(f"ckpt_path={path}: there is no such file")
     checkpoint = load_checked(path, map_location="cpu", mmap=True)
     CheckpointHeader.from_checkpoint(checkpoint, path=str(path))
@@ -193,7 +196,7 @@ def read_checkpoint_header(path: str | os.PathLike[str]) -> CheckpointHeader:
     Raises:
         ConfigError: there is no such file, it cannot be read, or it is no checkpoint of this package.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise ConfigError(f"ckpt_path={path}: there is no such file")
     checkpoint = load_checked(path, map_location="cpu", mmap=True)
     return CheckpointHeader.from_checkpoint(checkpoint, path=str(path))
