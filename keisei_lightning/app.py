@@ -31,6 +31,7 @@ from keisei_lightning.machine import available_cpus
 from keisei_lightning.models import ActorCritic, num_parameters
 from keisei_lightning.models.output_check import check_network
 from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
+from keisei_lightning.quoting import resume_command
 from keisei_lightning.stopping import Stopped, requested
 from keisei_lightning.training import (
     AtomicCheckpointIO,
@@ -287,9 +288,7 @@ def _end_rows(parts: Run, checkpoint: Path | None) -> list[tuple[str, object]]:
     names = {".png": "curves", ".svg": "last game", ".kifu": "its record", ".txt": "its record"}
     rows += [(names.get(file.suffix, "file"), _short(file)) for file in parts.curves.files]
     if checkpoint is not None:
-        rows.append(
-            ("go on by", f"ckpt_path={_short(checkpoint)} trainer.max_epochs={2 * (parts.trainer.max_epochs or 1)}")
-        )
+        rows.append(("go on by", resume_command(_short(checkpoint), 2 * (parts.trainer.max_epochs or 1))))
     return rows
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Sequence
 
 from keisei_lightning.allocator import keep_freed_memory
+from keisei_lightning.console import Output, say, standard_output
 from keisei_lightning.openmp import governed_spinning, limit_spinning
 
 __all__ = ["main"]
+
+DONE, FAILED, BAD_USAGE = 0, 1, 2
 
 HELP = """\
 usage: keisei COMMAND ...
@@ -38,18 +42,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 failed, 2 bad usage or configuration, 130 Ctrl-C, 143 SIGTERM.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    with standard_output() as out:
+        status = _main(words)
+        out.flush()
+    return FAILED if status == DONE and _is_lost(out, words) else status
+
+
+def _is_lost(out: Output, words: Sequence[str]) -> bool:
+    """Whether what a command is for was not printed. What training and evaluation are for is in files.
+
+    Who closes a pipe (``| head``) has seen enough.
+    """
+    return out.failure is not None and out.failure.errno != errno.EPIPE and words[:1] not in (["train"], ["eval"])
+
+
+def _main(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP, end="")
-        return 0
+        return DONE
     if words[0] == "--version":
         from importlib.metadata import version
 
         print(version("keisei-lightning"))
-        return 0
+        return DONE
     command = COMMANDS.get(words[0])
     if command is None:
-        sys.stderr.write(f"keisei: {words[0]}: no such command; must be one of {', '.join(COMMANDS)}\n")
-        return 2
+        say(f"{words[0]}: no such command; must be one of {', '.join(COMMANDS)}")
+        return BAD_USAGE
     keep_freed_memory()
     limit_spinning()
     with governed_spinning():
@@ -70,8 +89,8 @@ def _eval(argv: Sequence[str]) -> int:
 
 def _games(argv: Sequence[str]) -> int:
     if argv:
-        sys.stderr.write(f"keisei: games {argv[0]}: this command takes no arguments\n")
-        return 2
+        say(f"games {argv[0]}: this command takes no arguments")
+        return BAD_USAGE
     from keisei_lightning.games import game_names
     from keisei_lightning.games.shogi_kernel import why_no_kernel
 
@@ -81,7 +100,7 @@ def _games(argv: Sequence[str]) -> int:
     )
     if reason := why_no_kernel():
         print(f"shogi's compiled kernel is not there, so rsshogi makes the moves at a third of the speed: {reason}")
-    return 0
+    return DONE
 
 
 def _bench(argv: Sequence[str]) -> int:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from keisei_lightning.bench.arguments import BENCHES, check_game
+from keisei_lightning.console import say
 from keisei_lightning.errors import ConfigError
 
 __all__ = ["main"]
@@ -45,7 +45,6 @@ def main(argv: Sequence[str]) -> int:
         check_game(arguments)
         status: int = importlib.import_module(f"{__name__}.{arguments.bench}").run(arguments)
     except ConfigError as error:
-        for line in error.faults:
-            sys.stderr.write(f"keisei: {line}\n")
+        say(*error.faults)
         return BAD_CONFIG
     return status
