@@ -89,6 +89,8 @@ if TYPE_CHECKING:
     )
     from keisei_lightning.validation import ValidatedConfig, validate
 
+__version__ = "0.1.0"  # the one place: the metadata of wheels and installations is made from it
+
 __all__ = [
     "NO_MOVE",
     "ActorCritic",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
+from keisei_lightning import __version__
 from keisei_lightning.allocator import keep_freed_memory
 from keisei_lightning.openmp import governed_spinning, limit_spinning
 
@@ -42,9 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(HELP, end="")
         return 0
     if words[0] == "--version":
-        from importlib.metadata import version
-
-        print(version("keisei-lightning"))
+        print(__version__)
         return 0
     command = COMMANDS.get(words[0])
     if command is None:
@@ -96,3 +95,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "games": _games,
     "bench": _bench,
 }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

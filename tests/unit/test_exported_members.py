@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,25 @@ def test_a_module_says_what_it_exports(name: str) -> None:
         if isinstance(getattr(module, public), type) and getattr(module, public).__module__ == name
     }
     assert classes <= set(module.__all__), "a public class is not exported: give it an underscore or export it"
+
+
+def test_the_version_is_that_of_the_installed_metadata() -> None:
+    assert keisei_lightning.__version__ == version("keisei-lightning")
+
+
+@pytest.mark.parametrize("module", ["keisei_lightning", "keisei_lightning.cli"])
+def test_the_command_runs_as_a_module(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--version"], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == f"{keisei_lightning.__version__}\n"
+
+
+def test_training_runs_as_a_module() -> None:
+    """A word that no key is refused: it was read."""
+    words = [sys.executable, "-m", "keisei_lightning.launch", "ppo.gama=1"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr.partition(":")[0]) == (2, "keisei")
 
 
 def test_importing_the_package_imports_no_torch_and_starts_nothing() -> None:
