@@ -26,8 +26,6 @@ __all__ = ["Report", "print_ratings", "print_results", "write_game"]
 
 _SHOGI = "shogi"
 
-_COUNTS = ("games", "wins", "draws", "losses", "void")
-
 
 class Report:
     """The folder of an evaluation: ``results.csv``, ``results.json`` and, if wanted, ``records/``.
