@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 
 from keisei_lightning import __version__
 from keisei_lightning.allocator import keep_freed_memory
+from keisei_lightning.completion import FLAGS as COMPLETION_FLAGS
+from keisei_lightning.completion import main as complete
 from keisei_lightning.openmp import governed_spinning, limit_spinning
 
 __all__ = ["main"]
@@ -20,6 +22,7 @@ commands:
   eval checkpoint=FILE [KEY=VALUE ...]       a trained policy against other players; `keisei eval --help`
   games                                      games that are known by name
   bench NAME                                 speed on this machine, and what suits it; `keisei bench --help`
+  -sc install=SHELL                          completion by TAB for bash, fish and zsh: eval "$(keisei -sc install=bash)"
 
 examples:
   keisei train experiment=smoke              does it all run here? (half a minute)
@@ -45,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(__version__)
         return 0
+    for index, word in enumerate(words[:2]):  # also behind `train`, where Hydra's users look for it
+        if word in COMPLETION_FLAGS:
+            return complete(words[index + 1 :], list(COMMANDS))
     command = COMMANDS.get(words[0])
     if command is None:
         sys.stderr.write(f"keisei: {words[0]}: no such command; must be one of {', '.join(COMMANDS)}\n")

@@ -30,6 +30,7 @@ __all__ = [
     "TrainerConfig",
     "WeightSyncConfig",
     "config_dir",
+    "config_groups",
     "register_configs",
 ]
 
@@ -377,6 +378,14 @@ def config_dir() -> Path:
     raise FileNotFoundError(
         f"no conf/config.yaml in {package} or beside it: keisei-lightning is not installed properly"
     )
+
+
+def config_groups() -> dict[str, list[str]]:
+    """The options of each group, both in alphabetical order; without Hydra's own groups."""
+    groups: dict[str, list[str]] = {}
+    for file in sorted(config_dir().glob("*/*.yaml")):
+        groups.setdefault(file.parent.name, []).append(file.stem)
+    return groups
 
 
 def register_configs() -> None:
