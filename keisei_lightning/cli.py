@@ -6,7 +6,10 @@ import errno
 import sys
 from collections.abc import Callable, Sequence
 
+from keisei_lightning import __version__
 from keisei_lightning.allocator import keep_freed_memory
+from keisei_lightning.completion import FLAGS as COMPLETION_FLAGS
+from keisei_lightning.completion import main as complete
 from keisei_lightning.console import Output, say, standard_output
 from keisei_lightning.openmp import governed_spinning, limit_spinning
 
@@ -23,6 +26,7 @@ commands:
   eval checkpoint=FILE [KEY=VALUE ...]       a trained policy against other players; `keisei eval --help`
   games                                      games that are known by name
   bench NAME                                 speed on this machine, and what suits it; `keisei bench --help`
+  -sc install=SHELL                          completion by TAB for bash, fish and zsh: eval "$(keisei -sc install=bash)"
 
 examples:
   keisei train experiment=smoke              does it all run here? (half a minute)
@@ -61,10 +65,11 @@ def _main(words: list[str]) -> int:
         print(HELP, end="")
         return DONE
     if words[0] == "--version":
-        from importlib.metadata import version
-
-        print(version("keisei-lightning"))
+        print(__version__)
         return DONE
+    for index, word in enumerate(words[:2]):  # also behind `train`, where Hydra's users look for it
+        if word in COMPLETION_FLAGS:
+            return complete(words[index + 1 :], list(COMMANDS))
     command = COMMANDS.get(words[0])
     if command is None:
         say(f"{words[0]}: no such command; must be one of {', '.join(COMMANDS)}")
@@ -115,3 +120,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "games": _games,
     "bench": _bench,
 }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

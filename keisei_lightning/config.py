@@ -31,6 +31,7 @@ __all__ = [
     "TrainerConfig",
     "WeightSyncConfig",
     "config_dir",
+    "config_groups",
     "register_configs",
 ]
 
@@ -366,7 +367,7 @@ SCHEMAS: dict[str, type] = {
 
 
 def config_dir() -> Path:
-    """Find the YAML files: inside an installed wheel, or beside the package in a checkout.
+    """Find the YAML files: in the package, or beside it in a copy of a checkout that has lost its symbolic link.
 
     Raises:
         FileNotFoundError: neither is there; the installation is broken.
@@ -378,6 +379,14 @@ def config_dir() -> Path:
     raise FileNotFoundError(
         f"no conf/config.yaml in {package} or beside it: keisei-lightning is not installed properly"
     )
+
+
+def config_groups() -> dict[str, list[str]]:
+    """The options of each group, both in alphabetical order; without Hydra's own groups."""
+    groups: dict[str, list[str]] = {}
+    for file in sorted(config_dir().glob("*/*.yaml")):
+        groups.setdefault(file.parent.name, []).append(file.stem)
+    return groups
 
 
 def register_configs() -> None:

@@ -144,3 +144,7 @@ def _hydra_raises() -> Iterator[None]:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = before
+
+
+if __name__ == "__main__":
+    sys.exit(main())

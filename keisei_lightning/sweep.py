@@ -33,7 +33,7 @@ class SweepJob:
 
     Attributes:
         overrides: as given for this job, a word each.
-        objective: what it returned (score against a random player), NaN if it failed.
+        objective: what it returned (the final score against its first opponent), NaN if it failed.
         folder: where its results are.
         status: ``done``, ``bad configuration`` or ``failed``, with the reason's first line.
     """
@@ -119,7 +119,8 @@ def print_summary(jobs: Sequence[SweepJob]) -> None:
         jobs: of one multirun; of their overrides only those that differ are shown.
     """
     common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
-    table = Table(title=f"{len(jobs)} jobs, best first (objective: score against random play)", title_justify="left")
+    title = f"{len(jobs)} jobs, best first (objective: score against the first of evaluation.opponents)"
+    table = Table(title=title, title_justify="left")
     for name in ("overrides", "objective", "status", "folder"):
         table.add_column(name, overflow="fold", justify="right" if name == "objective" else "left")
     for job in sorted(jobs, key=lambda job: math.inf if math.isnan(job.objective) else -job.objective):

@@ -7,13 +7,12 @@ listed. The template is the one of ``conf/config.yaml``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from string import Template
 
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict, read_write
 
-from keisei_lightning.config import SCHEMAS, config_dir
+from keisei_lightning.config import SCHEMAS, config_dir, config_groups
 
 __all__ = ["asks_for_help", "help_text"]
 
@@ -41,15 +40,10 @@ def help_text(words: Sequence[str]) -> str:
     template = Template(cfg.hydra.help.template)
     with read_write(cfg), open_dict(cfg):
         del cfg["hydra"]
-    return template.substitute(APP_CONFIG_GROUPS=_groups(config_dir()), CONFIG=OmegaConf.to_yaml(cfg)).rstrip() + "\n"
+    return template.substitute(APP_CONFIG_GROUPS=_groups(), CONFIG=OmegaConf.to_yaml(cfg)).rstrip() + "\n"
 
 
-def _groups(folder: Path) -> str:
+def _groups() -> str:
     """A line for each group with its options, and one for the schemas that a group of one's own may start from."""
-    groups = {
-        group.name: sorted(file.stem for file in group.glob("*.yaml"))
-        for group in folder.iterdir()
-        if group.is_dir() and group.name != "hydra"
-    }
-    groups["schema"] = sorted(SCHEMAS)
+    groups = {**config_groups(), "schema": sorted(SCHEMAS)}
     return "\n".join(f"{name}: {', '.join(options)}" for name, options in sorted(groups.items())) + "\n"

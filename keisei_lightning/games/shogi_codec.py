@@ -102,7 +102,6 @@ MOVE_TYPES: Final = (
 NUM_MOVE_TYPES: Final = len(MOVE_TYPES)
 NUM_ACTIONS: Final = NUM_MOVE_TYPES * NUM_SQUARES
 
-_OWN_PIECES: Final = 14
 _PROMOTION: Final = 8  # a promoted piece's code is its plain code + 8
 _FIRST_DROP: Final = 20
 _NUM_WAYS: Final = 10

@@ -99,7 +99,6 @@ class RolloutHeader:
         outcomes: finished games by how they ended.
         play_s: seconds spent playing.
         wait_s: seconds spent waiting for the slot before.
-        adopt_s: seconds spent taking over weights.
         opponents_in_use: buffers of the snapshots that games in flight are played against.
         opponent_results: the learner's wins, draws and losses in finished games, by its opponent's version.
         lost: rollouts that were begun before this one and broken off, because the inference process was replaced.
@@ -118,7 +117,6 @@ class RolloutHeader:
     outcomes: Mapping[str, int] = field(default_factory=dict)
     play_s: float = 0.0
     wait_s: float = 0.0
-    adopt_s: float = 0.0
     opponents_in_use: tuple[int, ...] = ()
     opponent_results: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
     lost: int = 0

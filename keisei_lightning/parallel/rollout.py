@@ -83,8 +83,6 @@ class _View:
         self.legal = np.zeros((num_games, spec.mask_bytes), np.uint8)
         self.mover = np.zeros(num_games, np.int8)
         self.mirrored = np.zeros(num_games, np.bool_)
-        if symmetry is not None:
-            self._inverse = np.argsort(symmetry.action_index)
 
     def choose(self, indices: NDArray[np.int64]) -> None:
         """Draw anew, for games that begin, whether they are played mirrored."""

@@ -204,7 +204,6 @@ class RolloutWorker(Worker):
     @override
     def play(self, grant: Play, *, wait_s: float = 0.0, beat: Beat = lambda: None) -> RolloutHeader:
         """Adopt the newest weights, play one rollout into the slot, and return its header (for sending *after*)."""
-        start = time.perf_counter()
         version = self._weights.adopt()
         adopted = time.perf_counter()
         result, fault = RolloutResult(), None
@@ -228,7 +227,6 @@ class RolloutWorker(Worker):
             outcomes=dict(result.outcomes),
             play_s=time.perf_counter() - adopted,
             wait_s=wait_s,
-            adopt_s=adopted - start,
             opponents_in_use=result.opponents_in_use,
             opponent_results=result.opponent_results,
             fault=fault,

@@ -54,7 +54,3 @@ class StalenessBudget:
     def __post_init__(self) -> None:
         if self.max_policy_lag < 0:
             raise ConfigError(f"parallel.max_policy_lag={self.max_policy_lag}: must be 0 or more")
-
-    def is_fresh(self, latest: int, policy_version: int) -> bool:
-        """Whether a rollout of this version may still be learned from."""
-        return policy_lag(latest, policy_version) <= self.max_policy_lag

@@ -41,6 +41,7 @@ json.dump(ended, sys.stdout)
 HELP = [
     ["--help"],
     ["--version"],
+    ["-sc", "install=bash"],
     ["eval", "--help"],
     ["bench", "--help"],
     *(["bench", name, "--help"] for name in ("collect", "learn", "profile", "rules", "tune", "weights")),

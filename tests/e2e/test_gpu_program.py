@@ -15,6 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
+import keisei_lightning
+
 TESTS = Path(__file__).resolve().parents[1]
 ROOT = TESTS.parent
 sys.path[:0] = [str(TESTS), str(TESTS / "benchmarks")]
@@ -287,7 +289,7 @@ def test_metadata_names_the_players_and_games_of_pyproject(tmp_path: Path, monke
     entries = {(entry.group, entry.name) for entry in found.entry_points}
     assert ("keisei_lightning.games", "shogi") in entries
     assert ("keisei_lightning.players", "mate_in_one") in entries
-    assert found.metadata["Name"] == "keisei-lightning"
+    assert (found.metadata["Name"], found.version) == ("keisei-lightning", keisei_lightning.__version__)
 
 
 def test_a_folder_without_wheels_is_told(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import ast
 import hashlib
 import importlib.metadata
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -60,9 +61,12 @@ def write_metadata(target: Path) -> bool:
         pass
     else:
         return False
-    folder = target / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    package = (ROOT / "keisei_lightning" / "__init__.py").read_text(encoding="utf-8")
+    found = re.search(r'^__version__ = "(.+)"', package, re.MULTILINE)
+    assert found
+    folder = target / f"{project['name'].replace('-', '_')}-{found[1]}.dist-info"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {found[1]}\n")
     lines: list[str] = []
     for group, entries in project["entry-points"].items():
         lines += [f"[{group}]", *(f"{name} = {value}" for name, value in entries.items()), ""]

@@ -72,6 +72,7 @@ class TestSweepSummary:
             ]
         )
         out = capsys.readouterr().out
+        assert "score against the first of evaluation.opponents" in " ".join(out.split()), "whoever that is"
         assert "x=low" in out
         assert "seed=1" not in out, "only what the jobs differ in is shown"
         assert out.index("job_high") < out.index("job_low") < out.index("job_broken")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -56,6 +59,43 @@ def test_a_module_says_what_it_exports(name: str) -> None:
         if isinstance(getattr(module, public), type) and getattr(module, public).__module__ == name
     }
     assert classes <= set(module.__all__), "a public class is not exported: give it an underscore or export it"
+
+
+def test_the_version_is_that_of_the_installed_metadata() -> None:
+    assert keisei_lightning.__version__ == version("keisei-lightning")
+
+
+@pytest.mark.parametrize("module", ["keisei_lightning", "keisei_lightning.cli"])
+def test_the_command_runs_as_a_module(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--version"], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == f"{keisei_lightning.__version__}\n"
+
+
+def test_training_runs_as_a_module() -> None:
+    """A word that no key is refused: it was read."""
+    words = [sys.executable, "-m", "keisei_lightning.launch", "ppo.gama=1"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr.partition(":")[0]) == (2, "keisei")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_what_a_module_keeps_to_itself_it_uses(name: str) -> None:
+    file = importlib.import_module(name).__file__
+    assert file is not None
+    tree = ast.parse(Path(file).read_text(encoding="utf-8"))
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    used |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    kept: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            kept.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            kept |= {part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}
+    private = {public for public in kept if re.match("_[^_]", public)}
+    assert private <= used, f"never used: {', '.join(sorted(private - used))}"
 
 
 def test_importing_the_package_imports_no_torch_and_starts_nothing() -> None:
