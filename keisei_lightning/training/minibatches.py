@@ -8,6 +8,8 @@ gathers only the rows and keys that the loss reads, and nobody waits for it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +17,10 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from keisei_lightning.models import ActorCritic, LegalCategorical
-from keisei_lightning.models.transfers import plies_to_device, to_device
+from keisei_lightning.models.transfers import plies_to_device, to_device, to_host
 from keisei_lightning.rl.advantages import batch_advantages, normalize_advantage
 
-__all__ = ["MINIBATCH_KEYS", "add_advantages", "decouple", "minibatches", "shuffle_generator"]
+__all__ = ["MINIBATCH_KEYS", "Iteration", "add_advantages", "decouple", "minibatches", "shuffle_generator"]
 
 _MAX_IMPORTANCE = 5.0
 """Bound of the weight of a ply that the proximal policy likes much better than the one that played it."""
@@ -143,3 +145,30 @@ def minibatches(
         for rows in order.tensor_split(parts)[max(0, skip - epoch * parts) :]:
             picked = {key: column.index_select(0, rows) for key, column in columns.items()}
             yield TensorDict(picked, batch_size=len(rows))
+
+
+@dataclass(slots=True)
+class Iteration:
+    """A rollout that is being learned from.
+
+    Attributes:
+        plies: TensorDict [M], with advantages, on the learner's device.
+        trainable: int64 [N], rows of it to learn from.
+        taken: minibatches that the loop has been given.
+    """
+
+    plies: TensorDict
+    trainable: Tensor
+    taken: int = 0
+
+    def state(self) -> dict[str, Any]:
+        """Tensors on the CPU, and numbers; copies, since the rollout may be a view of shared memory."""
+        plies = {key: to_host(column, copy=True) for key, column in self.plies.items()}
+        return {"plies": plies, "trainable": self.trainable.clone(), "taken": self.taken}
+
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> Iteration:
+        """What :meth:`state` was asked of; its plies are on the CPU."""
+        trainable = state["trainable"]
+        plies = TensorDict(state["plies"], batch_size=len(state["plies"]["action"]))
+        return cls(plies, trainable, int(state["taken"]))

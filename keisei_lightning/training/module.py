@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from tensordict import TensorDictBase
 from torch import Tensor, nn
@@ -24,10 +24,12 @@ from keisei_lightning.models import NEW_STATE_VALUE, ActorCritic, logits_actor, 
 from keisei_lightning.models.compiling import Judge, check_compile_mode
 from keisei_lightning.models.transfers import module_to_device
 from keisei_lightning.training.checkpoint_header import HEADER_KEY, RECIPE_KEY, CheckpointHeader, network_faults
+from keisei_lightning.training.datamodule import MinibatchLoader
 from keisei_lightning.training.meter import EpochMeter
 from keisei_lightning.training.ppo_loss import LegalMovesPPOLoss
 from keisei_lightning.training.random_state import random_state, restore_random_state
 from keisei_lightning.training.source import RolloutSource
+from keisei_lightning.training.weight_sync import missing_weight_sync
 
 __all__ = ["LOSS_TERMS", "PPOModule"]
 
@@ -183,6 +185,10 @@ class PPOModule(LightningModule):
         total: Tensor = objective + critic + entropy
         return total
 
+    def configure_callbacks(self) -> list[Callback]:
+        """Bring a ``WeightSyncCallback``, so that the players get what is learned; where there is one, it is kept."""
+        return missing_weight_sync(self._trainer)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam, and the schedule of its learning rate if there is one: linear, adapted to ``kl_target``, or both."""
         parameters = list(self.parameters())
@@ -254,7 +260,17 @@ class PPOModule(LightningModule):
         self._judge = None
 
     def on_train_start(self) -> None:
-        """Go on exactly where a checkpoint stopped: Lightning begins no epoch anew that was left in its middle."""
+        """Go on exactly where a checkpoint stopped: Lightning begins no epoch anew that was left in its middle.
+
+        Raises:
+            ConfigError: the trainer was given the loader of a data module, and not the data module.
+        """
+        loader = self.trainer.train_dataloader
+        if isinstance(loader, MinibatchLoader) and not loader.is_attached:
+            raise ConfigError(
+                "train_dataloaders=MinibatchLoader: nobody would publish weights or stop the workers; give the data "
+                "module itself, as Trainer.fit(..., datamodule=data)"
+            )
         restored, self._restored = self._restored, None
         if restored is None:
             return
