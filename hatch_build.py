@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
+import re
 import shlex
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from packaging.tags import platform_tags
 
 SOURCE = Path("keisei_lightning/games/shogi_kernel.c")
 LIBRARY = SOURCE.with_name("libshogi_kernel.so")
 FLAGS = ["-O3", "-shared", "-fPIC", "-fvisibility=hidden"]
+OLDEST_GLIBC = (2, 17)
+"""Of manylinux2014. An older system has no Python 3.11 and no torch."""
+OLDEST_MACOS = "11.0"
+"""The first one on Apple's own processors."""
 
 
 class ShogiKernel(BuildHookInterface):  # type: ignore[type-arg]
@@ -27,8 +35,11 @@ class ShogiKernel(BuildHookInterface):  # type: ignore[type-arg]
         digest = hashlib.sha256(source.read_bytes()).hexdigest()
         command = [*shlex.split(os.environ.get("CC", "cc")), *FLAGS, f'-DSOURCE_SHA256="{digest}"']
         fresh = library.with_suffix(".new")  # a running process may have the present one open
+        environment = {"MACOSX_DEPLOYMENT_TARGET": OLDEST_MACOS, **os.environ}
         try:
-            subprocess.run([*command, "-o", str(fresh), str(source)], check=True, capture_output=True, text=True)
+            subprocess.run(
+                [*command, "-o", str(fresh), str(source)], check=True, capture_output=True, text=True, env=environment
+            )
         except (OSError, subprocess.CalledProcessError) as error:
             library.unlink(missing_ok=True)
             reason = getattr(error, "stderr", None) or error
@@ -36,5 +47,48 @@ class ShogiKernel(BuildHookInterface):  # type: ignore[type-arg]
             return
         fresh.replace(library)
         build_data["pure_python"] = False
-        build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
+        build_data["tag"] = f"py3-none-{wheel_platform(library.read_bytes(), environment['MACOSX_DEPLOYMENT_TARGET'])}"
         build_data["artifacts"].append(LIBRARY.as_posix())
+
+
+def wheel_platform(library: bytes, macos: str) -> str:
+    """The platform tag of a wheel with a library that was compiled here.
+
+    Args:
+        library: its content.
+        macos: the oldest macOS that it was compiled for; it counts only there.
+
+    Returns:
+        Such as ``manylinux_2_17_x86_64``, ``musllinux_1_2_aarch64`` or ``macosx_11_0_arm64``; never ``linux_x86_64``,
+        which package indexes refuse, on a Linux whose C library is known.
+    """
+    if sys.platform == "linux":
+        tags = list(platform_tags())
+        return linux_platform(library, next((tag for tag in tags if not tag.startswith("linux_")), tags[0]))
+    if sys.platform == "darwin":
+        major, minor = (int(part) for part in f"{macos}.0".split(".")[:2])
+        # The compiler's own architecture, not the several ones of a universal Python; 11 and later are named by 0.
+        return f"macosx_{major}_{0 if major > 10 else minor}_{platform.machine()}"
+    return re.sub(r"[-.]", "_", sysconfig.get_platform())
+
+
+def linux_platform(library: bytes, here: str) -> str:
+    """The oldest Linux that a library runs on.
+
+    PEP 600: ``manylinux_X_Y`` is for libraries that run wherever glibc is X.Y or newer. glibc names the version with
+    which a symbol came beside the symbol that a library asks for, such as ``GLIBC_2.14``; the newest of them is what it
+    needs. The kernel is plain C that asks for a few functions of libc and for no other library.
+
+    Args:
+        library: the content of an ELF file. Searched as it is: what looks like a version and is none can only make the
+            tag's version newer than it need be.
+        here: the tag of this very machine, which holds for whatever was compiled on it: taken with musl, whose symbols
+            have no versions, and where a name is not a version (``GLIBC_ABI_DT_RELR``).
+    """
+    found = re.fullmatch(r"manylinux_\d+_\d+_(\w+)", here)
+    names = {name.decode() for name in re.findall(rb"GLIBC_([\w.]+)", library)}
+    if found is None or not all(re.fullmatch(r"\d+(\.\d+)+", name) for name in names):
+        return here
+    versions = (tuple(int(part) for part in name.split(".")[:2]) for name in names)
+    major, minor = max([OLDEST_GLIBC, *versions])
+    return f"manylinux_{major}_{minor}_{found[1]}"

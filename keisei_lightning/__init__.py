@@ -27,6 +27,7 @@ from keisei_lightning.lazy import lazy_names
 
 if TYPE_CHECKING:
     from keisei_lightning.allocator import keep_freed_memory
+    from keisei_lightning.app import Run, build, run
     from keisei_lightning.envs import BoardGameEnv
     from keisei_lightning.errors import (
         CollectorClosedError,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         WorkerCrashLoopError,
         WorkerError,
     )
+    from keisei_lightning.evaluate.policies import LoadedPolicy, load_policy
     from keisei_lightning.evaluation import (
         MatchResult,
         Player,
@@ -85,6 +87,7 @@ if TYPE_CHECKING:
         TrainingProgress,
         WeightSyncCallback,
     )
+    from keisei_lightning.validation import ValidatedConfig, validate
 
 __all__ = [
     "NO_MOVE",
@@ -103,6 +106,7 @@ __all__ = [
     "IllegalActionError",
     "KeiseiError",
     "LegalCategorical",
+    "LoadedPolicy",
     "MatchResult",
     "OpeningGame",
     "OpponentOptions",
@@ -113,6 +117,7 @@ __all__ = [
     "RandomPlayer",
     "ResumableGame",
     "RolloutError",
+    "Run",
     "SelfPlayCollector",
     "SelfPlayDataModule",
     "SelfPlayMetrics",
@@ -124,27 +129,33 @@ __all__ = [
     "TrainingProgress",
     "Turn",
     "UnsupportedGameError",
+    "ValidatedConfig",
     "WeightSyncCallback",
     "WeightsError",
     "WorkerBootError",
     "WorkerCrashLoopError",
     "WorkerError",
+    "build",
     "build_network",
     "check_game",
     "game_factory",
     "game_names",
     "keep_freed_memory",
     "limit_spinning",
+    "load_policy",
     "make_game",
     "make_player",
     "play_match",
     "register_game",
     "register_player",
+    "run",
     "two_player_gae",
+    "validate",
 ]
 
 _ROOMS: dict[str, tuple[str, ...]] = {
     "allocator": ("keep_freed_memory",),
+    "app": ("Run", "build", "run"),
     "envs": ("BoardGameEnv",),
     "errors": (
         "CollectorClosedError",
@@ -163,6 +174,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "WorkerCrashLoopError",
         "WorkerError",
     ),
+    "evaluate.policies": ("LoadedPolicy", "load_policy"),
     "evaluation": (
         "MatchResult",
         "Player",
@@ -203,6 +215,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "TrainingProgress",
         "WeightSyncCallback",
     ),
+    "validation": ("ValidatedConfig", "validate"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

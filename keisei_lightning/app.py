@@ -99,16 +99,18 @@ def run(config: DictConfig | ValidatedConfig) -> float:
     """Train as configured.
 
     Args:
-        config: a composed configuration, which is checked first; or one that has been, which is not checked again.
+        config: a composed configuration, or the section of a larger one that holds it, which is checked first; or one
+            that has been, which is not checked again.
 
     Returns:
-        The objective for sweeps: the final score against a random player in [0, 1], NaN if no match was played.
+        The objective for sweeps: the final score against the first of ``evaluation.opponents`` in [0, 1], NaN if no
+        match was played.
 
     Raises:
         ConfigError: the configuration cannot work, or an opponent's engine cannot be started; no worker was.
         Stopped: a signal ended the training; ``ckpt_path=last`` goes on.
     """
-    valid = config if isinstance(config, ValidatedConfig) else validate(config)
+    valid = _valid(config)
     cfg = valid.cfg
     quiet_libraries()
     # "Received SIGTERM": launch tells which signal ended the run, in one line.
@@ -134,13 +136,20 @@ def run(config: DictConfig | ValidatedConfig) -> float:
     return math.nan if result is None else result.score
 
 
-def build(config: ValidatedConfig) -> Run:
+def _valid(config: DictConfig | ValidatedConfig) -> ValidatedConfig:
+    return config if isinstance(config, ValidatedConfig) else validate(config)
+
+
+def build(config: DictConfig | ValidatedConfig) -> Run:
     """Make the parts of a run; starts nothing.
 
     Args:
-        config: see :func:`~keisei_lightning.validation.validate`.
+        config: as :func:`run` takes it.
+
+    Raises:
+        ConfigError: the configuration cannot work.
     """
-    cfg = config.cfg
+    cfg = _valid(config).cfg
     seed_everything(cfg.seed, verbose=False)
     folder = Path(cfg.output_dir)
     game = game_factory(cfg.env.game, **game_options(cfg))

@@ -365,7 +365,7 @@ SCHEMAS: dict[str, type] = {
 
 
 def config_dir() -> Path:
-    """Find the YAML files: inside an installed wheel, or beside the package in a checkout.
+    """Find the YAML files: in the package, or beside it in a copy of a checkout that has lost its symbolic link.
 
     Raises:
         FileNotFoundError: neither is there; the installation is broken.

@@ -46,10 +46,8 @@ def help_text(words: Sequence[str]) -> str:
 
 def _groups(folder: Path) -> str:
     """A line for each group with its options, and one for the schemas that a group of one's own may start from."""
-    groups = {
-        group.name: sorted(file.stem for file in group.glob("*.yaml"))
-        for group in folder.iterdir()
-        if group.is_dir() and group.name != "hydra"
-    }
+    groups: dict[str, list[str]] = {}
+    for file in sorted(folder.glob("*/*.yaml")):
+        groups.setdefault(file.parent.name, []).append(file.stem)
     groups["schema"] = sorted(SCHEMAS)
     return "\n".join(f"{name}: {', '.join(options)}" for name, options in sorted(groups.items())) + "\n"

@@ -55,13 +55,23 @@ def validate(cfg: DictConfig) -> ValidatedConfig:
     whole checkpoint of this name.
 
     Args:
-        cfg: a composed configuration; it stays as it is.
+        cfg: a composed configuration, or the section of a larger one that holds it; it stays as it is.
 
     Raises:
-        ConfigError: with one line for each fault.
+        ConfigError: with one line for each fault; keys are named as they are called from outside the section.
     """
-    cfg = copy.deepcopy(cfg)
-    _refuse([f"{key}: is missing; give it on the command line as {key}=VALUE" for key in missing_keys(cfg)])
+    cfg = copy.deepcopy(cfg)  # with its parents, which are not copied: interpolations may look there
+    section = f"{name}." if (name := cfg._get_full_key(None)) else ""
+    try:
+        return _validated(cfg, section)
+    except ConfigError as error:
+        if not section:
+            raise
+        raise ConfigError([section + fault for fault in error.faults]) from error
+
+
+def _validated(cfg: DictConfig, section: str) -> ValidatedConfig:
+    _refuse([f"{key}: is missing; give it on the command line as {section}{key}=VALUE" for key in missing_keys(cfg)])
     with read_write(cfg):
         resolve_workers(cfg)
         _refuse(option_faults(cfg))

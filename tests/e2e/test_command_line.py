@@ -10,14 +10,11 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 
 import psutil
 import pytest
 from runs import TINY_GAME
-
-from keisei_lightning.games.shogi_kernel import why_no_kernel
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = [sys.executable, str(ROOT / "train.py")]
@@ -180,28 +177,3 @@ def test_a_sweep_gives_each_job_a_folder_and_ends_with_a_summary(tmp_path: Path)
                 rf"parallel.num_workers={workers} ppo.learning_rate={rate} .* [01]\.\d{{4}} .* done ", table
             )
     assert "left processes" not in err
-
-
-@pytest.mark.slow
-def test_an_installed_wheel_trains_outside_the_checkout(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
-    subprocess.run(build, check=True, capture_output=True, text=True, timeout=120)
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-        archive.extractall(tmp_path / "installed")
-    files = {f"keisei_lightning/conf/{file.relative_to(ROOT / 'conf')}" for file in (ROOT / "conf").rglob("*.yaml")}
-    assert files <= names
-    assert "keisei_lightning/py.typed" in names
-    has_kernel = "keisei_lightning/games/libshogi_kernel.so" in names
-    assert has_kernel == (why_no_kernel() == "")
-    assert wheel.name.endswith("-py3-none-any.whl") != has_kernel
-    assert not any(name.startswith(("tests/", "conf/")) for name in names)
-    command = [sys.executable, "-m", "keisei_lightning", "train"]
-    work = tmp_path / "elsewhere"
-    work.mkdir()
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
-    words = [*command, *TINY, "trainer.max_epochs=1", "parallel=serial"]
-    done = subprocess.run(words, cwd=work, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    assert list(work.rglob("last.ckpt"))

@@ -28,7 +28,7 @@ from keisei_lightning.plugins import TRAINER_ARGUMENTS
 from keisei_lightning.validation import advice, resolve_workers, validate
 
 CONF = config_dir()
-GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra")
+GROUPS = sorted({file.parent.name for file in CONF.glob("*/*.yaml")})
 OPTIONS = [(group, file.stem) for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
 OUTPUT = "output_dir=results/test"  # filled in by Hydra in a real run
 
