@@ -23,7 +23,8 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluation.registry import parse_player
 from keisei_lightning.games import canonical_name, game_names
 from keisei_lightning.limits import Crew, most_workers, worker_faults
-from keisei_lightning.plugins import OUR_NETWORKS, logger_faults, trainer_faults
+from keisei_lightning.models.registry import OUR_NETWORKS
+from keisei_lightning.plugins import logger_faults, trainer_faults
 from keisei_lightning.training.integrity import checkpoint_files
 
 __all__ = ["crew_of", "folder_faults", "is_ours", "missing_keys", "option_faults", "publishes_per_iteration"]
