@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from tensordict import TensorDictBase
@@ -28,6 +27,7 @@ from keisei_lightning.training.datamodule import MinibatchLoader
 from keisei_lightning.training.meter import EpochMeter
 from keisei_lightning.training.ppo_loss import LegalMovesPPOLoss
 from keisei_lightning.training.random_state import random_state, restore_random_state
+from keisei_lightning.training.recorded import RecordedModule
 from keisei_lightning.training.source import RolloutSource
 from keisei_lightning.training.weight_sync import missing_weight_sync
 
@@ -55,7 +55,7 @@ _METRICS = (
 )
 
 
-class PPOModule(LightningModule):
+class PPOModule(RecordedModule):
     """Proximal policy optimisation of an actor-critic, for minibatches with advantages.
 
     Loss (Schulman et al. 2017, https://arxiv.org/abs/1707.06347), all three terms from one pass of the trunk::
