@@ -10,15 +10,17 @@ import logging
 import math
 import os
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
@@ -187,6 +189,10 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
         *([SnapshotCallback(every_n_epochs)] if pool else []),
         SelfPlayMetrics(),
         evaluation,
+        *([TrainingProgress()] if cfg.trainer.enable_progress_bar else []),
+    ]
+    callbacks = [
+        *_with_users(callbacks, _build_callbacks(cfg)),  # these know the metrics of an epoch, and may end the training
         curves,
         *([BestCheckpoint(evaluation, last.parent)] if last is not None and cfg.checkpoint.keep_best else []),
     ]
@@ -218,8 +224,6 @@ def _recipe(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _build_trainer(cfg: DictConfig, callbacks: list[Callback], folder: Path) -> Trainer:
-    if cfg.trainer.enable_progress_bar:
-        callbacks.append(TrainingProgress())
     if _keeps_checkpoints(cfg):
         callbacks.append(
             ModelCheckpoint(
@@ -241,14 +245,59 @@ def _build_trainer(cfg: DictConfig, callbacks: list[Callback], folder: Path) -> 
         trainer: Trainer = make_trainer(
             callbacks=callbacks, logger=loggers, plugins=[AtomicCheckpointIO()], default_root_dir=str(folder)
         )
-    except (MisconfigurationException, TypeError, ValueError) as error:  # its arguments are the user's
+    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:  # its arguments are the user's
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
     return trainer
 
 
 def _build_loggers(cfg: DictConfig) -> list[Logger]:
-    entries = [cfg.csv, cfg.tensorboard, cfg.wandb, cfg.mlflow, *cfg.other.values()]
-    return [instantiate(entry, _convert_="all") for entry in entries if entry is not None]
+    entries = {f"logger.{name}": cfg[name] for name in ("csv", "tensorboard", "wandb", "mlflow")}
+    entries |= {f"logger.other.{name}": entry for name, entry in cfg.other.items()}
+    return [_plugged(key, entry, Logger) for key, entry in entries.items() if entry is not None]
+
+
+def _build_callbacks(cfg: DictConfig) -> dict[str, Callback]:
+    """The user's own, by their keys."""
+    entries = {f"callbacks.{name}": entry for name, entry in cfg.callbacks.items() if entry is not None}
+    return {key: _plugged(key, entry, Callback) for key, entry in entries.items()}
+
+
+def _plugged(key: str, entry: DictConfig, kind: type[Any]) -> Any:
+    """What a ``_target_`` in the user's own configuration names.
+
+    Raises:
+        ConfigError: it cannot be made, or is something else.
+    """
+    try:
+        made = instantiate(entry, _convert_="all")
+    except InstantiationException as error:  # a third party's class may raise anything
+        reason = " ".join(f"{type(error.__cause__).__name__}: {error.__cause__}".split())
+        raise ConfigError(f"{key}: {entry['_target_']} cannot be made ({reason})") from error
+    if not isinstance(made, kind):
+        raise ConfigError(
+            f"{key}._target_={entry['_target_']}: makes a {type(made).__name__}; must make a {kind.__name__}"
+        )
+    return made
+
+
+def _with_users(ours: list[Callback], users: Mapping[str, Callback]) -> list[Callback]:
+    """Our callbacks and then the user's, which replace ours of two kinds: what publishes weights, and the progress bar.
+
+    Raises:
+        ConfigError: one of the others is given twice.
+    """
+    replaceable = (WeightSyncCallback, ProgressBar)
+    for kind in replaceable:
+        if any(isinstance(callback, kind) for callback in users.values()):
+            ours = [callback for callback in ours if not isinstance(callback, kind)]
+    kinds = {type(callback) for callback in ours}
+    if faults := [
+        f"{key}: every run has a {type(callback).__name__} already; its options are keys of the configuration"
+        for key, callback in users.items()
+        if type(callback) in kinds
+    ]:
+        raise ConfigError(faults)
+    return [*ours, *users.values()]
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:
@@ -278,6 +327,7 @@ def _start_rows(cfg: DictConfig, parts: Run) -> dict[str, object]:
         "players": f"{player} x {parallel.games_per_worker} games, {parallel.schedule}",
         "frames": f"{collector.frames_per_batch:,} plies per epoch x {parts.trainer.max_epochs:,} epochs",
         "learning": f"{cfg.ppo.epochs} passes, minibatches of {cfg.ppo.minibatch_size} plies",
+        "callbacks": ", ".join(name for name, entry in cfg.callbacks.items() if entry is not None) or None,
         "goes on from": cfg.ckpt_path,
         "results": _short(parts.folder),
     }

@@ -235,7 +235,8 @@ class WeightSyncConfig:
 class TrainerConfig:
     """Lightning's Trainer (group ``trainer``); every argument has Lightning's own meaning.
 
-    One epoch is one PPO iteration. Arguments that are not listed are added by ``+trainer.NAME=VALUE``.
+    One epoch is one PPO iteration. Arguments that are not listed are added by ``+trainer.NAME=VALUE``; callbacks and
+    loggers have groups of their own.
     """
 
     _target_: str = "lightning.pytorch.Trainer"
@@ -333,6 +334,8 @@ class Config:
             where there is one (for jobs that are queued again); else a checkpoint file.
         results_dir: holds one folder for each name, which holds one folder for each run.
         output_dir: the folder of this run.
+        callbacks: further callbacks of Lightning's Trainer by name, each with a ``_target_``, or null (group
+            ``callbacks``, of which several may be chosen).
     """
 
     name: str = MISSING
@@ -349,6 +352,7 @@ class Config:
     trainer: Any = MISSING
     logger: Any = MISSING
     evaluation: Any = MISSING
+    callbacks: dict[str, Any] = field(default_factory=dict)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
 

@@ -26,7 +26,7 @@ from keisei_lightning.evaluation.registry import parse_player
 from keisei_lightning.games import canonical_name, game_names
 from keisei_lightning.limits import Crew, most_workers, worker_faults
 from keisei_lightning.models.registry import OUR_NETWORKS
-from keisei_lightning.plugins import logger_faults, trainer_faults
+from keisei_lightning.plugins import callback_faults, logger_faults, trainer_faults
 from keisei_lightning.training.integrity import checkpoint_files
 
 __all__ = [
@@ -68,7 +68,11 @@ def option_faults(cfg: DictConfig) -> list[str]:
         *_checkpoint_path_faults(cfg),
     ]
     named = {fault.partition("=")[0] for fault in faults}
-    faults += [fault for fault in (*trainer_faults(cfg), *logger_faults(cfg)) if fault.partition("=")[0] not in named]
+    faults += [
+        fault
+        for fault in (*trainer_faults(cfg), *logger_faults(cfg), *callback_faults(cfg))
+        if fault.partition("=")[0] not in named
+    ]
     if not named & {"parallel.num_workers", "parallel.games_per_worker", "parallel.plies_per_rollout"}:
         faults += _batch_faults(cfg, named)
     return faults

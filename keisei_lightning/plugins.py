@@ -19,6 +19,7 @@ from keisei_lightning.models.registry import OUR_NETWORKS
 
 __all__ = [
     "TRAINER_ARGUMENTS",
+    "callback_faults",
     "cuda_faults",
     "device_faults",
     "logger_faults",
@@ -40,6 +41,14 @@ TRAINER_ARGUMENTS = (
     *("default_root_dir", "enable_autolog_hparams", "model_registry"),
 )
 """What Lightning 2.6's Trainer takes; a test holds it to the Trainer, which takes seconds to import."""
+
+_OWN_TRAINER_ARGUMENTS = {
+    "callbacks": "add one by +callbacks.NAME._target_=my_package.MyCallback, or choose from the group callbacks",
+    "logger": "choose from the group logger, or add one by +logger.other.NAME._target_=my_package.MyLogger",
+    "default_root_dir": "the folder of a run is output_dir",
+    "plugins": "one of ours writes checkpoints; precision and strategy are keys of their own",
+}
+"""Arguments of the Trainer that a run sets itself, and what to write instead."""
 
 _SHIPPED_LOGGERS = (
     "lightning.pytorch.loggers.CSVLogger",
@@ -121,6 +130,9 @@ def target_faults(cfg: DictConfig) -> Iterator[str]:
     for key, entry in _loggers(cfg).items():
         if OmegaConf.is_dict(entry) and "_target_" in entry and entry["_target_"] not in _SHIPPED_LOGGERS:
             yield from _target_faults(key, entry)
+    for name, entry in cfg.callbacks.items():
+        if entry is not None:
+            yield from _target_faults(f"callbacks.{name}", entry)
 
 
 def _loggers(cfg: DictConfig) -> dict[str, Any]:
@@ -139,9 +151,24 @@ def logger_faults(cfg: DictConfig) -> Iterator[str]:
             yield f"{key}={entry}: must have a _target_, the dotted path of a Lightning logger, or be null"
 
 
+def callback_faults(cfg: DictConfig) -> Iterator[str]:
+    """Whether each of the user's callbacks says what it is, and finds what it needs."""
+    has_logger = any(entry is not None for entry in _loggers(cfg).values())
+    for name, entry in cfg.callbacks.items():
+        if entry is None:
+            continue
+        if not OmegaConf.is_dict(entry) or "_target_" not in entry:
+            yield f"callbacks.{name}={entry}: must have a _target_, the dotted path of a Lightning callback, or be null"
+        elif str(entry["_target_"]).endswith(".LearningRateMonitor") and not has_logger:
+            yield f"callbacks.{name}: must not be with logger=none (it writes to loggers alone)"
+
+
 def trainer_faults(cfg: DictConfig) -> Iterator[str]:
     """Whether Lightning's Trainer will take its arguments, as far as can be said without importing it."""
     trainer = cfg.trainer
+    for key, instead in _OWN_TRAINER_ARGUMENTS.items():
+        if key in trainer:
+            yield f"trainer.{key}={trainer[key]}: must not be given, a run sets it itself; {instead}"
     devices = trainer.devices
     if str(devices) not in ("1", "auto") and not re.fullmatch(r"\d+,", str(devices)):
         yield f"trainer.devices={devices}: must be 1, auto or one device's number with a comma, such as 0,"
@@ -153,11 +180,12 @@ def trainer_faults(cfg: DictConfig) -> Iterator[str]:
         yield f"trainer.max_time={trainer.max_time}: must be DD:HH:MM:SS, such as 00:12:00:00, or null"
     if trainer.get("_target_") != _OUR_TRAINER:
         return  # it has arguments of its own: see target_faults
+    allowed = [name for name in TRAINER_ARGUMENTS if name not in _OWN_TRAINER_ARGUMENTS]
     for key in map(str, trainer):
         if key != "_target_" and key not in TRAINER_ARGUMENTS:
-            near = next(iter(difflib.get_close_matches(key, TRAINER_ARGUMENTS, n=1)), None)
+            near = next(iter(difflib.get_close_matches(key, allowed, n=1)), None)
             hint = f" (did you mean trainer.{near}?)" if near else ""
-            yield f"trainer.{key}={trainer[key]}: no such key{hint}; must be one of {', '.join(TRAINER_ARGUMENTS)}"
+            yield f"trainer.{key}={trainer[key]}: no such key{hint}; must be one of {', '.join(allowed)}"
 
 
 def device_faults(cfg: DictConfig) -> Iterator[str]:

@@ -55,6 +55,9 @@ class SameRollout:
     def shutdown(self, timeout: float | None = None) -> None:
         """Nothing to stop."""
 
+    def reopen(self) -> None:
+        """Nothing was stopped."""
+
     def stats(self) -> dict[str, float]:
         """Nothing to tell."""
         return {}

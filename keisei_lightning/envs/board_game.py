@@ -38,8 +38,9 @@ class BoardGameEnv(EnvBase):
     =================== ============================ ===================================================================
 
     A finished board stays as it is until it is reset, whatever action it is given. The action specification knows the
-    present legal moves, so that ``rand_action`` plays by the rules. TorchRL's ``RandomPolicy`` copies the specification
-    once and does not: use :func:`random_policy`.
+    present legal moves, and so do its copies in this process (a ``TransformedEnv``'s, a ``RandomPolicy``'s): what is
+    drawn from it is legal. TorchRL's ``SerialEnv`` and ``ParallelEnv`` make specifications of their own, which do not:
+    use :func:`random_policy` with them.
 
     Args:
         game: makes the game.
@@ -91,7 +92,10 @@ class BoardGameEnv(EnvBase):
             mover=integers(low=0, high=1, dtype=torch.int8),
             shape=self.batch_size,
         )
-        self.action_spec = Categorical(spec.num_actions, shape=(num_games,), dtype=torch.int64, device=self.device)
+        legal = torch.ones(num_games, spec.num_actions, dtype=torch.bool, device=self.device)
+        self.action_spec = _LegalActions(
+            spec.num_actions, shape=self.batch_size, dtype=torch.int64, device=self.device, mask=legal
+        )
         self.reward_spec = Bounded(low=-1.0, high=1.0, shape=(num_games, 1), dtype=torch.float32, device=self.device)
         self.done_spec = Composite(
             done=flags.clone(), terminated=flags.clone(), truncated=flags.clone(), shape=self.batch_size
@@ -113,7 +117,10 @@ class BoardGameEnv(EnvBase):
         terminated, truncated = (self._tensor(x[:, None].copy()) for x in (self._terminated, self._truncated))
         done = terminated | truncated
         # A finished board takes any action: a row without a legal one would make a random draw fail for all boards.
-        self.action_spec.update_mask(mask | done)
+        if self.action_spec.mask is None:  # after a move to another device
+            self.action_spec.update_mask(mask | done)
+        else:
+            torch.logical_or(mask, done, out=self.action_spec.mask)
         return {
             "observation": self._tensor(observation),
             "action_mask": packed if self._packed else mask,
@@ -162,6 +169,17 @@ class BoardGameEnv(EnvBase):
     def render(self, index: int = 0, format: RenderFormat = "text") -> str:
         """Draw one board for a person, as text or SVG."""
         return self._game.render(index, format)
+
+
+class _LegalActions(Categorical):
+    """An action specification whose copies follow the boards too: they share the mask, which is written in place.
+
+    TorchRL's own copies the mask, and a ``TransformedEnv`` draws from the copy that it made at the start.
+    """
+
+    def clone(self) -> _LegalActions:
+        """A copy with the same mask, not with a copy of it."""
+        return type(self)(self.space.n, shape=self.shape, device=self.device, dtype=self.dtype, mask=self.mask)
 
 
 def _rows(chosen: Tensor) -> NDArray[np.bool_]:

@@ -22,16 +22,20 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from keisei_lightning.compose_errors import known_keys, no_such_key
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.game_checks import game_options
-from keisei_lightning.games import GameFactory, GameSpec, game_factory
+from keisei_lightning.games import GameFactory, GameSpec
 from keisei_lightning.models import ActorCritic, build_network
-from keisei_lightning.models.build import build_recorded_network
 from keisei_lightning.models.output_check import check_network
 from keisei_lightning.models.registry import OUR_NETWORKS, not_plain
 from keisei_lightning.plugins import model_faults
 from keisei_lightning.training.checkpoint import AtomicCheckpointIO
 from keisei_lightning.training.checkpoint_header import CheckpointHeader, Recipe, network_faults, saved_weights
+from keisei_lightning.training.recorded import recorded_game, recorded_network
 
 __all__ = ["LoadedPolicy", "load_policy"]
+
+_GIVE_IT = (
+    "and no .hydra/config.yaml is in its run's folder; give it, such as model={kind:resnet,num_blocks:2,channels:32}"
+)
 
 _PREFIX = "actor_critic."
 """Where the module keeps the policy in its state dictionary."""
@@ -82,11 +86,12 @@ def load_policy(
     header = CheckpointHeader.from_checkpoint(checkpoint, path=name)
     recipe = Recipe.from_checkpoint(checkpoint, path=name) or _recipe_of_run(Path(path))
     recipe = recipe or Recipe(game=header.game, game_options={}, model={})
-    game, spec = _recorded_game(recipe, path=name)
+    game, spec = recorded_game(recipe, path=name)
     header.check(spec, path=name)
-    actor_critic = ActorCritic(
-        _recorded_network(recipe.model, spec, path=name) if model is None else _named_network(model, spec)
-    )
+    if model is None:
+        actor_critic = ActorCritic(recorded_network(recipe.model, spec, path=name, otherwise=_GIVE_IT))
+    else:
+        actor_critic = ActorCritic(_named_network(model, spec))
     weights = {
         key.removeprefix(_PREFIX): value
         for key, value in saved_weights(checkpoint, path=name).items()
@@ -129,39 +134,6 @@ def _recipe_of_run(path: Path) -> Recipe | None:
     ) as error:
         faults = [" ".join(str(error).split()) or type(error).__name__]
     raise ConfigError(f"ckpt_path={path}: the run's {file} cannot be read ({faults[0]})")
-
-
-def _recorded_game(recipe: Recipe, *, path: str) -> tuple[GameFactory, GameSpec]:
-    """The game that a file tells of: one that is registered here, with plain options.
-
-    Raises:
-        ConfigError: there is none, or it cannot be made.
-    """
-    if fault := next(not_plain({"game": recipe.game, "options": recipe.game_options}, "env"), None):
-        raise ConfigError(f"ckpt_path={path}: {fault}")
-    try:
-        game = game_factory(recipe.game, **recipe.game_options)
-        return game, game(1).spec
-    except Exception as error:  # a third party's game may raise anything, and the file asks for what it likes
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(f"ckpt_path={path}: its game {recipe.game} cannot be made ({reason})") from error
-
-
-def _recorded_network(model: Mapping[str, Any], spec: GameSpec, *, path: str) -> torch.nn.Module:
-    """The network that a file tells of.
-
-    Raises:
-        ConfigError: none is told, or it may not or cannot be made.
-    """
-    if not model:
-        raise ConfigError(
-            f"ckpt_path={path}: does not tell its network, and no .hydra/config.yaml is in its run's folder; "
-            "give it, such as model={kind:resnet,num_blocks:2,channels:32}"
-        )
-    try:
-        return build_recorded_network(model, spec)
-    except ConfigError as error:
-        raise ConfigError([f"ckpt_path={path}: {fault}" for fault in error.faults]) from error
 
 
 def _named_network(model: Mapping[str, Any], spec: GameSpec) -> torch.nn.Module:

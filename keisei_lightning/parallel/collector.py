@@ -212,10 +212,10 @@ class SelfPlayCollector(BaseCollector):
         """Start the workers (the first batch does it too). Twice is harmless.
 
         Raises:
-            CollectorClosedError: after :meth:`shutdown`.
+            CollectorClosedError: after :meth:`shutdown`, before :meth:`reopen`.
         """
         if self._closed:
-            raise CollectorClosedError("the collector was shut down; make a new one")
+            raise CollectorClosedError("the collector was shut down; reopen() it, or make a new one")
         if self._session is not None:
             return
         self._session = Session(
@@ -238,10 +238,24 @@ class SelfPlayCollector(BaseCollector):
             close_env: taken because TorchRL's collectors do; changes nothing.
             raise_on_error: likewise.
         """
-        self._closed = True
+        was_open, self._closed = not self._closed, True
         with self._at_work:
             if self._session is not None:
-                self._session.close(self._shutdown_timeout_s if timeout is None else timeout)
+                try:
+                    if was_open:
+                        self._origin = self._session.origin()  # while the games are still there
+                finally:
+                    self._session.close(self._shutdown_timeout_s if timeout is None else timeout)
+
+    def reopen(self) -> None:
+        """Let a collector that was shut down be started again; an open one is left as it is.
+
+        Counters, the version and the pool of snapshots go on. With ``mode="serial"`` the games do too; worker processes
+        begin new ones, with random streams of their own. The policy's present weights are those of the version.
+        """
+        if self._closed:
+            self._session, self._closed = None, False
+            self._stats.forget_window()
 
     def __enter__(self) -> SelfPlayCollector:
         return self
@@ -264,7 +278,7 @@ class SelfPlayCollector(BaseCollector):
 
     def _next_batch(self) -> TensorDictBase:
         if self._closed or self._session is None:
-            raise CollectorClosedError("the collector was shut down; make a new one")
+            raise CollectorClosedError("the collector was shut down; reopen() it, or make a new one")
         asked = time.perf_counter()
         columns, headers = self._session.intake.take(self._version)
         self._stats.add(headers, latest_version=self._version, learner_wait_s=time.perf_counter() - asked)
@@ -438,7 +452,7 @@ class SelfPlayCollector(BaseCollector):
         With it, ``mode="serial"`` goes on as if there had been no stop. Games that worker processes had in flight are
         missing data afterwards, never spliced.
         """
-        origin = self._origin if self._session is None else self._session.origin()
+        origin = self._origin if self._session is None or self._closed else self._session.origin()
         return OrderedDict(
             frames=self._stats.frames,
             games=self._stats.games,

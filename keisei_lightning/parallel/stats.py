@@ -50,6 +50,11 @@ class CollectionStats:
         if self._window_start is None:
             self._window_start = self.clock()
 
+    def forget_window(self) -> None:
+        """Begin the rates anew at the next :meth:`start`: the time in which nobody played counts for none."""
+        self._window.clear()
+        self._window_start = None
+
     def add(self, headers: Iterable[RolloutHeader], *, latest_version: int, learner_wait_s: float) -> None:
         """Count one delivered batch."""
         headers = list(headers)

@@ -2,11 +2,11 @@
 
 ::
 
-    trainer = Trainer(max_epochs=200, callbacks=[WeightSyncCallback(), SelfPlayMetrics()])
+    trainer = Trainer(max_epochs=200, callbacks=[SelfPlayMetrics()])
     trainer.fit(PPOModule(actor_critic), datamodule=SelfPlayDataModule(collector))
 
 One epoch is one PPO iteration: the collector plays a rollout, the data module computes advantages and cuts minibatches,
-the module learns from them, and the callback publishes the new weights to the workers.
+the module learns from them, and the callback that it brings publishes the new weights to the workers.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         read_checkpoint_header,
     )
     from keisei_lightning.training.datamodule import SelfPlayDataModule
+    from keisei_lightning.training.early_stopping import ScoreEarlyStopping
     from keisei_lightning.training.evaluation import EvaluationCallback
     from keisei_lightning.training.integrity import remove_stale_temporaries
     from keisei_lightning.training.metrics import SelfPlayMetrics
@@ -46,6 +47,7 @@ __all__ = [
     "OrderlyStop",
     "PPOModule",
     "RolloutSource",
+    "ScoreEarlyStopping",
     "SelfPlayDataModule",
     "SelfPlayMetrics",
     "SnapshotCallback",
@@ -69,6 +71,7 @@ _ROOM_OF = {
     "OrderlyStop": "orderly_stop",
     "PPOModule": "module",
     "RolloutSource": "source",
+    "ScoreEarlyStopping": "early_stopping",
     "SelfPlayDataModule": "datamodule",
     "SelfPlayMetrics": "metrics",
     "SnapshotCallback": "snapshots",

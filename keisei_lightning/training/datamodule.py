@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,10 +20,13 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.games import GameFactory, game_factory
 from keisei_lightning.models import ActorCritic, evaluation_mode
-from keisei_lightning.models.transfers import plies_to_device, to_host
+from keisei_lightning.models.transfers import plies_to_device
+from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
 from keisei_lightning.stopping import waiting
 from keisei_lightning.training.minibatches import (
+    Iteration,
     add_advantages,
     add_outcomes,
     decouple,
@@ -32,7 +34,8 @@ from keisei_lightning.training.minibatches import (
     shuffle_generator,
 )
 from keisei_lightning.training.module import PPOModule
-from keisei_lightning.training.source import RolloutSource
+from keisei_lightning.training.source import RolloutSource, actor_critic_of, check_same_policy, learned_policy
+from keisei_lightning.training.weight_sync import PublishingWatch
 
 __all__ = ["MinibatchLoader", "SelfPlayDataModule"]
 
@@ -40,48 +43,20 @@ _TIMEOUT_AFTER_ERROR_S = 2.0
 """How long workers are asked to stop before they are killed, where nobody needs what they are playing."""
 
 
-@dataclass(slots=True)
-class _Iteration:
-    """A rollout that is being learned from.
-
-    Attributes:
-        plies: TensorDict [M], with advantages, on the learner's device.
-        trainable: int64 [N], rows of it to learn from.
-        num_epochs: passes over them.
-        num_minibatches: parts of a pass.
-        taken: minibatches that the loop has been given.
-    """
-
-    plies: TensorDict
-    trainable: Tensor
-    num_epochs: int
-    num_minibatches: int
-    taken: int = 0
-
-    def state(self) -> dict[str, Any]:
-        """Tensors on the CPU, and numbers; copies, since the rollout may be a view of shared memory."""
-        plies = {key: to_host(column, copy=True) for key, column in self.plies.items()}
-        numbers = {"num_epochs": self.num_epochs, "num_minibatches": self.num_minibatches, "taken": self.taken}
-        return {"plies": plies, "trainable": self.trainable.clone(), **numbers}
-
-    @classmethod
-    def restored(cls, state: dict[str, Any], *, num_epochs: int, num_minibatches: int) -> _Iteration:
-        """What a checkpoint has of an iteration; an older one does not tell how it was cut."""
-        plies = TensorDict(state["plies"], batch_size=len(state["plies"]["action"]))
-        return cls(
-            plies,
-            state["trainable"],
-            num_epochs=int(state.get("num_epochs", num_epochs)),
-            num_minibatches=int(state.get("num_minibatches", num_minibatches)),
-            taken=int(state["taken"]),
-        )
-
-
 class SelfPlayDataModule(LightningDataModule):
     """Self-play as a Lightning data module.
 
-    Workers start with the first batch, so after a checkpoint has been restored, and stop in :meth:`teardown` and,
-    because Lightning calls only that on errors and signals, in :meth:`on_exception`.
+    It is given a game, and makes the collector when a fit begins, around the policy of the module that learns
+    (``actor_critic``); every argument is then plain data, as LightningCLI and configuration files want it::
+
+        data = SelfPlayDataModule(game="connect_four", collector_options={"num_workers": 4}, minibatch_size=512)
+
+    Or it is given a collector, made by you around that very policy.
+
+    Either way the collector belongs to the fits: workers start with the first batch, so after a checkpoint has been
+    restored, and stop in :meth:`teardown` and, because Lightning calls only that on errors and signals, in
+    :meth:`on_exception`. The next fit opens the collector again: its counters, version and snapshots go on, and in mode
+    "serial" the games as well. Between fits your collector is shut down; ``collector.reopen()`` lets you use it.
 
     A checkpoint that is written in the middle of an iteration holds its rollout: the run that goes on from it learns
     from the minibatches that were left, and nothing is played, learned from or counted twice. They have the advantages
@@ -91,7 +66,11 @@ class SelfPlayDataModule(LightningDataModule):
     leave the rest of a rollout unused.
 
     Args:
-        collector: yields the rollouts; it belongs to this data module from now on.
+        collector: yields the rollouts; None: it is made from ``game``.
+        game: name of a game, or what makes its boards; None: the collector's.
+        game_options: keyword arguments of :func:`~keisei_lightning.games.game_factory` for a game's name.
+        collector_options: keyword arguments of :class:`~keisei_lightning.parallel.SelfPlayCollector` for ``game``, such
+            as ``num_workers``; ``opponents`` may be a dictionary of ``OpponentOptions``.
         gamma: discount per ply, in [0, 1].
         lmbda: GAE's lambda, in [0, 1].
         num_epochs: shuffled passes over each rollout, at least 1.
@@ -99,16 +78,20 @@ class SelfPlayDataModule(LightningDataModule):
         normalize_advantage: give each rollout's advantages mean 0 and standard deviation 1.
         decoupled: keep the behaviour policy apart from the proximal one (:func:`~.minibatches.decouple`): for rollouts
             that are some versions old (``schedule="async"``).
-        seed: of the shuffling.
+        seed: of the shuffling, and of the collector that is made.
 
     Raises:
-        ConfigError: a number that cannot work, such as a minibatch larger than a rollout.
+        ConfigError: a number that cannot work, such as a minibatch larger than a rollout; there is no such game; or not
+            one of ``collector`` and ``game`` is given.
     """
 
     def __init__(
         self,
-        collector: RolloutSource,
+        collector: RolloutSource | None = None,
         *,
+        game: str | GameFactory | None = None,
+        game_options: dict[str, Any] | None = None,
+        collector_options: dict[str, Any] | None = None,
         gamma: float = 0.995,
         lmbda: float = 0.95,
         num_epochs: int = 2,
@@ -118,18 +101,24 @@ class SelfPlayDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        frames = collector.frames_per_batch
         faults = [
             *([] if 0 <= gamma <= 1 else [f"gamma={gamma}: must be in [0, 1]"]),
             *([] if 0 <= lmbda <= 1 else [f"lmbda={lmbda}: must be in [0, 1]"]),
             *([] if num_epochs >= 1 else [f"num_epochs={num_epochs}: must be 1 or more"]),
             *([] if seed >= 0 else [f"seed={seed}: must be 0 or more"]),
+            *_minibatch_faults(minibatch_size, collector),
         ]
-        if not 1 <= minibatch_size <= frames:
-            faults.append(f"minibatch_size={minibatch_size}: must be from 1 to {frames}, the plies of one rollout")
+        if (collector is None) == (game is None):
+            faults.append(f"game={game}: must be given without a collector, or a collector without it")
+        if game_options and not isinstance(game, str):
+            faults.append(f"game_options={game_options}: must be given with a game's name only")
+        if collector_options and collector is not None:
+            faults.append(f"collector_options={collector_options}: must be given without a collector only")
         if faults:
             raise ConfigError(faults)
-        self.collector = collector
+        self._collector = collector
+        self._game = game_factory(game, **(game_options or {})) if isinstance(game, str) else game
+        self._collector_options = dict(collector_options or {})
         self.gamma = gamma
         self.lmbda = lmbda
         self.num_epochs = num_epochs
@@ -140,11 +129,23 @@ class SelfPlayDataModule(LightningDataModule):
         self.iteration = 0
         """PPO iterations begun, over all runs that this one resumes."""
         self._rollouts: Iterator[TensorDictBase] | None = None
-        self._current: _Iteration | None = None
-        self._left_over: _Iteration | None = None
+        self._current: Iteration | None = None
+        self._left_over: Iteration | None = None
         self._state_before: dict[str, Any] | None = None
         self._state_at_end: dict[str, Any] | None = None
+        self._watch: PublishingWatch | None = None
         self._loader = MinibatchLoader(self)
+
+    @property
+    def collector(self) -> RolloutSource:
+        """The collector.
+
+        Raises:
+            AttributeError: it is made from ``game``, and no fit has begun.
+        """
+        if self._collector is None:
+            raise AttributeError("collector: is made when a fit begins, around the policy of its module")
+        return self._collector
 
     @property
     def num_minibatches(self) -> int:
@@ -152,10 +153,12 @@ class SelfPlayDataModule(LightningDataModule):
         return math.ceil(self.collector.frames_per_batch / self.minibatch_size)
 
     def setup(self, stage: str | None = None) -> None:
-        """Refuse several processes: each would play the very games of the others, and learn nothing from their company.
+        """Make the collector, or open it again after a fit; nothing is started.
 
         Raises:
-            ConfigError: the trainer has more than one process.
+            ConfigError: the trainer has more than one process (each would play the very games of the others, and learn
+                nothing from their company); the collector's policy is not the one that the module learns; or an option
+                of the collector cannot work.
         """
         world_size = 1 if self.trainer is None else self.trainer.world_size
         if world_size > 1:
@@ -163,6 +166,34 @@ class SelfPlayDataModule(LightningDataModule):
                 f"trainer.devices x trainer.num_nodes={world_size}: must be 1 (one learner; self-play is what runs in "
                 "many processes: parallel.num_workers)"
             )
+        if stage not in (None, "fit"):
+            return
+        if self._game is not None:
+            self._make_collector(self._game)
+        interrupted, self._state_before, self._state_at_end = self._state_before, None, None
+        self.collector.reopen()
+        if interrupted is not None:  # in the middle of a rollout, which is played again
+            self.collector.load_state_dict(interrupted)
+        if self.trainer is not None:
+            check_same_policy(self.collector, self.trainer.lightning_module)
+            self._watch = PublishingWatch(self.trainer, self.collector)
+
+    def _make_collector(self, game: GameFactory) -> None:
+        """Make the collector of this fit's module; a module that has had a fit before keeps its collector."""
+        module = None if self.trainer is None else self.trainer.lightning_module
+        policy = actor_critic_of(module, wanted_by=type(self).__name__)
+        if self._collector is not None and learned_policy(self._collector) is policy:
+            return
+        options = {"zero_copy": True, "seed": self.seed} | self._collector_options
+        if isinstance(options.get("opponents"), dict):
+            options["opponents"] = OpponentOptions(**options["opponents"])
+        try:
+            collector = SelfPlayCollector(game, policy, **options)
+        except TypeError as error:  # a misspelt name
+            raise ConfigError(f"collector_options: {error}") from error
+        if faults := _minibatch_faults(self.minibatch_size, collector):
+            raise ConfigError(faults)
+        self._collector, self.iteration = collector, 0
 
     def train_dataloader(self) -> MinibatchLoader:
         """The loader of minibatches; always the same one, so that reloading it restarts no worker."""
@@ -173,18 +204,25 @@ class SelfPlayDataModule(LightningDataModule):
 
         The rollout is a view: it is valid until the next call.
         """
-        if self._rollouts is None:
-            self._rollouts = iter(self.collector)
+        rollouts = self._begin()
+        if self._watch is not None:
+            self._watch.check()
         # A signal may end the wait anywhere in the collector: a checkpoint then tells of the moment before it.
         self._state_before = self.collector.state_dict()
         with waiting():
-            rollout = next(self._rollouts, None)
+            rollout = next(rollouts, None)
         self._state_before = None
         if rollout is not None:
             self.iteration += 1
         elif self.trainer is not None:
             self.trainer.should_stop = True
         return rollout
+
+    def _begin(self) -> Iterator[TensorDictBase]:
+        """The stream of rollouts, from the start of the fit to its end."""
+        if self._rollouts is None:
+            self._rollouts = iter(self.collector)
+        return self._rollouts
 
     def iteration_minibatches(self) -> Iterator[TensorDict]:
         """The minibatches of one PPO iteration; the rollout is asked for with the first of them.
@@ -194,6 +232,7 @@ class SelfPlayDataModule(LightningDataModule):
         current, self._left_over = self._left_over, None
         device = self._device()
         if current is not None:
+            self._begin()
             with waiting():
                 self.collector.start()  # so that the version counts up when this iteration ends
             current.plies = plies_to_device(current.plies, device)
@@ -207,7 +246,7 @@ class SelfPlayDataModule(LightningDataModule):
             plies = self._add_outcomes(plies_to_device(plies, device), rollout)
             if self.decoupled:
                 plies = self._decouple(plies, trainable)
-            current = _Iteration(plies, trainable, self.num_epochs, self.num_minibatches)
+            current = Iteration(plies, trainable, self.num_epochs, self.num_minibatches)
         self._current = current
         try:
             for minibatch in minibatches(
@@ -247,27 +286,35 @@ class SelfPlayDataModule(LightningDataModule):
     def _decouple(self, plies: TensorDict, trainable: Tensor) -> TensorDict:
         trainer = self.trainer
         module = None if trainer is None else trainer.lightning_module
-        actor_critic = getattr(module, "actor_critic", None)
-        if trainer is None or not isinstance(actor_critic, ActorCritic):
-            raise ConfigError(
-                f"decoupled=True: {type(module).__name__} must have the policy as `actor_critic`, an ActorCritic"
-            )
+        actor_critic = actor_critic_of(module, wanted_by="decoupled=True")
+        if trainer is None:
+            raise RuntimeError("decoupled=True: the data module has no trainer")
         evaluate = module if isinstance(module, PPOModule) else actor_critic
         with trainer.precision_plugin.train_step_context():  # a loader's work is done outside of it
             return decouple(plies, trainable, evaluate, num_minibatches=self.num_minibatches)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the run is, with the collector's own state: primitives and tensors."""
+        if self._collector is None:
+            return {}  # no fit has begun
         collector = self._state_at_end or self._state_before or self.collector.state_dict()
         rollout = self._current.state() if self._current is not None and self._in_an_iteration() else None
         return {"iteration": self.iteration, "collector": collector, "rollout": rollout}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a :meth:`state_dict`. Called before any worker is started."""
+        """Go on from a :meth:`state_dict`.
+
+        Workers that play already are stopped, and others play from there: Lightning's ``LearningRateFinder`` goes back
+        to where it began.
+        """
+        if not state_dict:
+            return
+        self.close()
+        self.collector.reopen()
         self.iteration = int(state_dict["iteration"])
         rollout = state_dict.get("rollout")
         numbers = {"num_epochs": self.num_epochs, "num_minibatches": self.num_minibatches}
-        self._left_over = None if rollout is None else _Iteration.restored(rollout, **numbers)
+        self._left_over = None if rollout is None else Iteration.restored(rollout, **numbers)
         self.collector.load_state_dict(state_dict["collector"])
 
     def _in_an_iteration(self) -> bool:
@@ -281,7 +328,7 @@ class SelfPlayDataModule(LightningDataModule):
     def teardown(self, stage: str | None = None) -> None:
         """Stop the workers at the end of a fit (but not at the end of a validation beside it)."""
         if stage in (None, "fit"):
-            if self._state_at_end is None:  # for a checkpoint that is saved after the fit
+            if self._collector is not None and self._state_at_end is None:  # for a checkpoint that is saved later
                 self._state_at_end = self.collector.state_dict()
             self.close()
 
@@ -297,7 +344,18 @@ class SelfPlayDataModule(LightningDataModule):
         """
         self._rollouts = None
         self._loader.release()
-        self.collector.shutdown(timeout)
+        if self._collector is not None:
+            self._collector.shutdown(timeout)
+
+
+def _minibatch_faults(size: int, collector: RolloutSource | None) -> list[str]:
+    """Whether a minibatch can be so large; without a collector, whether it is one at all."""
+    if collector is None:
+        return [] if size >= 1 else [f"minibatch_size={size}: must be 1 or more"]
+    frames = collector.frames_per_batch
+    if 1 <= size <= frames:
+        return []
+    return [f"minibatch_size={size}: must be from 1 to {frames}, the plies of one rollout"]
 
 
 class MinibatchLoader:
@@ -339,6 +397,11 @@ class MinibatchLoader:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a :meth:`state_dict`."""
         self._data.iteration = int(state_dict["iteration"])
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether a trainer has the data module, without which nobody publishes weights or stops the workers."""
+        return self._data.trainer is not None
 
     def _overfits(self) -> bool:
         trainer = self._data.trainer

@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -29,6 +29,7 @@ from keisei_lightning.evaluation.registry import (
 from keisei_lightning.games.protocol import GameFactory
 from keisei_lightning.models import ActorCritic, evaluation_mode
 from keisei_lightning.stopping import Stopped, deferred, waiting
+from keisei_lightning.training.source import actor_critic_of
 
 __all__ = ["EvaluationCallback", "is_last_epoch", "metric_name"]
 
@@ -160,9 +161,15 @@ class EvaluationCallback(Callback):
                 pass
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Start the opponents before any worker plays: one that cannot be started is refused at once."""
-        if stage == "fit" and trainer.is_global_zero:
-            self.start()
+        """Start the opponents before any worker plays: one that cannot be started is refused at once.
+
+        Raises:
+            ConfigError: as :meth:`start`; or the module has no policy.
+        """
+        if stage == "fit":
+            self._policy(pl_module)
+            if trainer.is_global_zero:
+                self.start()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Close the opponents."""
@@ -197,7 +204,7 @@ class EvaluationCallback(Callback):
 
         Args:
             trainer: its ``fast_dev_run`` cuts each match to two games.
-            pl_module: has the policy as ``actor_critic``.
+            pl_module: has the policy as ``actor_critic``, or one :class:`ActorCritic` somewhere inside it.
 
         Returns:
             The metrics, by name. The matches themselves are kept in :attr:`results`.
@@ -242,12 +249,15 @@ class EvaluationCallback(Callback):
                 yield player
         ago = self.against_epochs_ago
         if ago is not None and (weights := self._past.get(self._epochs_done - ago)) is not None:
-            past = copy.deepcopy(cast(ActorCritic, pl_module.actor_critic)).eval()
+            past = copy.deepcopy(self._policy(pl_module)).eval()
             past.load_state_dict(weights)
             yield PolicyPlayer(past, seed=self.seed, name=f"{ago}_epochs_ago")
 
+    def _policy(self, pl_module: LightningModule) -> ActorCritic:
+        return actor_critic_of(pl_module, wanted_by=type(self).__name__)
+
     def _play_match(self, trainer: Trainer, pl_module: LightningModule, opponent: Player) -> MatchResult:
-        actor_critic = cast(ActorCritic, pl_module.actor_critic)
+        actor_critic = self._policy(pl_module)
         with evaluation_mode(actor_critic):
             return play_match(
                 self.game,
@@ -270,7 +280,7 @@ class EvaluationCallback(Callback):
         self._epochs_done = epochs_done
         if self.against_epochs_ago is None or epochs_done % self.every_n_epochs:
             return
-        weights = cast(ActorCritic, pl_module.actor_critic).state_dict()
+        weights = self._policy(pl_module).state_dict()
         self._past[epochs_done] = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
         for epoch in [epoch for epoch in self._past if epoch < epochs_done - self.against_epochs_ago]:
             del self._past[epoch]

@@ -8,6 +8,8 @@ gathers only the rows and keys that the loss reads, and nobody waits for it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +23,15 @@ from keisei_lightning.rl.advantages import batch_advantages, normalize_advantage
 from keisei_lightning.rl.outcomes import outcome_targets
 from keisei_lightning.training.ppo_loss import OUTCOME_TARGET, PROXIMAL_LOG_PROB
 
-__all__ = ["MINIBATCH_KEYS", "add_advantages", "add_outcomes", "decouple", "minibatches", "shuffle_generator"]
+__all__ = [
+    "MINIBATCH_KEYS",
+    "Iteration",
+    "add_advantages",
+    "add_outcomes",
+    "decouple",
+    "minibatches",
+    "shuffle_generator",
+]
 
 MINIBATCH_KEYS = (
     "observation",
@@ -157,3 +167,40 @@ def minibatches(
         for rows in order.tensor_split(parts)[max(0, skip - epoch * parts) :]:
             picked = {key: column.index_select(0, rows) for key, column in columns.items()}
             yield TensorDict(picked, batch_size=len(rows))
+
+
+@dataclass(slots=True)
+class Iteration:
+    """A rollout that is being learned from.
+
+    Attributes:
+        plies: TensorDict [M], with advantages, on the learner's device.
+        trainable: int64 [N], rows of it to learn from.
+        num_epochs: passes over them.
+        num_minibatches: parts of a pass.
+        taken: minibatches that the loop has been given.
+    """
+
+    plies: TensorDict
+    trainable: Tensor
+    num_epochs: int
+    num_minibatches: int
+    taken: int = 0
+
+    def state(self) -> dict[str, Any]:
+        """Tensors on the CPU, and numbers; copies, since the rollout may be a view of shared memory."""
+        plies = {key: to_host(column, copy=True) for key, column in self.plies.items()}
+        numbers = {"num_epochs": self.num_epochs, "num_minibatches": self.num_minibatches, "taken": self.taken}
+        return {"plies": plies, "trainable": self.trainable.clone(), **numbers}
+
+    @classmethod
+    def restored(cls, state: dict[str, Any], *, num_epochs: int, num_minibatches: int) -> Iteration:
+        """What a checkpoint has of an iteration; an older one does not tell how it was cut."""
+        plies = TensorDict(state["plies"], batch_size=len(state["plies"]["action"]))
+        return cls(
+            plies,
+            state["trainable"],
+            num_epochs=int(state.get("num_epochs", num_epochs)),
+            num_minibatches=int(state.get("num_minibatches", num_minibatches)),
+            taken=int(state["taken"]),
+        )

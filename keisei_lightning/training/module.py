@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from tensordict import TensorDictBase
 from torch import Tensor, nn
@@ -30,6 +29,7 @@ from keisei_lightning.training.meter import EpochMeter
 from keisei_lightning.training.ppo_checks import check_ppo_options
 from keisei_lightning.training.ppo_loss import OUTCOME_LOG_PROBS, LegalMovesPPOLoss
 from keisei_lightning.training.random_state import random_state, restore_random_state
+from keisei_lightning.training.recorded import RecordedModule
 from keisei_lightning.training.resuming import (
     RESUME_KEY,
     pending_gradients,
@@ -39,6 +39,7 @@ from keisei_lightning.training.resuming import (
 )
 from keisei_lightning.training.saveable import plain
 from keisei_lightning.training.source import RolloutSource
+from keisei_lightning.training.weight_sync import missing_weight_sync
 
 __all__ = ["LOSS_TERMS", "PPOModule"]
 
@@ -60,7 +61,7 @@ _METRICS = (
 )
 
 
-class PPOModule(LightningModule):
+class PPOModule(RecordedModule):
     """Proximal policy optimisation of an actor-critic, for minibatches with advantages.
 
     Loss (Schulman et al. 2017, https://arxiv.org/abs/1707.06347), all three terms from one pass of the trunk::
@@ -229,6 +230,10 @@ class PPOModule(LightningModule):
         total: Tensor = objective + critic + entropy
         return total
 
+    def configure_callbacks(self) -> list[Callback]:
+        """Bring a ``WeightSyncCallback``, so that the players get what is learned; where there is one, it is kept."""
+        return missing_weight_sync(self._trainer)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam, and the schedule of its learning rate if there is one: linear, adapted to ``kl_target``, or both."""
         parameters = list(self.parameters())
@@ -319,7 +324,16 @@ class PPOModule(LightningModule):
         self._judge = None
 
     def on_train_start(self) -> None:
-        """Go on exactly where a checkpoint stopped: Lightning begins no epoch anew that was left in its middle."""
+        """Go on exactly where a checkpoint stopped: Lightning begins no epoch anew that was left in its middle.
+
+        Raises:
+            ConfigError: the trainer was given the loader of a data module, and not the data module.
+        """
+        if not getattr(self.trainer.train_dataloader, "is_attached", True):  # a MinibatchLoader knows
+            raise ConfigError(
+                "train_dataloaders=MinibatchLoader: nobody would publish weights or stop the workers; give the data "
+                "module itself, as Trainer.fit(..., datamodule=data)"
+            )
         restored, self._restored = self._restored, None
         if restored is None:
             return

@@ -7,11 +7,20 @@ from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch import Trainer
 from tensordict import TensorDictBase
+from torch import nn
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec
+from keisei_lightning.models import ActorCritic
 
-__all__ = ["RolloutSource", "source_of"]
+__all__ = [
+    "RolloutSource",
+    "actor_critic_of",
+    "check_same_policy",
+    "find_source",
+    "learned_policy",
+    "source_of",
+]
 
 
 @runtime_checkable
@@ -54,6 +63,10 @@ class RolloutSource(Protocol):
         """Stop all workers; may be called again."""
         ...
 
+    def reopen(self) -> None:
+        """Make :meth:`start` possible again after :meth:`shutdown`, with the same counters; else do nothing."""
+        ...
+
     def stats(self) -> Mapping[str, float]:
         """Numbers for people and loggers."""
         ...
@@ -73,11 +86,68 @@ def source_of(trainer: Trainer) -> RolloutSource:
     Raises:
         ConfigError: the trainer has no data module with a collector.
     """
-    source = getattr(getattr(trainer, "datamodule", None), "collector", None)
+    source = find_source(trainer)
     if source is None:
         raise ConfigError(
             f"datamodule={type(getattr(trainer, 'datamodule', None)).__name__}: this callback needs "
             "Trainer.fit(..., datamodule=SelfPlayDataModule(collector))"
         )
-    collector: RolloutSource = source
-    return collector
+    return source
+
+
+def find_source(trainer: Trainer | None) -> RolloutSource | None:
+    """The collector of the trainer's data module; None where there is none (yet)."""
+    source: RolloutSource | None = getattr(getattr(trainer, "datamodule", None), "collector", None)
+    return source
+
+
+def actor_critic_of(module: object, *, wanted_by: str) -> ActorCritic:
+    """The policy that a module learns: its ``actor_critic``, or else the only :class:`ActorCritic` inside it.
+
+    Args:
+        module: anybody's LightningModule.
+        wanted_by: for the message.
+
+    Raises:
+        ConfigError: it has none, or several and none of them is ``actor_critic``.
+    """
+    named = getattr(module, "actor_critic", None)
+    if isinstance(named, ActorCritic):
+        return named
+    parts = module.modules() if isinstance(module, nn.Module) else ()
+    inside = [part for part in parts if isinstance(part, ActorCritic)]
+    if len(inside) == 1:
+        return inside[0]
+    raise ConfigError(f"{wanted_by}: {type(module).__name__} must have the policy as `actor_critic`, an ActorCritic")
+
+
+def learned_policy(source: RolloutSource) -> nn.Module | None:
+    """The policy that a source plays with, if it has one with something to learn."""
+    policy = getattr(source, "policy", None)
+    if not isinstance(policy, nn.Module) or not any(weight.requires_grad for weight in policy.parameters()):
+        return None
+    return policy
+
+
+def check_same_policy(source: RolloutSource, module: nn.Module) -> None:
+    """Refuse a collector whose players would never get what the module learns.
+
+    A policy that is wrapped (``as_policy()``) is the same one: its parameters are.
+
+    Args:
+        source: the collector.
+        module: learns.
+
+    Raises:
+        ConfigError: a parameter of the collector's policy is none of the module's.
+    """
+    policy = learned_policy(source)
+    if policy is None:
+        return
+    learned = {id(weight) for weight in module.parameters()}
+    foreign = next((n for n, w in policy.named_parameters() if w.requires_grad and id(w) not in learned), None)
+    if foreign is not None:
+        raise ConfigError(
+            f"collector: its policy is not the one that {type(module).__name__} learns ({foreign} is another object), "
+            "so its players would never improve; give both the same ActorCritic object"
+        )

@@ -8,9 +8,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.training.source import source_of
+from keisei_lightning.training.source import RolloutSource, learned_policy, source_of
 
-__all__ = ["WeightSyncCallback"]
+__all__ = ["PublishingWatch", "WeightSyncCallback", "missing_weight_sync"]
 
 
 class WeightSyncCallback(Callback):
@@ -81,3 +81,49 @@ class WeightSyncCallback(Callback):
     def _publish(self, trainer: Trainer) -> None:
         source_of(trainer).update_policy_weights_()
         self._published_step = trainer.global_step
+
+
+def missing_weight_sync(trainer: Trainer | None) -> list[Callback]:
+    """What a module that learns adds to the trainer's callbacks: a :class:`WeightSyncCallback`, unless there is one.
+
+    Args:
+        trainer: of a fit that begins; nothing is missing where its data module has no ``collector``.
+    """
+    data = None if trainer is None else getattr(trainer, "datamodule", None)
+    if trainer is None or not (hasattr(type(data), "collector") or hasattr(data, "collector")):
+        return []
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return [] if any(isinstance(callback, WeightSyncCallback) for callback in callbacks) else [WeightSyncCallback()]
+
+
+class PublishingWatch:
+    """Sees that somebody publishes in a fit that has no :class:`WeightSyncCallback`.
+
+    Args:
+        trainer: of the fit that begins.
+        source: the collector.
+    """
+
+    def __init__(self, trainer: Trainer, source: RolloutSource) -> None:
+        self._trainer, self._source = trainer, source
+        self._version, self._step = source.policy_version, trainer.global_step
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        is_ours = any(isinstance(callback, WeightSyncCallback) for callback in callbacks)
+        self._done = is_ours or learned_policy(source) is None
+
+    def check(self) -> None:
+        """Refuse to play a second iteration with the weights of the first.
+
+        Raises:
+            ConfigError: optimiser steps were taken, and nothing has been published.
+        """
+        if self._done:
+            return
+        steps = self._trainer.global_step - self._step
+        if self._source.policy_version != self._version:
+            self._done = True
+        elif steps > 0:
+            raise ConfigError(
+                f"callbacks: after {steps} optimiser steps the players still have the weights of the start; give the "
+                "Trainer a WeightSyncCallback, which publishes them (a subclass of it decides when)"
+            )

@@ -184,3 +184,24 @@ def test_a_restored_collector_counts_on_and_plays_new_games(tmp_path: Path) -> N
         assert collector.policy_version == 6
         with pytest.raises(ConfigError, match="restore before the first batch"):
             collector.load_state_dict(state)
+
+
+def test_a_collector_that_was_shut_down_can_be_opened_again():
+    collector = collector_of()
+    try:
+        first = take(collector, 1)[0].clone()
+        collector.shutdown()
+        pids = {worker["pid"] for worker in collector.health()}
+        with pytest.raises(CollectorClosedError, match=r"reopen\(\) it"):
+            collector.start()
+        collector.reopen()
+        assert collector.is_healthy()
+        second = take(collector, 1)[0]
+        assert collector.frames == 2 * FRAMES
+        assert not pids & {worker["pid"] for worker in collector.health()}
+        assert not torch.equal(first["observation"], second["observation"])  # with random streams of its own
+        collector.reopen()  # an open one is left alone
+        take(collector, 1)
+        assert collector.frames == 3 * FRAMES
+    finally:
+        collector.shutdown()

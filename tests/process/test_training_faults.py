@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -132,3 +133,31 @@ def test_the_error_reaches_the_caller_and_the_workers_are_gone(
         assert time.monotonic() - raised < GONE_WITHIN_S
         time.sleep(0.01)
     assert not last.exists()  # weights that an error may have spoilt are not saved over good ones
+
+
+def test_each_fit_of_one_data_module_has_workers_of_its_own_and_leaves_none(tmp_path: Path) -> None:
+    actor_critic = ActorCritic(TinyNetwork())
+    collector = SelfPlayCollector(counting_game(), actor_critic, num_workers=2, games_per_worker=4, plies_per_rollout=8)
+    data = SelfPlayDataModule(collector, minibatch_size=16, num_epochs=1)
+    seen: list[list[int]] = []
+    for module, fails in ((PPOModule, False), (FailingStep, True), (PPOModule, False)):
+        notes = Notes(collector)
+        trainer = Trainer(
+            accelerator="cpu",
+            max_epochs=2,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=tmp_path,
+            logger=False,
+            callbacks=[notes],
+        )
+        with pytest.raises(OnPurposeError) if fails else contextlib.nullcontext():
+            trainer.fit(module(actor_critic), datamodule=data)
+        seen.append(notes.pids)
+        deadline = time.monotonic() + GONE_WITHIN_S
+        while any(psutil.pid_exists(pid) for pid in notes.pids):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert len({pid for pids in seen for pid in pids}) == 6
+    assert (data.iteration, collector.frames) == (5, 5 * 64)

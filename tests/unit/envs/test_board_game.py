@@ -6,6 +6,15 @@ import torch
 import torchrl.collectors
 from fakes import CountingGame, TinyNetwork, counting_game
 from tensordict import TensorDict
+from torchrl.envs import (
+    ActionMask,
+    Compose,
+    DTypeCastTransform,
+    RewardSum,
+    SerialEnv,
+    StepCounter,
+    TransformedEnv,
+)
 from torchrl.envs.utils import check_env_specs
 from torchrl.modules import MaskedCategorical, ProbabilisticActor
 
@@ -33,6 +42,43 @@ def step(env: BoardGameEnv, actions: list[int], **more: torch.Tensor) -> TensorD
 def test_torchrl_accepts_the_environment(game, packed):
     env = BoardGameEnv(GAMES[game](), 3, packed_action_mask=packed, seed=0)
     check_env_specs(env, break_when_any_done="both")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda: None,
+        StepCounter,
+        RewardSum,
+        lambda: DTypeCastTransform(torch.uint8, torch.float32, in_keys=["observation"]),
+        lambda: Compose(StepCounter(), RewardSum()),
+    ],
+)
+def test_torchrl_accepts_the_environment_with_transforms_around_it(transform, packed):
+    env = TransformedEnv(BoardGameEnv(GAMES["tic_tac_toe"](), 3, packed_action_mask=packed, seed=0), transform())
+    check_env_specs(env, break_when_any_done="both")
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_torchrl_accepts_the_environment_with_its_own_action_mask(several):
+    def make():
+        return BoardGameEnv(GAMES["tic_tac_toe"](), 3, seed=0)
+
+    env = TransformedEnv(SerialEnv(2, make) if several else make(), ActionMask())
+    try:
+        check_env_specs(env, break_when_any_done="both")
+    finally:
+        env.close()
+
+
+def test_an_older_copy_of_the_action_specification_knows_the_present_legal_moves():
+    env = BoardGameEnv(counting_game(goal=3), 2)
+    copy = env.input_spec.clone()["full_action_spec", "action"]
+    env.reset()
+    step(env, [0, 1])
+    assert copy.mask.tolist() == [[True, True, False], [True, False, False]]
+    assert copy == env.action_spec
 
 
 @pytest.mark.parametrize("game", GAMES)
@@ -150,7 +196,9 @@ def test_the_same_seed_gives_the_same_openings():
     assert openings(3) != openings(4)
 
 
-def policy_for(env: BoardGameEnv, how: str) -> torch.nn.Module:
+def policy_for(env: BoardGameEnv, how: str) -> torch.nn.Module | None:
+    if how == "none":
+        return None
     if how == "random":
         return random_policy(env.spec_of_game.num_actions)
     if how == "MaskedCategorical":
@@ -166,7 +214,7 @@ def policy_for(env: BoardGameEnv, how: str) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("game", ["connect_four", "shogi"])
-@pytest.mark.parametrize("how", ["MaskedCategorical", "as_actor", "as_policy", "random"])
+@pytest.mark.parametrize("how", ["MaskedCategorical", "as_actor", "as_policy", "random", "none"])
 def test_torchrls_collector_plays_it(game, how):
     env = BoardGameEnv(GAMES[game](), 4, seed=0)
     collector = torchrl.collectors.Collector(

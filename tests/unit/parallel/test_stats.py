@@ -58,6 +58,19 @@ def test_rates_of_the_first_batches_count_from_the_start() -> None:
     assert summary["learner_wait_s"] == pytest.approx(0.75)
 
 
+def test_the_time_between_two_starts_counts_for_no_rate() -> None:
+    clock = Clock()
+    stats = CollectionStats(window_s=60.0, clock=clock)
+    for _ in range(2):
+        stats.start()
+        clock.now += 2.0
+        stats.add([header(0), header(1)], latest_version=0, learner_wait_s=1.0)
+        assert stats.summary()["frames_per_s"] == pytest.approx(100 / 2)
+        stats.forget_window()
+        clock.now += 30.0
+    assert stats.summary()["frames"] == 200
+
+
 def test_the_window_slides_and_totals_stay() -> None:
     clock = Clock()
     stats = CollectionStats(window_s=10.0, clock=clock)

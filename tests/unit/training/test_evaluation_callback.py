@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fakes import counting_game
+from fakes import TinyNetwork, counting_game
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from training_fakes import FakeCollector, PlayingModule, quiet_trainer
+from training_fakes import FakeCollector, NotingModule, PlayingModule, quiet_trainer
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluation import RandomPlayer
 from keisei_lightning.evaluation.ratings import rate_against
 from keisei_lightning.games import GameSpec
+from keisei_lightning.models import ActorCritic
 from keisei_lightning.training import AtomicCheckpointIO, EvaluationCallback, SelfPlayDataModule
 
 
@@ -245,3 +246,32 @@ def test_numbers_that_cannot_work_are_refused_a_line_each() -> None:
         "against_epochs_ago=3",
         "max_time_share=1.5",
     ]
+
+
+def test_anybodys_module_with_a_policy_inside_it_is_evaluated(tmp_path: Path) -> None:
+    class Nested(NotingModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = torch.nn.ModuleDict({"policy": ActorCritic(TinyNetwork())})
+
+    callback = EvaluationCallback(counting_game(), num_games=4, every_n_epochs=1)
+    trainer = quiet_trainer(tmp_path, max_epochs=2, callbacks=[callback])
+    trainer.fit(Nested(), datamodule=SelfPlayDataModule(FakeCollector(), minibatch_size=32, num_epochs=1))
+    assert callback.last_result is not None
+    assert callback.last_result.total.games == 4
+
+
+@pytest.mark.parametrize("policies", [0, 2])
+def test_a_module_without_the_policy_is_refused_before_anything_is_played(policies: int, tmp_path: Path) -> None:
+    class Unclear(NotingModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.players = torch.nn.ModuleList(ActorCritic(TinyNetwork()) for _ in range(policies))
+
+    collector = FakeCollector()
+    trainer = quiet_trainer(tmp_path, callbacks=[EvaluationCallback(counting_game())])
+    with pytest.raises(
+        ConfigError, match=r"^EvaluationCallback: Unclear must have the policy as `actor_critic`, an ActorCritic$"
+    ):
+        trainer.fit(Unclear(), datamodule=SelfPlayDataModule(collector, minibatch_size=32, num_epochs=1))
+    assert "collect" not in collector.events

@@ -121,6 +121,10 @@ class FakeCollector:
     def shutdown(self, timeout: float | None = None) -> None:
         self.events.append("shutdown")
 
+    def reopen(self) -> None:
+        if self.events[-1:] == ["shutdown"]:
+            self.events.append("reopen")
+
     def stats(self) -> dict[str, float]:
         return {"frames": self.frames, "frames_per_s": 1234.4, "games_per_s": 5.5, "policy_lag_max": 1.0}
 

@@ -1,0 +1,122 @@
+"""The game and the network that a checkpoint tells of, made without calling anything that only the file chose."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, Self
+
+from lightning.pytorch import LightningModule
+from torch import nn
+
+from keisei_lightning.errors import ConfigError
+from keisei_lightning.games import GameFactory, GameSpec, game_factory
+from keisei_lightning.models import ActorCritic, build_recorded_network
+from keisei_lightning.models.registry import not_plain
+from keisei_lightning.training.checkpoint_header import CheckpointHeader, Recipe, load_checked
+
+__all__ = ["RecordedModule", "recorded_game", "recorded_network"]
+
+
+def recorded_game(recipe: Recipe, *, path: str) -> tuple[GameFactory, GameSpec]:
+    """The game that a file tells of: one that is registered here, with plain options.
+
+    Args:
+        recipe: as the file has it.
+        path: of the file, for the message.
+
+    Raises:
+        ConfigError: there is none, or it cannot be made.
+    """
+    if fault := next(not_plain({"game": recipe.game, "options": recipe.game_options}, "env"), None):
+        raise ConfigError(f"ckpt_path={path}: {fault}")
+    try:
+        game = game_factory(recipe.game, **recipe.game_options)
+        return game, game(1).spec
+    except Exception as error:  # a third party's game may raise anything, and the file asks for what it likes
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"ckpt_path={path}: its game {recipe.game} cannot be made ({reason})") from error
+
+
+def recorded_network(model: Mapping[str, Any], spec: GameSpec, *, path: str, otherwise: str) -> nn.Module:
+    """The network that a file tells of: one of ours, or one that its package has registered.
+
+    Args:
+        model: as the file has it.
+        spec: of the game.
+        path: of the file, for the message.
+        otherwise: what to do where the file does not tell, for the message.
+
+    Raises:
+        ConfigError: none is told, or it may not or cannot be made.
+    """
+    if not model:
+        raise ConfigError(f"ckpt_path={path}: does not tell its network, {otherwise}")
+    try:
+        return build_recorded_network(model, spec)
+    except ConfigError as error:
+        raise ConfigError([f"ckpt_path={path}: {fault}" for fault in error.faults]) from error
+
+
+class RecordedModule(LightningModule):
+    """A module whose ``actor_critic`` can be made again from what its checkpoints tell (their recipe)."""
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: str | os.PathLike[str] | IO[bytes],
+        map_location: Any = None,
+        hparams_file: str | os.PathLike[str] | None = None,
+        strict: bool | None = None,
+        weights_only: bool | None = True,
+        **kwargs: Any,
+    ) -> Self:
+        """As Lightning's own; the network is made from the checkpoint's recipe, where ``actor_critic`` is not given.
+
+        Args:
+            checkpoint_path: a checkpoint file of a run; with ``actor_critic`` also an open file.
+            map_location: where the weights are put.
+            hparams_file: hyperparameters in place of the checkpoint's.
+            strict: whether the names of the weights must be those of the network.
+            weights_only: run no code from the file; anything else is your decision.
+            **kwargs: arguments of the module in place of the checkpoint's hyperparameters.
+
+        Raises:
+            ConfigError: the file cannot be read, or does not tell its network; the network is neither ours nor
+                registered by its package; or the weights are those of another one.
+        """
+        if "actor_critic" not in kwargs:
+            kwargs = recorded_arguments(checkpoint_path) | kwargs
+        loaded: Self = super().load_from_checkpoint(
+            checkpoint_path,  # type: ignore[arg-type]  # its own type leaves os.PathLike out
+            map_location=map_location,
+            hparams_file=hparams_file,  # type: ignore[arg-type]
+            strict=strict,
+            weights_only=weights_only,
+            **kwargs,
+        )
+        return loaded
+
+
+def recorded_arguments(path: str | os.PathLike[str] | IO[bytes]) -> dict[str, Any]:
+    """What a ``PPOModule`` is made with, by a checkpoint's recipe: ``actor_critic``, ``spec`` and ``recipe``.
+
+    Args:
+        path: a checkpoint file.
+
+    Raises:
+        ConfigError: it cannot be read, does not tell its network, or tells of one that may not be made.
+    """
+    give = "give the module's network as actor_critic=ActorCritic(...)"
+    if not isinstance(path, str | os.PathLike):
+        raise ConfigError(f"checkpoint_path={path!r}: must be a path, or {give}")
+    name = os.fspath(path)
+    if not Path(name).is_file():
+        raise ConfigError(f"checkpoint_path={name}: there is no such file")
+    checkpoint = load_checked(name, map_location="cpu", mmap=True)
+    header = CheckpointHeader.from_checkpoint(checkpoint, path=name)
+    recipe = Recipe.from_checkpoint(checkpoint, path=name) or Recipe(game=header.game, game_options={}, model={})
+    _, spec = recorded_game(recipe, path=name)
+    network = recorded_network(recipe.model, spec, path=name, otherwise=give)
+    return {"actor_critic": ActorCritic(network), "spec": spec, "recipe": recipe.to_dict()}
