@@ -182,9 +182,7 @@ class SnapshotPool:
         self._seed = seed
         self._draws: Counter[int] = Counter()  # by worker
         self._ring: deque[SnapshotStanding] = deque()
-        self._new_results: dict[
-            int, NDArray[np.int64]
-        ] = {}  # version: wins, draws, losses of this batch
+        self._new_results: dict[int, NDArray[np.int64]] = {}  # version: wins, draws, losses of this batch
         self._granted: dict[tuple[int, int], int] = {}  # (worker, slot): buffer
         self._in_flight: dict[int, frozenset[int]] = {}  # worker: buffers
 
