@@ -22,8 +22,9 @@ from keisei_lightning.parallel.backend import Backend, Work, choose_start_method
 from keisei_lightning.parallel.main_module import without_main_module
 from keisei_lightning.parallel.messages import Play, ResetGames, RolloutHeader
 from keisei_lightning.parallel.policy_worker import WorkerBoot, run_worker
+from keisei_lightning.parallel.processes import ProcessHandle
 from keisei_lightning.parallel.restarts import RestartPolicy, WorkerExit
-from keisei_lightning.parallel.supervisor import Exited, ProcessHandle, Received, Started, Supervisor, WorkerHealth
+from keisei_lightning.parallel.supervisor import Exited, Received, Started, Supervisor, WorkerHealth
 from keisei_lightning.parallel.vital_signs import VitalSigns
 
 __all__ = ["ProcessBackend"]
@@ -71,6 +72,7 @@ class ProcessBackend(Backend):
             helpers=helpers,
             last_beat=self._signs.last_beat,
             resident_bytes=self._signs.resident_bytes,
+            abandon=_abandon,
         )
 
     @cached_property
@@ -186,6 +188,11 @@ class ProcessBackend(Backend):
     def shutdown(self, timeout_s: float) -> None:
         self._supervisor.shutdown(timeout_s)
         self._signs.buffer.close()
+
+
+def _abandon(process: ProcessHandle) -> None:
+    """Forget a child that does not end: multiprocessing would wait for it without a limit as the interpreter exits."""
+    multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager

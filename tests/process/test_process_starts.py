@@ -1,12 +1,13 @@
-"""Starting workers from several threads, and with a fork server that is killed."""
+"""Starting workers from several threads, with a fork server that is killed; ending one that does not end."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
 import threading
-from multiprocessing import forkserver
+from multiprocessing import forkserver, popen_fork
 from typing import Any
 
 import pytest
@@ -89,3 +90,25 @@ def test_a_fork_server_that_is_killed_again_and_again_is_an_error_that_says_so(m
     assert server.left == 0
     assert isinstance(caught.value.__cause__, EOFError | ConnectionError)
     assert {worker["state"] for worker in collector.health()} <= {WorkerState.DEAD, WorkerState.STARTING}
+
+
+def test_a_worker_that_no_signal_ends_holds_up_neither_the_shutdown_nor_the_exit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As one that sleeps in the kernel: here a stopped one, and signals that are not sent."""
+    with collector_of(num_workers=1, heartbeat_s=600.0) as collector:
+        take(collector, 1)
+        (child,) = multiprocessing.active_children()
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGSTOP)
+        with monkeypatch.context() as patch:
+            patch.setattr(popen_fork.Popen, "_send_signal", lambda popen, number: None)
+            collector.shutdown(timeout=0.1)
+        try:
+            assert not multiprocessing.active_children()  # whom the interpreter's exit waits for
+            assert child.is_alive()
+            assert [worker["state"] for worker in collector.health()] == [WorkerState.DEAD]
+        finally:
+            child.kill()
+            child.join()
+            child.close()
