@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.parallel.fences import memory_fence
 from keisei_lightning.parallel.messages import Opponent, RolloutHeader
 from keisei_lightning.parallel.opponents import Seating, SnapshotVersions
 from keisei_lightning.parallel.transport import SharedBuffer
@@ -218,8 +219,10 @@ class SnapshotPool:
         for _ in range(leaving):
             self._ring.popleft()
         self._versions[free] = -1
+        memory_fence()  # who sees any of the copy sees that it is none (OpponentBoards.verify)
         for name, view in self.memory.layout.views(self._buffers[free]).items():
             view.copy_(tensors[name])
+        memory_fence()
         self._versions[free] = version
         self._ring.append(SnapshotStanding(version=version, buffer=free))
         return True
