@@ -10,7 +10,7 @@ import pytest
 from fakes import counting_game
 from rsshogi.record import Record
 
-from keisei_lightning.evaluate.report import Report, print_results, write_game
+from keisei_lightning.evaluate.report import Report, print_ratings, print_results, write_game
 from keisei_lightning.evaluation import GameRecord, MatchResult, RandomPlayer, Tally, play_match
 from keisei_lightning.games import make_game
 
@@ -61,6 +61,18 @@ class TestFolder:
         assert set(report.ratings) == {"a", "b", "random"}
         ratings = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["ratings"]
         assert ratings["random"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+    def test_a_missing_end_is_null_and_marked(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        report = Report(tmp_path, {}, anchor="random")
+        won = Tally(wins=20)
+        report.add(MatchResult(game="counting", player="me", opponent="random", as_first=won, as_second=won))
+        ratings = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["ratings"]
+        assert ratings["me"] == {**report.ratings["me"].as_json(), "high": None, "mark": "no loss"}
+        print_ratings(report.ratings, anchor="random")
+        lines = capsys.readouterr().out.splitlines()
+        (row,) = (line.split() for line in lines if line.split()[:1] == ["me"])
+        assert row == ["me", "+763", "above", "+444", "no", "loss"]
+        assert any(line.startswith("no loss, no win: every game") for line in lines)
 
     def test_a_match_of_void_games_has_no_score(self, tmp_path: Path) -> None:
         result = MatchResult(
