@@ -21,6 +21,7 @@ from rsshogi.record import Record, RecordMetadata, SpecialMoveEntry
 from keisei_lightning.bench.report import describe_machine
 from keisei_lightning.evaluation import GameRecord, MatchResult, Tally
 from keisei_lightning.evaluation.ratings import RATING_MARKS, Rating, rate_players
+from keisei_lightning.games.shogi_record import write_csa
 
 __all__ = ["Report", "print_ratings", "print_results", "write_game"]
 
@@ -98,7 +99,7 @@ def write_game(stem: Path, record: GameRecord, *, game: str) -> None:
         shogi = _shogi_record(record)
         # By the ending programs tell the encoding: .kif would be Shift JIS, which lacks letters of other alphabets.
         stem.with_suffix(".kifu").write_text(shogi.to_kif(), encoding="utf-8")
-        stem.with_suffix(".csa").write_text(f"'CSA encoding=UTF-8\n{shogi.to_csa()}", encoding="utf-8")
+        stem.with_suffix(".csa").write_text(write_csa(shogi), encoding="utf-8")
         return
     lines = [f"game: {game}", f"first: {record.first}", f"second: {record.second}", f"outcome: {record.outcome}"]
     stem.with_suffix(".txt").write_text("\n".join([*lines, "", record.record, ""]), encoding="utf-8")

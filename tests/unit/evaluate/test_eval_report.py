@@ -127,7 +127,9 @@ class TestRecords:
             assert ("後手の勝ち" if len(moves) % 2 else "先手の勝ち") in text
         assert Record.from_csa_file(str(tmp_path / "game_0001.csa")).move_count == len(moves)
         lines = (tmp_path / "game_0001.csa").read_text(encoding="utf-8").splitlines()
-        assert {"N+last.ckpt", "N-usi(command=x)", csa} <= set(lines)
+        assert lines[:4] == ["'CSA encoding=UTF-8", "V3.0", "N+last.ckpt", "N-usi(command=x)"]
+        assert "P5 *  *  *  *  *  *  *  *  * " in lines
+        assert lines[-1] == csa
 
 
 class TestTable:
