@@ -293,7 +293,8 @@ class EvaluationConfig:
         opening_plies: each opening has 0 to this many random plies; null takes ``env.opening_plies``.
         at_start: also evaluate the weights that training starts from.
         against_epochs_ago: also play the policy of so many iterations ago (a multiple of ``every_n_epochs``).
-        ratings: known ratings (Elo) of opponents by name, from which ``eval/rating`` is computed.
+        ladder: of opponents whose games against each other are known, so that ``eval/rating`` (Elo) can be computed:
+            ``shogi``, or the path of a ``results.json`` of ``keisei eval round_robin=true``.
         max_time_share: of the time that evaluations may take; one that would exceed it is left out. null: no limit.
     """
 
@@ -303,7 +304,7 @@ class EvaluationConfig:
     opening_plies: int | None = None
     at_start: bool = False
     against_epochs_ago: int | None = None
-    ratings: dict[str, float] = field(default_factory=dict)
+    ladder: str | None = None
     max_time_share: float | None = None
 
 

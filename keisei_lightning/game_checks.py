@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from keisei_lightning.errors import ConfigError, KeiseiError
+from keisei_lightning.evaluation.ladder import load_ladder
 from keisei_lightning.evaluation.registry import closing_player, make_player
 from keisei_lightning.games import GameSpec, make_game
 from keisei_lightning.limits import Rollouts, memory_faults
@@ -92,3 +93,5 @@ def _player_faults(cfg: DictConfig, spec: GameSpec) -> Iterator[str]:
         except KeiseiError as error:
             for fault in getattr(error, "faults", [str(error)]):
                 yield f"evaluation.opponents={name}: {' '.join(fault.split())}"
+    if cfg.evaluation.ladder is not None and (game := load_ladder(cfg.evaluation.ladder).game) != spec.name:
+        yield f"evaluation.ladder={cfg.evaluation.ladder}: is one of {game}; must be one of {spec.name}"

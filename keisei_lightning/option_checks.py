@@ -12,7 +12,7 @@ import sys
 import tempfile
 import unicodedata
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from keisei_lightning.bounds import BOUNDS, CHOICES, Bounds
 from keisei_lightning.compose_errors import known_keys, no_such_key
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.evaluation.ladder import load_ladder
 from keisei_lightning.evaluation.registry import parse_player
 from keisei_lightning.games import canonical_name, game_names
 from keisei_lightning.limits import Crew, most_workers, worker_faults
@@ -203,12 +204,29 @@ def _evaluation_faults(cfg: DictConfig) -> Iterator[str]:
 
 def _player_name_faults(cfg: DictConfig) -> Iterator[str]:
     """Whether there are such players; what their options may be is told with the game."""
-    for key, names in (("opponents", cfg.evaluation.opponents), ("ratings", cfg.evaluation.ratings)):
-        for name in names:
-            try:
-                parse_player(name)
-            except ConfigError as error:
-                yield from (f"evaluation.{key}={name}: {' '.join(fault.split())}" for fault in error.faults)
+    opponents = set()
+    for name in cfg.evaluation.opponents:
+        try:
+            opponents.add(parse_player(name).text)
+        except ConfigError as error:
+            yield from (f"evaluation.opponents={name}: {' '.join(fault.split())}" for fault in error.faults)
+    yield from _ladder_faults(cfg, opponents)
+
+
+def _ladder_faults(cfg: DictConfig, opponents: Set[str]) -> Iterator[str]:
+    """Whether there is such a ladder, and anybody to meet on it; its game is compared with the game."""
+    if cfg.evaluation.ladder is None:
+        return
+    try:
+        names = load_ladder(cfg.evaluation.ladder).names
+    except ConfigError as error:
+        yield from (f"evaluation.{fault.replace('ladder ', 'ladder=', 1)}" for fault in error.faults)
+    else:
+        if not opponents & set(names):
+            yield (
+                f"evaluation.ladder={cfg.evaluation.ladder}: evaluation.opponents must name one or more of its players "
+                f"({', '.join(names)})"
+            )
 
 
 def _opponent_faults(cfg: DictConfig) -> Iterator[str]:

@@ -18,6 +18,7 @@ FAULTS = (
     "crash",  # ends with exit status 7 and a last word on its error output
     "killed",  # ends by a signal
     "half a line",  # ends in the middle of its answer
+    "last words",  # tells on its output why it ends, without the end of a line
     "silence",  # thinks for ever
     "illegal move",
     "unreadable",
@@ -53,6 +54,10 @@ def misbehave(fault: str, move: str) -> None:
         sys.stdout.write(f"bestmove {move}")
         sys.stdout.flush()
         os._exit(0)
+    if fault == "last words":
+        sys.stdout.write("info string Error! no memory left")
+        sys.stdout.flush()
+        os._exit(1)
     if fault == "silence":
         time.sleep(3600)
     if fault == "unreadable":
@@ -105,7 +110,8 @@ def main() -> None:
                 say("id name fake\noption name Skill Level type spin default 20 min -20 max 20")
                 say("option name Style type combo default calm var calm var very wild\noption name Clear type button")
                 say("option name UCI_Variant type combo default shogi var shogi")
-                say("option name Ponder type check default false\noption what is this\nusiok")
+                say("option name Ponder type check default false\noption name Book type string default <empty>")
+                say("option what is this\nusiok")
             case "isready":
                 say("readyok")
             case "usinewgame" if options.start == "exit when ready":

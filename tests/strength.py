@@ -28,6 +28,7 @@ from rich.table import Table
 from keisei_lightning.bench.report import describe_machine
 from keisei_lightning.evaluate.policies import LoadedPolicy, load_policy
 from keisei_lightning.evaluation import PolicyPlayer, play_match
+from keisei_lightning.evaluation.ladder import load_ladder
 from keisei_lightning.evaluation.positions import load_positions, share_optimal
 from keisei_lightning.evaluation.ratings import rate_against
 from keisei_lightning.evaluation.registry import closing_player, make_player
@@ -38,7 +39,6 @@ from keisei_lightning.training.report import HISTORY_KEY
 
 ROOT = Path(__file__).resolve().parents[1]
 POSITIONS = ROOT / "tests" / "data" / "connect_four"
-LADDER_FILE = ROOT / "notebooks" / "strength" / "ladders" / "shogi.json"  # of `keisei eval`; see RESULTS.md
 GAMES = 400
 CLIMB_GAMES = 20  # against each rung, for one point of the curve
 OPENING_SEED = 20_261_122  # of the matches; training's openings come from the run's own seed
@@ -52,6 +52,10 @@ SHOGI_LADDER = {  # rung -> games; fewer where the score is near 0 or 1, and not
     "mate_in_one": GAMES,
     "fairy_stockfish(skill=-10,nodes=1000)": GAMES // 2,
     "fairy_stockfish(skill=-5,nodes=1000)": GAMES,
+    "fairy_stockfish(skill=-4,nodes=300)": GAMES // 4,
+    "fairy_stockfish(skill=-4,nodes=500)": GAMES // 4,
+    "fairy_stockfish(skill=-4,nodes=1000)": GAMES // 4,
+    "fairy_stockfish(skill=-3,nodes=1000)": GAMES // 4,
     "fairy_stockfish(skill=-2,nodes=1000)": GAMES // 4,
     "fairy_stockfish(skill=0,nodes=100)": GAMES // 4,
     "fairy_stockfish(skill=0,nodes=1000)": GAMES // 4,
@@ -87,7 +91,7 @@ class Part:
 
     experiment: str
     measure: Callable[[LoadedPolicy], Rows]
-    climb: Callable[[Path], list[dict[str, float]]] = lambda folder: []
+    climb: Callable[[Path], list[dict[str, Any]]] = lambda folder: []
     overrides: tuple[str, ...] = ()
     variants: Mapping[str, Variant] = field(default_factory=lambda: {"": Variant()})
     goes_on_from: str = ""
@@ -192,14 +196,13 @@ def shogi(policy: LoadedPolicy) -> Rows:
     yield from matches(policy, SHOGI_LADDER, 10)
 
 
-def climb_shogi(checkpoints: Path) -> list[dict[str, float]]:
-    """Rate every checkpoint by games against the lower rungs of the ladder, whose own ratings a round robin gave."""
-    known = json.loads(LADDER_FILE.read_text(encoding="utf-8"))["ratings"]
-    ladder = {name: rating["value"] for name, rating in known.items()}
+def climb_shogi(checkpoints: Path) -> list[dict[str, Any]]:
+    """Rate every checkpoint by games against the rungs of the ladder that a training may reach."""
+    ladder = load_ladder("shogi")
     points = []
     for when, policy in kept_policies(checkpoints):
         tallies = {}
-        for name in list(SHOGI_LADDER)[:6]:
+        for name in list(SHOGI_LADDER)[:-2]:  # without the two upper ones
             with closing_player(make_player(name, policy.game(1).spec, seed=1)) as rung:
                 player = greedy_player(policy)
                 result = play_match(
@@ -207,7 +210,10 @@ def climb_shogi(checkpoints: Path) -> list[dict[str, float]]:
                 )
             tallies[name] = result.total
         rating = rate_against(ladder, tallies)
-        points.append(when | {"rating": rating.value, "low": rating.low, "high": rating.high})
+        if rating is None:
+            raise ValueError(f"nothing is known of {when} on the ladder")
+        ends = rating.as_json()
+        points.append(when | {"rating": rating.value, "low": ends["low"], "high": ends["high"]})
     return points
 
 

@@ -20,7 +20,8 @@ from rsshogi.record import Record, RecordMetadata, SpecialMoveEntry
 
 from keisei_lightning.bench.report import describe_machine
 from keisei_lightning.evaluation import GameRecord, MatchResult, Tally
-from keisei_lightning.evaluation.ratings import Rating, rate_players
+from keisei_lightning.evaluation.ratings import RATING_MARKS, Rating, rate_players
+from keisei_lightning.games.shogi_record import write_csa
 
 __all__ = ["Report", "print_ratings", "print_results", "write_game"]
 
@@ -81,7 +82,7 @@ class Report:
         whole = {
             **self._about,
             "matches": [{**row, "outcomes": dict(r.outcomes)} for row, r in zip(rows, self.results, strict=True)],
-            "ratings": {name: dataclasses.asdict(rating) for name, rating in self.ratings.items()},
+            "ratings": {name: rating.as_json() for name, rating in self.ratings.items()},
         }
         text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False)
         (self.folder / "results.json").write_text(text + "\n", encoding="utf-8")
@@ -99,7 +100,7 @@ def write_game(stem: Path, record: GameRecord, *, game: str) -> None:
         shogi = _shogi_record(record)
         # By the ending programs tell the encoding: .kif would be Shift JIS, which lacks letters of other alphabets.
         stem.with_suffix(".kifu").write_text(shogi.to_kif(), encoding="utf-8")
-        stem.with_suffix(".csa").write_text(f"'CSA encoding=UTF-8\n{shogi.to_csa()}", encoding="utf-8")
+        stem.with_suffix(".csa").write_text(write_csa(shogi), encoding="utf-8")
         return
     lines = [f"game: {game}", f"first: {record.first}", f"second: {record.second}", f"outcome: {record.outcome}"]
     stem.with_suffix(".txt").write_text("\n".join([*lines, "", record.record, ""]), encoding="utf-8")
@@ -169,13 +170,16 @@ def print_results(title: str, results: Sequence[MatchResult], *, name_players: b
 
 def print_ratings(ratings: Mapping[str, Rating], *, anchor: str) -> None:
     """Print ratings, the strongest first."""
-    table = _table(f"ratings in Elo points, {anchor} is 0")
+    marks = any(rating.mark for rating in ratings.values())
+    table = _table(f"ratings in Elo points, {anchor} is 0", caption=RATING_MARKS if marks else None)
     table.add_column("player")
     table.add_column("rating", justify="right")
     table.add_column("95 % interval", justify="right")
+    if marks:
+        table.add_column("rests on")
     for name, rating in ratings.items():
-        interval = "" if name == anchor else f"{rating.low:+.0f} to {rating.high:+.0f}"
-        table.add_row(name, f"{rating.value:+.0f}" if name != anchor else "0", interval)
+        shown = ("0", "") if name == anchor else (f"{rating.value:+.0f}", rating.interval)
+        table.add_row(name, *shown, *([rating.mark] if marks else []))
     _print(table)
 
 

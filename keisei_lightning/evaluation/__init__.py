@@ -8,6 +8,7 @@ from keisei_lightning.lazy import lazy_names
 
 if TYPE_CHECKING:
     from keisei_lightning.evaluation.arena import play_match
+    from keisei_lightning.evaluation.ladder import Ladder, ladder_names, load_ladder
     from keisei_lightning.evaluation.players import RESIGN, Player, RandomPlayer, Turn
     from keisei_lightning.evaluation.policy_player import PolicyPlayer
     from keisei_lightning.evaluation.ratings import Rating, play_round_robin, rate_against, rate_players
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RESIGN",
     "GameRecord",
+    "Ladder",
     "MatchResult",
     "Player",
     "PolicyPlayer",
@@ -25,6 +27,8 @@ __all__ = [
     "Tally",
     "Turn",
     "closing_player",
+    "ladder_names",
+    "load_ladder",
     "make_player",
     "play_match",
     "play_round_robin",
@@ -38,6 +42,7 @@ __all__ = [
 _ROOM_OF = {
     "RESIGN": "players",
     "GameRecord": "results",
+    "Ladder": "ladder",
     "MatchResult": "results",
     "Player": "players",
     "PolicyPlayer": "policy_player",
@@ -46,6 +51,8 @@ _ROOM_OF = {
     "Tally": "results",
     "Turn": "players",
     "closing_player": "registry",
+    "ladder_names": "ladder",
+    "load_ladder": "ladder",
     "make_player": "registry",
     "play_match": "arena",
     "play_round_robin": "ratings",

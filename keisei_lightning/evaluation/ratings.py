@@ -1,25 +1,41 @@
 r"""Ratings on the Elo scale from matches: of everybody who plays everybody, and of one player on a known ladder.
 
-The model is Bradley and Terry's: a player with rating r scores against one with rating q
+The model is Bradley and Terry's (:mod:`~keisei_lightning.evaluation.bradley_terry`): a player with rating r scores
+against one with rating q
 
 .. math::
     E(r - q) = \frac{1}{1 + 10^{-(r - q) / 400}}
 
-points a game on average, a draw being half a win. Ratings are the ones under which the results are most likely. Who has
-won all games would be infinitely strong, so every player is given one drawn game that was never played, shared out
-evenly among the opponents that it met (a pair of players gets the mean of their two shares). Between two players that
-is half a win for either, which takes away most of the estimate's bias.
+points a game on average, a draw being half a win. Ratings are the ones under which all results together are most
+likely, with Firth's correction: uncorrected, the stronger one of two is rated too high on average, and infinitely high
+where it won all games.
 
-Intervals are the rating plus and minus 1.96 standard errors from the observed information, drawn games that were never
-played included. They take games to be independent; where games are drawn they are wider than they need to be.
+A 95 % interval holds the differences d to the anchor that a likelihood-ratio test does not reject: with all other
+ratings chosen to suit d best (the profile likelihood), the log-likelihood is at most
+:math:`\chi^2_{1, 0.95} / 2 = 1.92` below its maximum. Such an interval is as lopsided as the evidence is.
+
+Who won everything has no upper end: every higher rating explains the results better. Its interval has a lower end only:
+there, winning everything has a probability of 5 %, the other ratings again chosen to suit best. Against one opponent
+that is the one-sided interval of Clopper and Pearson (the "rule of three"). Such a rating is marked "no loss": it says
+what the games show, not how strong the player is. So is who lost to none but players whom the same is true of; who
+lost everything is the mirror image, "no win".
+
+Where the whole difference to the anchor rests on fewer than three points, that is marked too ("1 point lost"): so many
+points everybody on one side together lost to everybody on the other side, at the thinnest place between them.
+
+Intervals take games to be independent, and the model to be true. Where games are drawn they are wider than they need
+to be. The ends belong to differences to the anchor: of two players far from the anchor, the difference may be much
+better known than either.
 
 References:
-    R. A. Bradley and M. E. Terry (1952), "Rank analysis of incomplete block designs", Biometrika 39.
-    L. Maystre and M. Grossglauser (2015), "Fast and accurate inference of Plackett-Luce models", NeurIPS
-    (the algorithm, from the library choix).
-    J. J. Gart and J. R. Zweifel (1967), "On the bias of various estimators of the logit and its variance with
-    application to quantal bioassay", Biometrika 54 (the half wins, and the standard error between two players).
-    R. Coulom, "Bayesian Elo rating" (virtual draws that are shared out among a player's opponents).
+    D. Firth (1993), "Bias reduction of maximum likelihood estimates", Biometrika 80.
+    D. J. Venzon and S. H. Moolgavkar (1988), "A method for computing profile-likelihood-based confidence intervals",
+    Applied Statistics 37.
+    S. S. Wilks (1938), "The large-sample distribution of the likelihood ratio", Annals of Mathematical Statistics 9.
+    C. J. Clopper and E. S. Pearson (1934), "The use of confidence or fiducial limits illustrated in the case of the
+    binomial", Biometrika 26.
+    J. A. Hanley and A. Lippman-Hand (1983), "If nothing goes wrong, is everything all right?", JAMA 249 (one-sided
+    intervals where nothing was lost).
 """
 
 from __future__ import annotations
@@ -34,16 +50,28 @@ from numpy.typing import NDArray
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluation.arena import play_match
+from keisei_lightning.evaluation.bradley_terry import ProfileLikelihood, bottleneck, expit, fit_without_bias, reachable
+from keisei_lightning.evaluation.ladder import Ladder, Match
 from keisei_lightning.evaluation.players import Player
 from keisei_lightning.evaluation.results import Z_95, MatchResult, Tally
 from keisei_lightning.games.protocol import GameFactory
 
-__all__ = ["Rating", "expected_score", "play_round_robin", "rate_against", "rate_players"]
+__all__ = ["RATING_MARKS", "Rating", "expected_score", "play_round_robin", "rate_against", "rate_players"]
 
 _ELO_PER_NAT = 400.0 / math.log(10.0)
 """Elo points of one unit of log-odds."""
 
-_MAX_ITERATIONS = 10_000
+# How far the profile log-likelihood may be below its supremum, times two.
+_TWO_SIDED = Z_95 * Z_95  # the 95 % quantile of the chi-squared distribution with one degree of freedom
+_ONE_SIDED = -2.0 * math.log(0.05)  # where the supremum is 1, all games won: a probability of 5 %
+
+_FEW_POINTS = 3.0
+
+RATING_MARKS = (
+    f"rests on: what separates the player from the anchor, where that is less than {_FEW_POINTS:g} points\n"
+    "no loss, no win: every game across some line between the two was won (lost), so that the interval has no other end"
+)
+"""What is said below a table that shows :attr:`Rating.mark`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,23 +79,44 @@ class Rating:
     """A strength in Elo points.
 
     Attributes:
-        value: the most likely one.
-        low: lower end of its 95 % interval.
-        high: upper end.
+        value: the most likely one, corrected for its bias.
+        low: lower end of its 95 % interval; -inf where all was lost.
+        high: upper end; inf where all was won.
+        mark: "no loss", "no win", or on how few points it rests (see the module's text); else empty.
     """
 
     value: float
     low: float
     high: float
+    mark: str = ""
 
     def __str__(self) -> str:
         """One line for a person."""
-        return f"{self.value:+.0f} Elo (95 % interval {self.low:+.0f} to {self.high:+.0f})"
+        mark = f"; {self.mark}" if self.mark else ""
+        return f"{self.value:+.0f} Elo (95 % interval {self.interval}{mark})"
+
+    @property
+    def interval(self) -> str:
+        """The interval in words: ``-3 to +267``, ``above +849``, ``below -849``."""
+        if math.isinf(self.high):
+            return f"above {self.low:+.0f}"
+        if math.isinf(self.low):
+            return f"below {self.high:+.0f}"
+        return f"{self.low:+.0f} to {self.high:+.0f}"
+
+    def as_json(self) -> dict[str, float | str | None]:
+        """Entries of a JSON file; an end that is not there is null."""
+        ends = {"low": self.low, "high": self.high}
+        return {
+            "value": self.value,
+            **{name: end if math.isfinite(end) else None for name, end in ends.items()},
+            **({"mark": self.mark} if self.mark else {}),
+        }
 
 
 def expected_score(difference: float) -> float:
     """Points per game, in (0, 1), of a player who is rated ``difference`` Elo points above the other one."""
-    return float(_expit(np.float64(difference / _ELO_PER_NAT)))
+    return float(expit(np.float64(difference / _ELO_PER_NAT)))
 
 
 def play_round_robin(
@@ -123,116 +172,97 @@ def rate_players(results: Sequence[MatchResult], *, anchor: str = "random") -> d
         anchor: the player whom all others are measured against.
 
     Returns:
-        Ratings by name, the strongest first. A player without a game that counts, or whose opponents never met the
-        anchor nor an opponent of it, has none: nothing is known of the difference.
+        Ratings by name, the strongest first. A player has none where nothing is known of the difference: without a
+        game that counts, or where neither it nor the anchor took a point from the other, directly or through others.
 
     Raises:
         ConfigError: the anchor has not played.
     """
-    names = sorted({name for result in results for name in (result.player, result.opponent)})
+    return _rate([(result.player, result.opponent, result.total) for result in results], anchor)
+
+
+def rate_against(ladder: Ladder, tallies: Mapping[str, Tally]) -> Rating | None:
+    """Rate one player by its games against players of a ladder; see the module's text.
+
+    The ladder's games and the player's are explained together, so that the interval holds what is not known of the
+    ladder as well. Of two players that were rated so, the difference is better known than the intervals say: what the
+    ladder leaves open is the same for both.
+
+    Args:
+        ladder: opponents, and their games against each other.
+        tallies: wins, draws and losses of the player against some of them.
+
+    Returns:
+        The rating on the ladder's scale; None where nothing is known of the difference to its anchor.
+
+    Raises:
+        ConfigError: an opponent that is not on the ladder, or no game at all.
+    """
+    faults = [
+        f"opponent {name}: is not on the ladder; must be one of {', '.join(ladder.names)}"
+        for name in sorted(tallies.keys() - set(ladder.names))
+    ]
+    if not any(tally.games for tally in tallies.values()):
+        faults.append(f"tallies={dict(tallies)}: must hold one game or more")
+    if faults:
+        raise ConfigError(faults)
+    own = [(_RATED, name, tally) for name, tally in tallies.items()]
+    return _rate([*ladder.matches, *own], ladder.anchor, only=_RATED).get(_RATED)
+
+
+_RATED = ""  # the name of the player that is rated on a ladder: nobody else's
+
+
+def _rate(matches: Sequence[Match], anchor: str, *, only: str | None = None) -> dict[str, Rating]:
+    """Ratings of all players, or of one, by name, the strongest first."""
+    names = sorted({name for one, other, _ in matches for name in (one, other)})
     if anchor not in names:
         raise ConfigError(f"anchor={anchor}: has not played; must be one of {', '.join(names) or 'no players'}")
     index = {name: number for number, name in enumerate(names)}
     points = np.zeros((len(names), len(names)))
-    for result in results:
-        one, other = index[result.player], index[result.opponent]
-        won = result.wins + 0.5 * result.draws
-        points[one, other] += won
-        points[other, one] += result.num_games - won
-    rated = _connected(points, index[anchor])
-    values, errors = _fit(points[np.ix_(rated, rated)], rated.index(index[anchor]))
-    ratings = {names[number]: _rating(value, error) for number, value, error in zip(rated, values, errors, strict=True)}
+    for one, other, tally in matches:
+        points[index[one], index[other]] += tally.wins + 0.5 * tally.draws
+        points[index[other], index[one]] += tally.losses + 0.5 * tally.draws
+    connected = np.flatnonzero(reachable(points + points.T)[index[anchor]])
+    strengths = fit_without_bias(points[np.ix_(connected, connected)], int(np.searchsorted(connected, index[anchor])))
+    values = dict(zip(connected.tolist(), strengths.tolist(), strict=True))
+    ratings = {anchor: Rating(value=0.0, low=0.0, high=0.0)}
+    for name in names if only is None else [only]:
+        if name != anchor and (ends := _ends(points, index[name], index[anchor])) is not None:
+            low, high, mark = ends
+            value = values[index[name]] * _ELO_PER_NAT
+            ratings[name] = Rating(value=value, low=low * _ELO_PER_NAT, high=high * _ELO_PER_NAT, mark=mark)
     return dict(sorted(ratings.items(), key=lambda item: -item[1].value))
 
 
-def rate_against(ladder: Mapping[str, float], tallies: Mapping[str, Tally]) -> Rating:
-    """Rate one player by its games against players of known ratings; see the module's text.
-
-    Args:
-        ladder: ratings of opponents, in Elo points, taken to be exact.
-        tallies: wins, draws and losses of the player against some of them.
-
-    Returns:
-        The rating, on the ladder's scale.
-
-    Raises:
-        ConfigError: an opponent without a (finite) rating, or no game at all.
-    """
-    from scipy.optimize import brentq  # here: half a second, at the start of every process that knows players
-
-    faults = [f"opponent {name}: has no rating; must be one of {', '.join(ladder)}" for name in tallies.keys() - ladder]
-    faults += [
-        f"opponent {name}: its rating is {ladder[name]}; must be a finite number"
-        for name in tallies
-        if name in ladder and not math.isfinite(ladder[name])
-    ]
-    met = [name for name, tally in tallies.items() if tally.games]
-    if not met:
-        faults.append(f"tallies={dict(tallies)}: must hold one game or more")
-    if faults:
-        raise ConfigError(sorted(faults))
-    opponents = np.array([ladder[name] for name in met]) / _ELO_PER_NAT
-    games = np.array([tallies[name].games for name in met]) + 1.0 / len(met)
-    points = float(sum(tallies[name].wins + 0.5 * tallies[name].draws for name in met)) + 0.5
-
-    def missing(strength: float) -> float:
-        return points - float((games * _expit(strength - opponents)).sum())
-
-    # Were all opponents as strong as the strongest (the weakest), it would be so much stronger than that.
-    above = math.log(points / (games.sum() - points))
-    low, high = float(opponents.min()) + above - 1e-3, float(opponents.max()) + above + 1e-3
-    strength = float(brentq(missing, low, high, xtol=1e-9))
-    expected = _expit(strength - opponents)
-    return _rating(strength, float((games * expected * (1.0 - expected)).sum()) ** -0.5)
+def _ends(points: NDArray[np.float64], player: int, anchor: int) -> tuple[float, float, str] | None:
+    """Ends of a player's interval in log-odds, and its mark; None where nothing is known of the difference."""
+    reached = reachable(points)
+    took, lost = bool(reached[player, anchor]), bool(reached[anchor, player])
+    if not took and not lost:
+        return None
+    if not took:  # as for who lost nothing, upside down
+        return -math.inf, -_end_of_no_loss(points.T, player, anchor), "no win"
+    if not lost:
+        return _end_of_no_loss(points, player, anchor), math.inf, "no loss"
+    profile = ProfileLikelihood.of(points, player, anchor)
+    low, high = (profile.end(profile.likeliest, direction, _TWO_SIDED) for direction in (-1, 1))
+    return low, high, _few_points(points, player, anchor)
 
 
-def _rating(strength: float, error: float) -> Rating:
-    """From log-odds to Elo points."""
-    value, spread = strength * _ELO_PER_NAT, Z_95 * error * _ELO_PER_NAT
-    return Rating(value=float(value), low=float(value - spread), high=float(value + spread))
+def _end_of_no_loss(points: NDArray[np.float64], player: int, anchor: int) -> float:
+    profile = ProfileLikelihood.of(points, player, anchor)
+    far = 1.0
+    while profile.drop(far) > _ONE_SIDED:
+        far *= 2.0
+    return profile.end(far, -1, _ONE_SIDED)
 
 
-def _expit(x: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
-    """1 / (1 + exp(-x)), without overflow."""
-    half: NDArray[np.float64] = 0.5 * (1.0 + np.tanh(0.5 * x))
-    return half
-
-
-def _connected(points: NDArray[np.float64], start: int) -> list[int]:
-    """Players who can be reached from one by games, in order of their numbers."""
-    met = (points + points.T) > 0
-    reached, frontier = {start}, [start]
-    while frontier:
-        new = {int(other) for other in np.flatnonzero(met[frontier.pop()])} - reached
-        reached |= new
-        frontier += sorted(new)
-    return sorted(reached)
-
-
-def _fit(points: NDArray[np.float64], anchor: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Log-odds and their standard errors.
-
-    Args:
-        points: float64 [n, n], points that the row's player took from the column's.
-        anchor: number of the player whose log-odds are 0.
-
-    Returns:
-        float64 [n] each.
-    """
-    import choix  # here: for scipy's sake, as above
-
-    num_players = len(points)
-    values, errors = np.zeros(num_players), np.zeros(num_players)
-    if num_players == 1:
-        return values, errors
-    met = (points + points.T) > 0
-    share = met / met.sum(axis=1, keepdims=True)
-    points = points + 0.25 * (share + share.T)
-    values = choix.ilsr_pairwise_dense(points, max_iter=_MAX_ITERATIONS)
-    values = values - values[anchor]
-    expected = _expit(values[:, None] - values)
-    weights = (points + points.T) * expected * (1.0 - expected)
-    information = np.diag(weights.sum(axis=1)) - weights
-    others = np.arange(num_players) != anchor
-    errors[others] = np.sqrt(np.diag(np.linalg.inv(information[np.ix_(others, others)])))
-    return values, errors
+def _few_points(points: NDArray[np.float64], player: int, anchor: int) -> str:
+    """On how few points a difference rests; empty where there are enough."""
+    pairs = {"won": (player, anchor), "lost": (anchor, player)}
+    found = {what: bottleneck(points, *pair) for what, pair in pairs.items()}
+    what = min(found, key=lambda what: found[what])
+    if found[what] >= _FEW_POINTS:
+        return ""
+    return f"{found[what]:g} point{'' if found[what] == 1 else 's'} {what}"

@@ -8,7 +8,8 @@ A package adds a player by an entry point in the group ``keisei_lightning.player
 
 where ``make(spec, *, seed, name, **options)`` returns a :class:`~keisei_lightning.evaluation.players.Player` for a
 game, and raises :class:`~keisei_lightning.errors.ConfigError` for a game or an option that it cannot work with. Its
-options are the further keyword arguments of its signature; values are turned into the types that are annotated there.
+options are the further keyword arguments of its signature; values are turned into the types that are annotated there,
+those of ``**options`` too: ``**options: str`` takes them as they were written.
 
 A configuration is checked by making its players, so a maker is quick and starts no process: that is the work of the
 player's ``start()``, which is called once, before the first match (:func:`start_player`).
@@ -248,17 +249,18 @@ def _typed_options(name: PlayerName, maker: PlayerMaker) -> dict[str, Any]:
         for key, parameter in parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY and key not in ("seed", "name")
     }
-    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    other = next((p for p in parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD), None)
     faults, options = [], {}
     for key, text in name.options.items():
-        if key not in known and not takes_any:
+        parameter = known.get(key, other)
+        if parameter is None:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
             allowed = f"must be one of {', '.join(sorted(known))}" if known else "it has no options"
             faults.append(f"player {name}: unknown option {key}={text}{hint}; {allowed}")
             continue
         try:
-            options[key] = _typed(text, known[key].annotation if key in known else Any)
+            options[key] = _typed(text, parameter.annotation)
         except ValueError as error:
             faults.append(f"player {name}: {key}={text}: must be {error}")
     faults += [

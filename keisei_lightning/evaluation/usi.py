@@ -18,7 +18,7 @@ import shutil
 import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -203,7 +203,7 @@ def make_usi(
     processes: int = 1,
     timeout_s: float = _ANSWER_TIMEOUT_S,
     startup_timeout_s: float = _STARTUP_TIMEOUT_S,
-    **engine_options: object,
+    **engine_options: str,
 ) -> UsiPlayer:
     """Make a player of any USI engine (entry point). The engine is not started: see :meth:`UsiPlayer.start`.
 
@@ -218,7 +218,8 @@ def make_usi(
         processes: engines that share the boards, at least 1.
         timeout_s: seconds that a move may take beyond ``movetime_ms``, above 0.
         startup_timeout_s: seconds that each answer at the start may take, above 0.
-        engine_options: the engine's own options; "_" stands for a space (``Skill_Level=3``).
+        engine_options: the engine's own options; "_" stands for a space (``Skill_Level=3``). What is written goes to
+            the engine.
 
     Raises:
         ConfigError: another game, an option of ours out of its range, or no such program. What the engine itself has
@@ -273,7 +274,10 @@ def make_fairy_stockfish(
     depth: int | None = None,
     movetime_ms: int | None = None,
     command: str = _FAIRY_STOCKFISH,
-    **options: Any,
+    processes: int = 1,
+    timeout_s: float = _ANSWER_TIMEOUT_S,
+    startup_timeout_s: float = _STARTUP_TIMEOUT_S,
+    **engine_options: str,
 ) -> UsiPlayer:
     """Make Fairy-Stockfish a player (entry point): https://fairy-stockfish.github.io, GPL, its own process.
 
@@ -287,7 +291,10 @@ def make_fairy_stockfish(
         depth: plies to search.
         movetime_ms: milliseconds to think about a move.
         command: the program, where it is not on the search path and not in Debian's folder of games.
-        options: the others of :func:`make_usi`, and the engine's own.
+        processes: see :func:`make_usi`.
+        timeout_s: likewise.
+        startup_timeout_s: likewise.
+        engine_options: likewise.
 
     Raises:
         ConfigError: see :func:`make_usi`.
@@ -305,9 +312,18 @@ def make_fairy_stockfish(
         raise ConfigError(faults)
     if nodes is None and depth is None and movetime_ms is None:
         nodes = _FAIRY_NODES
-    settings: dict[str, Any] = {"UCI_Variant": "shogi", "Skill Level": skill, **options}
     return make_usi(
-        spec, seed=seed, name=name, command=command, nodes=nodes, depth=depth, movetime_ms=movetime_ms, **settings
+        spec,
+        seed=seed,
+        name=name,
+        command=command,
+        nodes=nodes,
+        depth=depth,
+        movetime_ms=movetime_ms,
+        processes=processes,
+        timeout_s=timeout_s,
+        startup_timeout_s=startup_timeout_s,
+        **{"UCI_Variant": "shogi", "Skill Level": str(skill), **engine_options},
     )
 
 

@@ -21,17 +21,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import selectors
 import signal
 import subprocess
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import IO, Final
 
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.evaluation.usi_options import UsiOption, option_commands
 
 __all__ = ["EngineFault", "UsiEngine", "wait_for"]
 
@@ -40,13 +39,12 @@ log = logging.getLogger(__name__)
 _CHUNK_BYTES: Final = 65_536
 _MAX_CHUNKS: Final = 16  # of one reading: an engine that never stops talking must not keep us from the others
 _MAX_LINE_BYTES: Final = 1 << 20
-_LAST_WORDS: Final = 3  # lines of its error output that a message repeats
+_LAST_WORDS: Final = 3  # lines of its output, and of its error output, that a message repeats
+_MAX_LETTERS: Final = 200  # of such a line
 _QUIT_S: Final = 2.0
 _TERMINATE_S: Final = 1.0
 _KILL_S: Final = 5.0
 _EXIT_S: Final = 1.0
-# Options that every engine has, declared or not: the protocol says so.
-_ALWAYS_THERE: Final = ("usi hash", "usi ponder")
 
 
 class EngineFault(Exception):
@@ -63,8 +61,9 @@ class UsiEngine:
 
     Args:
         command: program and arguments.
-        options: the engine's own options by name; case, and "_" for " ", do not matter. They are compared with what the
-            engine declares: most engines pass over an option or a value that they do not know, without a word.
+        options: texts, numbers and truth values of the engine's own options by name; case of names, and "_" for " ",
+            do not matter. They are compared with what the engine declares: most engines pass over an option or a value
+            that they do not know, without a word.
         title: who it is, in messages.
         answer_timeout_s: seconds that a move may take.
         startup_timeout_s: seconds that each of the two answers at the start may take.
@@ -133,8 +132,9 @@ class UsiEngine:
         self._input = self._process.stdin
         self._output = _LineReader(self._process.stdout)
         self._errors = _LineReader(self._process.stderr)
-        self._last_words: deque[str] = deque(maxlen=_LAST_WORDS)
-        self._declared: dict[str, _Option] = {}
+        self._last_output: deque[str] = deque(maxlen=_LAST_WORDS)
+        self._last_errors: deque[str] = deque(maxlen=_LAST_WORDS)
+        self._declared: list[UsiOption] = []
         self._unsent = bytearray()
         os.set_blocking(self._input.fileno(), False)
         self._say("usi", awaited="usiok", timeout_s=self._startup_timeout_s)
@@ -168,14 +168,14 @@ class UsiEngine:
         for line in self._hear():
             word, _, rest = line.partition(" ")
             if word == "option" and self._awaited == "usiok":
-                if option := _Option.parse(rest):
-                    self._declared[_canonical(option.name)] = option
+                if option := UsiOption.parse(rest):
+                    self._declared.append(option)
             elif word and word == self._awaited:
                 self._awaited = ""
                 if word == "bestmove":
                     return (rest.split() or [""])[0]
                 if word == "usiok":
-                    self._say(*self._set_options(), "isready", awaited="readyok", timeout_s=self._startup_timeout_s)
+                    self._say(*self._commands(), "isready", awaited="readyok", timeout_s=self._startup_timeout_s)
                 else:
                     self._say("usinewgame", awaited="", timeout_s=0.0)
         if self._output.ended:
@@ -239,26 +239,16 @@ class UsiEngine:
     def _hear(self) -> list[str]:
         # Its output first: where that has ended, all that it wrote to the other pipe is there as well.
         lines = self._output.read()
-        self._last_words.extend(line for line in self._errors.read() if line)
+        self._last_output.extend(line for line in lines if line)
+        self._last_errors.extend(line for line in self._errors.read() if line)
         return lines
 
-    def _set_options(self) -> list[str]:
+    def _commands(self) -> list[str]:
         """The ``setoption`` commands."""
-        commands, faults = [], []
-        for key, value in self._options.items():
-            option = self._declared.get(_canonical(key))
-            if option is None and _canonical(key) in map(_canonical, _ALWAYS_THERE):
-                option = _Option(name=key, kind="string")
-            if option is None:
-                known = ", ".join(sorted(declared.name for declared in self._declared.values())) or "none"
-                faults.append(f"{self._title}: {key}={value!r} is no option of the engine, which has {known}")
-            elif fault := option.refusal(value):
-                faults.append(f"{self._title}: {key}={value!r} {fault}")
-            else:
-                commands.append(option.command(value))
-        if faults:
-            raise ConfigError(faults)
-        return commands
+        try:
+            return option_commands(self._options, self._declared)
+        except ConfigError as error:
+            raise ConfigError([f"{self._title}: {fault}" for fault in error.faults]) from None
 
     def _ended(self) -> EngineFault:
         assert self._process is not None
@@ -269,7 +259,15 @@ class UsiEngine:
         return EngineFault(f"the engine ended {how}{self._epitaph()}")
 
     def _epitaph(self) -> str:
-        return f"; it last wrote: {' / '.join(self._last_words)}" if self._last_words else ""
+        """What it wrote last, to both of its outputs, with half a line where it ended in one: that may tell why."""
+        said = []
+        for where, lines, rest in (
+            ("it last wrote", self._last_output, self._output.rest),
+            ("it last wrote to its error output", self._last_errors, self._errors.rest),
+        ):
+            if last := [*lines, *([rest] if rest else [])][-_LAST_WORDS:]:
+                said.append(f"; {where}: {' / '.join(map(_shortened, last))}")
+        return "".join(said)
 
 
 def wait_for(engines: Iterable[UsiEngine]) -> None:
@@ -305,6 +303,11 @@ class _LineReader:
         self._rest = b""
         os.set_blocking(pipe.fileno(), False)
 
+    @property
+    def rest(self) -> str:
+        """The half of a line that has come so far."""
+        return self._rest.decode("utf-8", "replace").strip()
+
     def read(self) -> list[str]:
         """The whole lines that are there; does not wait."""
         chunks = [self._rest]
@@ -322,64 +325,5 @@ class _LineReader:
         return [line.decode("utf-8", "replace").strip() for line in lines]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Option:
-    """An option that an engine declares.
-
-    Attributes:
-        name: in the engine's own spelling.
-        kind: ``check``, ``spin``, ``combo``, ``button``, ``string`` or ``filename``.
-        low: smallest value of a ``spin``.
-        high: its largest value.
-        choices: of a ``combo``.
-    """
-
-    name: str
-    kind: str
-    low: int | None = None
-    high: int | None = None
-    choices: tuple[str, ...] = ()
-
-    @classmethod
-    def parse(cls, text: str) -> _Option | None:
-        """Read ``name N type T default D min L max H var A var B``; None where it is not that."""
-        found = re.match(r"name (.+?) type (\S+)(.*)", text)
-        if not found:
-            return None
-        name, kind, rest = found.groups()
-        low, high = (re.search(rf"\b{word} (-?\d+)", rest) for word in ("min", "max"))
-        return cls(
-            name=name,
-            kind=kind,
-            low=int(low[1]) if low else None,
-            high=int(high[1]) if high else None,
-            choices=tuple(re.findall(r"\bvar (.+?)(?= var |$)", rest)),
-        )
-
-    def refusal(self, value: object) -> str:
-        """What is wrong with a value; empty where nothing is."""
-        text = str(value)
-        if self.kind == "check" and text.lower() not in ("true", "false"):
-            return "must be true or false"
-        if self.kind == "spin":
-            low, high = self.low, self.high
-            inside = (
-                re.fullmatch(r"-?\d+", text)
-                and (low is None or int(text) >= low)
-                and (high is None or int(text) <= high)
-            )
-            return "" if inside else f"must be a whole number from {low} to {high}"
-        if self.kind == "combo" and text not in self.choices:
-            return f"must be one of {', '.join(self.choices)}"
-        return ""
-
-    def command(self, value: object) -> str:
-        """The command that sets it."""
-        if self.kind == "button":
-            return f"setoption name {self.name}"
-        return f"setoption name {self.name} value {str(value).lower() if self.kind == 'check' else value}"
-
-
-def _canonical(name: str) -> str:
-    """What spellings of one option's name have in common: engines of both protocols, UCI and USI, mix their ways."""
-    return re.sub("^usi ", "uci ", name.casefold().replace("_", " "))
+def _shortened(line: str) -> str:
+    return line if len(line) <= _MAX_LETTERS else f"{line[:_MAX_LETTERS]} ..."

@@ -57,7 +57,7 @@ from keisei_lightning.games.shogi_codec import (
     mirror_symmetry,
 )
 from keisei_lightning.games.shogi_kernel import KernelBoards, load_kernel, why_no_kernel
-from keisei_lightning.games.shogi_record import diagram, write_record
+from keisei_lightning.games.shogi_record import diagram, write_csa, write_record
 from keisei_lightning.games.shogi_rules import (
     CHECKMATE,
     DECLARATION,
@@ -292,7 +292,7 @@ class Shogi:
 
     def csa(self, index: int) -> str:
         """The game of one board as CSA."""
-        return str(self._record(index).to_csa())
+        return write_csa(self._record(index))
 
     def usi(self, index: int) -> str:
         """The game of one board as USI's ``position`` command."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -18,7 +19,7 @@ from keisei_lightning.games.shogi_rules import (
     REPETITION,
 )
 
-__all__ = ["diagram", "write_record"]
+__all__ = ["diagram", "write_csa", "write_record"]
 
 # How each end is written down: by the winner's result where there is one (Black's, White's), else by the draw's.
 _RESULTS: Final = {
@@ -58,6 +59,31 @@ def write_record(start: str, codes: Sequence[int], *, outcome: str, winner: int 
         terminal=_terminal(outcome, winner),
         metadata=RecordMetadata(black_player="first", white_player="second"),
     )
+
+
+def write_csa(record: Record) -> str:
+    """A record as CSA text, version 3.0, to be written as UTF-8.
+
+    rsshogi's own text is that of version 2.2 but for ``%MAX_MOVES``. It writes an empty square as ``"*  "`` and an
+    empty hand as a line without pieces; other programs do not read that.
+
+    Args:
+        record: a game, or the game so far.
+
+    References:
+        Computer Shogi Association, "CSA standard game record format", 7th edition (2024):
+        http://www2.computer-shogi.org/protocol/record_v3.html
+    """
+    lines = ["'CSA encoding=UTF-8"]
+    for line in record.to_csa().splitlines():
+        if re.fullmatch(r"V[0-9.]+", line):
+            lines.append("V3.0")
+        elif re.fullmatch(r"P[1-9].{27}", line):
+            squares = (line[at : at + 3] for at in range(2, 29, 3))
+            lines.append(line[:2] + "".join(" * " if square.strip() == "*" else square for square in squares))
+        elif line and line not in ("P+", "P-"):
+            lines.append(line)
+    return "\n".join([*lines, ""])
 
 
 def _terminal(outcome: str, winner: int | None) -> SpecialMoveEntry | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,12 +19,12 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluation import MatchResult, Player, PolicyPlayer, play_match
+from keisei_lightning.evaluation.ladder import Ladder, load_ladder
 from keisei_lightning.evaluation.ratings import rate_against
 from keisei_lightning.evaluation.registry import (
     PlayerMaker,
     closing_player,
     make_player,
-    parse_player,
     start_player,
 )
 from keisei_lightning.games.protocol import GameFactory
@@ -42,7 +43,8 @@ class EvaluationCallback(Callback):
     Logged as metrics that ``ModelCheckpoint`` and sweeps can monitor, with the opponent's name for ``random`` (other
     characters than letters, digits, ``.`` and ``-`` become ``_``): ``eval/score_vs_random`` with its 95 % interval in
     ``..._low`` and ``..._high``, ``eval/wins_vs_random``, ``draws`` and ``losses``, ``eval/game_length_vs_random`` and
-    ``eval/seconds_vs_random``; with ``ratings``, ``eval/rating`` with ``..._low`` and ``..._high``.
+    ``eval/seconds_vs_random``; with a ``ladder``, ``eval/rating`` with ``..._low`` and ``..._high``, of which one is
+    missing where all games were won or lost.
 
     Every evaluation plays the same openings, so that scores of different epochs can be compared. Training is left as it
     was: the modules' modes and all global random streams are restored.
@@ -61,7 +63,8 @@ class EvaluationCallback(Callback):
         at_start: also evaluate the weights that training starts from.
         against_epochs_ago: also play the policy of so many epochs ago (a multiple of ``every_n_epochs``), as
             ``eval/score_vs_N_epochs_ago``.
-        ratings: known ratings (Elo) of opponents by name, from which the policy's own is computed.
+        ladder: of opponents whose games against each other are known, from which and from the policy's own games its
+            rating (Elo) is computed (:func:`~keisei_lightning.evaluation.load_ladder` reads it by its name or path).
         max_time_share: of the time since training began that evaluations may take, in (0, 1]: one that would exceed it
             is left out (the first and the last are always played). None: no limit.
         seed: of the openings and of the opponents.
@@ -81,7 +84,7 @@ class EvaluationCallback(Callback):
         every_n_epochs: int = 10,
         at_start: bool = False,
         against_epochs_ago: int | None = None,
-        ratings: Mapping[str, float] | None = None,
+        ladder: Ladder | str | os.PathLike[str] | None = None,
         max_time_share: float | None = None,
         seed: int = 0,
         clock: Callable[[], float] = time.monotonic,
@@ -94,7 +97,7 @@ class EvaluationCallback(Callback):
         self.every_n_epochs = every_n_epochs
         self.at_start = at_start
         self.against_epochs_ago = against_epochs_ago
-        self.ratings = {parse_player(name).text: float(value) for name, value in (ratings or {}).items()}
+        self.ladder = ladder if ladder is None or isinstance(ladder, Ladder) else load_ladder(ladder)
         self.max_time_share = max_time_share
         self.seed = seed
         self.results: dict[str, MatchResult] = {}
@@ -269,11 +272,14 @@ class EvaluationCallback(Callback):
             )
 
     def _rating(self) -> dict[str, float]:
-        rated = {name: result.total for name, result in self.results.items() if name in self.ratings}
-        if not any(tally.games for tally in rated.values()):
+        if self.ladder is None:
             return {}
-        rating = rate_against(self.ratings, rated)
-        return {"eval/rating": rating.value, "eval/rating_low": rating.low, "eval/rating_high": rating.high}
+        rated = {name: result.total for name, result in self.results.items() if name in self.ladder.names}
+        rating = rate_against(self.ladder, rated) if any(tally.games for tally in rated.values()) else None
+        if rating is None:
+            return {}
+        values = {"eval/rating": rating.value, "eval/rating_low": rating.low, "eval/rating_high": rating.high}
+        return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def _remember(self, epochs_done: int, pl_module: LightningModule) -> None:
         """Keep the weights for a later match against them."""

@@ -26,7 +26,7 @@ from keisei_lightning.games.shogi_kernel import why_no_kernel
 from keisei_lightning.machine import available_memory
 
 MODULES = (
-    *("numpy", "scipy", "psutil", "rich", "hydra", "lightning", "tensordict", "torchrl", "rsshogi", "pyspiel", "choix"),
+    *("numpy", "scipy", "psutil", "rich", "hydra", "lightning", "tensordict", "torchrl", "rsshogi", "pyspiel"),
     *("pytest", "pytest_timeout"),
 )
 """What the parts import."""

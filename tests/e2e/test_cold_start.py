@@ -64,7 +64,7 @@ BAD_TRAINING = [
     "evaluation.opponents=[usi(command=sh)]",
     "env=tic_tac_toe env.max_plies=null evaluation.opponents=[mate_in_one]",
     "evaluation.opponents=[random,nobody]",
-    "+evaluation.ratings={nobody:5}",
+    "evaluation.ladder=nobody",
     "env=connect_four env.game=connect_four(wings=2)",
     "model.channels=33 model.equivariant=true",
     # A GPU, a checkpoint or a third party's class is not looked at while there is a cheaper fault.

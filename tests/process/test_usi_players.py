@@ -154,9 +154,13 @@ def test_a_resignation_counts_as_a_loss(fake: Fake) -> None:
 # Faults
 
 WHAT_IS_SAID = {
-    "crash": "the engine ended with exit status 7; it last wrote: out of luck",
+    "crash": "the engine ended with exit status 7; it last wrote: readyok / info depth 1 / bestmove 1g1f ponder 1a1b; "
+    "it last wrote to its error output: out of luck",
     "killed": "the engine ended by SIGKILL",
-    "half a line": "the engine ended with exit status 0",
+    "half a line": "the engine ended with exit status 0; it last wrote: info depth 1 / bestmove 1g1f ponder 1a1b / "
+    "bestmove 1g1f; ",
+    "last words": "the engine ended with exit status 1; it last wrote: info depth 1 / bestmove 1g1f ponder 1a1b / "
+    "info string Error! no memory left; the game on board 1",
     "silence": "the engine says no bestmove within 2 s",
     "illegal move": "the engine answers '5e5d', which is no legal move in lnsgkgsnl/",
     "unreadable": "which is no legal move in",
@@ -195,7 +199,9 @@ def test_an_engine_that_left_after_its_answer_costs_no_game(
     assert moves_of(game, player) == ["1g1f"]
     os.waitid(os.P_PID, lives(diary)[0], os.WEXITED | os.WNOWAIT)  # all its threads; the player reaps it
     assert moves_of(game, player) == ["1g1f"]
-    assert caplog.messages == ["player fake: the engine ended with exit status 0"]
+    assert caplog.messages == [
+        "player fake: the engine ended with exit status 0; it last wrote: usiok / readyok / bestmove 1g1f"
+    ]
 
 
 def test_an_answer_that_nobody_asked_for_is_passed_over(fake: Fake, diary: Path) -> None:
@@ -215,8 +221,11 @@ def test_a_slow_start_is_waited_for(fake: Fake) -> None:
     ("arguments", "said"),
     [
         (("--start", "never"), "the engine says no usiok within 2 s"),
-        (("--start", "crash"), "the engine ended with exit status 1; it last wrote: no network file"),
-        (("--start", "exit when ready"), "the engine ended with exit status 0"),
+        (
+            ("--start", "crash"),
+            "the engine ended with exit status 1; it last wrote to its error output: no network file",
+        ),
+        (("--start", "exit when ready"), "the engine ended with exit status 0; it last wrote: option what is this / "),
         (("--fault", "illegal move", "--at", "0"), "the engine answers '5e5d', which is no legal move in"),
     ],
 )
@@ -353,10 +362,13 @@ def refusal(**options: object) -> str:
         ({"command": ""}, "command='' must be the engine's program, with arguments where it needs some"),
         ({"command": "nowhere -x"}, "command='nowhere -x' must be a program that is there and may be run"),
         ({"command": "'x"}, 'command="\'x" cannot be read: No closing quotation'),
-        ({"Skil": 3}, "Skil=3 is no option of the engine, which has Clear, Ponder, Skill Level, Style, UCI_Variant"),
+        (
+            {"Skil": 3},
+            "Skil=3 is no option of the engine, which has Book, Clear, Ponder, Skill Level, Style, UCI_Variant",
+        ),
         ({"Skill_Level": 21}, "Skill_Level=21 must be a whole number from -20 to 20"),
-        ({"Skill_Level": "x"}, "Skill_Level='x' must be a whole number from -20 to 20"),
-        ({"Style": "wild"}, "Style='wild' must be one of calm, very wild"),
+        ({"Skill_Level": "x"}, "Skill_Level=x must be a whole number from -20 to 20"),
+        ({"Style": "wild"}, "Style=wild must be one of calm, very wild"),
         ({"Ponder": 1}, "Ponder=1 must be true or false"),
     ],
 )
@@ -388,17 +400,22 @@ def test_an_engine_may_be_told_its_hash_size_without_having_declared_that(diary:
 
 
 def test_an_engine_is_a_player_by_name(diary: Path) -> None:
-    name = f"usi(command='{' '.join([*FAKE, '--diary', str(diary)])}',nodes=7,Skill_Level=3)"
+    command = " ".join([*FAKE, "--diary", str(diary)])
+    name = f"usi(command='{command}',nodes=7,Skill_Level=3,USI_Ponder=true,Book=none,USI_Hash=0256)"
     with closing_player(make_player(name, Shogi(1).spec)) as player:
         assert isinstance(player, UsiPlayer)
         assert (player.name, moves_of(Shogi(1), player)) == (name, ["1g1f"])
-    assert {"setoption name Skill Level value 3", "go nodes 7", "quit"} <= set(diary.read_text().splitlines())
+    said = diary.read_text().splitlines()
+    assert {"setoption name Skill Level value 3", "go nodes 7", "quit"} <= set(said)
+    # As they were written: neither True nor None nor 256.
+    options = ["USI_Ponder value true", "Book value none", "USI_Hash value 0256"]
+    assert [line for line in said if line.startswith("setoption")][1:] == [f"setoption name {text}" for text in options]
 
 
 def test_a_command_that_is_longer_than_a_pipe_holds_arrives_whole(fake: Fake, diary: Path) -> None:
-    size = "9" * 300_000
-    assert moves_of(Shogi(1), fake(options={"USI_Hash": size})) == ["1g1f"]
-    assert f"setoption name USI_Hash value {size}" in diary.read_text().splitlines()
+    path = "9" * 300_000
+    assert moves_of(Shogi(1), fake(options={"Book": path})) == ["1g1f"]
+    assert f"setoption name Book value {path}" in diary.read_text().splitlines()
 
 
 @pytest.mark.parametrize("make", [make_usi, make_fairy_stockfish])
@@ -452,7 +469,7 @@ def test_skill_levels_of_fairy_stockfish_differ() -> None:
 @needs_fairy_stockfish
 def test_the_limit_is_the_engines_own_option_and_wrong_ones_are_refused() -> None:
     with pytest.raises(ConfigError, match="Threads=0 must be a whole number from 1 to 512"):
-        make_fairy_stockfish(Shogi(1).spec, seed=0, name="fairy", Threads=0)
+        make_fairy_stockfish(Shogi(1).spec, seed=0, name="fairy", Threads="0").start()
 
 
 @needs_fairy_stockfish

@@ -21,6 +21,7 @@ from torch import nn
 from keisei_lightning.app import build, run
 from keisei_lightning.config import config_dir, register_configs
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.evaluation import load_ladder
 from keisei_lightning.games import GameSpec, register_game
 from keisei_lightning.games.registry import _registered
 from keisei_lightning.models import build_network
@@ -72,6 +73,11 @@ def winged_network(spec: GameSpec, *, wings: int) -> nn.Module:
 
 
 def test_every_key_reaches_its_part(tmp_path: Path) -> None:
+    ladder = tmp_path / "results.json"
+    ladder.write_text(
+        '{"game": "tic_tac_toe", "matches": '
+        '[{"player": "random", "opponent": "x", "wins": 1, "draws": 2, "losses": 3}]}'
+    )
     parts = build(
         validated(
             tmp_path,
@@ -90,7 +96,7 @@ def test_every_key_reaches_its_part(tmp_path: Path) -> None:
             "evaluation.every_n_epochs=4",
             'evaluation.opponents=[random,"mcts(simulations=2)"]',
             "evaluation.against_epochs_ago=8",
-            "+evaluation.ratings.random=5",
+            f"evaluation.ladder={ladder}",
             "evaluation.max_time_share=0.25",
             "opponents=snapshots",
             "opponents.share=0.25",
@@ -113,7 +119,7 @@ def test_every_key_reaches_its_part(tmp_path: Path) -> None:
     assert (parts.evaluation.num_games, parts.evaluation.every_n_epochs) == (6, 4)
     assert parts.evaluation.opening_plies is None
     assert parts.evaluation.opponents == ["random", "mcts(simulations=2)"]
-    assert (parts.evaluation.against_epochs_ago, parts.evaluation.ratings) == (8, {"random": 5.0})
+    assert (parts.evaluation.against_epochs_ago, parts.evaluation.ladder) == (8, load_ladder(ladder))
     assert parts.evaluation.max_time_share == 0.25
     assert (module.kl_target, data.decoupled) == (0.02, True)
     (snapshots,) = (callback for callback in trainer.callbacks if isinstance(callback, SnapshotCallback))

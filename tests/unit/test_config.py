@@ -208,6 +208,27 @@ class TestBadInput:
         (fault,) = faults("env.game=lopsided", "parallel.augment_symmetry=true")
         assert fault == "parallel.augment_symmetry=true: must be false (counting has no symmetry)"
 
+    @pytest.mark.parametrize(
+        ("overrides", "line"),
+        [
+            (
+                ["evaluation.ladder=nowhere"],
+                "evaluation.ladder=nowhere: cannot be read (No such file or directory); must be shogi, or the path "
+                "of a results.json of keisei eval round_robin=true",
+            ),
+            (
+                ["env=tic_tac_toe", "env.max_plies=null", "evaluation.ladder=shogi"],
+                "evaluation.ladder=shogi: is one of shogi; must be one of tic_tac_toe",
+            ),
+        ],
+    )
+    def test_a_ladder_that_cannot_rate_is_refused(self, overrides: list[str], line: str) -> None:
+        assert faults(*overrides) == [line]
+
+    def test_a_ladder_is_of_no_use_without_an_opponent_on_it(self) -> None:
+        (fault,) = faults("evaluation.ladder=shogi", 'evaluation.opponents=["fairy_stockfish(skill=-9)"]')
+        assert fault.startswith("evaluation.ladder=shogi: evaluation.opponents must name one or more of its players (")
+
     def test_a_game_that_raises_when_it_is_made_is_named_with_its_reason(self) -> None:
         def fragile(num_games: int, **options: object) -> CountingGame:
             raise RuntimeError("a rule\nis missing")

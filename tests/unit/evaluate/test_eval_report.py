@@ -12,7 +12,7 @@ from fakes import counting_game
 from numpy.typing import NDArray
 from rsshogi.record import Record
 
-from keisei_lightning.evaluate.report import Report, print_results, write_game
+from keisei_lightning.evaluate.report import Report, print_ratings, print_results, write_game
 from keisei_lightning.evaluation import GameRecord, MatchResult, RandomPlayer, Tally, play_match
 from keisei_lightning.evaluation.players import Turn
 from keisei_lightning.games import make_game
@@ -76,6 +76,18 @@ class TestFolder:
         assert set(report.ratings) == {"a", "b", "random"}
         ratings = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["ratings"]
         assert ratings["random"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+    def test_a_missing_end_is_null_and_marked(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        report = Report(tmp_path, {}, anchor="random")
+        won = Tally(wins=20)
+        report.add(MatchResult(game="counting", player="me", opponent="random", as_first=won, as_second=won))
+        ratings = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["ratings"]
+        assert ratings["me"] == {**report.ratings["me"].as_json(), "high": None, "mark": "no loss"}
+        print_ratings(report.ratings, anchor="random")
+        lines = capsys.readouterr().out.splitlines()
+        (row,) = (line.split() for line in lines if line.split()[:1] == ["me"])
+        assert row == ["me", "+763", "above", "+444", "no", "loss"]
+        assert any(line.startswith("no loss, no win: every game") for line in lines)
 
     def test_a_match_of_void_games_has_no_score(self, tmp_path: Path) -> None:
         result = MatchResult(
@@ -147,7 +159,9 @@ class TestRecords:
             assert ("後手の勝ち" if len(moves) % 2 else "先手の勝ち") in text
         assert Record.from_csa_file(str(tmp_path / "game_0001.csa")).move_count == len(moves)
         lines = (tmp_path / "game_0001.csa").read_text(encoding="utf-8").splitlines()
-        assert {"N+last.ckpt", "N-usi(command=x)", csa} <= set(lines)
+        assert lines[:4] == ["'CSA encoding=UTF-8", "V3.0", "N+last.ckpt", "N-usi(command=x)"]
+        assert "P5 *  *  *  *  *  *  *  *  * " in lines
+        assert lines[-1] == csa
 
 
 class TestTable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 
 import numpy as np
@@ -270,6 +271,54 @@ def test_every_outcome_is_told_here() -> None:
     assert set(ENDS) == set(OUTCOMES)
 
 
+# The CSA's standard, version 3.0, line by line: what is before the moves in this order, then moves and how it ended.
+PIECE = r"(?:FU|KY|KE|GI|KI|KA|HI|OU|TO|NY|NK|NG|UM|RY)"
+CSA_LINES = (
+    r"'CSA encoding=UTF-8\nV3\.0\nN\+[^\n]+\nN-[^\n]+\n"
+    rf"(?:PI\n|(?:P[1-9](?: \* |[+-]{PIECE}){{9}}\n){{9}}(?:P\+(?:00{PIECE})+\n)?(?:P-(?:00{PIECE})+\n)?)"
+    rf"[+-]\n(?:[+-](?:[1-9]{{2}}|00)[1-9]{{2}}{PIECE}\n)*"
+    r"(?:%(?:TORYO|TSUMI|SENNICHITE|KACHI|MAX_MOVES|[+-]ILLEGAL_ACTION)\n)?"
+)
+
+
+def test_a_position_is_written_in_csa_with_blanks_on_both_sides_of_an_empty_square() -> None:
+    game = Shogi(1)
+    game.set_position(0, "8k/9/8P/9/9/9/9/9/4K4 b G2p 1")
+    play(game, "G*1b")
+    assert game.csa(0).splitlines() == [
+        "'CSA encoding=UTF-8",
+        "V3.0",
+        "N+first",
+        "N-second",
+        "P1 *  *  *  *  *  *  *  * -OU",
+        "P2 *  *  *  *  *  *  *  *  * ",
+        "P3 *  *  *  *  *  *  *  * +FU",
+        *(f"P{rank} *  *  *  *  *  *  *  *  * " for rank in range(4, 9)),
+        "P9 *  *  *  * +OU *  *  *  * ",
+        "P+00KI",
+        "P-00FU00FU",
+        "+",
+        "+0012KI",
+        "%TSUMI",
+    ]
+
+
+@pytest.mark.parametrize("outcome", ["", *OUTCOMES])
+def test_another_library_reads_what_is_written_in_csa(outcome: str) -> None:
+    csa = pytest.importorskip("shogi.CSA", reason="python-shogi is not installed")
+    sfen, moves, _ = ENDS.get(outcome, ("startpos", ("7g7f", "3c3d"), ""))
+    game = Shogi(1, max_plies=1 if outcome == "max plies" else 320)
+    game.set_position(0, sfen)
+    play(game, *moves)
+    (read,) = csa.Parser.parse_str(game.csa(0))
+    assert read["names"] == ["first", "second"]
+    assert read["moves"] == list(moves)
+    assert read["sfen"].split()[:2] == Board(None if sfen == "startpos" else sfen).to_sfen().split()[:2]
+    if outcome in ("no legal move", "perpetual check"):
+        # White has no move left; Black gave perpetual check.
+        assert read["win"] == {"no legal move": "b", "perpetual check": "w"}[outcome]
+
+
 @pytest.mark.parametrize("side", ["black", "white"])
 @pytest.mark.parametrize("outcome", OUTCOMES)
 def test_every_end_can_be_written_as_kif_and_csa_and_read_again(outcome: str, side: str) -> None:
@@ -287,6 +336,7 @@ def test_every_end_can_be_written_as_kif_and_csa_and_read_again(outcome: str, si
     kif = game.record(0)
     assert word in kif
     assert outcome in game.render(0)
+    assert re.fullmatch(CSA_LINES, game.csa(0))
     for read in (Record.from_kif_str(kif), Record.from_csa_str(game.csa(0))):
         assert [entry.move.to_usi() for entry in read.moves] == list(moves)
         board = Board(read.init_position_sfen)

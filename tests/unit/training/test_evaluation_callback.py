@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import CSVLogger
 from training_fakes import FakeCollector, NotingModule, PlayingModule, quiet_trainer
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.evaluation import RandomPlayer
+from keisei_lightning.evaluation import Ladder, MatchResult, RandomPlayer, Tally
 from keisei_lightning.evaluation.ratings import rate_against
 from keisei_lightning.games import GameSpec
 from keisei_lightning.models import ActorCritic
@@ -164,12 +164,29 @@ def test_an_opponent_that_nobody_knows_is_refused_at_once() -> None:
         EvaluationCallback(counting_game(), opponents=["nosuch"])
 
 
-def test_known_ratings_of_opponents_give_the_policys_own(tmp_path: Path) -> None:
-    callback = CountsMatches(opponents=[rival, "random"], num_games=20, ratings={"random": 50.0})
+def test_opponents_on_a_ladder_give_the_policy_a_rating(tmp_path: Path) -> None:
+    ladder = Ladder(game="counting", matches=(("other", "random", Tally(wins=30, losses=10)),))
+    callback = CountsMatches(opponents=[rival, "random"], num_games=20, ladder=ladder)
     metrics = callback.play(quiet_trainer(tmp_path), PlayingModule())
-    rating = rate_against({"random": 50.0}, {"random": callback.results["random"].total})
+    rating = rate_against(ladder, {"random": callback.results["random"].total})
+    assert rating is not None
     assert metrics["eval/rating"] == pytest.approx(rating.value)
     assert metrics["eval/rating_low"] < metrics["eval/rating"] < metrics["eval/rating_high"]
+
+
+def test_where_all_games_were_won_the_rating_has_no_upper_end(tmp_path: Path) -> None:
+    ladder = Ladder(game="counting", matches=(("other", "random", Tally(wins=30, losses=10)),))
+    callback = CountsMatches(opponents=["random"], num_games=20, ladder=ladder)
+    callback.results = {"random": match_of("random", Tally(wins=20))}
+    metrics = callback._rating()
+    assert set(metrics) == {"eval/rating", "eval/rating_low"}
+    assert metrics["eval/rating_low"] > 300
+    callback.results = {"random": match_of("random", Tally())}  # all games void
+    assert callback._rating() == {}
+
+
+def match_of(opponent: str, tally: Tally) -> MatchResult:
+    return MatchResult(game="counting", player="policy", opponent=opponent, as_first=tally, as_second=Tally())
 
 
 def test_a_policy_meets_the_one_of_some_epochs_ago(tmp_path: Path) -> None:
