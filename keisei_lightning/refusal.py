@@ -87,7 +87,7 @@ class RefuseFirst(Callback):
             with read_write(config), open_dict(config):
                 config.results_dir = checked.cfg.results_dir
                 config.ckpt_path = checked.cfg.ckpt_path  # what the run's folder keeps is what was resumed from
-            _check_folder(config, "hydra.run.dir")
+            _check_hydra(config, "hydra.run.dir")
         except ConfigError as error:
             raise Refused(error) from error
         _checked.set(checked)
@@ -102,17 +102,19 @@ class RefuseFirst(Callback):
             if faults := list(folder_faults(config)):
                 raise Refused(ConfigError(faults))
             try:
-                _check_folder(config, "hydra.sweep.dir")
+                _check_hydra(config, "hydra.sweep.dir")
             except ConfigError as error:
                 raise Refused(error) from error
 
 
-def _check_folder(config: DictConfig, key: str) -> None:
-    """Whether the folder that Hydra is about to make can be made.
+def _check_hydra(config: DictConfig, key: str) -> None:
+    """Whether the folder that Hydra is about to make can be made, and is not the one that paths are seen from.
 
     Raises:
-        ConfigError: it cannot, or it has no name.
+        ConfigError: it cannot, or it has no name; or Hydra is told to change into it.
     """
+    if config.hydra.job.chdir:
+        raise ConfigError("hydra.job.chdir=true: must be false (paths are seen from where the command was typed)")
     try:
         folder = str(OmegaConf.select(config, key))
     except OmegaConfBaseException as error:

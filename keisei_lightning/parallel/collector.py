@@ -269,7 +269,11 @@ class SelfPlayCollector(BaseCollector):
         """Yield batches until ``total_frames`` plies were delivered."""
         self.start()
         while self.total_frames < 0 or self._stats.frames < self.total_frames:
-            batch = self._next_batch()
+            try:
+                batch = self._next_batch()
+            except BaseException:
+                self._iterator = None  # TorchRL's next() would keep this one, which has ended, and return None for ever
+                raise
             if self.replay_buffer is None:
                 yield batch
             else:

@@ -159,6 +159,7 @@ BAD = [
         "hydra.run.dir=${nothing}",
         "hydra.run.dir: cannot be resolved (Interpolation key 'nothing' not found); must be a",
     ),
+    ("hydra.job.chdir=true", "hydra.job.chdir=true: must be false (paths are seen from where the command was typed)"),
     ("-m hydra.sweep.dir=/proc/x seed=1,2", "hydra.sweep.dir=/proc/x: must be a folder that can be written to (/proc"),
     ("ckpt_path=epoch=3-step=9.ckpt", "ckpt_path=epoch=3-step=9.ckpt: there is no such file; must be null, auto, las"),
     ("ckpt_path=a,b.ckpt", "ckpt_path=a,b.ckpt: there is no such file; must be null, auto, last or a checkpoint file"),

@@ -87,3 +87,13 @@ def test_a_rollout_that_is_broken_off_in_this_process_is_counted_and_played_agai
         after["collector", "traj_ids"].flatten().tolist()
     )
     assert not spliced
+
+
+def test_next_goes_on_after_an_interrupt() -> None:
+    game = functools.partial(_game, before_step=_InterruptOnce(at=3))
+    with collector_of(game, mode="serial") as collector:
+        with pytest.raises(KeyboardInterrupt):
+            collector.next()
+        for _ in range(2):
+            assert_whole(collector.next(), games_per_worker=GAMES)
+        assert collector.frames == 2 * collector.frames_per_batch
