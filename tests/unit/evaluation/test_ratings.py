@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from scipy.optimize import brentq
 from scipy.special import expit, xlogy
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.evaluation import Ladder, MatchResult, RandomPlayer, Tally
+from keisei_lightning.evaluation import Ladder, MatchResult, RandomPlayer, Tally, load_ladder
 from keisei_lightning.evaluation.ratings import (
     Rating,
     expected_score,
@@ -349,3 +351,35 @@ class TestShown:
         assert Rating(value=1.5, low=-3.0, high=2.0).as_json() == {"value": 1.5, "low": -3.0, "high": 2.0}
         rated = alone(400, 0, 0)
         assert rated.as_json() == {"value": rated.value, "low": rated.low, "high": None, "mark": "no loss"}
+
+
+def test_the_ladder_of_shogi_has_no_gap() -> None:
+    ladder = load_ladder("shogi")
+    results = [match(one, other, t.wins, t.draws, t.losses) for one, other, t in ladder.matches]
+    rated = rate_players(results)
+    order = list(rated)
+    assert sorted(order) == ladder.names
+    assert all(math.isfinite(rating.low) and math.isfinite(rating.high) for rating in rated.values())
+    scores = {(one, other): tally.score for one, other, tally in ladder.matches}
+    scores |= {(other, one): 1.0 - score for (one, other), score in scores.items()}
+    # Across every line through the ladder some player below scores against one above: from mate_in_one on by 10 % and
+    # more, and random play, which is the lowest, by 7.5 %.
+    for line in range(1, len(order)):
+        best = max(scores[below, above] for above in order[:line] for below in order[line:])
+        assert best >= (0.1 if order[line] != "random" else 0.07), order[line]
+    assert order.index("mate_in_one") > order.index("fairy_stockfish(skill=-4,nodes=500)")
+    # A rung that closes the gap that was there, between 832 and 1561 points.
+    assert sum(900 < rating.value < 1450 for rating in rated.values()) >= 3
+
+
+def test_the_ratings_in_the_ladders_file_are_those_of_its_games() -> None:
+    file = files("keisei_lightning.evaluation") / "ladders" / "shogi.json"
+    written = json.loads(file.read_text(encoding="utf-8"))["ratings"]
+    results = [match(one, other, t.wins, t.draws, t.losses) for one, other, t in load_ladder("shogi").matches]
+    rated = rate_players(results)
+    assert list(written) == list(rated)
+    for name, rating in rated.items():
+        entry = rating.as_json()
+        assert written[name].get("mark") == entry.get("mark")
+        for key in ("value", "low", "high"):
+            assert written[name][key] == pytest.approx(entry[key], abs=0.1)
