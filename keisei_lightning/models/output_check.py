@@ -38,9 +38,9 @@ def check_network(policy: nn.Module, spec: GameSpec, *, key: str = "network") ->
         ConfigError: with a line for each fault.
     """
     name = f"{key}={type(getattr(policy, 'network', policy)).__name__}"
-    observation = torch.zeros(_PROBES, *spec.observation_shape, dtype=torch.uint8)
+    observation = torch.zeros(_PROBES, *spec.observation_shape, dtype=torch.uint8, device=_device_of(policy))
     try:
-        outputs: Any = probe_module(policy, lambda probe: probe(observation.to(_device_of(probe))))
+        outputs: Any = probe_module(policy, lambda probe: probe(observation))
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ConfigError(

@@ -162,7 +162,7 @@ class Learner:
         self.trainable = torch.from_numpy(TRAINABLE)
         self.actor_critic = policy_there(equivariant=equivariant)
         with unset_fake_temporarily():
-            self.module = PPOModule(self.actor_critic, spec=SPEC)
+            self.module = PPOModule(self.actor_critic)  # its check of a network against a game reads numbers
         lay_there(self.module.loss)  # as on_fit_start moves it
         self.module._meter = type(self.module._meter)(self.module._meter._names, DEVICE)
         with mock.patch.object(PPOModule, "_may_fuse", return_value=True):  # as on a CUDA device
