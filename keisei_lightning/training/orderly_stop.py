@@ -156,6 +156,7 @@ class FinalCheckpoint(Callback):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self._saved_position: tuple[int, int] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save on trial.
@@ -172,15 +173,27 @@ class FinalCheckpoint(Callback):
                 trainer.save_checkpoint(file, weights_only=False)
             except UnsaveableStateError as error:
                 raise ConfigError(f"this training could not be saved: {error.fault}") from error
+            except OSError as error:
+                raise type(error)(error.errno, error.strerror, str(self.path)) from error
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the final weights before anything else is done with them, if this is known to be the last epoch."""
         if is_last_epoch(trainer):
             trainer.save_checkpoint(self.path, weights_only=False)
+            self._saved_position = _position(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the final weights, with optimiser and progress, to go on from."""
-        trainer.save_checkpoint(self.path, weights_only=False)
+        """Save the final weights, with optimiser and progress, to go on from.
+
+        Raises:
+            OSError: it cannot be saved, and these weights have not been before.
+        """
+        try:
+            trainer.save_checkpoint(self.path, weights_only=False)
+        except OSError as error:
+            if self._saved_position != _position(trainer):
+                raise
+            log.warning("%s; what is there was saved before the last matches, with the same weights", error)
 
 
 def _position(trainer: Trainer) -> tuple[int, int]:
