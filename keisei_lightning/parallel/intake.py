@@ -188,9 +188,7 @@ class Intake:
         self.undelivered["quarantined_batches"] += 1
         what = f"worker {header.worker_id} (incarnation {header.incarnation}): {fault.kind}: {fault.message}"
         _logger.warning("a rollout was not delivered, the games begin anew: %s", what)
-        self._free(header.worker_id, header.slot)
-        if self._schedule == "sync":
-            self._grant(header.worker_id, header.slot)
+        self._play_again(header)
         if self._quarantined > max(_QUARANTINED_ANYWAY, _MAX_QUARANTINED_SHARE * self._arrived):
             raise QuarantineError(
                 f"{what}; {self._quarantined} of {self._arrived} rollouts were not fit to be delivered, at most "
@@ -207,9 +205,7 @@ class Intake:
             lag,
             self._staleness.max_policy_lag,
         )
-        self._free(header.worker_id, header.slot)
-        if self._schedule == "sync":
-            self._grant(header.worker_id, 0)
+        self._play_again(header)
         if in_a_row >= _MAX_REFUSALS:
             raise StalePolicyError(
                 f"{in_a_row} rollouts in a row were refused, the last by worker {header.worker_id} at lag {lag}; raise "
@@ -220,6 +216,12 @@ class Intake:
         self._board.move(worker_id, slot, SlotState.GRANTED)
         opponent = None if self._pool is None else self._pool.draw(worker_id, slot)
         self._backend.grant(worker_id, Play(slot=slot, opponent=opponent))
+
+    def _play_again(self, header: RolloutHeader) -> None:
+        """Have another rollout played in the place of one that is not delivered."""
+        self._free(header.worker_id, header.slot)
+        if self._schedule == "sync" and header.worker_id not in self._paused:
+            self._grant(header.worker_id, header.slot)
 
     def _free(self, worker_id: int, slot: int) -> None:
         self._board.move(worker_id, slot, SlotState.FREE)

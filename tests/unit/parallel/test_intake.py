@@ -299,6 +299,19 @@ def test_what_is_too_old_after_an_interrupted_wait_is_refused_and_counted() -> N
     assert intake.undelivered["refused_batches"] == 2
 
 
+def test_a_paused_worker_whose_rollout_is_refused_is_not_granted_another() -> None:
+    paused: set[int] = set()
+    intake, backend = intake_of("sync", max_policy_lag=1, paused=paused)
+    Interrupted(backend, after=1)
+    with pytest.raises(KeyboardInterrupt):
+        intake.take(0, dict)
+    paused.add(0)
+    backend.version_of = [2, 2, 2]
+    assert rollouts(intake, version=2) == [100, 200]
+    assert intake.undelivered["refused_batches"] == 1
+    assert not backend.granted
+
+
 def test_a_batch_that_could_not_be_built_is_delivered_by_the_next_call() -> None:
     intake, _ = intake_of("sync")
 

@@ -273,6 +273,22 @@ def test_a_smaller_ring_keeps_the_newest_on_resume() -> None:
     assert [weight_in(smaller, snapshot.buffer) for snapshot in smaller.standings] == [3.0, 4.0]
 
 
+def test_draws_go_on_where_they_stopped_and_from_an_earlier_versions_checkpoint() -> None:
+    def draws(pool: SnapshotPool) -> list[Opponent | None]:
+        return [pool.draw(worker_id, 0) for worker_id in (0, 1, 0, 1)]
+
+    pool = pool_of(max_snapshots=4)
+    for version in range(4):
+        pool.push(network(version), version)
+    draws(pool)
+    state = torch.load(saved(pool), weights_only=True)
+    again = pool_of(max_snapshots=4)
+    again.load_state_dict(state)
+    assert [draws(again) for _ in range(5)] == [draws(pool) for _ in range(5)]
+    again.load_state_dict(state | {"draws": 4})  # one number for all workers
+    assert None not in draws(again)
+
+
 def test_a_pool_of_another_network_is_refused() -> None:
     pool = pool_of()
     pool.push(network(1), 1)
