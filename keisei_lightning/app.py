@@ -181,6 +181,7 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
     stop = OrderlyStop(last)
     callbacks: list[Callback] = [
         stop,
+        *([FinalCheckpoint(last)] if last is not None else []),  # before all that may fail at the end
         WeightSyncCallback(cfg.weight_sync.every_n_steps),
         *([SnapshotCallback(every_n_epochs)] if pool else []),
         SelfPlayMetrics(),
@@ -191,7 +192,6 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
         *_with_users(callbacks, _build_callbacks(cfg)),  # these know the metrics of an epoch, and may end the training
         curves,
         *([BestCheckpoint(evaluation, last.parent)] if last is not None and cfg.checkpoint.keep_best else []),
-        *([FinalCheckpoint(last)] if last is not None else []),
     ]
     return Run(
         trainer=_build_trainer(cfg, callbacks, folder),

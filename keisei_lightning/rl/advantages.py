@@ -61,7 +61,8 @@ def two_player_gae(
 
     Returns:
         advantage [B, T, 1] and value target [B, T, 1] (``advantage + state_value``), to the mover of s[t], of the dtype
-        of ``state_value``, without gradient. At plies that are not trainable the advantage is 0.
+        of ``state_value``, without gradient. They are computed in that dtype, in float32 at least. At plies that are
+        not trainable the advantage is 0.
 
     Raises:
         ValueError: a shape or dtype does not fit, gamma or lmbda is out of range, or a game has terminated without
@@ -77,11 +78,14 @@ def two_player_gae(
     )
     if bool((terminated & ~done).any()):
         raise ValueError("terminated must imply done: a game has ended by its rules and is not done")
+    dtype = torch.promote_types(state_value.dtype, torch.float32)
     # Time first: each step of the recursion then reads and writes contiguous rows [B].
-    value, bootstrap, rewards, over, final = (
-        x.detach().squeeze(-1).T.contiguous() for x in (state_value, next_state_value, reward, done, terminated)
+    value, bootstrap, rewards = (
+        x.detach().squeeze(-1).T.to(dtype).contiguous() for x in (state_value, next_state_value, reward)
     )
-    sign = torch.where(mover == next_mover, gamma, -gamma).T.to(value.dtype).contiguous()
+    over, final = (x.squeeze(-1).T.contiguous() for x in (done, terminated))
+    # Of two Python numbers torch.where would make float32, in which 0.995 is 0.99500000477.
+    sign = torch.where((mover == next_mover).T.contiguous(), value.new_tensor(gamma), value.new_tensor(-gamma))
     delta = rewards + sign * bootstrap.masked_fill(final, 0.0) - value
     carry = (lmbda * sign).masked_fill(over, 0.0)
     if trainable is not None:
@@ -95,8 +99,8 @@ def two_player_gae(
         advantage[t] += carry[t] * advantage[t + 1]
     if trainable is not None:
         advantage.masked_fill_(~learner, 0.0)
-    result = advantage.T.unsqueeze(-1).contiguous()
-    return result, result + state_value.detach()
+    advantage, target = (x.T.unsqueeze(-1).to(state_value.dtype).contiguous() for x in (advantage, advantage + value))
+    return advantage, target
 
 
 def batch_advantages(batch: TensorDictBase, *, gamma: float, lmbda: float) -> tuple[Tensor, Tensor]:
@@ -128,12 +132,15 @@ def batch_advantages(batch: TensorDictBase, *, gamma: float, lmbda: float) -> tu
 def normalize_advantage(advantage: Tensor, mask: Tensor | None = None) -> Tensor:
     """Shift and scale advantages to mean 0 and standard deviation 1.
 
+    Advantages that are all the same, but for rounding, say nothing about the moves, and become 0: divided by their
+    deviation, the last bits of their mean would.
+
     Args:
         advantage: float [..., 1].
         mask: bool [...], which plies count; all where None.
 
     Returns:
-        float [..., 1], 0 where the mask is False. Fewer than two plies have no deviation: they are only shifted.
+        float [..., 1], 0 where the mask is False, and everywhere if fewer than two plies count.
 
     Raises:
         ValueError: a shape or dtype does not fit.
@@ -144,12 +151,15 @@ def normalize_advantage(advantage: Tensor, mask: Tensor | None = None) -> Tensor
             f"mask must be bool {list(advantage.shape[:-1])} for an advantage {list(advantage.shape)}, "
             f"not {keep.dtype} {list(keep.shape[:-1])}"
         )
-    count = keep.sum()
-    mean = advantage.masked_fill(~keep, 0.0).sum() / count.clamp(min=1)
-    centered = (advantage - mean).masked_fill(~keep, 0.0)
-    variance = centered.square().sum() / (count - 1).clamp(min=1)
-    scale = torch.where(count > 1, variance.sqrt() + torch.finfo(advantage.dtype).eps, 1.0)
-    return centered / scale
+    count = keep.sum().clamp(min=1)
+    centered = advantage.masked_fill(~keep, 0.0)
+    largest = centered.abs().max() if centered.numel() else centered.new_zeros(())
+    for _ in range(2):  # the second time takes away what rounding has left of the mean
+        centered = (centered - centered.sum() / count).masked_fill(~keep, 0.0)
+    deviation = (centered.square().sum() / (count - 1).clamp(min=1)).sqrt()
+    rounding = torch.finfo(advantage.dtype).eps
+    scale = torch.where(deviation > rounding * largest, 1.0 / (deviation + rounding), 0.0)
+    return centered * scale
 
 
 def _check_rates(**rates: float) -> None:

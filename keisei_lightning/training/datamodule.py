@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameFactory, game_factory
@@ -30,6 +31,7 @@ from keisei_lightning.training.minibatches import (
     minibatches,
     shuffle_generator,
 )
+from keisei_lightning.training.module import PPOModule
 from keisei_lightning.training.source import RolloutSource, actor_critic_of, check_same_policy, learned_policy
 from keisei_lightning.training.weight_sync import PublishingWatch
 
@@ -55,7 +57,8 @@ class SelfPlayDataModule(LightningDataModule):
     "serial" the games as well. Between fits your collector is shut down; ``collector.reopen()`` lets you use it.
 
     A checkpoint that is written in the middle of an iteration holds its rollout: the run that goes on from it learns
-    from the minibatches that were left, and nothing is played, learned from or counted twice.
+    from the minibatches that were left, and nothing is played, learned from or counted twice. They have the advantages
+    and the size that they had, whatever is configured now; at most as many as an iteration has now are taken.
 
     ``overfit_batches`` repeats the first minibatches of the first rollout; ``limit_train_batches`` and ``fast_dev_run``
     leave the rest of a rollout unused.
@@ -239,14 +242,16 @@ class SelfPlayDataModule(LightningDataModule):
                 rollout, gamma=self.gamma, lmbda=self.lmbda, normalize=self.normalize_advantage
             )
             plies = plies_to_device(plies, device)
-            current = Iteration(self._decouple(plies) if self.decoupled else plies, trainable)
+            if self.decoupled:
+                plies = self._decouple(plies, trainable)
+            current = Iteration(plies, trainable, self.num_epochs, self.num_minibatches)
         self._current = current
         try:
             for minibatch in minibatches(
                 current.plies,
                 current.trainable,
-                num_epochs=self.num_epochs,
-                num_minibatches=self.num_minibatches,
+                num_epochs=current.num_epochs,
+                num_minibatches=current.num_minibatches,
                 generator=shuffle_generator(self.seed, self.iteration),
                 skip=current.taken,
             ):
@@ -260,9 +265,14 @@ class SelfPlayDataModule(LightningDataModule):
         module = None if self.trainer is None else self.trainer.lightning_module
         return torch.device("cpu") if module is None else module.device
 
-    def _decouple(self, plies: TensorDict) -> TensorDict:
-        module = None if self.trainer is None else self.trainer.lightning_module
-        return decouple(plies, actor_critic_of(module, wanted_by="decoupled=True"), device=self._device())
+    def _decouple(self, plies: TensorDict, trainable: Tensor) -> TensorDict:
+        trainer = self.trainer
+        module = None if trainer is None else trainer.lightning_module
+        actor_critic = actor_critic_of(module, wanted_by="decoupled=True")
+        assert trainer is not None  # without one there is no module
+        evaluate = module if isinstance(module, PPOModule) else actor_critic
+        with trainer.precision_plugin.train_step_context():  # a loader's work is done outside of it
+            return decouple(plies, trainable, evaluate, num_minibatches=self.num_minibatches)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the run is, with the collector's own state: primitives and tensors."""
@@ -284,7 +294,8 @@ class SelfPlayDataModule(LightningDataModule):
         self.collector.reopen()
         self.iteration = int(state_dict["iteration"])
         rollout = state_dict.get("rollout")
-        self._left_over = None if rollout is None else Iteration.restored(rollout)
+        numbers = {"num_epochs": self.num_epochs, "num_minibatches": self.num_minibatches}
+        self._left_over = None if rollout is None else Iteration.restored(rollout, **numbers)
         self.collector.load_state_dict(state_dict["collector"])
 
     def _in_an_iteration(self) -> bool:

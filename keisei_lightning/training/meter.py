@@ -1,9 +1,9 @@
-"""Means over the minibatches of one PPO iteration, kept on the device until it is over."""
+"""Metrics of the minibatches of one PPO iteration, kept on the device until it is over."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 from tensordict import TensorDictBase
@@ -13,49 +13,75 @@ from keisei_lightning.models.transfers import to_device, to_host
 
 __all__ = ["EpochMeter"]
 
+_FIRST: Final = {"first_kl": "behaviour_kl", "first_ratio": "behaviour_ratio"}
+"""Metrics of the first minibatch alone, by the name under which the loss has them."""
+
+_NUM_MOMENTS: Final = 4
+"""Mean and variance of a minibatch's value targets, and of what is left of them without the values."""
+
+_FIRST_CAPACITY: Final = 64
+
 
 class EpochMeter:
-    """Means over the minibatches of one epoch, summed on the device: adding one waits for nothing.
+    """Metrics of one epoch: one row of numbers for each minibatch, on the device, so that adding one waits for nothing.
+
+    They are put together on the CPU in double precision when the epoch is over. A minibatch counts by its plies: two
+    minibatches of one pass may differ by a ply.
 
     Args:
-        names: of the metrics.
+        names: of the metrics that are means over the plies.
         device: where their values are.
     """
 
     def __init__(self, names: Sequence[str], device: torch.device) -> None:
-        self._names = names
-        self._sums = torch.zeros(len(names), device=device)
-        self._first: Tensor | None = None
-        self._count = 0
+        self._names = tuple(names)
+        self._rows = torch.zeros(_FIRST_CAPACITY, self._num_columns, device=device)
+        self._plies: list[int] = []
         self._grad_norms = torch.zeros((), device=device)
         self._num_grad_norms = 0
 
+    @property
+    def _num_columns(self) -> int:
+        return len(self._names) + len(_FIRST) + _NUM_MOMENTS
+
     @classmethod
     def restored(cls, state: Mapping[str, Any], names: Sequence[str], device: torch.device) -> EpochMeter:
-        """The meter that :meth:`state` was asked of."""
+        """The meter that :meth:`state` was asked of; a new one where another version of this package was asked."""
         meter = cls(names, device)
-        meter._sums, meter._grad_norms = to_device(state["sums"], device), to_device(state["grad_norms"], device)
-        meter._first = None if state["first"] is None else to_device(state["first"], device)
-        meter._count, meter._num_grad_norms = int(state["count"]), int(state["num_grad_norms"])
+        rows = state.get("rows")
+        if rows is not None and rows.shape[1] == meter._num_columns:
+            meter._plies, meter._num_grad_norms = list(state["plies"]), int(state["num_grad_norms"])
+            meter._rows = torch.cat([to_device(rows, device), meter._rows])
+            meter._grad_norms = to_device(state["grad_norms"], device)
         return meter
 
     def state(self) -> dict[str, Any]:
         """Numbers and tensors, for a checkpoint."""
         return {
-            "sums": self._sums.clone(),
-            "first": None if self._first is None else self._first.clone(),
-            "count": self._count,
+            "rows": self._rows[: len(self._plies)].clone(),
+            "plies": list(self._plies),
             "grad_norms": self._grad_norms.clone(),
             "num_grad_norms": self._num_grad_norms,
         }
 
-    def add(self, metrics: TensorDictBase) -> None:
-        """Add one minibatch: under each name one float32 number, and whatever else there is."""
-        values = torch.cat([metrics.get(name).detach().reshape(1) for name in self._names])
-        self._sums += values
-        self._count += 1
-        if self._first is None:
-            self._first = values
+    @torch.no_grad()
+    def add(self, losses: TensorDictBase, *, value: Tensor, value_target: Tensor) -> None:
+        """Add one minibatch.
+
+        Args:
+            losses: one number under each name, under ``behaviour_kl`` and under ``behaviour_ratio``; more does no harm.
+            value: float [b, 1], the state values that were learned from.
+            value_target: float [b, 1], what they were to be.
+        """
+        numbers = [losses.get(name) for name in (*self._names, *_FIRST.values())]
+        for data in (value_target, value_target - value):
+            variance, mean = torch.var_mean(data.float(), correction=0)
+            numbers += [mean, variance]
+        count = len(self._plies)
+        if count == len(self._rows):
+            self._rows = torch.cat([self._rows, torch.zeros_like(self._rows)])
+        self._rows[count].copy_(torch.cat([number.reshape(1) for number in numbers]))
+        self._plies.append(value_target.numel())
 
     def add_grad_norm(self, norm: Tensor) -> None:
         """Add one optimiser step's gradient norm, before clipping."""
@@ -63,14 +89,46 @@ class EpochMeter:
         self._num_grad_norms += 1
 
     def compute(self) -> dict[str, float]:
-        """The means by name, and the first minibatch's as ``first_kl`` and ``first_ratio``; nothing of no minibatch."""
-        if self._first is None:
+        """The epoch's metrics by name; nothing of no minibatch.
+
+        Returns:
+            The means over the plies; ``first_kl`` and ``first_ratio`` of the first minibatch; ``grad_norm``, the mean
+            over the optimiser steps, if there were any; and ``explained_variance``, which is
+            ``1 - Var(target - value) / Var(target)`` over all the epoch's plies, not where rounding is all the variance
+            that the targets have.
+        """
+        if not self._plies:
             return {}
-        numbers = torch.cat([self._sums / self._count, self._first, self._grad_norms.reshape(1)])
-        values = to_host(numbers).tolist()  # the one transfer of an epoch's metrics
-        metrics = dict(zip(self._names, values, strict=False))
-        first = dict(zip(self._names, values[len(self._names) :], strict=False))
-        metrics |= {"first_kl": first["kl_approx"], "first_ratio": first["mean_ratio"]}
+        used = self._rows[: len(self._plies)].reshape(-1)
+        numbers = to_host(torch.cat([used, self._grad_norms.reshape(1)])).double()  # the one transfer of the metrics
+        rows, grad_norms = numbers[:-1].view(len(self._plies), -1), float(numbers[-1])
+        plies = torch.tensor(self._plies, dtype=torch.float64)
+        means = (plies @ rows) / plies.sum()
+        metrics = dict(zip(self._names, means.tolist(), strict=False))
+        first = rows[0, len(self._names) :].tolist()
+        metrics |= dict(zip(_FIRST, first, strict=False))
+        if (explained := _explained_variance(plies, rows[:, -_NUM_MOMENTS:])) is not None:
+            metrics["explained_variance"] = explained
         if self._num_grad_norms:
-            metrics["grad_norm"] = values[-1] / self._num_grad_norms
+            metrics["grad_norm"] = grad_norms / self._num_grad_norms
         return metrics
+
+
+def _explained_variance(plies: Tensor, moments: Tensor) -> float | None:
+    """Share of the variance of the value targets that the values explain; None: they have none.
+
+    Args:
+        plies: float64 [n], of each minibatch.
+        moments: float64 [n, 4]: mean and variance of the targets, mean and variance of what is left of them.
+    """
+    weight = plies / plies.sum()
+
+    def variance(mean: Tensor, within: Tensor) -> float:
+        # Of all plies together: the variance within the minibatches and that of their means.
+        return float(weight @ (within + (mean - weight @ mean).square()))
+
+    total = variance(moments[:, 0], moments[:, 1])
+    square = float(weight @ (moments[:, 1] + moments[:, 0].square()))
+    if total <= (4.0 * torch.finfo(torch.float32).eps) ** 2 * square:
+        return None
+    return 1.0 - variance(moments[:, 2], moments[:, 3]) / total

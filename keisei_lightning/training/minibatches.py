@@ -16,16 +16,13 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from keisei_lightning.models import ActorCritic, LegalCategorical
-from keisei_lightning.models.transfers import plies_to_device, to_device, to_host
+from keisei_lightning.models import LegalCategorical
+from keisei_lightning.models.compiling import Judge
+from keisei_lightning.models.transfers import to_device, to_host
 from keisei_lightning.rl.advantages import batch_advantages, normalize_advantage
+from keisei_lightning.training.ppo_loss import PROXIMAL_LOG_PROB
 
 __all__ = ["MINIBATCH_KEYS", "Iteration", "add_advantages", "decouple", "minibatches", "shuffle_generator"]
-
-_MAX_IMPORTANCE = 5.0
-"""Bound of the weight of a ply that the proximal policy likes much better than the one that played it."""
-
-_CHUNK = 4096  # plies of one forward pass
 
 MINIBATCH_KEYS = (
     "observation",
@@ -36,7 +33,7 @@ MINIBATCH_KEYS = (
     "advantage",
     "value_target",
 )
-"""Keys of a minibatch: what ``ClipPPOLoss`` reads, and nothing else."""
+"""Keys of a minibatch: what ``ClipPPOLoss`` reads, and nothing else (but for :func:`decouple`'s)."""
 
 
 def add_advantages(
@@ -66,41 +63,30 @@ def add_advantages(
 
 
 @torch.no_grad()
-def decouple(plies: TensorDict, actor_critic: ActorCritic, *, device: torch.device) -> TensorDict:
-    r"""Let the trust region be around the learner's present policy instead of the older one that played.
+def decouple(plies: TensorDict, trainable: Tensor, evaluate: Judge, *, num_minibatches: int) -> TensorDict:
+    """Let the trust region be around the learner's present policy instead of the older one that played.
 
-    With :math:`\beta` the behaviour policy, :math:`\pi` the proximal one (the present policy) and
-    :math:`r = \pi_\theta / \pi`, the objective becomes
-
-    .. math::
-        \frac{\pi}{\beta} \min(r A, \operatorname{clip}(r, 1 - \epsilon, 1 + \epsilon) A)
-
-    which is PPO's own with ``action_log_prob`` of the proximal policy and advantages :math:`A \pi / \beta`. Without
-    lag the two policies are one, and nothing changes.
+    The objective is that of :class:`~keisei_lightning.training.ppo_loss.LegalMovesPPOLoss`. The policy is evaluated in
+    parts as large as the minibatches, so that a kernel rounds as in the loss: the first minibatch's ratio is 1.
 
     Args:
-        plies: TensorDict [M] of :func:`add_advantages`; it is not written to.
-        actor_critic: the present policy.
-        device: where it is.
+        plies: TensorDict [M] of :func:`add_advantages`, where the network is; it is not written to.
+        trainable: int64 [N], rows of it to learn from, on the CPU.
+        evaluate: the present policy, in the precision of the loss (the caller enters the trainer's autocast).
+        num_minibatches: parts of a pass, as for :func:`minibatches`.
 
     Returns:
-        TensorDict [M] with those two columns replaced; the weight is at most 5.
-
-    References:
-        J. Hilton, K. Cobbe, J. Schulman (2022), "Batch size-invariance for policy optimization", arXiv:2110.00641.
+        TensorDict [M] with one more column, ``proximal_log_prob`` float32 [M]: the logarithm of the present policy's
+        probability of each action; the behaviour policy's where a row is not to be learned from.
     """
-    log_probs = []
-    for part in plies.select("observation", "action_mask", "action").split(_CHUNK):
-        there = plies_to_device(part, device)
-        logits, _ = actor_critic(there.get("observation"))
-        log_prob = LegalCategorical(logits, there.get("action_mask")).log_prob(there.get("action"))
-        log_probs.append(to_device(log_prob, plies.get("action_log_prob").device))
-    proximal = torch.cat(log_probs)
-    importance = (proximal - plies.get("action_log_prob")).exp().clamp(max=_MAX_IMPORTANCE)
     decoupled = plies.clone(recurse=False)
-    decoupled.set("action_log_prob", proximal)
-    decoupled.set("advantage", plies.get("advantage") * importance.unsqueeze(-1))
-    return decoupled
+    proximal = plies.get("action_log_prob").clone()
+    if len(trainable):
+        for rows in to_device(trainable, proximal.device).tensor_split(min(num_minibatches, len(trainable))):
+            logits, _ = evaluate(plies.get("observation").index_select(0, rows))
+            legal = LegalCategorical(logits, plies.get("action_mask").index_select(0, rows))
+            proximal.index_copy_(0, rows, legal.log_prob(plies.get("action").index_select(0, rows)))
+    return decoupled.set(PROXIMAL_LOG_PROB, proximal)
 
 
 def shuffle_generator(seed: int, iteration: int) -> torch.Generator:
@@ -154,21 +140,31 @@ class Iteration:
     Attributes:
         plies: TensorDict [M], with advantages, on the learner's device.
         trainable: int64 [N], rows of it to learn from.
+        num_epochs: passes over them.
+        num_minibatches: parts of a pass.
         taken: minibatches that the loop has been given.
     """
 
     plies: TensorDict
     trainable: Tensor
+    num_epochs: int
+    num_minibatches: int
     taken: int = 0
 
     def state(self) -> dict[str, Any]:
         """Tensors on the CPU, and numbers; copies, since the rollout may be a view of shared memory."""
         plies = {key: to_host(column, copy=True) for key, column in self.plies.items()}
-        return {"plies": plies, "trainable": self.trainable.clone(), "taken": self.taken}
+        numbers = {"num_epochs": self.num_epochs, "num_minibatches": self.num_minibatches, "taken": self.taken}
+        return {"plies": plies, "trainable": self.trainable.clone(), **numbers}
 
     @classmethod
-    def restored(cls, state: dict[str, Any]) -> Iteration:
-        """What :meth:`state` was asked of; its plies are on the CPU."""
-        trainable = state["trainable"]
+    def restored(cls, state: dict[str, Any], *, num_epochs: int, num_minibatches: int) -> Iteration:
+        """What a checkpoint has of an iteration; an older one does not tell how it was cut."""
         plies = TensorDict(state["plies"], batch_size=len(state["plies"]["action"]))
-        return cls(plies, trainable, int(state["taken"]))
+        return cls(
+            plies,
+            state["trainable"],
+            num_epochs=int(state.get("num_epochs", num_epochs)),
+            num_minibatches=int(state.get("num_minibatches", num_minibatches)),
+            taken=int(state["taken"]),
+        )

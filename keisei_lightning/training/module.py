@@ -20,23 +20,28 @@ from torchrl.objectives import ClipPPOLoss
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models import NEW_STATE_VALUE, ActorCritic, logits_actor, value_selector
-from keisei_lightning.models.compiling import Judge, check_compile_mode
+from keisei_lightning.models.compiling import Judge
 from keisei_lightning.models.transfers import module_to_device
 from keisei_lightning.training.checkpoint_header import HEADER_KEY, RECIPE_KEY, CheckpointHeader, network_faults
-from keisei_lightning.training.datamodule import MinibatchLoader
 from keisei_lightning.training.meter import EpochMeter
+from keisei_lightning.training.ppo_checks import check_ppo_options
 from keisei_lightning.training.ppo_loss import LegalMovesPPOLoss
 from keisei_lightning.training.random_state import random_state, restore_random_state
 from keisei_lightning.training.recorded import RecordedModule
+from keisei_lightning.training.resuming import (
+    RESUME_KEY,
+    pending_gradients,
+    restore_gradients,
+    resume,
+    settings,
+)
+from keisei_lightning.training.saveable import plain
 from keisei_lightning.training.source import RolloutSource
-from keisei_lightning.training.weight_sync import missing_weight_sync
+from keisei_lightning.training.weight_sync import missing_weight_sync, refuse_bare_loader
 
 __all__ = ["LOSS_TERMS", "PPOModule"]
 
 log = logging.getLogger(__name__)
-
-_RESUME_KEY = "keisei_resume"
-"""Where a checkpoint keeps what an epoch that is left in its middle needs to go on, and the random streams."""
 
 _KL_STEP = 1.5
 _KL_MOST = 100.0
@@ -50,7 +55,6 @@ _METRICS = (
     "kl_approx",
     "clip_fraction",
     "ESS",
-    "explained_variance",
     "mean_ratio",
 )
 
@@ -65,12 +69,14 @@ class PPOModule(RecordedModule):
     with r the ratio of the present to the behaviour policy's probability. A value head of win, draw and loss
     probabilities is trained through its expected score, which is its state value.
 
-    Metrics, each the mean over an epoch's minibatches and logged once per epoch (so that no minibatch waits for the
-    device): ``train/<term>`` of the loss, ``train/entropy``, ``train/kl_approx``, ``train/clip_fraction``,
-    ``train/ESS`` (effective sample size over the minibatch's size), ``train/explained_variance``, ``train/mean_ratio``,
-    ``train/learning_rate``, ``train/entropy_coeff``, ``train/grad_norm`` (with ``gradient_clip_val``), and of the
-    epoch's first minibatch ``train/first_kl`` and ``train/first_ratio``: 0 and 1 if learner and workers hold the same
-    weights and treat the legal moves alike.
+    Metrics, each the mean over the plies of an epoch's minibatches and logged once per epoch (so that no minibatch
+    waits for the device): ``train/<term>`` of the loss, ``train/entropy``, ``train/kl_approx``,
+    ``train/clip_fraction``, ``train/ESS`` (effective sample size over the minibatch's size), ``train/mean_ratio``,
+    ``train/learning_rate``, ``train/entropy_coeff``, ``train/grad_norm`` (with ``gradient_clip_val``);
+    ``train/explained_variance`` of the epoch as a whole, ``1 - Var(V_target - V) / Var(V_target)``, left out where the
+    targets have no variance; and of the epoch's first minibatch ``train/first_kl`` and ``train/first_ratio``, of the
+    present policy and the one that played: 0 and 1 if learner and workers hold the same weights, compute in the same
+    precision and treat the legal moves alike (with ``decoupled`` data too, where they also show the policy lag).
 
     Args:
         actor_critic: the network; the collector must have been given the same object.
@@ -94,6 +100,14 @@ class PPOModule(RecordedModule):
             minibatch waits; the numbers are then the same but for rounding. None: not compiled.
         spec: the game, for the checkpoint's header; None: the data module's.
         recipe: how game and network are made, for ``keisei eval``: plain data that checkpoints carry along.
+
+    A run that resumes from a checkpoint (``Trainer.fit(ckpt_path=...)``) takes its options from today's module, data
+    module and trainer, all of them: also the learning rate, its schedule, ``weight_decay``, ``adam_eps`` and
+    ``entropy_coeff``. From the checkpoint it takes what training has made: weights, Adam's moments, the position in
+    schedules (whose ends are today's), the scale of the learning rate that ``kl_target`` has found, random streams, and
+    of an iteration that was left in its middle the rollout with its advantages. One line of the log tells what has
+    changed. A subclass with a ``configure_optimizers`` of its own has its optimiser restored as Lightning does it, with
+    the options of the checkpoint.
 
     Raises:
         ConfigError: a number that cannot work.
@@ -119,7 +133,7 @@ class PPOModule(RecordedModule):
         recipe: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        _check_numbers(locals())
+        check_ppo_options(locals())
         self.save_hyperparameters(ignore=["actor_critic", "spec", "recipe"])
         self.actor_critic = actor_critic
         self.learning_rate = learning_rate
@@ -134,7 +148,7 @@ class PPOModule(RecordedModule):
         self._compiling_since: float | None = None  # perf_counter() when the first minibatch began
         self._is_to_compile = False
         self._spec = spec
-        self._recipe = recipe
+        self._recipe = None if recipe is None else plain(recipe)
         # The loss has no parameters of its own. In a tuple it is not registered either, so that the checkpoint's state
         # dictionary is the network's and nothing else.
         self._losses = (
@@ -149,12 +163,16 @@ class PPOModule(RecordedModule):
                 loss_critic_type=critic_loss,
                 clip_value=clip_value,
                 normalize_advantage=False,
+                log_explained_variance=False,  # of each minibatch; the meter computes that of the epoch
             ),
         )
         self._learning_rate_scale = 1.0
         self._entropy_coeff_now = entropy_coeff
         self._meter = EpochMeter(_METRICS, torch.device("cpu"))
+        self._epoch_start_step = 0
         self._restored: dict[str, Any] | None = None
+        self._loaded: dict[str, Any] | None = None  # the whole checkpoint, until Lightning restores from it
+        self._configured: tuple[Optimizer, LambdaLR | None] | None = None  # until then too
 
     @property
     def loss(self) -> ClipPPOLoss:
@@ -162,8 +180,16 @@ class PPOModule(RecordedModule):
         return self._losses[0]
 
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Judge positions: uint8 [B, *observation_shape] -> logits float32 [B, A], state value float32 [B, 1]."""
-        logits, state_value = self.actor_critic(observation)
+        """Evaluate positions, during a fit by the compiled network if there is one.
+
+        Args:
+            observation: uint8 [B, *observation_shape].
+
+        Returns:
+            logits float32 [B, A] and state value float32 [B, 1].
+        """
+        evaluate = self.actor_critic if self._judge is None else self._judge
+        logits, state_value = evaluate(observation)
         return logits, state_value
 
     def training_step(self, minibatch: TensorDictBase, batch_idx: int) -> Tensor:
@@ -171,16 +197,16 @@ class PPOModule(RecordedModule):
 
         Args:
             minibatch: TensorDict [b] with ``observation``, ``action_mask``, ``action``, ``action_log_prob``,
-                ``state_value``, ``advantage`` and ``value_target``.
+                ``state_value``, ``advantage`` and ``value_target``, and for the decoupled objective
+                ``proximal_log_prob`` (:func:`~keisei_lightning.training.minibatches.decouple`).
             batch_idx: number of the minibatch in this epoch.
         """
-        judge = self.actor_critic if self._judge is None else self._judge
-        logits, state_value = judge(minibatch.get("observation"))
+        logits, state_value = self(minibatch.get("observation"))
         data = minibatch.clone(recurse=False)
         data.set("logits", logits)
         data.set(NEW_STATE_VALUE, state_value)
         losses = self.loss(data)
-        self._meter.add(losses)
+        self._meter.add(losses, value=state_value, value_target=minibatch.get("value_target"))
         objective, critic, entropy = (losses.get(name) for name in LOSS_TERMS)
         total: Tensor = objective + critic + entropy
         return total
@@ -199,6 +225,7 @@ class PPOModule(RecordedModule):
             weight_decay=self.weight_decay,
             fused=self._may_fuse(parameters) or None,
         )
+        self._configured = optimizer, None
         if self.final_learning_rate is None and self.kl_target is None:
             return optimizer
         ratio = 1.0 if self.final_learning_rate is None else self.final_learning_rate / self.learning_rate
@@ -209,6 +236,7 @@ class PPOModule(RecordedModule):
             return self._learning_rate_scale * (1.0 + (ratio - 1.0) * done)
 
         scheduler = LambdaLR(optimizer, factor)
+        self._configured = optimizer, scheduler
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _may_fuse(self, parameters: list[nn.Parameter]) -> bool:
@@ -237,7 +265,13 @@ class PPOModule(RecordedModule):
             )
 
     def on_fit_start(self) -> None:
-        """Bring the loss's own buffers to the module's device, and have the network compiled by its first pass."""
+        """Bring the loss's own buffers to the module's device, and have the network compiled by its first pass.
+
+        In a run that resumes: between a configured optimiser and its restored state, take today's options.
+        """
+        (loaded, self._loaded), (configured, self._configured) = (self._loaded, None), (self._configured, None)
+        if loaded is not None:
+            resume(loaded, self, configured, has_kl_scale=self.kl_target is not None)
         module_to_device(self.loss, self.device)
         if self.compile_mode is not None:
             # Dynamic: minibatches differ by a ply. A function, and not a module: that would have weights to save.
@@ -260,36 +294,31 @@ class PPOModule(RecordedModule):
         self._judge = None
 
     def on_train_start(self) -> None:
-        """Go on exactly where a checkpoint stopped: Lightning begins no epoch anew that was left in its middle.
-
-        Raises:
-            ConfigError: the trainer was given the loader of a data module, and not the data module.
-        """
-        loader = self.trainer.train_dataloader
-        if isinstance(loader, MinibatchLoader) and not loader.is_attached:
-            raise ConfigError(
-                "train_dataloaders=MinibatchLoader: nobody would publish weights or stop the workers; give the data "
-                "module itself, as Trainer.fit(..., datamodule=data)"
-            )
+        """Go on exactly where a checkpoint stopped: Lightning begins no epoch anew that was left in its middle."""
+        refuse_bare_loader(self.trainer)
         restored, self._restored = self._restored, None
         if restored is None:
             return
         self._meter = EpochMeter.restored(restored["meter"], _METRICS, self.device)
-        if self.final_entropy_coeff is not None:  # else it is what the configuration says now
-            self._set_entropy_coeff(restored["entropy_coeff"])
+        self._epoch_start_step = int(restored.get("epoch_start_step", self.trainer.global_step))
+        self._schedule_entropy_coeff()
+        restore_gradients(restored.get("gradients", {}), self)
         restore_random_state(restored["random_state"])
 
     def on_train_epoch_start(self) -> None:
         """Start the epoch's means, and set the entropy coefficient for this iteration."""
         self._meter = EpochMeter(_METRICS, self.device)
-        if self.final_entropy_coeff is not None:
-            done = self._fraction_done(self.trainer.global_step, float(self.trainer.estimated_stepping_batches))
-            coefficient = self.entropy_coeff + (self.final_entropy_coeff - self.entropy_coeff) * done
-            self._set_entropy_coeff(coefficient)
+        self._epoch_start_step = self.trainer.global_step
+        self._schedule_entropy_coeff()
 
-    def _set_entropy_coeff(self, coefficient: float) -> None:
-        self._entropy_coeff_now = coefficient  # beside the loss's own, which may lie on a device: reading it waits
-        self.loss.entropy_coeff.fill_(coefficient)
+    def _schedule_entropy_coeff(self) -> None:
+        """Set the coefficient of this iteration, which is that of its first step."""
+        if self.final_entropy_coeff is None:
+            return
+        done = self._fraction_done(self._epoch_start_step, float(self.trainer.estimated_stepping_batches))
+        # Beside the loss's own, which may lie on a device: reading it waits.
+        self._entropy_coeff_now = self.entropy_coeff + (self.final_entropy_coeff - self.entropy_coeff) * done
+        self.loss.entropy_coeff.fill_(self._entropy_coeff_now)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means; the only time that the metrics leave the device."""
@@ -315,17 +344,19 @@ class PPOModule(RecordedModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write which game this is a checkpoint of, and what training needs to go on as if it had never stopped."""
-        checkpoint[_RESUME_KEY] = {
+        checkpoint[RESUME_KEY] = {
             "meter": self._meter.state(),
-            "entropy_coeff": self._entropy_coeff_now,
+            "epoch_start_step": self._epoch_start_step,
             "learning_rate_scale": self._learning_rate_scale,
             "random_state": random_state(),
+            "gradients": pending_gradients(self.trainer, self),
+            "settings": settings(self.trainer, self),
         }
         spec = self._game_spec()
         if spec is not None:
             checkpoint[HEADER_KEY] = CheckpointHeader.of(spec).to_dict()
         if self._recipe is not None:
-            checkpoint[RECIPE_KEY] = dict(self._recipe)
+            checkpoint[RECIPE_KEY] = self._recipe
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another game or of another network.
@@ -341,7 +372,8 @@ class PPOModule(RecordedModule):
         faults = network_faults(checkpoint["state_dict"], self.state_dict(), path=path)
         if faults:
             raise ConfigError(faults)
-        self._restored = checkpoint.get(_RESUME_KEY)  # a checkpoint of version 0.1 has none
+        self._loaded = checkpoint
+        self._restored = checkpoint.get(RESUME_KEY)  # a checkpoint of version 0.1 has none
         if self._restored is not None and self.kl_target is not None:
             self._learning_rate_scale = float(self._restored.get("learning_rate_scale", 1.0))
 
@@ -364,29 +396,3 @@ class PPOModule(RecordedModule):
                 elapsed = callback.time_elapsed()
                 return min(1.0, elapsed / max(elapsed + remaining, 1e-9))
         return 0.0
-
-
-def _check_numbers(options: Mapping[str, Any]) -> None:
-    """Raise one ``ConfigError`` for all numbers that cannot work."""
-    faults = []
-    if not 0 < options["clip_epsilon"] < 1:
-        faults.append(f"clip_epsilon={options['clip_epsilon']}: must be above 0 and below 1")
-    above_zero = ("critic_coeff", "learning_rate", "adam_eps", "kl_target")
-    from_zero = ("entropy_coeff", "final_entropy_coeff", "final_learning_rate", "weight_decay")
-    faults += [
-        f"{key}={options[key]}: must be above 0"
-        for key in above_zero
-        if options[key] is not None and not options[key] > 0
-    ]
-    faults += [
-        f"{key}={options[key]}: must be 0 or more"
-        for key in from_zero
-        if options[key] is not None and not options[key] >= 0
-    ]
-    if options["clip_value"] is not None and not options["clip_value"] > 0:
-        faults.append(f"clip_value={options['clip_value']}: must be above 0, or null for no limit")
-    faults += check_compile_mode("compile_mode", options["compile_mode"])
-    if options["critic_loss"] not in ("l2", "smooth_l1", "l1"):
-        faults.append(f"critic_loss={options['critic_loss']}: must be l2, smooth_l1 or l1")
-    if faults:
-        raise ConfigError(faults)

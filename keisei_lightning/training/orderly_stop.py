@@ -3,6 +3,7 @@
 ::
 
     signal --> present step ends --> Lightning leaves its loop --> on_exception: last.ckpt --> workers stop
+    nothing further to learn: last.ckpt --> last matches --> last.ckpt with their scores --> curves, last game
 """
 
 from __future__ import annotations
@@ -22,7 +23,11 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from keisei_lightning import stopping
-from keisei_lightning.stopping import Stopped
+from keisei_lightning.errors import ConfigError
+from keisei_lightning.stopping import Stopped, temporary_file
+from keisei_lightning.training.checkpoint import UnsaveableStateError
+from keisei_lightning.training.evaluation import is_last_epoch
+from keisei_lightning.training.integrity import temporary_path
 
 __all__ = ["FinalCheckpoint", "OrderlyStop"]
 
@@ -100,6 +105,8 @@ class OrderlyStop(Callback):
         try:
             if isinstance(exception, Stopped | SIGTERMException):
                 self._save(trainer)
+                if stopping.requested() == signal.SIGUSR1 and self._may_save(trainer) and trainer.is_global_zero:
+                    self._requeue()
         finally:
             # Lightning asks the data module last, and not at all where this hook or another callback's raises.
             data: Any = getattr(trainer, "datamodule", None)
@@ -107,13 +114,13 @@ class OrderlyStop(Callback):
                 data.on_exception(exception)
 
     def _save(self, trainer: Trainer) -> None:
-        if self._start_position is None or self.path is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        if _position(trainer) != self._start_position:
+        """Save, unless no step has been taken."""
+        if self.path is not None and self._may_save(trainer) and _position(trainer) != self._start_position:
             trainer.save_checkpoint(self.path, weights_only=False)  # with optimiser and progress, to go on from
             self.saved = self.path
-        if stopping.requested() == signal.SIGUSR1 and trainer.is_global_zero:
-            self._requeue()
+
+    def _may_save(self, trainer: Trainer) -> bool:
+        return self._start_position is not None and self.path is not None and not trainer.fast_dev_run  # type: ignore[attr-defined]
 
     def _requeue(self) -> None:
         """Ask SLURM to run the job again.
@@ -133,8 +140,12 @@ class OrderlyStop(Callback):
 class FinalCheckpoint(Callback):
     """Saves a checkpoint when training is done: the last epoch need not be one that a checkpoint was due at.
 
-    The last of the callbacks, so that the checkpoint holds what the others did at the end. The collector is still
-    there, with its games.
+    Give it before all callbacks that do something at the end (but after :class:`OrderlyStop`): what cannot be made
+    again is saved first. So it saves at the end of the last epoch, before the last matches are played, and again when
+    they have been, before anything is drawn. The collector is still there, with its games.
+
+    Before the first batch it saves on trial, and deletes what it has saved: a folder that cannot be written to, a full
+    disk, and a state that could not be read back are known then, and not when hours of training are to be saved.
 
     Args:
         path: where to save.
@@ -142,6 +153,27 @@ class FinalCheckpoint(Callback):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save on trial.
+
+        Raises:
+            ConfigError: a state could not be read back.
+            OSError: nothing can be written there.
+        """
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        trial = temporary_path(self.path)  # of our own process: no other run's search for checkpoints looks at it
+        with temporary_file(trial.with_name(f"{trial.name}.trial.tmp")) as file:
+            try:
+                trainer.save_checkpoint(file, weights_only=False)
+            except UnsaveableStateError as error:
+                raise ConfigError(f"this training could not be saved: {error.fault}") from error
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the final weights before anything else is done with them, if this is known to be the last epoch."""
+        if is_last_epoch(trainer):
+            trainer.save_checkpoint(self.path, weights_only=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the final weights, with optimiser and progress, to go on from."""

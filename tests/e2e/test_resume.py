@@ -61,6 +61,18 @@ class SignalAtStep(Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+class SignalInMinibatch(Callback):
+    """Sends this process SIGTERM while the n-th minibatch of all is learned from."""
+
+    def __init__(self, number: int) -> None:
+        self._left = number
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
+        self._left -= 1
+        if self._left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 class SignalledCollector(SelfPlayCollector):
     """Sends this process SIGTERM when its n-th rollout has been played and counted, but not handed over."""
 
@@ -79,7 +91,7 @@ class Parts:
 
     def __init__(
         self, folder: Path, *, max_epochs: int = EPOCHS, seed: int = 3, callbacks: tuple[Callback, ...] = (),
-        signal_at: int = 0, constant: bool = False, **collector: Any,
+        signal_at: int = 0, constant: bool = False, accumulate: int = 1, **collector: Any,
     ) -> None:  # fmt: skip
         torch.manual_seed(seed)
         self.path = folder / "last.ckpt"
@@ -96,6 +108,7 @@ class Parts:
             accelerator="cpu",
             max_epochs=max_epochs,
             gradient_clip_val=0.5,
+            accumulate_grad_batches=accumulate,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -182,6 +195,25 @@ def test_sigterm_in_any_step_changes_nothing(step: int, tmp_path: Path, whole: P
     resumed = Parts(tmp_path / "resumed", seed=99)
     resumed.fit(first.path)
     assert_same_run(resumed, whole)
+
+
+@pytest.fixture(scope="module")
+def whole_of_groups(tmp_path_factory: pytest.TempPathFactory) -> Parts:
+    """A run that takes a step after every three minibatches, and after the last two of an epoch."""
+    parts = Parts(tmp_path_factory.mktemp("whole of groups"), accumulate=3)
+    parts.fit()
+    return parts
+
+
+@pytest.mark.parametrize("number", [2, 3, 4, STEPS + 5, 2 * STEPS - 1, 2 * STEPS], ids=lambda n: f"minibatch {n}")
+def test_sigterm_inside_a_group_of_minibatches_changes_nothing(
+    number: int, tmp_path: Path, whole_of_groups: Parts
+) -> None:
+    first = Parts(tmp_path / "first", callbacks=(SignalInMinibatch(number),), accumulate=3)
+    first.fit_until_stopped()
+    resumed = Parts(tmp_path / "resumed", seed=99, accumulate=3)
+    resumed.fit(first.path)
+    assert_same_run(resumed, whole_of_groups)
 
 
 @pytest.mark.parametrize("step", [STEPS, STEPS + 3, 3 * STEPS], ids=lambda step: f"step {step}")

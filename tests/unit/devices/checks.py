@@ -174,7 +174,7 @@ class Learner:
         plies = plies_to_device(self.plies, DEVICE)
         if self.decoupled:
             with torch.autocast(NAME, torch.bfloat16, enabled=self.precision == "bf16-mixed"):
-                plies = decouple(plies, self.actor_critic, device=DEVICE)
+                plies = decouple(plies, self.trainable, self.module, num_minibatches=2)
         steps, epochs = 0, 2
         options: Any = {"num_epochs": epochs, "num_minibatches": 2, "generator": shuffle_generator(0, 1)}
         with Watch() as watch:

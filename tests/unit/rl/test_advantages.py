@@ -270,6 +270,53 @@ def test_one_advantage_alone_or_none_at_all_becomes_zero():
     assert not normalize_advantage(torch.full((5, 1), 2.0)).any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("value", [0.1, -1e6, 1e-6])
+@pytest.mark.parametrize("count", [5, 1000, 65_537])
+def test_advantages_that_are_all_the_same_become_zero(count, value, dtype):
+    assert not normalize_advantage(torch.full((count, 1), value, dtype=dtype)).any()
+    mask = torch.arange(2 * count) < count
+    mixed = torch.where(mask.unsqueeze(-1), value, 7.0).to(dtype)
+    assert not normalize_advantage(mixed, mask).any()
+
+
+def test_advantages_that_differ_in_their_last_bit_alone_become_zero():
+    advantage = torch.full((100, 1), 0.3)
+    advantage[::2] = torch.nextafter(torch.tensor(0.3), torch.tensor(1.0))
+    assert not normalize_advantage(advantage).any()
+
+
+def test_small_advantages_around_a_large_mean_are_normalised_as_in_double_precision():
+    advantage = 100.0 + torch.randn(5000, 1, generator=torch.Generator().manual_seed(2))
+    exact = advantage.double()
+    expected = (exact - exact.mean()) / exact.std()
+    torch.testing.assert_close(normalize_advantage(advantage).double(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_gamma_is_not_rounded_to_single_precision():
+    """One ply whose successor is worth 1: the advantage is gamma itself."""
+    one = torch.ones(1, 1, 1, dtype=torch.float64)
+    data = {name: x.double() if x.is_floating_point() else x for name, x in rollouts(0, 1, 1).items()}
+    data |= {"state_value": 0 * one, "next_state_value": one, "reward": 0 * one, "next_mover": data["mover"]}
+    data |= {"done": one > 1, "terminated": one > 1}
+    for sign, next_mover in ((1, data["mover"]), (-1, 1 - data["mover"])):
+        advantage, _ = two_player_gae(gamma=0.995, lmbda=0.95, **data | {"next_mover": next_mover})
+        assert advantage.item() == sign * 0.995
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_advantages_are_of_the_values_dtype_and_computed_in_single_precision_at_least(dtype):
+    data = rollouts(8, 4, 30)
+    data["state_value"] = data["state_value"].to(dtype)
+    advantage, target = two_player_gae(gamma=0.995, lmbda=0.95, **data)
+    assert advantage.dtype == target.dtype == dtype
+    precise, _ = two_player_gae(
+        gamma=0.995, lmbda=0.95, **{name: x.double() if x.is_floating_point() else x for name, x in data.items()}
+    )
+    # One rounding to the dtype, and those of the arithmetic in float32 or better.
+    torch.testing.assert_close(advantage, precise.to(dtype), atol=1e-6, rtol=torch.finfo(dtype).eps)
+
+
 def test_a_mask_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"mask must be bool \[3\] for an advantage \[3, 1\]"):
         normalize_advantage(torch.zeros(3, 1), torch.zeros(4, dtype=torch.bool))

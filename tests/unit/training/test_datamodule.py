@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from fakes import MirrorGame
 from lightning.pytorch import Callback
 from training_fakes import FakeCollector, FourByteNetwork, NotingModule, ply_numbers, quiet_trainer
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.models import ActorCritic, LegalCategorical
+from keisei_lightning.models import ActorCritic, LegalCategorical, build_network
+from keisei_lightning.parallel import SelfPlayCollector
 from keisei_lightning.training import PPOModule, SelfPlayDataModule, WeightSyncCallback
 
 
@@ -155,21 +157,60 @@ def test_decoupling_needs_a_module_with_a_policy() -> None:
         next(data.iteration_minibatches())
 
 
+class WatchesFirstRatios(Callback):
+    """Keeps the log ratios of each epoch's first minibatch, computed as the loss computes them."""
+
+    def __init__(self) -> None:
+        self.proximal: list[torch.Tensor] = []
+        self.behaviour: list[torch.Tensor] = []
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0:
+            with trainer.precision_plugin.train_step_context(), torch.no_grad():
+                logits, _ = pl_module.actor_critic(batch["observation"])
+            log_prob = LegalCategorical(logits, batch["action_mask"]).log_prob(batch["action"])
+            self.proximal.append(log_prob - batch.get("proximal_log_prob", batch["action_log_prob"]))
+            self.behaviour.append(log_prob - batch["action_log_prob"])
+
+
 def test_decoupled_minibatches_carry_the_learners_own_log_probabilities(tmp_path: Path) -> None:
-    ratios: list[float] = []
-
-    class Watch(Callback):
-        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-            if batch_idx == 0:
-                logits = pl_module.actor_critic(batch["observation"])[0].detach()
-                log_prob = LegalCategorical(logits, batch["action_mask"]).log_prob(batch["action"])
-                ratios.append(float((log_prob - batch["action_log_prob"]).exp().mean()))
-
-    trainer = quiet_trainer(tmp_path, max_epochs=2, callbacks=[Watch()])
+    watch = WatchesFirstRatios()
+    trainer = quiet_trainer(tmp_path, max_epochs=2, callbacks=[watch])
     # The fake's behaviour policy is another one: its log-probabilities are all zero.
-    data = SelfPlayDataModule(FakeCollector(), minibatch_size=8, decoupled=True)
+    data = SelfPlayDataModule(FakeCollector(trainable_share=0.5), minibatch_size=8, decoupled=True)
     trainer.fit(PPOModule(ActorCritic(FourByteNetwork())), datamodule=data)
-    assert ratios == pytest.approx([1.0, 1.0], abs=1e-5)
+    for proximal, behaviour in zip(watch.proximal, watch.behaviour, strict=True):
+        assert proximal.abs().max() < 1e-6
+        assert behaviour.max() < -0.1
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_without_lag_the_decoupled_ratio_is_exactly_one_in_the_precision_of_the_loss(
+    tmp_path: Path, precision: str
+) -> None:
+    torch.manual_seed(0)
+    actor_critic = ActorCritic(build_network(MirrorGame(1).spec, kind="mlp", num_blocks=2, channels=64))
+    collector = SelfPlayCollector(
+        MirrorGame, actor_critic, mode="serial", games_per_worker=8, plies_per_rollout=16, seed=3
+    )
+    watch, metrics = WatchesFirstRatios(), []
+
+    class Keeps(Callback):
+        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+            metrics.append(dict(trainer.callback_metrics))
+
+    trainer = quiet_trainer(
+        tmp_path, max_epochs=3, precision=precision, callbacks=[WeightSyncCallback(), watch, Keeps()]
+    )
+    data = SelfPlayDataModule(collector, minibatch_size=32, num_epochs=2, decoupled=True)
+    trainer.fit(PPOModule(actor_critic, learning_rate=0.01), datamodule=data)
+    assert max(float(ratio.abs().max()) for ratio in watch.proximal) == 0.0
+    # The workers play in float32: that a bfloat16 learner is not quite the same policy must not be hidden.
+    gap = max(float(ratio.abs().max()) for ratio in watch.behaviour)
+    assert gap < 1e-5 if precision == "32-true" else gap > 1e-4
+    last = watch.behaviour[-1]
+    assert float(metrics[0]["train/first_kl"]) == pytest.approx(-float(last.mean()), abs=1e-6)
+    assert float(metrics[0]["train/first_ratio"]) == pytest.approx(float(last.exp().mean()), abs=1e-6)
 
 
 def test_minibatches_are_gathered_where_the_network_is() -> None:

@@ -140,40 +140,41 @@ def test_a_gpus_minibatches_hold_the_same_numbers() -> None:
             assert torch.equal(theirs[key].cpu(), mine[key]), key
 
 
-def test_without_lag_decoupling_changes_nothing() -> None:
+def decoupled_by(policy: ActorCritic, plies: TensorDict, trainable: torch.Tensor) -> TensorDict:
+    return decouple(plies, trainable, policy, num_minibatches=3)
+
+
+def test_without_lag_the_proximal_policy_is_the_behaviour_policy() -> None:
     policy = ActorCritic(FourByteNetwork())
-    plies, _ = add_advantages(FakeCollector(policy=policy).rollout(1), gamma=0.9, lmbda=0.8, normalize=True)
-    decoupled = decouple(plies, policy, device=torch.device("cpu"))
+    plies, trainable = flat(policy=policy)
+    decoupled = decoupled_by(policy, plies, trainable)
+    assert set(decoupled.keys()) == {*MINIBATCH_KEYS, "proximal_log_prob"}
+    assert torch.allclose(decoupled["proximal_log_prob"], plies["action_log_prob"], atol=1e-6)
     for key in MINIBATCH_KEYS:
-        assert torch.allclose(decoupled[key], plies[key], atol=1e-6), key
+        assert decoupled[key] is plies[key]
 
 
-def test_the_decoupled_objective_is_that_of_the_paper() -> None:
-    torch.manual_seed(3)
-    behaviour, proximal, present = (ActorCritic(FourByteNetwork()) for _ in range(3))
-    plies, _ = add_advantages(FakeCollector(policy=behaviour).rollout(1), gamma=0.9, lmbda=0.8, normalize=True)
-    before = plies.clone()
+def test_the_proximal_policy_is_evaluated_at_the_plies_to_learn_from_in_parts_as_large_as_the_minibatches() -> None:
+    network, policy = FourByteNetwork(), ActorCritic(FourByteNetwork())
+    plies, trainable = flat(num_games=5, num_plies=13, trainable_share=0.5, policy=policy)
+    sizes: list[int] = []
 
-    def log_prob(policy: ActorCritic) -> torch.Tensor:
-        logits, _ = policy(plies["observation"])
-        return LegalCategorical(logits, plies["action_mask"]).log_prob(plies["action"]).double()
+    def evaluate(observation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        sizes.append(len(observation))
+        return network(observation)
 
-    decoupled = decouple(plies, proximal, device=torch.device("cpu"))
-    ratio = (log_prob(present) - decoupled["action_log_prob"]).exp()
-    advantage = decoupled["advantage"].squeeze(-1)
-    ours = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
-    # Hilton et al. (2022), equation 3: the quotient of proximal and behaviour policy before PPO's own objective.
-    original = plies["advantage"].squeeze(-1)
-    r = (log_prob(present) - log_prob(proximal)).exp()
-    weight = (log_prob(proximal) - log_prob(behaviour)).exp()
-    assert weight.max() < 5.0
-    assert torch.allclose(ours, weight * torch.minimum(r * original, r.clamp(0.8, 1.2) * original), atol=1e-5)
-    assert (before == plies).all()
+    decoupled = decouple(plies, trainable, evaluate, num_minibatches=3)
+    parts = minibatches(decoupled, trainable, num_epochs=1, num_minibatches=3, generator=shuffle_generator(0, 1))
+    assert sizes == [len(part) for part in parts]
+    logits, _ = network(plies["observation"])
+    expected = LegalCategorical(logits, plies["action_mask"]).log_prob(plies["action"])
+    learned = torch.zeros(len(plies), dtype=torch.bool)
+    learned[trainable] = True
+    torch.testing.assert_close(decoupled["proximal_log_prob"][learned], expected[learned])
+    assert torch.equal(decoupled["proximal_log_prob"][~learned], plies["action_log_prob"][~learned])
 
 
-def test_a_ply_that_the_behaviour_policy_hardly_ever_plays_weighs_five_times_at_most() -> None:
-    policy = ActorCritic(FourByteNetwork())
-    plies, _ = add_advantages(FakeCollector(policy=policy).rollout(1), gamma=0.9, lmbda=0.8, normalize=True)
-    plies["action_log_prob"] -= 10.0
-    decoupled = decouple(plies, policy, device=torch.device("cpu"))
-    assert torch.allclose(decoupled["advantage"], 5.0 * plies["advantage"])
+def test_a_rollout_without_trainable_plies_is_decoupled_to_itself() -> None:
+    plies, trainable = flat(trainable_share=0.0)
+    decoupled = decoupled_by(ActorCritic(FourByteNetwork()), plies, trainable)
+    assert torch.equal(decoupled["proximal_log_prob"], plies["action_log_prob"])

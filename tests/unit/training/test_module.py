@@ -111,21 +111,6 @@ def test_the_network_is_compiled_for_the_time_of_a_fit(
     assert len(judged) == 4 * 3 * 4  # what was compiled has gone with the fit
 
 
-def test_the_loss_is_that_of_the_formula() -> None:
-    torch.manual_seed(0)
-    module = module_of(FourByteNetwork(), clip_epsilon=0.1, entropy_coeff=0.03, critic_coeff=0.7)
-    batch = minibatch(ActorCritic(FourByteNetwork()))
-    loss = module.training_step(batch, 0)
-    logits, value = module(batch["observation"])
-    distribution = torch.distributions.Categorical(logits=logits)  # all three moves are legal
-    ratio = (distribution.log_prob(batch["action"]) - batch["action_log_prob"]).exp().unsqueeze(-1)
-    advantage = batch["advantage"]
-    objective = -torch.minimum(ratio * advantage, ratio.clamp(0.9, 1.1) * advantage).mean()
-    critic = 0.7 * (value - batch["value_target"]).square().mean()
-    entropy = -0.03 * distribution.entropy().mean()
-    assert loss.item() == pytest.approx((objective + critic + entropy).item(), abs=1e-6)
-
-
 def test_the_trunk_runs_once_for_each_minibatch() -> None:
     network = FourByteNetwork()
     module_of(network).training_step(minibatch(), 0)
@@ -163,11 +148,27 @@ def test_a_win_draw_loss_head_learns_its_expected_score() -> None:
 
 def test_metrics_are_logged_once_an_epoch(tmp_path: Path) -> None:
     epochs, _ = self_play(tmp_path, epochs=2, gradient_clip_val=0.5)
-    names = "loss_objective loss_critic loss_entropy entropy kl_approx clip_fraction ESS explained_variance mean_ratio"
+    names = "loss_objective loss_critic loss_entropy entropy kl_approx clip_fraction ESS mean_ratio explained_variance"
     names += " first_kl first_ratio grad_norm learning_rate entropy_coeff"
     assert {f"train/{name}" for name in names.split()} == set(epochs[0])
     assert 0.0 < epochs[0]["train/ESS"] <= 1.0
     assert 0.0 < epochs[0]["train/entropy"] <= math.log(3) + 1e-6
+
+
+def test_a_game_whose_targets_do_not_vary_has_no_explained_variance(tmp_path: Path) -> None:
+    class Undecided(FakeCollector):
+        def rollout(self, number: int) -> TensorDict:
+            rollout = super().rollout(number)
+            for key in ("state_value", ("next", "reward"), ("next", "state_value")):
+                rollout[key] = torch.zeros_like(rollout[key])
+            return rollout
+
+    actor_critic = ActorCritic(FourByteNetwork())
+    metrics = KeepsMetrics()
+    trainer = quiet_trainer(tmp_path, max_epochs=2, callbacks=[metrics])
+    data = SelfPlayDataModule(Undecided(policy=actor_critic), minibatch_size=8, num_epochs=1)
+    trainer.fit(PPOModule(actor_critic), datamodule=data)
+    assert [set(epoch) & {"train/explained_variance", "train/ESS"} for epoch in metrics.epochs] == [{"train/ESS"}] * 2
 
 
 def test_gradients_are_clipped_to_the_trainers_value(tmp_path: Path) -> None:
