@@ -287,8 +287,7 @@ class SelfPlayDataModule(LightningDataModule):
         trainer = self.trainer
         module = None if trainer is None else trainer.lightning_module
         actor_critic = actor_critic_of(module, wanted_by="decoupled=True")
-        if trainer is None:
-            raise RuntimeError("decoupled=True: the data module has no trainer")
+        assert trainer is not None  # without one there is no module
         evaluate = module if isinstance(module, PPOModule) else actor_critic
         with trainer.precision_plugin.train_step_context():  # a loader's work is done outside of it
             return decouple(plies, trainable, evaluate, num_minibatches=self.num_minibatches)

@@ -39,7 +39,7 @@ from keisei_lightning.training.resuming import (
 )
 from keisei_lightning.training.saveable import plain
 from keisei_lightning.training.source import RolloutSource
-from keisei_lightning.training.weight_sync import missing_weight_sync
+from keisei_lightning.training.weight_sync import missing_weight_sync, refuse_bare_loader
 
 __all__ = ["LOSS_TERMS", "PPOModule"]
 
@@ -324,16 +324,8 @@ class PPOModule(RecordedModule):
         self._judge = None
 
     def on_train_start(self) -> None:
-        """Go on exactly where a checkpoint stopped: Lightning begins no epoch anew that was left in its middle.
-
-        Raises:
-            ConfigError: the trainer was given the loader of a data module, and not the data module.
-        """
-        if not getattr(self.trainer.train_dataloader, "is_attached", True):  # a MinibatchLoader knows
-            raise ConfigError(
-                "train_dataloaders=MinibatchLoader: nobody would publish weights or stop the workers; give the data "
-                "module itself, as Trainer.fit(..., datamodule=data)"
-            )
+        """Go on exactly where a checkpoint stopped: Lightning begins no epoch anew that was left in its middle."""
+        refuse_bare_loader(self.trainer)
         restored, self._restored = self._restored, None
         if restored is None:
             return

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.training.source import RolloutSource, learned_policy, source_of
 
-__all__ = ["PublishingWatch", "WeightSyncCallback", "missing_weight_sync"]
+__all__ = ["PublishingWatch", "WeightSyncCallback", "missing_weight_sync", "refuse_bare_loader"]
 
 
 class WeightSyncCallback(Callback):
@@ -94,6 +94,22 @@ def missing_weight_sync(trainer: Trainer | None) -> list[Callback]:
         return []
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return [] if any(isinstance(callback, WeightSyncCallback) for callback in callbacks) else [WeightSyncCallback()]
+
+
+def refuse_bare_loader(trainer: Trainer) -> None:
+    """Refuse the loader of a data module without the data module.
+
+    Args:
+        trainer: of a fit that has its loaders.
+
+    Raises:
+        ConfigError: nobody would publish weights, or stop the workers.
+    """
+    if not getattr(trainer.train_dataloader, "is_attached", True):
+        raise ConfigError(
+            "train_dataloaders=MinibatchLoader: nobody would publish weights or stop the workers; give the data module "
+            "itself, as Trainer.fit(..., datamodule=data)"
+        )
 
 
 class PublishingWatch:

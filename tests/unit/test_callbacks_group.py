@@ -22,7 +22,6 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.training import (
     CurvesCallback,
     EvaluationCallback,
-    FinalCheckpoint,
     OrderlyStop,
     ScoreEarlyStopping,
     WeightSyncCallback,
@@ -198,12 +197,11 @@ def test_several_of_the_group_may_be_chosen_and_one_taken_away(tmp_path: Path) -
     assert counts.epochs == 7
 
 
-def test_the_users_callbacks_come_after_the_metrics_and_before_the_last_checkpoint(tmp_path: Path) -> None:
+def test_the_users_callbacks_come_after_the_metrics_and_before_the_curves(tmp_path: Path) -> None:
     callbacks = build(composed(tmp_path, own("counts", Counts))).trainer.callbacks  # type: ignore[attr-defined]
     place = {type(callback): index for index, callback in enumerate(callbacks)}
     assert place[OrderlyStop] == 0
-    assert place[WeightSyncCallback] < place[EvaluationCallback] < place[Counts] < place[FinalCheckpoint]
-    assert place[Counts] < place[CurvesCallback]
+    assert place[WeightSyncCallback] < place[EvaluationCallback] < place[Counts] < place[CurvesCallback]
 
 
 @pytest.mark.parametrize(("kind", "ours"), [(OwnSync, WeightSyncCallback), (RichProgressBar, ProgressBar)])
