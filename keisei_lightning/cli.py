@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: words after ``keisei``; None takes ``sys.argv``.
 
     Returns:
-        The exit code: 0 done, 1 failed, 2 bad usage or configuration, 130 Ctrl-C, 143 SIGTERM.
+        The exit code: 0 done, 1 failed, 2 bad usage or configuration, 128 and its number for a signal (130: Ctrl-C).
     """
     words = list(sys.argv[1:] if argv is None else argv)
     with standard_output() as out:

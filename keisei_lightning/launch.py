@@ -6,7 +6,7 @@ code      meaning
 0         done
 1         failed; the traceback is on the screen and in the run's log
 2         bad configuration; a line each on standard error, and nothing was started
-130, 143  stopped by Ctrl-C or SIGTERM; workers are gone, ``ckpt_path=last`` goes on
+130, 143  stopped by Ctrl-C or SIGTERM (129: SIGHUP); workers are gone, ``ckpt_path=last`` goes on
 ========  ==========================================================================================
 
 Torch and Lightning are imported only after the configuration has been found good: a mistyped command answers at once.

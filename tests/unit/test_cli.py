@@ -199,8 +199,8 @@ class TestBadInput:
         assert "output_dir: results/hex_board_size_5/DATE-TIME\n" in capsys.readouterr().out
 
     def test_the_flag_of_a_sweep_may_stand_anywhere(self, run: list[str]) -> None:
-        assert cli.main(["train", "experiment=smoke", "-m", "seed=1,2"]) == 0
-        assert run == ["seed=1", "seed=2"]
+        assert cli.main(["train", "experiment=smoke", "-m", "seed=3,4"]) == 0
+        assert run == ["seed=3", "seed=4"]
 
     def test_the_home_folder_is_found_in_a_file_too(
         self, run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
