@@ -28,17 +28,29 @@ def mark_shared_memory() -> None:
 
 
 def shared_memory_of(pids: Iterable[int]) -> set[str]:
-    """Names in shared memory that these processes map or hold open (processes that have ended: none)."""
-    used: set[str] = set()
-    for pid in pids:
+    """Names in shared memory that these processes map or hold open (processes that have ended: none).
+
+    Files are told by device and inode: a semaphore is mapped under another name before it gets its own.
+    """
+    names = {}
+    for entry in os.scandir(SHARED_MEMORY) if SHARED_MEMORY.is_dir() else ():
         with contextlib.suppress(OSError):
-            used |= {line.split(maxsplit=5)[-1] for line in Path(f"/proc/{pid}/maps").read_text().splitlines()}
+            status = entry.stat()
+            names[status.st_dev, status.st_ino] = entry.name
+    used: set[tuple[int, int]] = set()
+    for pid in pids if names else ():
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+                _, _, _, device, inode, *path = line.split(maxsplit=5)
+                if path and path[0].startswith(f"{SHARED_MEMORY}/"):
+                    major, minor = (int(number, 16) for number in device.split(":"))
+                    used.add((os.makedev(major, minor), int(inode)))
         with contextlib.suppress(OSError):
             for descriptor in os.listdir(f"/proc/{pid}/fd"):
                 with contextlib.suppress(OSError):
-                    used.add(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
-    folder = f"{SHARED_MEMORY}/"
-    return {path.removeprefix(folder).removesuffix(" (deleted)") for path in used if path.startswith(folder)}
+                    status = os.stat(f"/proc/{pid}/fd/{descriptor}")
+                    used.add((status.st_dev, status.st_ino))
+    return {name for file, name in names.items() if file in used}
 
 
 def own_shared_memory(before: Iterable[str] = ()) -> set[str]:

@@ -6,7 +6,9 @@ the ratings: how sure these are is part of every rating that is made on them.
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -79,7 +81,7 @@ def _read(whole: Mapping[str, Any]) -> Ladder:
         (
             str(match["player"]),
             str(match["opponent"]),
-            Tally(**{count: _count(match[count]) for count in ("wins", "draws", "losses")}),
+            _tally(match),
         )
         for match in whole["matches"]
     )
@@ -87,6 +89,17 @@ def _read(whole: Mapping[str, Any]) -> Ladder:
     if ladder.anchor not in ladder.names:
         raise ValueError(f"nobody has played {ladder.anchor}")
     return ladder
+
+
+def _tally(match: Mapping[str, Any]) -> Tally:
+    """One pair's games; a file of before effective games were told holds independent ones."""
+    tally = Tally(**{count: _count(match[count]) for count in ("wins", "draws", "losses")})
+    if not tally.games:
+        return tally
+    effective_games = float(match.get("effective_games", tally.games))
+    if not 0 < effective_games < math.inf:
+        raise ValueError(f"effective_games={effective_games:g}: must be above 0 and finite")
+    return dataclasses.replace(tally, design_effect=tally.games / effective_games)
 
 
 def _count(number: object) -> int:

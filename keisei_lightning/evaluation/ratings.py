@@ -23,9 +23,10 @@ lost everything is the mirror image, "no win".
 Where the whole difference to the anchor rests on fewer than three points, that is marked too ("1 point lost"): so many
 points everybody on one side together lost to everybody on the other side, at the thinnest place between them.
 
-Intervals take games to be independent, and the model to be true. Where games are drawn they are wider than they need
-to be. The ends belong to differences to the anchor: of two players far from the anchor, the difference may be much
-better known than either.
+The two games of a pair, from one opening with the seats exchanged, are not independent: a match counts as so many games
+as it is worth (its points are divided by its design effect where that is above 1; quasi-likelihood, Wedderburn 1974).
+Intervals take the model to be true. Where games are drawn they are wider than they need to be. The ends belong to
+differences to the anchor: of two players far from the anchor, the difference may be much better known than either.
 
 References:
     D. Firth (1993), "Bias reduction of maximum likelihood estimates", Biometrika 80.
@@ -34,6 +35,8 @@ References:
     S. S. Wilks (1938), "The large-sample distribution of the likelihood ratio", Annals of Mathematical Statistics 9.
     C. J. Clopper and E. S. Pearson (1934), "The use of confidence or fiducial limits illustrated in the case of the
     binomial", Biometrika 26.
+    R. W. M. Wedderburn (1974), "Quasi-likelihood functions, generalized linear models, and the Gauss-Newton method",
+    Biometrika 61.
     J. A. Hanley and A. Lippman-Hand (1983), "If nothing goes wrong, is everything all right?", JAMA 249 (one-sided
     intervals where nothing was lost).
 """
@@ -219,10 +222,12 @@ def _rate(matches: Sequence[Match], anchor: str, *, only: str | None = None) -> 
     if anchor not in names:
         raise ConfigError(f"anchor={anchor}: has not played; must be one of {', '.join(names) or 'no players'}")
     index = {name: number for number, name in enumerate(names)}
-    points = np.zeros((len(names), len(names)))
+    counted, points = np.zeros((2, len(names), len(names)))  # what was won, and what it is worth
     for one, other, tally in matches:
-        points[index[one], index[other]] += tally.wins + 0.5 * tally.draws
-        points[index[other], index[one]] += tally.losses + 0.5 * tally.draws
+        won = np.array([tally.points, tally.games - tally.points])
+        here = [index[one], index[other]], [index[other], index[one]]
+        counted[here] += won
+        points[here] += won / max(1.0, tally.design_effect)
     connected = np.flatnonzero(reachable(points + points.T)[index[anchor]])
     strengths = fit_without_bias(points[np.ix_(connected, connected)], int(np.searchsorted(connected, index[anchor])))
     values = dict(zip(connected.tolist(), strengths.tolist(), strict=True))
@@ -230,13 +235,14 @@ def _rate(matches: Sequence[Match], anchor: str, *, only: str | None = None) -> 
     for name in names if only is None else [only]:
         if name != anchor and (ends := _ends(points, index[name], index[anchor])) is not None:
             low, high, mark = ends
+            mark = mark or _few_points(counted, index[name], index[anchor])
             value = values[index[name]] * _ELO_PER_NAT
             ratings[name] = Rating(value=value, low=low * _ELO_PER_NAT, high=high * _ELO_PER_NAT, mark=mark)
     return dict(sorted(ratings.items(), key=lambda item: -item[1].value))
 
 
 def _ends(points: NDArray[np.float64], player: int, anchor: int) -> tuple[float, float, str] | None:
-    """Ends of a player's interval in log-odds, and its mark; None where nothing is known of the difference."""
+    """Ends of a player's interval in log-odds, and "no win" or "no loss"; None where nothing is known of it."""
     reached = reachable(points)
     took, lost = bool(reached[player, anchor]), bool(reached[anchor, player])
     if not took and not lost:
@@ -247,7 +253,7 @@ def _ends(points: NDArray[np.float64], player: int, anchor: int) -> tuple[float,
         return _end_of_no_loss(points, player, anchor), math.inf, "no loss"
     profile = ProfileLikelihood.of(points, player, anchor)
     low, high = (profile.end(profile.likeliest, direction, _TWO_SIDED) for direction in (-1, 1))
-    return low, high, _few_points(points, player, anchor)
+    return low, high, ""
 
 
 def _end_of_no_loss(points: NDArray[np.float64], player: int, anchor: int) -> float:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ def test_a_round_robin_leaves_a_ladder(tmp_path: Path) -> None:
     for result in play_round_robin(counting_game(), players, num_games=20, seed=5):
         report.add(result)
     ladder = load_ladder(tmp_path / "results.json")
-    assert ladder == Ladder(
-        game="counting", matches=tuple((result.player, result.opponent, result.total) for result in report.results)
-    )
+    assert ladder == Ladder(game="counting", matches=ladder.matches)
+    for (player, opponent, tally), result in zip(ladder.matches, report.results, strict=True):
+        assert (player, opponent) == (result.player, result.opponent)
+        assert dataclasses.replace(tally, design_effect=result.total.design_effect) == result.total
+        assert tally.design_effect == pytest.approx(result.total.design_effect, rel=1e-12)
     assert ladder.names == ["other", "random", "third"]
     written = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["ratings"]
     assert written == {name: rating.as_json() for name, rating in rate_players(report.results).items()}
