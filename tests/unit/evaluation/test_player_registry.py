@@ -19,6 +19,7 @@ from keisei_lightning.evaluation.registry import (
     make_player,
     parse_player,
     player_names,
+    player_options,
     register_player,
 )
 from keisei_lightning.games import GameSpec
@@ -56,6 +57,10 @@ def make_anything(spec: GameSpec, *, seed: int, name: str, **options: object) ->
     return Engine(spec, seed, name, **options)
 
 
+def make_literal(spec: GameSpec, *, seed: int, name: str, depth: int = 1, **options: str) -> Player:
+    return Engine(spec, seed, name, depth=depth, **options)
+
+
 def make_demanding(spec: GameSpec, *, seed: int, name: str, file: str) -> Player:
     return Engine(spec, seed, name, file=file)
 
@@ -67,6 +72,7 @@ def _own_registry() -> Iterator[None]:
     register_player("engine", make_engine)
     register_player("anything", make_anything)
     register_player("demanding", make_demanding)
+    register_player("literal", make_literal)
     yield
     registry._registered.clear()
     registry._registered.update(before)
@@ -155,6 +161,16 @@ class TestMaking:
     def test_values_look_like_their_types_where_the_signature_has_none(self) -> None:
         options = made("anything(a=5,b=0.5,c=False,d=none,e=word)").options
         assert options == {"a": 5, "b": 0.5, "c": False, "d": None, "e": "word"}
+
+    def test_further_options_that_are_texts_stay_as_they_were_written(self) -> None:
+        options = made("literal(depth=5,a=true,b=none,c=007,d=1.50,e='')").options
+        assert options == {"depth": 5, "a": "true", "b": "none", "c": "007", "d": "1.50", "e": ""}
+
+    @pytest.mark.parametrize("engine", ["usi(command=x,", "fairy_stockfish("])
+    def test_an_engines_own_options_are_not_read_and_ours_are(self, engine: str) -> None:
+        name = parse_player(f"{engine}nodes=7,processes=2,timeout_s=5,USI_Ponder=true,BookFile=none)")
+        ours = {"nodes": 7, "processes": 2, "timeout_s": 5.0, "USI_Ponder": "true", "BookFile": "none"}
+        assert player_options(name).items() >= ours.items()
 
     def test_the_player_is_told_its_seed_and_its_name_without_blanks(self) -> None:
         player = made("engine( depth = 5 )", seed=9)
