@@ -172,13 +172,13 @@ def build(config: ValidatedConfig) -> Run:
     stop = OrderlyStop(last)
     callbacks: list[Callback] = [
         stop,
+        *([FinalCheckpoint(last)] if last is not None else []),  # before all that may fail at the end
         WeightSyncCallback(cfg.weight_sync.every_n_steps),
         *([SnapshotCallback(every_n_epochs)] if pool else []),
         SelfPlayMetrics(),
         evaluation,
         curves,
         *([BestCheckpoint(evaluation, last.parent)] if last is not None and cfg.checkpoint.keep_best else []),
-        *([FinalCheckpoint(last)] if last is not None else []),
     ]
     return Run(
         trainer=_build_trainer(cfg, callbacks, folder),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from keisei_lightning.errors import ConfigError, KeiseiError
 from keisei_lightning.evaluation.registry import closing_player, make_player
@@ -44,7 +44,7 @@ def game_spec(cfg: DictConfig) -> GameSpec:
 
 
 def game_options(cfg: DictConfig) -> dict[str, Any]:
-    """Keyword arguments for the game's maker; what is null is left to the game.
+    """Keyword arguments for the game's maker, in plain containers; what is null is left to the game.
 
     Args:
         cfg: a configuration; of it section ``env`` is looked at.
@@ -53,7 +53,9 @@ def game_options(cfg: DictConfig) -> dict[str, Any]:
     options: dict[str, Any] = {"opening_plies": env.opening_plies}
     if env.max_plies is not None:
         options["max_plies"] = env.max_plies
-    return {**options, **{str(key): value for key, value in env.options.items()}}
+    further = OmegaConf.to_container(env.options, resolve=True)
+    assert isinstance(further, dict)
+    return {**options, **{str(key): value for key, value in further.items()}}
 
 
 def game_faults(cfg: DictConfig, spec: GameSpec) -> Iterator[str]:

@@ -19,8 +19,22 @@ from lightning.fabric.plugins import CheckpointIO
 from keisei_lightning.stopping import temporary_file, unbroken
 from keisei_lightning.training.checkpoint_header import load_checked, refused_global
 from keisei_lightning.training.integrity import damage, lock, remove_stale_temporaries, temporary_path
+from keisei_lightning.training.saveable import first_unsaveable
 
-__all__ = ["AtomicCheckpointIO"]
+__all__ = ["AtomicCheckpointIO", "UnsaveableStateError"]
+
+
+class UnsaveableStateError(TypeError):
+    """A checkpoint holds something that could not be read back without running code.
+
+    Args:
+        path: the file that was not written.
+        fault: what it holds, and where.
+    """
+
+    def __init__(self, path: Path, fault: str) -> None:
+        self.fault = f"{fault}; states must be made of numbers, strings, lists, dictionaries and tensors"
+        super().__init__(f"{path}: the checkpoint was not saved, since it could not be loaded again: {self.fault}")
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -38,8 +52,8 @@ class AtomicCheckpointIO(CheckpointIO):
 
         Raises:
             OSError: it cannot be written, or not be read back; an older file at ``path`` is as it was.
-            TypeError: it holds something that could not be read back without running code; or ``storage_options``,
-                which are not supported.
+            UnsaveableStateError: it holds something that could not be read back without running code.
+            TypeError: ``storage_options``, which are not supported.
         """
         if storage_options is not None:
             raise TypeError("AtomicCheckpointIO has no storage_options")
@@ -50,7 +64,7 @@ class AtomicCheckpointIO(CheckpointIO):
             with unbroken(), temporary_file(temporary_path(target)) as temporary, temporary.open("wb") as file:
                 lock(file)
                 _write(checkpoint, file)
-                _check_written(temporary, target)
+                _check_written(temporary, target, checkpoint)
                 os.replace(temporary, target)
         except OSError as error:
             raise type(error)(error.errno, f"{error.strerror} (the checkpoint was not saved)", str(target)) from error
@@ -116,17 +130,14 @@ def _write(checkpoint: dict[str, Any], file: IO[bytes]) -> None:
         raise noting.error from error
 
 
-def _check_written(temporary: Path, target: Path) -> None:
+def _check_written(temporary: Path, target: Path, checkpoint: dict[str, Any]) -> None:
     """Read back what was written: an unreadable checkpoint must be known now, not when it is needed."""
     if (fault := damage(temporary)) is not None:
         raise OSError(errno.EIO, f"what was written cannot be read back, it is {fault}")
     try:
         torch.load(temporary, map_location="cpu", weights_only=True, mmap=True)  # mapped: no weight is read twice
     except pickle.UnpicklingError as error:
-        raise TypeError(
-            f"{target}: the checkpoint was not saved, since it could not be loaded again: {refused_global(error)}; "
-            "states must be made of numbers, strings, lists, dictionaries and tensors"
-        ) from error
+        raise UnsaveableStateError(target, first_unsaveable(checkpoint) or refused_global(error)) from error
 
 
 def _sync_directory(directory: Path) -> None:

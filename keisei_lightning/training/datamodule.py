@@ -47,23 +47,34 @@ class _Iteration:
     Attributes:
         plies: TensorDict [M], with advantages, on the learner's device.
         trainable: int64 [N], rows of it to learn from.
+        num_epochs: passes over them.
+        num_minibatches: parts of a pass.
         taken: minibatches that the loop has been given.
     """
 
     plies: TensorDict
     trainable: Tensor
+    num_epochs: int
+    num_minibatches: int
     taken: int = 0
 
     def state(self) -> dict[str, Any]:
         """Tensors on the CPU, and numbers; copies, since the rollout may be a view of shared memory."""
         plies = {key: to_host(column, copy=True) for key, column in self.plies.items()}
-        return {"plies": plies, "trainable": self.trainable.clone(), "taken": self.taken}
+        numbers = {"num_epochs": self.num_epochs, "num_minibatches": self.num_minibatches, "taken": self.taken}
+        return {"plies": plies, "trainable": self.trainable.clone(), **numbers}
 
     @classmethod
-    def restored(cls, state: dict[str, Any]) -> _Iteration:
-        trainable = state["trainable"]
+    def restored(cls, state: dict[str, Any], *, num_epochs: int, num_minibatches: int) -> _Iteration:
+        """What a checkpoint has of an iteration; an older one does not tell how it was cut."""
         plies = TensorDict(state["plies"], batch_size=len(state["plies"]["action"]))
-        return cls(plies, trainable, int(state["taken"]))
+        return cls(
+            plies,
+            state["trainable"],
+            num_epochs=int(state.get("num_epochs", num_epochs)),
+            num_minibatches=int(state.get("num_minibatches", num_minibatches)),
+            taken=int(state["taken"]),
+        )
 
 
 class SelfPlayDataModule(LightningDataModule):
@@ -73,7 +84,8 @@ class SelfPlayDataModule(LightningDataModule):
     because Lightning calls only that on errors and signals, in :meth:`on_exception`.
 
     A checkpoint that is written in the middle of an iteration holds its rollout: the run that goes on from it learns
-    from the minibatches that were left, and nothing is played, learned from or counted twice.
+    from the minibatches that were left, and nothing is played, learned from or counted twice. They have the advantages
+    and the size that they had, whatever is configured now; at most as many as an iteration has now are taken.
 
     ``overfit_batches`` repeats the first minibatches of the first rollout; ``limit_train_batches`` and ``fast_dev_run``
     leave the rest of a rollout unused.
@@ -193,14 +205,16 @@ class SelfPlayDataModule(LightningDataModule):
                 rollout, gamma=self.gamma, lmbda=self.lmbda, normalize=self.normalize_advantage
             )
             plies = self._add_outcomes(plies_to_device(plies, device), rollout)
-            current = _Iteration(self._decouple(plies, trainable) if self.decoupled else plies, trainable)
+            if self.decoupled:
+                plies = self._decouple(plies, trainable)
+            current = _Iteration(plies, trainable, self.num_epochs, self.num_minibatches)
         self._current = current
         try:
             for minibatch in minibatches(
                 current.plies,
                 current.trainable,
-                num_epochs=self.num_epochs,
-                num_minibatches=self.num_minibatches,
+                num_epochs=current.num_epochs,
+                num_minibatches=current.num_minibatches,
                 generator=shuffle_generator(self.seed, self.iteration),
                 skip=current.taken,
             ):
@@ -252,7 +266,8 @@ class SelfPlayDataModule(LightningDataModule):
         """Go on from a :meth:`state_dict`. Called before any worker is started."""
         self.iteration = int(state_dict["iteration"])
         rollout = state_dict.get("rollout")
-        self._left_over = None if rollout is None else _Iteration.restored(rollout)
+        numbers = {"num_epochs": self.num_epochs, "num_minibatches": self.num_minibatches}
+        self._left_over = None if rollout is None else _Iteration.restored(rollout, **numbers)
         self.collector.load_state_dict(state_dict["collector"])
 
     def _in_an_iteration(self) -> bool:

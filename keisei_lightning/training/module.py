@@ -37,6 +37,7 @@ from keisei_lightning.training.resuming import (
     resume,
     settings,
 )
+from keisei_lightning.training.saveable import plain
 from keisei_lightning.training.source import RolloutSource
 
 __all__ = ["LOSS_TERMS", "PPOModule"]
@@ -152,7 +153,7 @@ class PPOModule(LightningModule):
         self._compiling_since: float | None = None  # perf_counter() when the first minibatch began
         self._is_to_compile = False
         self._spec = spec
-        self._recipe = recipe
+        self._recipe = None if recipe is None else plain(recipe)
         # The loss has no parameters of its own. In a tuple it is not registered either, so that the checkpoint's state
         # dictionary is the network's and nothing else.
         self._losses = (
@@ -379,7 +380,7 @@ class PPOModule(LightningModule):
         if spec is not None:
             checkpoint[HEADER_KEY] = CheckpointHeader.of(spec).to_dict()
         if self._recipe is not None:
-            checkpoint[RECIPE_KEY] = dict(self._recipe)
+            checkpoint[RECIPE_KEY] = self._recipe
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another game or of another network.

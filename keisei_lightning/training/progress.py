@@ -19,6 +19,8 @@ from keisei_lightning.training.source import source_of
 
 __all__ = ["TrainingProgress", "fraction_done", "redirected_log_streams"]
 
+log = logging.getLogger(__name__)
+
 _BAR_EVERY_S = 0.5
 
 
@@ -26,7 +28,8 @@ class TrainingProgress(ProgressBar):
     """One progress bar over the whole fit, with plies per second, games per second, policy lag and the latest score.
 
     On a terminal it is a bar, and log records (those of the workers too) appear above it. Otherwise it is one plain
-    line every ``line_every_s`` seconds.
+    line every ``line_every_s`` seconds. Where it cannot be shown (a terminal that has gone), that is a warning, and
+    training goes on without it.
 
     Args:
         console: where to draw; None: standard error.
@@ -68,8 +71,11 @@ class TrainingProgress(ProgressBar):
         """Draw the empty bar."""
         self._started = self._shown = self._clock()
         self._pace_since = None
-        if not (self._enabled and self._console.is_terminal):
-            return
+        if self._enabled and self._console.is_terminal:
+            with self._decorating():
+                self._draw_bar(trainer)
+
+    def _draw_bar(self, trainer: Trainer) -> None:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -90,7 +96,8 @@ class TrainingProgress(ProgressBar):
         """Show where training is, not more often than a person can read."""
         every_s = _BAR_EVERY_S if self._progress is not None else self._line_every_s
         if self._enabled and self._clock() - self._shown >= every_s:
-            self._show(trainer)
+            with self._decorating():
+                self._show(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to count the pace: the first epoch waits for workers that start, and for all that is done once."""
@@ -100,7 +107,8 @@ class TrainingProgress(ProgressBar):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the last state, and leave it standing."""
         if self._enabled:
-            self._show(trainer)
+            with self._decorating():
+                self._show(trainer)
         self._stop()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -142,7 +150,19 @@ class TrainingProgress(ProgressBar):
         self._log_streams.close()
         progress, self._progress = self._progress, None
         if progress is not None:
-            progress.stop()
+            with self._decorating():
+                progress.stop()
+
+    @contextmanager
+    def _decorating(self) -> Iterator[None]:
+        """Context whose failure is told, once, and ends the showing and not the training."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - whatever a console raises: a terminal may be closed at any time
+            was_enabled, self._enabled = self._enabled, False
+            self._stop()  # which may fail likewise
+            if was_enabled:
+                log.warning("progress is shown no longer: %s: %s", type(error).__name__, error)
 
 
 def fraction_done(trainer: Trainer) -> float | None:

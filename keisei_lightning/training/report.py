@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import logging
+import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
 from keisei_lightning.evaluation import MatchResult
-from keisei_lightning.stopping import requested
+from keisei_lightning.stopping import requested, temporary_file
 from keisei_lightning.training.evaluation import EvaluationCallback
 
 __all__ = ["HISTORY_KEY", "CurvesCallback", "plot_curves", "write_last_game"]
@@ -41,7 +44,8 @@ class CurvesCallback(Callback):
     """Keeps the metrics of every epoch, and at the end draws them and writes the last evaluation game.
 
     Files in ``directory``: ``curves.png``, and after an evaluation ``last_game.svg`` with ``last_game.kifu`` (shogi) or
-    ``last_game.txt``. They are also written when training ends early.
+    ``last_game.txt``. They are also written when training ends early. One that cannot be written is a warning: the
+    checkpoint has all that they are made from.
 
     Args:
         directory: where to write; made if need be.
@@ -77,16 +81,13 @@ class CurvesCallback(Callback):
         signum = requested()
         if signum not in (None, signal.SIGINT) or (signum is None and isinstance(exception, SIGTERMException)):
             return
-        try:
-            self._write(trainer)
-        except Exception:
-            # The error that ended the training must reach the user, and after this hook the workers are stopped.
-            log.exception("the curves could not be written to %s", self.directory)
+        self._write(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep the metrics so far in the checkpoint: plain numbers."""
         epochs: Any = trainer.fit_loop.epoch_progress.current
-        if epochs.processed == epochs.ready:  # between two epochs: the metrics are complete
+        # Between two epochs, or at the end of one: its metrics are complete, unless an error has come before they were.
+        if epochs.ready == (epochs.completed if trainer.interrupted else epochs.processed):
             self._record(trainer, epochs_done=epochs.processed)
         checkpoint[HISTORY_KEY] = [dict(row) for row in self.history]
 
@@ -95,8 +96,8 @@ class CurvesCallback(Callback):
         self.history = [dict(row) for row in checkpoint.get(HISTORY_KEY, [])]
 
     def _record(self, trainer: Trainer, *, epochs_done: int) -> None:
-        """Add one row, unless that epoch has one."""
-        if self.history and self.history[-1]["epoch"] >= epochs_done:
+        """Add one row; where that epoch has one, what it does not have yet (a score of the very end)."""
+        if self.history and self.history[-1]["epoch"] > epochs_done:
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         # Lightning shows the latest value of every metric; a score belongs to the epoch that it was played in only.
@@ -108,6 +109,9 @@ class CurvesCallback(Callback):
             metrics = {name: value for name, value in metrics.items() if not name.startswith("eval/")}
         if not metrics:
             return
+        if self.history and self.history[-1]["epoch"] == epochs_done:
+            self.history[-1] = metrics | self.history[-1]
+            return
         minutes = self._minutes_before + (self._clock() - self._started) / 60.0
         position = {"epoch": float(epochs_done), "global_step": float(trainer.global_step), "minutes": minutes}
         self.history.append({**metrics, **position})
@@ -115,11 +119,22 @@ class CurvesCallback(Callback):
     def _write(self, trainer: Trainer) -> None:
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        files = [plot_curves(self.history, self.directory / "curves.png")] if self.history else []
+        self.files, failed = [], []
+        for write in self._writers(trainer):
+            try:
+                self.files += write()
+            except Exception as error:  # noqa: BLE001 - a picture is worth no training's exit code
+                failed.append(" ".join(f"{type(error).__name__}: {error}".split()))
+        if failed:
+            log.warning("not all pictures of the training were written to %s: %s", self.directory, "; ".join(failed))
+
+    def _writers(self, trainer: Trainer) -> Iterator[Callable[[], list[Path]]]:
+        """What is to be written: functions that return the files."""
+        if self.history:
+            yield lambda: [plot_curves(self.history, self.directory / "curves.png")]
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, EvaluationCallback) and callback.last_result is not None:
-                files += write_last_game(callback.last_result, self.directory)
-        self.files = files
+            if isinstance(callback, EvaluationCallback) and (result := callback.last_result) is not None:
+                yield functools.partial(write_last_game, result, self.directory)
 
 
 def write_last_game(result: MatchResult, directory: str | Path) -> list[Path]:
@@ -131,6 +146,9 @@ def write_last_game(result: MatchResult, directory: str | Path) -> list[Path]:
 
     Returns:
         The files: ``last_game.svg``, the final position, and ``last_game.kifu`` or ``last_game.txt``, its record.
+
+    Raises:
+        OSError: one cannot be written.
     """
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
@@ -141,9 +159,23 @@ def write_last_game(result: MatchResult, directory: str | Path) -> list[Path]:
         (folder / f"last_game{suffix}", result.last_record),
     ):
         if text:
-            path.write_text(text, encoding="utf-8")
+            _write_whole(path, text.encode())
             files.append(path)
     return files
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is whole or as it was before: on a full disk, say.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        with temporary_file(path.with_name(f".{path.name}.{os.getpid()}.tmp")) as temporary:
+            temporary.write_bytes(content)
+            os.replace(temporary, path)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from error
 
 
 def plot_curves(history: History, path: str | Path) -> Path:
@@ -155,6 +187,9 @@ def plot_curves(history: History, path: str | Path) -> Path:
 
     Returns:
         The path.
+
+    Raises:
+        OSError: it cannot be written; what was there is as it was.
     """
     figure = Figure(figsize=(17, 7.5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -171,7 +206,9 @@ def plot_curves(history: History, path: str | Path) -> Path:
             axes.legend(frameon=False, fontsize=8)
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=110)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=110, format="png")
+    _write_whole(target, picture.getvalue())
     return target
 
 

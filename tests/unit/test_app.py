@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from fakes import CountingGame
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -19,7 +21,8 @@ from torch import nn
 from keisei_lightning.app import build, run
 from keisei_lightning.config import config_dir, register_configs
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.games import GameSpec
+from keisei_lightning.games import GameSpec, register_game
+from keisei_lightning.games.registry import _registered
 from keisei_lightning.models import build_network
 from keisei_lightning.parallel import OpponentOptions
 from keisei_lightning.training import (
@@ -28,7 +31,9 @@ from keisei_lightning.training import (
     SnapshotCallback,
     TrainingProgress,
     WeightSyncCallback,
+    read_checkpoint_header,
 )
+from keisei_lightning.training.checkpoint_header import Recipe, read_recipe
 from keisei_lightning.validation import ValidatedConfig, validate
 
 TINY = [
@@ -177,6 +182,34 @@ def test_a_third_partys_network_that_is_not_of_the_game_is_bad_configuration(tmp
         f"model._target_={__name__}.one_short_network: network=OneShort: its logits are float32 [2, 8]; "
         "must be floating point [2, 9], one for each action of tic_tac_toe",
     )
+
+
+class Heaps(CountingGame):
+    """A game whose option is a list."""
+
+    def __init__(self, num_games: int, *, heaps: list[int], opening_plies: int = 0) -> None:
+        assert type(heaps) is list
+        super().__init__(num_games, goal=sum(heaps), opening_plies=opening_plies)
+
+
+def test_a_game_option_that_is_a_list_comes_as_one_and_is_saved(tmp_path: Path) -> None:
+    register_game("heaps", Heaps)
+    try:
+        cfg = composed(tmp_path, "env.game=heaps", "env.opening_plies=0", "+env.options.heaps=[6,4]", "logger=none")
+        run(cfg)
+    finally:
+        _registered.pop("heaps")
+    assert read_recipe(tmp_path / "checkpoints" / "last.ckpt") == Recipe(
+        game="heaps", game_options={"opening_plies": 0, "heaps": [6, 4]}, model=OmegaConf.to_container(cfg.model)
+    )
+
+
+def test_pictures_that_cannot_be_written_cost_no_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "curves.png").mkdir()
+    assert 0.0 <= run(composed(tmp_path, "logger=none")) <= 1.0
+    assert read_checkpoint_header(tmp_path / "checkpoints" / "last.ckpt").global_step > 0
+    warnings = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [("Is a directory" in line, str(tmp_path / "curves.png") in line) for line in warnings] == [(True, True)]
 
 
 def test_what_lightning_refuses_is_bad_configuration(tmp_path: Path) -> None:

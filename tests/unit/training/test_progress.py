@@ -82,6 +82,40 @@ def test_the_terminal_is_given_back_after_an_error(tmp_path: Path) -> None:
     assert (sys.stdout, sys.stderr) == streams
 
 
+class GoneTerminal(io.StringIO):
+    """Takes some writes, and then is gone as a terminal is whose connection was cut.
+
+    Args:
+        writes: that it takes.
+    """
+
+    def __init__(self, writes: int) -> None:
+        super().__init__()
+        self._left = writes
+
+    def write(self, text: str) -> int:
+        self._left -= 1
+        if self._left < 0:
+            raise OSError(5, "Input/output error")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("writes", [0, 3])
+def test_a_terminal_that_has_gone_ends_the_showing_and_not_the_training(
+    tmp_path: Path, terminal: bool, writes: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    streams = (sys.stdout, sys.stderr)
+    console = Console(file=GoneTerminal(writes), force_terminal=terminal, width=120)
+    progress = TrainingProgress(console=console, clock=ticking(20.0))
+    trainer = quiet_trainer(tmp_path, enable_progress_bar=True, callbacks=[progress])
+    trainer.fit(PlayingModule(), datamodule=SelfPlayDataModule(FakeCollector(), minibatch_size=8, num_epochs=1))
+    assert trainer.global_step == 8
+    lines = [message for message in caplog.messages if message.startswith("progress is shown no longer")]
+    assert lines == ["progress is shown no longer: OSError: [Errno 5] Input/output error"]
+    assert (sys.stdout, sys.stderr) == streams
+
+
 def test_log_records_go_above_the_bar_and_then_where_they_went_before() -> None:
     terminal, above = io.StringIO(), io.StringIO()
     handler = logging.StreamHandler(terminal)

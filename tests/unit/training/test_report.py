@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes import counting_game
+from lightning.pytorch import Callback
 from training_fakes import FakeCollector, NotingModule, PlayingModule, quiet_trainer
 
 from keisei_lightning.evaluation import MatchResult, Tally
@@ -88,6 +90,57 @@ def test_curves_that_cannot_be_written_do_not_hide_the_error_or_keep_the_workers
     with pytest.raises(ValueError, match="on purpose"):
         trainer.fit(module, datamodule=SelfPlayDataModule(collector, minibatch_size=32, num_epochs=1))
     assert collector.events[-1] == "shutdown"
+
+
+def test_a_picture_that_cannot_be_written_is_one_warning_and_the_others_are_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "run" / "curves.png").mkdir(parents=True)
+    (tmp_path / "run" / "last_game.txt").mkdir()
+    curves = fit(tmp_path, max_epochs=2)
+    (record,) = (record for record in caplog.records if record.levelno >= logging.WARNING)
+    assert record.levelno == logging.WARNING
+    assert record.message.startswith(f"not all pictures of the training were written to {tmp_path / 'run'}: ")
+    for name in ("curves.png", "last_game.txt"):
+        assert f"IsADirectoryError: [Errno 21] Is a directory: '{tmp_path / 'run' / name}'" in record.message
+    assert curves.files == []
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "curves.png",
+        "last_game.svg",
+        "last_game.txt",
+    ]
+
+
+def test_on_a_full_disk_the_older_picture_stays_and_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = plot_curves([], tmp_path / "curves.png")
+    before = path.read_bytes()
+
+    def full(self: Path, content: bytes) -> None:
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=rf"^\[Errno 28\] No space left on device: '{path}'$"):
+        plot_curves([{"epoch": 1.0, "train/entropy": 1.0}], path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["curves.png"]
+
+
+def test_the_score_of_an_end_that_was_not_foreseen_is_in_its_epochs_row(tmp_path: Path) -> None:
+    class Saves(Callback):  # as a final checkpoint does: the row is there before the last match is played
+        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+            trainer.save_checkpoint(tmp_path / "first.ckpt")
+
+    curves = CurvesCallback(tmp_path, clock=clock)
+    evaluation = EvaluationCallback(counting_game(), num_games=4, every_n_epochs=0, opening_plies=1)
+    evaluation.should_evaluate = lambda trainer: False  # type: ignore[method-assign]
+    trainer = quiet_trainer(tmp_path, max_epochs=2, callbacks=[Saves(), SelfPlayMetrics(), evaluation, curves])
+    data = SelfPlayDataModule(FakeCollector(), minibatch_size=32, num_epochs=1)
+    trainer.fit(PlayingModule(), datamodule=data)
+    assert ["eval/score_vs_random" in row for row in curves.history] == [False, True]
+    assert [row["epoch"] for row in curves.history] == [1.0, 2.0]
 
 
 def test_curves_of_a_history_with_gaps_can_be_drawn(tmp_path: Path) -> None:
