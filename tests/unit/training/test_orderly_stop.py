@@ -15,6 +15,7 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.models import ActorCritic
 from keisei_lightning.training import (
     AtomicCheckpointIO,
+    CurvesCallback,
     FinalCheckpoint,
     OrderlyStop,
     PPOModule,
@@ -111,22 +112,31 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_older_checkpoint_and_names_fi
     assert saved_step(tmp_path) == 2 * STEPS
 
 
-def test_a_disk_that_fills_up_after_the_last_epoch_is_a_warning(
+def test_of_two_errors_the_first_reaches_the_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The last epoch has been saved before; what the second save would add is what the last matches have come to."""
-
-    class FillsTheDisk(Callback):
+    class FailsOnAFullDisk(Callback):
         def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
             if trainer.current_epoch == 2:
                 monkeypatch.setattr("os.fsync", full)
+                raise ValueError("on purpose")
 
-    fit(tmp_path, FillsTheDisk())
+    with pytest.raises(ValueError, match="on purpose"):
+        fit(tmp_path, FailsOnAFullDisk())
     monkeypatch.undo()
-    assert saved_step(tmp_path) == 3 * STEPS
+    assert list(tmp_path.iterdir()) == []
     (line,) = [message for message in caplog.messages if "No space left" in message]
-    assert line.startswith("[Errno 28] No space left on device (the checkpoint was not saved): ")
-    assert line.endswith("last.ckpt'; what is there was saved before the last matches, with the same weights")
+    assert line.startswith("what was learned could not be saved either: [Errno 28] No space left on device")
+
+
+def test_the_history_in_a_checkpoint_after_an_error_has_no_row_of_an_epoch_whose_metrics_are_not_complete(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ValueError, match="on purpose"):
+        fit(tmp_path, CurvesCallback(tmp_path / "run"), Fails("on_train_epoch_end", ValueError("on purpose")))
+    history = torch.load(tmp_path / "last.ckpt", weights_only=True)["keisei_history"]
+    assert [row["epoch"] for row in history] == [1.0, 2.0]
+    assert len({row["train/entropy"] for row in history}) == 2
 
 
 def test_a_full_disk_is_known_before_the_first_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
