@@ -57,7 +57,8 @@ class ProcessBackend(Backend):
         self.lost_rollouts = 0
         self._work = work
         num_workers = work.slot_layout.num_workers
-        self._signs = VitalSigns.reserve(num_workers + len(helpers))
+        self._names = [*(f"worker {worker_id}" for worker_id in range(num_workers)), *helpers]
+        self._signs = VitalSigns.reserve(len(self._names))
         self._context = multiprocessing.get_context(choose_start_method(start_method))
         if self._context.get_start_method() == "forkserver":
             self._context.set_forkserver_preload(list(_PRELOAD))
@@ -108,8 +109,8 @@ class ProcessBackend(Backend):
                 ours.close()
                 if attempt == _START_ATTEMPTS:
                     raise WorkerBootError(
-                        f"worker {worker_id} (incarnation {incarnation}) could not be started: the fork server, which "
-                        f"starts it, was ended {attempt} times (likely out of memory, if nobody killed it)"
+                        f"{self._names[worker_id]} (incarnation {incarnation}) could not be started: the fork server, "
+                        f"which starts it, was ended {attempt} times (likely out of memory, if nobody killed it)"
                     ) from error
                 time.sleep(_START_AGAIN_S)
             finally:
