@@ -38,6 +38,7 @@ from keisei_lightning.training import (
     BestCheckpoint,
     CurvesCallback,
     EvaluationCallback,
+    ExperimentLog,
     FinalCheckpoint,
     OrderlyStop,
     PPOModule,
@@ -191,6 +192,7 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
     callbacks = [
         *_with_users(callbacks, _build_callbacks(cfg)),  # these know the metrics of an epoch, and may end the training
         curves,
+        ExperimentLog(_plain(cfg)),
         *([BestCheckpoint(evaluation, last.parent)] if last is not None and cfg.checkpoint.keep_best else []),
     ]
     return Run(
