@@ -3,7 +3,8 @@
 ::
 
     signal --> present step ends --> Lightning leaves its loop --> on_exception: last.ckpt --> workers stop
-    nothing further to learn: last.ckpt --> last matches --> last.ckpt with their scores --> curves, last game
+    last epoch --> last matches --> on_train_end: last.ckpt --> curves, last game
+                        +-- error: on_exception: last.ckpt --> workers stop
 """
 
 from __future__ import annotations
@@ -44,6 +45,10 @@ class OrderlyStop(Callback):
     The first of all callbacks: it opens and closes the time in which a signal is deferred. With plain Lightning,
     without :class:`~keisei_lightning.stopping.StopSignals`, it saves when SIGTERM has ended the loop.
 
+    It also saves where an error comes after the last step of a fit, in the last matches, say: nothing is learned after
+    it that could be worth more. An error before that saves nothing: weights that it may have spoilt must not take the
+    place of good ones.
+
     Nothing is saved where no step has been taken since the start: such a checkpoint would be the newest, and hold less
     than the one before it.
 
@@ -61,10 +66,11 @@ class OrderlyStop(Callback):
     ) -> None:
         self.path = None if path is None else Path(path)
         self.saved: Path | None = None
-        """What was saved when a signal ended the fit."""
+        """What was saved when a signal or an error ended the fit."""
         self._run_command = run_command
         self._start_position: tuple[int, int] | None = None
         self._step = ExitStack()
+        self._all_learned = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take SLURM's signal, before Lightning does."""
@@ -73,7 +79,7 @@ class OrderlyStop(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on there is something to keep."""
-        self._start_position = _position(trainer)
+        self._start_position, self._all_learned = _position(trainer), False
         stopping.defer()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -87,6 +93,10 @@ class OrderlyStop(Callback):
         """The step is whole."""
         self._step.close()
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note whether this is the last epoch, before anything else is done at its end."""
+        self._all_learned = is_last_epoch(trainer)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The loop is done: it would end at no further step.
 
@@ -96,10 +106,10 @@ class OrderlyStop(Callback):
         stopping.settle(end=True)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save, if a signal ended the fit; in any case, stop the workers before the other callbacks take their time.
+        """Save, if a signal ended the fit or all is learned; in any case, stop the workers before the other callbacks.
 
         Raises:
-            OSError: it cannot be saved.
+            OSError: a signal ended the fit, and it cannot be saved.
         """
         stopping.settle()
         try:
@@ -107,11 +117,23 @@ class OrderlyStop(Callback):
                 self._save(trainer)
                 if stopping.requested() == signal.SIGUSR1 and self._may_save(trainer) and trainer.is_global_zero:
                     self._requeue()
+            elif self._all_learned:
+                self._save_after(exception, trainer)
         finally:
             # Lightning asks the data module last, and not at all where this hook or another callback's raises.
             data: Any = getattr(trainer, "datamodule", None)
             if data is not None:
                 data.on_exception(exception)
+
+    def _save_after(self, exception: BaseException, trainer: Trainer) -> None:
+        """Save after an error, which must reach the user whatever comes of it."""
+        try:
+            self._save(trainer)
+        except Exception as error:  # noqa: BLE001 - of two errors the first is the one that tells what happened
+            log.warning("what was learned could not be saved either: %s", error)
+        else:
+            if self.saved is not None:
+                log.info("all was learned before the %s: saved to %s", type(exception).__name__, self.saved)
 
     def _save(self, trainer: Trainer) -> None:
         """Save, unless no step has been taken."""
@@ -141,8 +163,7 @@ class FinalCheckpoint(Callback):
     """Saves a checkpoint when training is done: the last epoch need not be one that a checkpoint was due at.
 
     Give it before all callbacks that do something at the end (but after :class:`OrderlyStop`): what cannot be made
-    again is saved first. So it saves at the end of the last epoch, before the last matches are played, and again when
-    they have been, before anything is drawn. The collector is still there, with its games.
+    again is saved first. The collector is still there, with its games.
 
     Before the first batch it saves on trial, and deletes what it has saved: a folder that cannot be written to, a full
     disk, and a state that could not be read back are known then, and not when hours of training are to be saved.
@@ -169,11 +190,8 @@ class FinalCheckpoint(Callback):
                 trainer.save_checkpoint(file, weights_only=False)
             except UnsaveableStateError as error:
                 raise ConfigError(f"this training could not be saved: {error.fault}") from error
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the final weights before anything else is done with them, if this is known to be the last epoch."""
-        if is_last_epoch(trainer):
-            trainer.save_checkpoint(self.path, weights_only=False)
+            except OSError as error:
+                raise type(error)(error.errno, error.strerror, str(self.path)) from error
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the final weights, with optimiser and progress, to go on from."""

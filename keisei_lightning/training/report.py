@@ -86,7 +86,8 @@ class CurvesCallback(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep the metrics so far in the checkpoint: plain numbers."""
         epochs: Any = trainer.fit_loop.epoch_progress.current
-        if epochs.processed == epochs.ready:  # between two epochs: the metrics are complete
+        # Between two epochs, or at the end of one: its metrics are complete, unless an error has come before they were.
+        if epochs.ready == (epochs.completed if trainer.interrupted else epochs.processed):
             self._record(trainer, epochs_done=epochs.processed)
         checkpoint[HISTORY_KEY] = [dict(row) for row in self.history]
 

@@ -15,6 +15,7 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.models import ActorCritic
 from keisei_lightning.training import (
     AtomicCheckpointIO,
+    CurvesCallback,
     FinalCheckpoint,
     OrderlyStop,
     PPOModule,
@@ -35,6 +36,22 @@ class Fails(Callback):
     def _fail(self, trainer: Any, *args: Any, **options: Any) -> None:
         if trainer.current_epoch >= 2 or trainer.fit_loop.done:
             raise self._error
+
+
+class NotesEvents(Callback):
+    """Keeps what the collector has been asked for until an error came."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        assert "shutdown" in trainer.datamodule.collector.events
+        self.events = trainer.datamodule.collector.events
+
+
+def full(descriptor: int) -> None:
+    """In the place of ``os.fsync``: what a full disk says to it."""
+    raise OSError(28, "No space left on device")
 
 
 def fit(
@@ -81,9 +98,6 @@ def test_an_error_in_the_middle_of_training_saves_nothing_over_a_good_checkpoint
 def test_a_disk_that_is_full_at_the_end_leaves_the_older_checkpoint_and_names_file_and_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
     class FillsTheDisk(Callback):
         def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
             if trainer.current_epoch == 2:
@@ -98,15 +112,41 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_older_checkpoint_and_names_fi
     assert saved_step(tmp_path) == 2 * STEPS
 
 
-def test_a_full_disk_is_known_before_the_first_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
+def test_of_two_errors_the_first_reaches_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class FailsOnAFullDisk(Callback):
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            if trainer.current_epoch == 2:
+                monkeypatch.setattr("os.fsync", full)
+                raise ValueError("on purpose")
 
+    with pytest.raises(ValueError, match="on purpose"):
+        fit(tmp_path, FailsOnAFullDisk())
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+    (line,) = [message for message in caplog.messages if "No space left" in message]
+    assert line.startswith("what was learned could not be saved either: [Errno 28] No space left on device")
+
+
+def test_the_history_in_a_checkpoint_after_an_error_has_no_row_of_an_epoch_whose_metrics_are_not_complete(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ValueError, match="on purpose"):
+        fit(tmp_path, CurvesCallback(tmp_path / "run"), Fails("on_train_epoch_end", ValueError("on purpose")))
+    history = torch.load(tmp_path / "last.ckpt", weights_only=True)["keisei_history"]
+    assert [row["epoch"] for row in history] == [1.0, 2.0]
+    assert len({row["train/entropy"] for row in history}) == 2
+
+
+def test_a_full_disk_is_known_before_the_first_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.fsync", full)
-    events: list[str] = []
-    with pytest.raises(OSError, match=r"No space left on device \(the checkpoint was not saved\)"):
-        events = fit(tmp_path).events
-    assert events == []
+    notes = NotesEvents()
+    with pytest.raises(OSError, match="No space left") as caught:
+        fit(tmp_path, notes)
+    path = tmp_path / "last.ckpt"
+    assert str(caught.value) == f"[Errno 28] No space left on device (the checkpoint was not saved): '{path}'"
+    assert "collect" not in notes.events
     assert list(tmp_path.iterdir()) == []
 
 
@@ -121,19 +161,14 @@ class Holds(Callback):
 
 
 def test_a_state_that_could_not_be_read_back_is_known_before_the_first_batch(tmp_path: Path) -> None:
-    collected: list[str] = []
-
-    class Notes(Callback):
-        def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-            collected.extend(trainer.datamodule.collector.events)
-
+    notes = NotesEvents()
     with pytest.raises(ConfigError) as caught:
-        fit(tmp_path, Holds(OmegaConf.create([2, 3])), Notes())
+        fit(tmp_path, Holds(OmegaConf.create([2, 3])), notes)
     assert caught.value.faults == (
         "this training could not be saved: checkpoint['callbacks']['Holds']['held'] is a "
         "omegaconf.listconfig.ListConfig; states must be made of numbers, strings, lists, dictionaries and tensors",
     )
-    assert "collect" not in collected
+    assert "collect" not in notes.events
     assert list(tmp_path.iterdir()) == []
 
 
