@@ -40,6 +40,7 @@ from keisei_lightning.training import (
     BestCheckpoint,
     CurvesCallback,
     EvaluationCallback,
+    ExperimentLog,
     FinalCheckpoint,
     OrderlyStop,
     PPOModule,
@@ -194,6 +195,7 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
     callbacks = [
         *_with_users(callbacks, _build_callbacks(cfg)),  # these know the metrics of an epoch, and may end the training
         curves,
+        ExperimentLog(_plain(cfg)),
         *([BestCheckpoint(evaluation, last.parent)] if last is not None and cfg.checkpoint.keep_best else []),
     ]
     return Run(

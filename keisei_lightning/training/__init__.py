@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from keisei_lightning.training.datamodule import SelfPlayDataModule
     from keisei_lightning.training.early_stopping import ScoreEarlyStopping
     from keisei_lightning.training.evaluation import EvaluationCallback
+    from keisei_lightning.training.experiment_log import ExperimentLog
     from keisei_lightning.training.integrity import remove_stale_temporaries
     from keisei_lightning.training.metrics import SelfPlayMetrics
     from keisei_lightning.training.module import PPOModule
@@ -43,6 +44,7 @@ __all__ = [
     "CheckpointHeader",
     "CurvesCallback",
     "EvaluationCallback",
+    "ExperimentLog",
     "FinalCheckpoint",
     "OrderlyStop",
     "PPOModule",
@@ -67,6 +69,7 @@ _ROOM_OF = {
     "CheckpointHeader": "checkpoint_header",
     "CurvesCallback": "report",
     "EvaluationCallback": "evaluation",
+    "ExperimentLog": "experiment_log",
     "FinalCheckpoint": "orderly_stop",
     "OrderlyStop": "orderly_stop",
     "PPOModule": "module",

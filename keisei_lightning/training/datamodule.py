@@ -81,8 +81,7 @@ class SelfPlayDataModule(LightningDataModule):
         seed: of the shuffling, and of the collector that is made.
 
     Raises:
-        ConfigError: a number that cannot work, such as a minibatch larger than a rollout; there is no such game; or not
-            one of ``collector`` and ``game`` is given.
+        ConfigError: a number that cannot work; there is no such game; or not one of ``collector`` and ``game``.
     """
 
     def __init__(
@@ -126,6 +125,9 @@ class SelfPlayDataModule(LightningDataModule):
         self.normalize_advantage = normalize_advantage
         self.decoupled = decoupled
         self.seed = seed
+        names = ("gamma", "lmbda", "num_epochs", "minibatch_size", "normalize_advantage", "decoupled", "seed")
+        # For loggers, in a section: a module's hyperparameters may have the same names.
+        self.save_hyperparameters({"data": {name: getattr(self, name) for name in names}})
         self.iteration = 0
         """PPO iterations begun, over all runs that this one resumes."""
         self._rollouts: Iterator[TensorDictBase] | None = None
@@ -303,8 +305,7 @@ class SelfPlayDataModule(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a :meth:`state_dict`.
 
-        Workers that play already are stopped, and others play from there: Lightning's ``LearningRateFinder`` goes back
-        to where it began.
+        Workers that play already are stopped, and others play from there (``LearningRateFinder`` goes back so).
         """
         if not state_dict:
             return
