@@ -30,7 +30,7 @@ from keisei_lightning.games import game_factory
 from keisei_lightning.machine import available_cpus
 from keisei_lightning.models import ActorCritic, num_parameters
 from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
-from keisei_lightning.stopping import Stopped, requested
+from keisei_lightning.stopping import Stopped, StopSignals, requested
 from keisei_lightning.training import (
     AtomicCheckpointIO,
     BestCheckpoint,
@@ -108,9 +108,14 @@ def run(config: DictConfig | ValidatedConfig) -> float:
 
     Raises:
         ConfigError: the configuration cannot work, or an opponent's engine cannot be started; no worker was.
-        Stopped: a signal ended the training; ``ckpt_path=last`` goes on.
+        Stopped: a signal (Ctrl-C, SIGTERM) ended the training; ``ckpt_path=last`` goes on. It is a ``BaseException``.
     """
     valid = _valid(config)
+    with StopSignals():  # for a program of somebody's own; a command has them already
+        return _run(valid)
+
+
+def _run(valid: ValidatedConfig) -> float:
     cfg = valid.cfg
     quiet_libraries()
     # "Received SIGTERM": launch tells which signal ended the run, in one line.
