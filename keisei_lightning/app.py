@@ -30,6 +30,7 @@ from keisei_lightning.games import game_factory
 from keisei_lightning.machine import available_cpus
 from keisei_lightning.models import ActorCritic, num_parameters
 from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
+from keisei_lightning.quoting import resume_command
 from keisei_lightning.stopping import Stopped, StopSignals, requested
 from keisei_lightning.training import (
     AtomicCheckpointIO,
@@ -46,7 +47,7 @@ from keisei_lightning.training import (
     WeightSyncCallback,
     remove_stale_temporaries,
 )
-from keisei_lightning.validation import ValidatedConfig, advice, validate
+from keisei_lightning.validation import ValidatedConfig, advice, section_of, validate
 
 __all__ = ["Run", "build", "run"]
 
@@ -130,13 +131,13 @@ def _run(valid: ValidatedConfig) -> float:
         parts.fit(cfg.ckpt_path)
     except (Stopped, SIGTERMException) as stop:
         if parts.stop.saved is not None:
-            print_table("stopped", _end_rows(parts, parts.stop.saved))
+            print_table("stopped", _end_rows(parts, parts.stop.saved, section_of(cfg)))
         # Lightning's own exception would end the process with exit code 0.
         raise Stopped(requested() or signal.SIGTERM) from stop
     finally:
         parts.evaluation.close()
     checkpoint = parts.last_checkpoint if _keeps_checkpoints(cfg) else None
-    print_table("done", _end_rows(parts, checkpoint))
+    print_table("done", _end_rows(parts, checkpoint, section_of(cfg)))
     result = parts.evaluation.last_result
     return math.nan if result is None else result.score
 
@@ -285,7 +286,7 @@ def _start_rows(cfg: DictConfig, parts: Run) -> dict[str, object]:
     }
 
 
-def _end_rows(parts: Run, checkpoint: Path | None) -> list[tuple[str, object]]:
+def _end_rows(parts: Run, checkpoint: Path | None, section: str) -> list[tuple[str, object]]:
     rows: list[tuple[str, object]] = [
         ("score", parts.evaluation.last_result),
         ("checkpoint", None if checkpoint is None else _short(checkpoint)),
@@ -299,9 +300,8 @@ def _end_rows(parts: Run, checkpoint: Path | None) -> list[tuple[str, object]]:
     names = {".png": "curves", ".svg": "last game", ".kifu": "its record", ".txt": "its record"}
     rows += [(names.get(file.suffix, "file"), _short(file)) for file in parts.curves.files]
     if checkpoint is not None:
-        rows.append(
-            ("go on by", f"ckpt_path={_short(checkpoint)} trainer.max_epochs={2 * (parts.trainer.max_epochs or 1)}")
-        )
+        resume = resume_command(_short(checkpoint), 2 * (parts.trainer.max_epochs or 1), section)
+        rows.append(("go on by", resume))
     return rows
 
 

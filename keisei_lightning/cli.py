@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Sequence
 
@@ -9,9 +10,12 @@ from keisei_lightning import __version__
 from keisei_lightning.allocator import keep_freed_memory
 from keisei_lightning.completion import FLAGS as COMPLETION_FLAGS
 from keisei_lightning.completion import main as complete
+from keisei_lightning.console import Output, say, standard_output
 from keisei_lightning.openmp import governed_spinning, limit_spinning
 
 __all__ = ["main"]
+
+DONE, FAILED, BAD_USAGE = 0, 1, 2
 
 HELP = """\
 usage: keisei COMMAND ...
@@ -39,22 +43,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: words after ``keisei``; None takes ``sys.argv``.
 
     Returns:
-        The exit code: 0 done, 1 failed, 2 bad usage or configuration, 130 Ctrl-C, 143 SIGTERM.
+        The exit code: 0 done, 1 failed, 2 bad usage or configuration, 128 and its number for a signal (130: Ctrl-C).
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    with standard_output() as out:
+        status = _main(words)
+        out.flush()
+    return FAILED if status == DONE and _is_lost(out, words) else status
+
+
+def _is_lost(out: Output, words: Sequence[str]) -> bool:
+    """Whether what a command is for was not printed. What training and evaluation are for is in files.
+
+    Who closes a pipe (``| head``) has seen enough.
+    """
+    return out.failure is not None and out.failure.errno != errno.EPIPE and words[:1] not in (["train"], ["eval"])
+
+
+def _main(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP, end="")
-        return 0
+        return DONE
     if words[0] == "--version":
         print(__version__)
-        return 0
+        return DONE
     for index, word in enumerate(words[:2]):  # also behind `train`, where Hydra's users look for it
         if word in COMPLETION_FLAGS:
             return complete(words[index + 1 :], list(COMMANDS))
     command = COMMANDS.get(words[0])
     if command is None:
-        sys.stderr.write(f"keisei: {words[0]}: no such command; must be one of {', '.join(COMMANDS)}\n")
-        return 2
+        say(f"{words[0]}: no such command; must be one of {', '.join(COMMANDS)}")
+        return BAD_USAGE
     keep_freed_memory()
     limit_spinning()
     with governed_spinning():
@@ -75,8 +94,8 @@ def _eval(argv: Sequence[str]) -> int:
 
 def _games(argv: Sequence[str]) -> int:
     if argv:
-        sys.stderr.write(f"keisei: games {argv[0]}: this command takes no arguments\n")
-        return 2
+        say(f"games {argv[0]}: this command takes no arguments")
+        return BAD_USAGE
     from keisei_lightning.games import game_names
     from keisei_lightning.games.shogi_kernel import why_no_kernel
 
@@ -86,7 +105,7 @@ def _games(argv: Sequence[str]) -> int:
     )
     if reason := why_no_kernel():
         print(f"shogi's compiled kernel is not there, so rsshogi makes the moves at a third of the speed: {reason}")
-    return 0
+    return DONE
 
 
 def _bench(argv: Sequence[str]) -> int:

@@ -150,11 +150,11 @@ def _composed(before: Sequence[str]) -> DictConfig:
 
     from keisei_lightning.compose_errors import COMPOSE_ERRORS
     from keisei_lightning.config import config_dir, register_configs
-    from keisei_lightning.quoting import quote_calls
+    from keisei_lightning.quoting import quote_texts
 
     register_configs()
     with initialize_config_dir(config_dir=str(config_dir()), version_base="1.3", job_name="train"):
-        overrides = [word for word in quote_calls(before) if not word.startswith("-")]
+        overrides = [word for word in quote_texts(before) if not word.startswith("-")]
         try:
             return compose("config", overrides=overrides, return_hydra_config=True)
         except COMPOSE_ERRORS:

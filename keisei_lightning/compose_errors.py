@@ -15,8 +15,12 @@ from keisei_lightning.config import SCHEMAS, CheckpointConfig, Config, config_di
 
 __all__ = ["COMPOSE_ERRORS", "explain", "known_keys", "no_such_key"]
 
-COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
-"""What Hydra and OmegaConf raise for a configuration that cannot be put together (ValueError: ``model=null``)."""
+COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError, TypeError)
+"""What Hydra and OmegaConf raise for a configuration that cannot be put together (ValueError: ``model=null``,
+TypeError: ``model=[1]``)."""
+
+_EXTRAS = {"hydra/sweeper=optuna": "sweep"}
+"""Options that come with an extra of ours."""
 
 _KINDS = {
     "int": "a whole number",
@@ -94,6 +98,9 @@ def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
     if found := re.search(r"Could not find '([^']+)/([^'/]+)'", message):
         group, option = found[1], found[2]
         options = re.findall(r"^\t(?!provider=)(\S+)$", message, flags=re.MULTILINE)
+        if extra := _EXTRAS.get(f"{group}={option}"):
+            allowed = ", ".join(options)
+            return f"{group}={option}: is not installed; must be {allowed}, or install keisei-lightning[{extra}]"
         near = _nearest(option, options)
         hint = f" (did you mean {near}?)" if near else ""
         return f"{group}={option}: no such option{hint}; must be one of {', '.join(options)}"
@@ -101,7 +108,7 @@ def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
         legal = _legal(found[1].partition("=")[0])
         reason = _first_line(str(error.__cause__ or error))
         return f"{found[1]}: must be {legal}" if legal else f"{found[1]}: {reason}"
-    if message.startswith("Config group override must be"):
+    if message.startswith("Config group override must be") or isinstance(error, TypeError):
         return _no_option(overrides)
     if isinstance(error, OverrideParseException):
         reason = _first_line(message.partition(f"'{error.override}'\n")[2] or message)

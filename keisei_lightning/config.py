@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 __all__ = [
     "CheckpointConfig",
@@ -389,12 +390,21 @@ def config_groups() -> dict[str, list[str]]:
 
 
 def register_configs() -> None:
-    """Put the schemas into Hydra's ConfigStore, and the resolver that turns a game's name into a folder's name."""
+    """Put the schemas into Hydra's ConfigStore, and the resolvers of folders' names."""
     store = ConfigStore.instance()
     store.store(name="config_schema", node=Config)
     for name, schema in SCHEMAS.items():
         store.store(group="schema", name=name, node=schema)
     OmegaConf.register_new_resolver("keisei.slug", _slug, replace=True)
+    OmegaConf.register_new_resolver("keisei.output_dir", _output_dir, replace=True)
+
+
+def _output_dir(*, _parent_: DictConfig) -> str:
+    """The folder of the run that Hydra has started; where it only shows a configuration (``--cfg``), what is known."""
+    runtime = HydraConfig.get().runtime
+    if OmegaConf.is_missing(runtime, "output_dir"):
+        return str(Path(_parent_.results_dir, _parent_.name, "DATE-TIME"))
+    return str(runtime.output_dir)
 
 
 def _slug(text: str) -> str:

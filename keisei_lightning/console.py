@@ -1,18 +1,122 @@
-"""What a person sees: log lines above the progress bar, a table at the start, a summary at the end."""
+"""What a person sees: log lines above the progress bar, a table at the start, a summary at the end.
+
+And what happens where nobody sees it: a run whose output has no reader any more (``| head``, a ``tee`` that Ctrl-C has
+ended, a terminal that was closed, a full disk) is not ended by that.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
+import os
 import sys
+import unicodedata
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TextIO
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["ConsoleHandler", "print_table", "quiet_libraries"]
+__all__ = ["ConsoleHandler", "Output", "print_table", "quiet_libraries", "say", "standard_output"]
+
+
+class Output:
+    """A standard stream that drops what cannot be written, from the first failure on.
+
+    Everything but writing is the stream's own.
+
+    Args:
+        stream: standard output or standard error.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.failure: OSError | None = None
+        """Why nothing is written any more."""
+
+    def write(self, text: str) -> int:
+        """Write, if somebody reads; text that the stream's encoding lacks is written with escapes."""
+        try:
+            return self._stream.write(text)
+        except UnicodeEncodeError:
+            encoding = self._stream.encoding
+            return self.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        except OSError as error:
+            self._fail(error)
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush, if somebody reads."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        self.failure = error
+        # What is still in its buffer must go somewhere, or the interpreter fails as it ends (exit code 120).
+        with contextlib.suppress(OSError, ValueError):  # a stream in memory has no descriptor
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._stream.fileno())
+            os.close(null)
+
+    def __getattr__(self, name: str) -> Any:
+        """All else, such as ``isatty`` and ``fileno``."""
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def standard_output() -> Iterator[Output]:
+    """Context in which printing never fails: not to a broken pipe, and not where a stream was closed (``>&-``).
+
+    Returns:
+        Standard output; its ``failure`` tells whether everything has been printed.
+    """
+    _open_closed()
+    before = sys.stdout, sys.stderr
+    out, err = Output(sys.stdout), Output(sys.stderr)
+    sys.stdout, sys.stderr = out, err
+    try:
+        yield out
+    finally:
+        out.flush()
+        err.flush()
+        if (sys.stdout, sys.stderr) == (out, err):  # a progress bar that a signal has ended may have left its own
+            sys.stdout, sys.stderr = before
+        if out.failure is not None and out.failure.errno != errno.EPIPE:
+            say(f"standard output: {out.failure.strerror}; what was printed after that is lost")
+
+
+def _open_closed() -> None:
+    """Open the standard streams that are closed, to nowhere: else the next file that is opened would be one of them."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free is this one
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - as long as the process
+
+
+def say(*lines: str) -> None:
+    """Tell something on standard error, a line each.
+
+    Args:
+        lines: what to tell; control characters, which a file's or a folder's name may have, are shown as escapes.
+    """
+    for line in lines:
+        text = "".join(
+            character.encode("unicode_escape").decode()
+            if unicodedata.category(character) in ("Cc", "Cs")
+            else character
+            for character in line
+        )
+        sys.stderr.write(f"keisei: {text}\n")
 
 
 class ConsoleHandler(logging.Handler):

@@ -6,7 +6,7 @@ code      meaning
 0         done
 1         failed; the traceback is on the screen and in the run's log
 2         bad configuration; a line each on standard error, and nothing was started
-130, 143  stopped by Ctrl-C or SIGTERM; workers are gone, ``ckpt_path=last`` goes on
+130, 143  stopped by Ctrl-C or SIGTERM (129: SIGHUP); workers are gone, ``ckpt_path=last`` goes on
 ========  ==========================================================================================
 
 Torch and Lightning are imported only after the configuration has been found good: a mistyped command answers at once.
@@ -31,9 +31,10 @@ from omegaconf import DictConfig
 from keisei_lightning.allocator import keep_freed_memory
 from keisei_lightning.compose_errors import COMPOSE_ERRORS, explain
 from keisei_lightning.config import config_dir, register_configs
+from keisei_lightning.console import say, standard_output
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.openmp import governed_spinning, limit_spinning
-from keisei_lightning.quoting import quote_calls
+from keisei_lightning.quoting import quote_texts
 from keisei_lightning.refusal import Refused, one_command, validated
 from keisei_lightning.stopping import Stopped, StopSignals
 from keisei_lightning.sweep import collected_jobs, print_summary
@@ -60,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     atexit.register(gc.freeze)
     keep_freed_memory()
     limit_spinning()
-    words = quote_calls(sys.argv[1:] if argv is None else argv)
-    with collected_jobs() as jobs, governed_spinning():
+    words = _sweep_first(quote_texts(sys.argv[1:] if argv is None else argv))
+    with standard_output(), collected_jobs() as jobs, governed_spinning():
         try:
             register_configs()
             if asks_for_help(words):
@@ -80,17 +81,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _exit_code(error: BaseException, words: Sequence[str]) -> int:
     """Tell the person what happened, unless that has been done, and choose the code."""
     if isinstance(error, Stopped):
-        _say(str(error))
+        say(str(error))
         return error.exit_code
     if isinstance(error, Refused):
         error = error.error
     if isinstance(error, ConfigError):  # in a multirun the first bad job's, after all jobs
-        _say(*error.faults)
+        say(*error.faults)
         return BAD_CONFIG
     if getattr(error, "keisei_reported", False):
         return FAILED
     if isinstance(error, COMPOSE_ERRORS):
-        _say(explain(error, words))
+        say(explain(error, words))
         return BAD_CONFIG
     traceback.print_exception(error)
     return FAILED
@@ -114,20 +115,21 @@ def _job(cfg: DictConfig) -> float:
         raise
 
 
-def _say(*lines: str) -> None:
-    for line in lines:
-        sys.stderr.write(f"keisei: {line}\n")
+def _sweep_first(words: Sequence[str]) -> list[str]:
+    """``-m`` before all other words: between overrides, Hydra's parser takes those behind it for nothing."""
+    flags = [word for word in words if word in ("-m", "--multirun")]
+    return [*flags, *(word for word in words if word not in flags)]
 
 
 @contextlib.contextmanager
 def _arguments(words: Sequence[str]) -> Iterator[None]:
-    """``hydra.main`` reads ``sys.argv`` and takes no arguments."""
-    before = sys.argv
+    """``hydra.main`` reads ``sys.argv``, takes no arguments, and leaves the run's configuration behind."""
+    before, config = sys.argv, HydraConfig.instance().cfg
     sys.argv = [before[0] if before else "keisei", *words]
     try:
         yield
     finally:
-        sys.argv = before
+        sys.argv, HydraConfig.instance().cfg = before, config
 
 
 @contextlib.contextmanager

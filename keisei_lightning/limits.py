@@ -128,6 +128,11 @@ def worker_faults(crew: Crew, *, prefix: str = "") -> list[str]:
     Returns:
         No line, or one with the tightest limit and the arithmetic of each limit that is exceeded.
     """
+    if crew.in_processes and multiprocessing.current_process().daemon:
+        return [
+            f"{prefix}mode={'central' if crew.is_central else 'workers'}: must be serial here: a daemonic process, "
+            "such as a worker of multiprocessing.Pool, may not start processes (one of ProcessPoolExecutor may)"
+        ]
     exceeded = [(most, why) for most, why in _worker_limits(crew) if crew.num_workers > most]
     if not exceeded:
         return []

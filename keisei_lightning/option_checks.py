@@ -6,9 +6,11 @@ Each fault is one line: key, value, what is allowed, and the arithmetic where th
 from __future__ import annotations
 
 import math
+import os
 import re
 import sys
 import tempfile
+import unicodedata
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,10 +25,25 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluation.registry import parse_player
 from keisei_lightning.games import canonical_name, game_names
 from keisei_lightning.limits import Crew, most_workers, worker_faults
-from keisei_lightning.plugins import OUR_NETWORKS, logger_faults, trainer_faults
+from keisei_lightning.models.registry import OUR_NETWORKS
+from keisei_lightning.plugins import logger_faults, trainer_faults
 from keisei_lightning.training.integrity import checkpoint_files
 
-__all__ = ["crew_of", "folder_faults", "is_ours", "missing_keys", "option_faults", "publishes_per_iteration"]
+__all__ = [
+    "crew_of",
+    "folder_faults",
+    "is_ours",
+    "missing_keys",
+    "option_faults",
+    "path_faults",
+    "publishes_per_iteration",
+]
+
+_MAX_NAME_BYTES = 255
+"""Of a file's name on the file systems of Linux and macOS."""
+
+_MAX_PATH_BYTES = 3840
+"""Of a run's folder: Linux takes paths of 4095 bytes, and there are files in it."""
 
 
 def option_faults(cfg: DictConfig) -> list[str]:
@@ -204,19 +221,45 @@ def folder_faults(cfg: DictConfig) -> Iterator[str]:
     Args:
         cfg: a composed configuration; of it ``name``, ``results_dir`` and ``output_dir`` are looked at.
     """
-    if not cfg.name or cfg.name.startswith(".") or re.search(r"[/\\\0]", cfg.name):
-        yield f"name={cfg.name}: must be a folder's name: not empty, no dot at its start, no slash in it"
+    name = cfg.name
+    if not name.strip() or name.startswith(".") or re.search(r"[/\\]", name):
+        yield f"name={name}: must be a folder's name: not empty, no dot at its start, no slash in it"
+    elif reason := _no_path(Path(name)):
+        yield f"name={name}: must be a folder's name ({reason})"
     keys = ["results_dir"] if OmegaConf.is_interpolation(cfg, "output_dir") else ["results_dir", "output_dir"]
     for key in keys:
-        if not cfg[key]:
-            yield f"{key}=: must be a folder that can be written to"
-        elif reason := _cannot_write(Path(cfg[key]).absolute()):
-            yield f"{key}={cfg[key]}: must be a folder that can be written to ({reason})"
+        yield from path_faults(key, cfg[key])
+
+
+def path_faults(key: str, path: str) -> Iterator[str]:
+    """Whether a folder can be made, and written to: it is tried, and nothing is left.
+
+    Args:
+        key: for the message.
+        path: of the folder, which need not be there yet.
+    """
+    if not path:
+        yield f"{key}=: must be a folder that can be written to"
+    elif reason := _no_path(Path(path)) or _cannot_write(Path(path).absolute()):
+        yield f"{key}={path}: must be a folder that can be written to ({reason})"
+
+
+def _no_path(path: Path) -> str:
+    """Why this cannot be a path, here or at all; empty where it can."""
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in str(path)):
+        return "it holds a control character, or what is no character"
+    if str(path).startswith("~"):
+        return "there is no such user, whose home folder it would be in; a folder of that name is ./~..."
+    if max((len(os.fsencode(part)) for part in path.parts), default=0) > _MAX_NAME_BYTES:
+        return f"a name in it is longer than {_MAX_NAME_BYTES} bytes"
+    if len(os.fsencode(path.absolute())) > _MAX_PATH_BYTES:
+        return f"it is longer than {_MAX_PATH_BYTES} bytes"
+    return ""
 
 
 def _cannot_write(folder: Path) -> str:
     """Why nothing can be put into a folder, which need not be there yet; empty where it can."""
-    there = next(place for place in (folder, *folder.parents) if place.exists() or place.is_symlink())
+    there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
     try:
         # Tried, because permission bits say little: root may ignore them, and /proc ignores root.
         with tempfile.TemporaryDirectory(prefix=".keisei_", dir=there):
@@ -245,7 +288,7 @@ def _checkpoint_path_faults(cfg: DictConfig) -> Iterator[str]:
         where = Path(cfg.results_dir, cfg.name)
         if not checkpoint_files(where):
             yield f"ckpt_path=last: there is no last.ckpt in {where}; must be null, auto, last or a checkpoint file"
-    elif not Path(path).is_file():
+    elif not os.path.isfile(path):  # which also tells a name that is too long
         yield f"ckpt_path={path}: there is no such file; must be null, auto, last or a checkpoint file"
     elif not zipfile.is_zipfile(path):
         yield f"ckpt_path={path}: cannot be read as a checkpoint (damaged or cut short: it is no zip file)"

@@ -15,8 +15,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from keisei_lightning.models.registry import OUR_NETWORKS
+
 __all__ = [
-    "OUR_NETWORKS",
     "TRAINER_ARGUMENTS",
     "cuda_faults",
     "device_faults",
@@ -25,9 +26,6 @@ __all__ = [
     "target_faults",
     "trainer_faults",
 ]
-
-OUR_NETWORKS = "keisei_lightning.models.build_network"
-"""``_target_`` of the networks whose keys we know the meaning of."""
 
 _OUR_TRAINER = "lightning.pytorch.Trainer"
 

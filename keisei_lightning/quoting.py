@@ -1,55 +1,154 @@
-"""Words of a command line whose brackets Hydra would take for function calls: games and players by name."""
+"""Words of a command line whose values are texts: paths, names, games and players, which Hydra would take apart.
+
+Hydra has a meaning for ``=``, commas, brackets and braces in a value, and reads ``1e3`` as a number. What is typed for
+a path is a path, such as Lightning's own ``epoch=3-step=9.ckpt``, and ``~`` is a home folder there as in a shell.
+"""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-__all__ = ["quote_calls"]
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
+from hydra.errors import HydraException
 
-_KEYS = frozenset({"env.game", "evaluation.opponents", "game", "opponents"})
-"""Keys whose values may be games of OpenSpiel or players, ``hex(board_size=5)`` or ``[random,alpha_beta(depth=5)]``."""
+__all__ = ["override_word", "quote_texts", "resume_command"]
 
-_HYDRA_FUNCTIONS = frozenset(
-    ("bool", "choice", "float", "glob", "int", "interval", "range", "shuffle", "sort", "str", "tag")
+_PATH_KEYS = frozenset(
+    {"checkpoint", "ckpt_path", "hydra.run.dir", "hydra.sweep.dir", "output_dir", "results_dir"},
 )
+"""Keys whose values are paths."""
 
-_QUOTED_OR_CALL = re.compile(
-    r"""(?P<quoted>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
-    r"""|(?P<call>(?P<name>[A-Za-z_]\w*)\((?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^()'"]|\([^()]*\))*\))"""
-)
+_LIST_KEYS = frozenset({"evaluation.opponents", "opponents"})
+"""Keys whose values may be lists of players, ``[random,alpha_beta(depth=5)]``, and of checkpoint files."""
+
+_TEXT_KEYS = _PATH_KEYS | _LIST_KEYS | {"env.game", "game", "name"}
+
+_CHECKPOINT_SUFFIX = ".ckpt"
+
+_PLAIN = re.compile(r"(?!(?:true|false|null|inf|nan)$)[A-Za-z_./][\w./@%+-]*", re.ASCII | re.IGNORECASE)
+"""What Hydra takes as it stands, whatever else it is shown to."""
+
+_COMMAND = ("keisei", "train")
+
+_OPENING, _CLOSING = "([{", ")]}"
 
 
-def quote_calls(words: Sequence[str]) -> list[str]:
-    """Put quotation marks around what only looks like a function call of Hydra's.
+def quote_texts(words: Sequence[str]) -> list[str]:
+    """Put quotation marks around what Hydra would not take as it stands, and a home folder in the place of its ``~``.
 
     Args:
-        words: of a command line, such as ``env.game=hex(board_size=5)`` or ``opponents=[random,alpha_beta(depth=5)]``
-            (the shell takes the user's own quotation marks away).
+        words: of a command line, such as ``env.game=hex(board_size=5)``, ``opponents=[random,alpha_beta(depth=5)]`` or
+            ``ckpt_path=~/runs/epoch=3-step=9.ckpt`` (the shell takes the user's own quotation marks away).
 
     Returns:
-        The same words, with ``env.game="hex(board_size=5)"``. Other keys' values, Hydra's own functions and what has
-        quotation marks already stay as they are.
+        The same words, with ``env.game="hex(board_size=5)"``. Other keys' values, Hydra's own functions, what has
+        quotation marks already, and the commas of a sweep (``-m``) stay as they are.
     """
-    return [_quote(word) for word in words]
+    is_sweep = any(word in ("-m", "--multirun") for word in words)
+    return [_quote(word, is_sweep=is_sweep) for word in words]
 
 
-def _quote(word: str) -> str:
+def override_word(key: str, value: str) -> str:
+    """``KEY=VALUE`` that Hydra reads as exactly this text.
+
+    Args:
+        key: of the configuration.
+        value: any text, such as a path.
+    """
+    # OmegaConf's own escape; only where an interpolation would begin has a backslash a meaning for it.
+    text = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value)
+    return f"{key}={text if _PLAIN.fullmatch(text) else _quoted(text)}"
+
+
+def resume_command(checkpoint: str, max_epochs: int, section: str = "") -> str:
+    """A command that can be pasted into a shell, and resumes the run that is being run.
+
+    Args:
+        checkpoint: to resume from.
+        max_epochs: of the run that resumes.
+        section: of a larger configuration where the run's own one lies, such as ``self_play.``.
+
+    Returns:
+        The present command with these two; outside of Hydra's applications only the two words.
+    """
+    words = [override_word(f"{section}ckpt_path", checkpoint), f"{section}trainer.max_epochs={max_epochs}"]
+    if HydraConfig.initialized():
+        task = [str(word) for word in HydraConfig.get().overrides.task]
+        keys = {word.partition("=")[0] for word in words}
+        program = sys.argv[0]
+        command = ["python", program] if program.endswith(".py") and Path(program).name != "__main__.py" else _COMMAND
+        words = [*command, *(word for word in task if word.partition("=")[0].lstrip("+") not in keys), *words]
+    return shlex.join(words)
+
+
+def _quote(word: str, *, is_sweep: bool) -> str:
     key, equals, value = word.partition("=")
-    if key.lstrip("+") not in _KEYS:
+    name = key.lstrip("+")
+    if name not in _TEXT_KEYS or not value:
         return word
+    # A comma is a part of a path; between games or players it is a sweep's, or a mistake.
+    choices = list(_split(value)) if is_sweep or name not in _PATH_KEYS | {"name"} else [value]
+    return key + equals + ",".join(_quote_choice(name, choice) for choice in choices)
 
-    def replace(found: re.Match[str]) -> str:
-        if found["quoted"] or found["name"] in _HYDRA_FUNCTIONS:
-            return found[0]
-        return _quoted(found["call"])
 
-    return key + equals + _QUOTED_OR_CALL.sub(replace, value)
+def _quote_choice(key: str, value: str) -> str:
+    text = value.strip()
+    if key in _LIST_KEYS and text.startswith("[") and text.endswith("]"):
+        return f"[{','.join(_quote_text(key, item.strip()) for item in _split(text[1:-1]))}]"
+    return _quote_text(key, value)
+
+
+def _quote_text(key: str, text: str) -> str:
+    """One value: a path, a name, a game or a player."""
+    if key in _PATH_KEYS or (key in _LIST_KEYS and text.endswith(_CHECKPOINT_SUFFIX)):
+        text = os.path.expanduser(text)
+    if not text or text[0] in "'\"" or _PLAIN.fullmatch(text):
+        return text
+    try:
+        (override,) = OverridesParser.create().parse_overrides([f"key={text}"])
+    except HydraException:
+        return _quoted(text)
+    return text if _means_itself(override, text) else _quoted(text)
+
+
+def _means_itself(override: Override, text: str) -> bool:
+    """Whether Hydra reads a text as that text, or as something that only its own notation says."""
+    if override.is_sweep_override():
+        return override.value_type is not ValueType.SIMPLE_CHOICE_SWEEP  # a function, such as choice(a,b)
+    value = override.value()
+    # With a backslash it is in Hydra's notation already: epoch\=3.
+    return value is None or (isinstance(value, str) and (value == text.strip() or "\\" in text))
+
+
+def _split(text: str) -> Iterator[str]:
+    """Pieces between the commas that stand in no brackets and no quotation marks."""
+    depth, mark, begin, escaped = 0, "", 0, False
+    for at, character in enumerate(text):
+        if escaped or (character == "\\" and mark):
+            escaped = not escaped
+        elif mark:
+            mark = "" if character == mark else mark
+        elif character in "'\"" and (depth or not text[begin:at].strip()):  # else an apostrophe in a name
+            mark = character
+        elif character in _OPENING:
+            depth += 1
+        elif character in _CLOSING:
+            depth -= 1
+        elif character == "," and depth <= 0:
+            yield text[begin:at]
+            begin = at + 1
+    yield text[begin:]
 
 
 def _quoted(text: str) -> str:
-    if '"' not in text:
-        return f'"{text}"'
-    # Hydra takes a backslash for itself only where it stands before a quotation mark.
-    escaped = re.sub(r"(\\*)'", lambda found: found[1] * 2 + r"\'", text)
-    return f"'{escaped}'"
+    """In quotation marks of Hydra's, which takes a backslash for itself only before a mark or at the end."""
+    mark = "'" if '"' in text and "'" not in text else '"'
+    escaped = re.sub(rf"(\\*){mark}", lambda found: found[1] * 2 + "\\" + mark, text)
+    return mark + re.sub(r"\\+$", lambda found: found[0] * 2, escaped) + mark

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.option_checks import folder_faults
+from keisei_lightning.option_checks import folder_faults, path_faults
 from keisei_lightning.validation import ValidatedConfig, validate
 
 __all__ = ["RefuseFirst", "Refused", "one_command", "validated"]
@@ -81,12 +82,15 @@ class RefuseFirst(Callback):
         with read_write(cfg), open_dict(cfg):
             del cfg["hydra"]
         try:
-            checked = validate(cfg)
+            with _hydra_config(config):
+                checked = validate(cfg)
+            with read_write(config), open_dict(config):
+                config.results_dir = checked.cfg.results_dir
+                config.ckpt_path = checked.cfg.ckpt_path  # what the run's folder keeps is what was resumed from
+            _check_hydra(config, "hydra.run.dir")
         except ConfigError as error:
             raise Refused(error) from error
         _checked.set(checked)
-        with read_write(config), open_dict(config):
-            config.ckpt_path = checked.cfg.ckpt_path  # what the run's folder keeps is what was resumed from
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the folder of a sweep.
@@ -97,3 +101,36 @@ class RefuseFirst(Callback):
         with contextlib.suppress(OmegaConfBaseException):  # its name may depend on what is swept over
             if faults := list(folder_faults(config)):
                 raise Refused(ConfigError(faults))
+            try:
+                _check_hydra(config, "hydra.sweep.dir")
+            except ConfigError as error:
+                raise Refused(error) from error
+
+
+def _check_hydra(config: DictConfig, key: str) -> None:
+    """Whether the folder that Hydra is about to make can be made, and is not the one that paths are seen from.
+
+    Raises:
+        ConfigError: it cannot, or it has no name; or Hydra is told to change into it.
+    """
+    if config.hydra.job.chdir:
+        raise ConfigError("hydra.job.chdir=true: must be false (paths are seen from where the command was typed)")
+    try:
+        folder = str(OmegaConf.select(config, key))
+    except OmegaConfBaseException as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"{key}: cannot be resolved ({reason}); must be a folder that can be written to") from error
+    if faults := list(path_faults(key, folder)):
+        raise ConfigError(faults)
+
+
+@contextlib.contextmanager
+def _hydra_config(config: DictConfig) -> Iterator[None]:
+    """Context in which ``${hydra:...}`` resolves, as it will in the job."""
+    hydra = HydraConfig.instance()
+    before = hydra.cfg
+    hydra.set_config(config)
+    try:
+        yield
+    finally:
+        hydra.cfg = before

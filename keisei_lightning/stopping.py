@@ -67,7 +67,9 @@ class Stopped(BaseException):
 
 
 class StopSignals:
-    """Context that turns SIGINT and SIGTERM into :class:`Stopped`; outside the main thread it does nothing.
+    """Context that turns SIGINT, SIGTERM and SIGHUP (a terminal that was closed) into :class:`Stopped`.
+
+    Outside the main thread it does nothing.
 
     Args:
         grace_s: seconds that a deferred signal waits for the end of a step; a step itself may take longer.
@@ -89,7 +91,7 @@ class StopSignals:
         # Only the main thread may set handlers; and whoever was first has them, and ends the program.
         if _active is None and threading.current_thread() is threading.main_thread():
             _active = self
-            for signum in (signal.SIGINT, signal.SIGTERM):
+            for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 # What the caller has chosen to ignore stays ignored: a shell does so for its background jobs.
                 if signal.getsignal(signum) is not signal.SIG_IGN:
                     self.listen_to(signum)

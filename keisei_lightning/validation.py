@@ -19,11 +19,14 @@ All faults of one row are told at once; the next row is looked at when there is 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.game_checks import game_faults, game_spec
@@ -34,7 +37,7 @@ from keisei_lightning.option_checks import crew_of, missing_keys, option_faults,
 from keisei_lightning.plugins import device_faults, target_faults
 from keisei_lightning.training.checkpoint_header import check_checkpoint, newest_checkpoint
 
-__all__ = ["ValidatedConfig", "advice", "resolve_workers", "validate"]
+__all__ = ["ValidatedConfig", "advice", "resolve_workers", "section_of", "validate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ def validate(cfg: DictConfig) -> ValidatedConfig:
         ConfigError: with one line for each fault; keys are named as they are called from outside the section.
     """
     cfg = copy.deepcopy(cfg)  # with its parents, which are not copied: interpolations may look there
-    section = f"{name}." if (name := cfg._get_full_key(None)) else ""
+    section = section_of(cfg)
     try:
         return _validated(cfg, section)
     except ConfigError as error:
@@ -70,9 +73,18 @@ def validate(cfg: DictConfig) -> ValidatedConfig:
         raise ConfigError([section + fault for fault in error.faults]) from error
 
 
+def section_of(cfg: DictConfig) -> str:
+    """Where a configuration lies in a larger one, such as ``self_play.``; empty: it is all there is."""
+    name = cfg._get_full_key(None)
+    return f"{name}." if name else ""
+
+
 def _validated(cfg: DictConfig, section: str) -> ValidatedConfig:
     _refuse([f"{key}: is missing; give it on the command line as {section}{key}=VALUE" for key in missing_keys(cfg)])
+    # What follows from another one has the same reason, and need not be told.
+    _refuse(list({fault.partition(": ")[2]: fault for fault in reversed(list(_unresolved(cfg)))}.values()))
     with read_write(cfg):
+        _expand_home(cfg)
         resolve_workers(cfg)
         _refuse(option_faults(cfg))
         spec = game_spec(cfg)
@@ -80,6 +92,27 @@ def _validated(cfg: DictConfig, section: str) -> ValidatedConfig:
         _refuse([*target_faults(cfg), *device_faults(cfg), *_resolve_checkpoint(cfg, spec)])
     OmegaConf.set_readonly(cfg, True)
     return ValidatedConfig(cfg)
+
+
+def _unresolved(cfg: Any, prefix: str = "") -> Iterator[str]:
+    """Interpolations that come to nothing, such as ``${oc.env:NOT_SET}``, or to a value of another type."""
+    for key in list(cfg) if OmegaConf.is_dict(cfg) else range(len(cfg)):
+        name = f"{prefix}{key}"
+        try:
+            value = cfg[key]
+        except OmegaConfBaseException as error:
+            given: Any = OmegaConf.to_container(cfg, resolve=False)
+            yield f"{name}={given[key]}: cannot be resolved ({str(error).partition(chr(10))[0]})"
+            continue
+        if OmegaConf.is_config(value) and not OmegaConf.is_interpolation(cfg, key):
+            yield from _unresolved(value, f"{name}.")
+
+
+def _expand_home(cfg: DictConfig) -> None:
+    """Put the home folder in the place of a ``~`` that a path begins with; the shell leaves it in KEY=VALUE."""
+    for key in ("results_dir", "output_dir", "ckpt_path"):
+        if not OmegaConf.is_interpolation(cfg, key) and cfg[key] is not None:
+            cfg[key] = os.path.expanduser(cfg[key])
 
 
 def _refuse(faults: Sequence[str]) -> None:
@@ -120,15 +153,21 @@ def _resolve_checkpoint(cfg: DictConfig, spec: GameSpec) -> list[str]:
         return []
     try:
         if path not in ("last", "auto"):
-            check_checkpoint(path, spec)
+            header = check_checkpoint(path, spec)
         elif (found := newest_checkpoint(Path(cfg.results_dir, cfg.name))) is None:
             cfg.ckpt_path = None
+            return []
         else:
             file, header = found
             header.check(spec, path=str(file))
             cfg.ckpt_path = str(file)
     except ConfigError as error:
         return list(error.faults)
+    if cfg.trainer.max_epochs < header.epoch:
+        return [
+            f"trainer.max_epochs={cfg.trainer.max_epochs}: must be {header.epoch} or more with ckpt_path="
+            f"{cfg.ckpt_path}, which has done {header.epoch} epochs"
+        ]
     return []
 
 

@@ -10,7 +10,7 @@ import torch
 
 from keisei_lightning.games import make_game
 from keisei_lightning.models import ActorCritic, build_network
-from keisei_lightning.plugins import OUR_NETWORKS
+from keisei_lightning.models.registry import OUR_NETWORKS
 from keisei_lightning.training.checkpoint import AtomicCheckpointIO
 from keisei_lightning.training.checkpoint_header import HEADER_KEY, RECIPE_KEY, CheckpointHeader
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import sys
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from keisei_lightning.bench.arguments import BENCHES, check_game
+from keisei_lightning.console import say
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.stopping import Stopped, StopSignals
 
 __all__ = ["main"]
 
@@ -28,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
         argv: words after ``keisei bench``.
 
     Returns:
-        The exit status: 0 done, 2 a game or a configuration that cannot be measured.
+        The exit status: 0 done, 2 a game or a configuration that cannot be measured, 130 Ctrl-C, 143 SIGTERM.
 
     Raises:
         SystemExit: help was asked for (0), or a word cannot be read (2).
@@ -39,13 +41,40 @@ def main(argv: Sequence[str]) -> int:
         command = commands.add_parser(name, help=bench.help, description=bench.help)
         bench.add_arguments(command)
         command.add_argument("--json", action="store_true", help="print JSON instead of a table")
-        command.add_argument("--write", type=Path, metavar="FILE", help="write JSON to this file too")
+        command.add_argument("--write", type=_path, metavar="FILE", help="write JSON to this file too")
     arguments = parser.parse_args(argv)
     try:
         check_game(arguments)
-        status: int = importlib.import_module(f"{__name__}.{arguments.bench}").run(arguments)
+        _check_file(arguments.write)
+        with StopSignals():
+            status: int = importlib.import_module(f"{__name__}.{arguments.bench}").run(arguments)
+    except Stopped as stop:
+        say(str(stop))
+        return stop.exit_code
     except ConfigError as error:
-        for line in error.faults:
-            sys.stderr.write(f"keisei: {line}\n")
+        say(*error.faults)
         return BAD_CONFIG
     return status
+
+
+def _path(text: str) -> Path:
+    """A path of the command line; the shell leaves the ``~`` of ``--write=~/x`` as it is."""
+    return Path(os.path.expanduser(text))
+
+
+def _check_file(file: Path | None) -> None:
+    """Whether a report can be written: minutes of measuring must not end in a permission error.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if file is None:
+        return
+    try:
+        is_new = not file.exists()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.open("a", encoding="utf-8").close()
+        if is_new:
+            file.unlink()
+    except OSError as error:
+        raise ConfigError(f"--write {file}: must be a file that can be written to ({error.strerror})") from error

@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 
+from keisei_lightning.console import say
 from keisei_lightning.errors import ConfigError, KeiseiError
 from keisei_lightning.evaluate.checks import check_options
 from keisei_lightning.evaluate.options import HELP, read_options
@@ -53,18 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             evaluate(options, names, command=shlex.join(["keisei", "eval", *words]))
     except Stopped as stop:
-        return _say(str(stop), code=stop.exit_code)
+        say(str(stop))
+        return stop.exit_code
     except ConfigError as error:
-        return _say(*error.faults, code=BAD_CONFIG)
+        say(*error.faults)
+        return BAD_CONFIG
     except KeiseiError as error:
-        return _say(" ".join(str(error).split()), code=FAILED)
+        say(" ".join(str(error).split()))
+        return FAILED
     except Exception as error:  # noqa: BLE001 - the last line: every ending has an exit code
         traceback.print_exception(error)
         return FAILED
     return DONE
-
-
-def _say(*lines: str, code: int) -> int:
-    for line in lines:
-        sys.stderr.write(f"keisei: {line}\n")
-    return code

@@ -6,10 +6,10 @@ This module imports no torch, so that ``--help`` and a mistyped command answer a
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from keisei_lightning.bounds import Bounds
 from keisei_lightning.compose_errors import explain
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.quoting import quote_calls
+from keisei_lightning.quoting import quote_texts
 
 __all__ = ["CHECKPOINT_SUFFIX", "HELP", "Options", "read_options"]
 
@@ -126,7 +126,7 @@ def read_options(words: Sequence[str]) -> Options:
     """
     faults: list[str] = []
     values = OmegaConf.structured(Options)
-    for word, quoted in zip(words, quote_calls(words), strict=True):
+    for word, quoted in zip(words, quote_texts(words), strict=True):
         try:
             (override,) = OverridesParser.create().parse_overrides([quoted])
         except HydraException as error:
@@ -204,5 +204,5 @@ def _do_not_go_together(options: Options) -> Iterator[str]:
 def _missing_files(options: Options) -> Iterator[str]:
     for number, path in enumerate(options.checkpoints):
         key = "checkpoint" if number == 0 and options.checkpoint is not None else "opponents"
-        if not Path(path).is_file():
+        if not os.path.isfile(path):
             yield f"{key}={path}: there is no such file; must be a checkpoint file"

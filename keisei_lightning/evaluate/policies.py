@@ -1,4 +1,9 @@
-"""Policies from checkpoints: the game and the network that a file tells of, and never code that it asks for."""
+"""Policies from checkpoints: the game and the network that a file tells of, and never code that it asks for.
+
+A checkpoint, and the configuration that lies beside it, may come from anybody. From them only registered games, our own
+networks and registered ones are made, with plain values; any other network is made only if the caller names it. Nothing
+of theirs goes through Hydra's ``instantiate``, and no interpolation of theirs is resolved.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +17,18 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from keisei_lightning.compose_errors import known_keys, no_such_key
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.game_checks import game_options
 from keisei_lightning.games import GameFactory, GameSpec, game_factory
 from keisei_lightning.models import ActorCritic, build_network
-from keisei_lightning.plugins import OUR_NETWORKS, model_faults
+from keisei_lightning.models.build import build_recorded_network
+from keisei_lightning.models.registry import OUR_NETWORKS, not_plain
+from keisei_lightning.plugins import model_faults
 from keisei_lightning.training.checkpoint import AtomicCheckpointIO
-from keisei_lightning.training.checkpoint_header import CheckpointHeader, Recipe, network_faults
+from keisei_lightning.training.checkpoint_header import CheckpointHeader, Recipe, network_faults, saved_weights
 
 __all__ = ["LoadedPolicy", "load_policy"]
 
@@ -53,13 +61,13 @@ def load_policy(
     """Read a policy from a checkpoint of a training run.
 
     The game and the network are what the checkpoint says, or the run's ``.hydra/config.yaml`` for a checkpoint of
-    version 0.1. A network that is not one of ours (a ``_target_`` of a third party) is built only if ``model`` or that
-    configuration file names it too: a checkpoint alone must not choose what is called.
+    version 0.1. Either may come from anybody, so a network that is neither ours nor registered by its package (see
+    :mod:`keisei_lightning.models.registry`) is made only if ``model`` names it.
 
     Args:
         path: a checkpoint file.
-        model: the network, as in section ``model`` of the configuration; without ``_target_`` one of ours. None: as
-            above.
+        model: the network, as in section ``model`` of the configuration; without ``_target_`` one of ours. It is
+            trusted: what it names is called. None: as above.
         device: where the policy is put.
 
     Raises:
@@ -67,19 +75,21 @@ def load_policy(
             told, cannot be made, or is not the one of the weights.
     """
     name = str(path)
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise ConfigError(f"ckpt_path={name}: there is no such file")
     checkpoint = AtomicCheckpointIO().load_checkpoint(path, map_location="cpu")  # type: ignore[arg-type]
     header = CheckpointHeader.from_checkpoint(checkpoint, path=name)
-    told, of_run = Recipe.from_checkpoint(checkpoint, path=name), _recipe_of_run(Path(path))
-    recipe = told or of_run or Recipe(game=header.game, game_options={}, model={})
-    network = dict(model) if model is not None else _trusted_model(name, recipe, of_run)
-    game = game_factory(recipe.game, **recipe.game_options)
-    spec = game(1).spec
+    recipe = Recipe.from_checkpoint(checkpoint, path=name) or _recipe_of_run(Path(path))
+    recipe = recipe or Recipe(game=header.game, game_options={}, model={})
+    game, spec = _recorded_game(recipe, path=name)
     header.check(spec, path=name)
-    actor_critic = ActorCritic(_build_network(network, spec))
+    actor_critic = ActorCritic(
+        _recorded_network(recipe.model, spec, path=name) if model is None else _named_network(model, spec)
+    )
     weights = {
-        key.removeprefix(_PREFIX): value for key, value in checkpoint["state_dict"].items() if key.startswith(_PREFIX)
+        key.removeprefix(_PREFIX): value
+        for key, value in saved_weights(checkpoint, path=name).items()
+        if key.startswith(_PREFIX)
     }
     if faults := network_faults(weights, actor_critic.state_dict(), path=name):
         raise ConfigError(faults)
@@ -88,53 +98,76 @@ def load_policy(
         actor_critic=actor_critic.to(device).eval(),
         game=game,
         header=header,
-        recipe=Recipe(game=recipe.game, game_options=recipe.game_options, model=network),
+        recipe=Recipe(
+            game=recipe.game, game_options=recipe.game_options, model=dict(recipe.model if model is None else model)
+        ),
     )
 
 
 def _recipe_of_run(path: Path) -> Recipe | None:
-    """What the configuration of the run says, whose folder the checkpoint lies in; None: there is none."""
+    """What the configuration of the run says, whose folder the checkpoint lies in; None: there is none.
+
+    Raises:
+        ConfigError: it cannot be read, or holds more than plain values.
+    """
     file = path.absolute().parent.parent / ".hydra" / "config.yaml"
     if not file.is_file():
         return None
     try:
-        cfg = OmegaConf.load(file)
-        model = OmegaConf.to_container(cfg.model, resolve=True)
-        assert isinstance(model, dict)
-        return Recipe(
-            game=cfg.env.game,
-            game_options=game_options(cfg),  # type: ignore[arg-type]
-            model={str(key): value for key, value in model.items()},
-        )
-    except (OmegaConfBaseException, AttributeError, TypeError, ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"ckpt_path={path}: the run's {file} cannot be read ({reason})") from error
+        cfg: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+        env, model = cfg["env"], cfg["model"]
+        options = {key: value for key, value in model.items() if key != "_target_"}
+        faults = [*not_plain(env, "env"), *not_plain(options, "model")]
+        if not faults:
+            game = game_options(OmegaConf.create({"env": env}))
+            return Recipe(game=env["game"], game_options=game, model=dict(model))
+    except (
+        *(OmegaConfBaseException, YAMLError, AttributeError, TypeError, ValueError, KeyError, OSError),
+        *(AssertionError, RecursionError),
+    ) as error:
+        faults = [" ".join(str(error).split()) or type(error).__name__]
+    raise ConfigError(f"ckpt_path={path}: the run's {file} cannot be read ({faults[0]})")
 
 
-def _trusted_model(name: str, recipe: Recipe, of_run: Recipe | None) -> dict[str, Any]:
-    """The network that may be built without being asked for.
+def _recorded_game(recipe: Recipe, *, path: str) -> tuple[GameFactory, GameSpec]:
+    """The game that a file tells of: one that is registered here, with plain options.
 
     Raises:
-        ConfigError: none is told, or only the checkpoint names it and it is not ours.
+        ConfigError: there is none, or it cannot be made.
     """
-    if not recipe.model:
+    if fault := next(not_plain({"game": recipe.game, "options": recipe.game_options}, "env"), None):
+        raise ConfigError(f"ckpt_path={path}: {fault}")
+    try:
+        game = game_factory(recipe.game, **recipe.game_options)
+        return game, game(1).spec
+    except Exception as error:  # a third party's game may raise anything, and the file asks for what it likes
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"ckpt_path={path}: its game {recipe.game} cannot be made ({reason})") from error
+
+
+def _recorded_network(model: Mapping[str, Any], spec: GameSpec, *, path: str) -> torch.nn.Module:
+    """The network that a file tells of.
+
+    Raises:
+        ConfigError: none is told, or it may not or cannot be made.
+    """
+    if not model:
         raise ConfigError(
-            f"ckpt_path={name}: does not tell its network, and no .hydra/config.yaml is in its run's folder; "
+            f"ckpt_path={path}: does not tell its network, and no .hydra/config.yaml is in its run's folder; "
             "give it, such as model={kind:resnet,num_blocks:2,channels:32}"
         )
-    target = recipe.model.get("_target_", OUR_NETWORKS)
-    if target == OUR_NETWORKS:
-        return dict(recipe.model)
-    if of_run is not None and of_run.model.get("_target_") == target:
-        return dict(of_run.model)
-    raise ConfigError(
-        f"ckpt_path={name}: its network is {target}, and a checkpoint may not choose what is called; "
-        f"if you trust it, give it yourself as model._target_={target}, with its other keys"
-    )
+    try:
+        return build_recorded_network(model, spec)
+    except ConfigError as error:
+        raise ConfigError([f"ckpt_path={path}: {fault}" for fault in error.faults]) from error
 
 
-def _build_network(model: Mapping[str, Any], spec: GameSpec) -> torch.nn.Module:
-    """A network from its section of the configuration."""
+def _named_network(model: Mapping[str, Any], spec: GameSpec) -> torch.nn.Module:
+    """The network that the caller names, from its section of the configuration.
+
+    Raises:
+        ConfigError: it is not there, or does not take these keys.
+    """
     target = model.get("_target_", OUR_NETWORKS)
     if target == OUR_NETWORKS:
         keywords = {key: value for key, value in model.items() if key != "_target_"}
@@ -145,5 +178,6 @@ def _build_network(model: Mapping[str, Any], spec: GameSpec) -> torch.nn.Module:
     if faults := list(model_faults(cfg)):
         raise ConfigError(faults)
     network = instantiate(cfg.model, _partial_=True, _convert_="all")(spec=spec)
-    assert isinstance(network, torch.nn.Module)
+    if not isinstance(network, torch.nn.Module):
+        raise ConfigError(f"model._target_={target}: makes a {type(network).__name__}; must make a torch.nn.Module")
     return network

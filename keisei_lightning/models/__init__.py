@@ -9,7 +9,7 @@ from keisei_lightning.lazy import lazy_names
 if TYPE_CHECKING:
     from keisei_lightning.models.actor_critic import NEW_STATE_VALUE, ActorCritic, logits_actor, value_selector
     from keisei_lightning.models.bitmask import pack_mask, unpack_mask
-    from keisei_lightning.models.build import NetworkKind, build_network, num_parameters
+    from keisei_lightning.models.build import NetworkKind, build_network, build_recorded_network, num_parameters
     from keisei_lightning.models.distribution import LegalCategorical
     from keisei_lightning.models.encoder import Encoder, PlanesEncoder, ShogiEncoder, build_encoder
     from keisei_lightning.models.heads import ValueKind
@@ -30,6 +30,7 @@ __all__ = [
     "ValueKind",
     "build_encoder",
     "build_network",
+    "build_recorded_network",
     "evaluation_mode",
     "logits_actor",
     "num_parameters",
@@ -51,6 +52,7 @@ _ROOM_OF = {
     "ValueKind": "heads",
     "build_encoder": "encoder",
     "build_network": "build",
+    "build_recorded_network": "build",
     "evaluation_mode": "modes",
     "logits_actor": "actor_critic",
     "num_parameters": "build",

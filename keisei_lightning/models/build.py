@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+import inspect
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint
+from typing import Any, Literal, get_args
 
 from torch import nn
 
@@ -11,9 +14,10 @@ from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models.equivariance import equivariance_faults
 from keisei_lightning.models.heads import ValueKind
 from keisei_lightning.models.mlp import MLPNetwork
+from keisei_lightning.models.registry import OUR_NETWORKS, recorded_network_fault, registered_network
 from keisei_lightning.models.resnet import ResidualNetwork
 
-__all__ = ["NetworkKind", "build_network", "num_parameters"]
+__all__ = ["NetworkKind", "build_network", "build_recorded_network", "num_parameters"]
 
 NetworkKind = Literal["mlp", "resnet"]
 
@@ -73,6 +77,41 @@ def build_network(
     return ResidualNetwork(
         spec, num_blocks=num_blocks, channels=channels, value_head=value_head, equivariant=equivariant
     )
+
+
+def build_recorded_network(model: Mapping[str, Any], spec: GameSpec) -> nn.Module:
+    """Make the network that a file tells of; nothing is called that only the file chose.
+
+    Args:
+        model: from the file, as section ``model`` of a configuration; without ``_target_`` one of ours.
+        spec: the game.
+
+    Raises:
+        ConfigError: it is neither ours nor registered (:mod:`keisei_lightning.models.registry`); it holds more than
+            plain values; or it cannot be made.
+    """
+    if fault := recorded_network_fault(model):
+        raise ConfigError(fault)
+    target = model.get("_target_", OUR_NETWORKS)
+    options = {key: value for key, value in model.items() if key != "_target_"}
+    entry = registered_network(target)
+    if entry is not None:
+        return _build_registered(entry, target, options, spec)
+    known = [name for name in inspect.signature(build_network).parameters if name != "spec"]
+    if unknown := next((name for name in options if name not in known), None):
+        raise ConfigError(f"model.{unknown}={options[unknown]}: no such key; must be one of {', '.join(known)}")
+    return build_network(spec, **options)
+
+
+def _build_registered(entry: EntryPoint, target: str, options: Mapping[str, Any], spec: GameSpec) -> nn.Module:
+    try:
+        network = entry.load()(spec, **options)
+    except Exception as error:  # a third party's package may raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"its network {target} cannot be made ({reason})") from error
+    if not isinstance(network, nn.Module):
+        raise ConfigError(f"its network {target} makes a {type(network).__name__}; must make a torch.nn.Module")
+    return network
 
 
 def num_parameters(module: nn.Module) -> int:

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import cloudpickle
 from torch import nn
 
+from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameFactory
 from keisei_lightning.parallel.messages import Play, RolloutHeader
 from keisei_lightning.parallel.snapshots import OpponentSetup
@@ -48,6 +50,25 @@ class Work:
     def policy_structure(self) -> nn.Module:
         """The policy without its weights (on the meta device): what a worker fills with adopted ones."""
         return copy.deepcopy(self.policy).to("meta")
+
+    def pickled(self, *parts: object) -> bytes:
+        """What is shipped to worker processes.
+
+        Args:
+            parts: the game's factory, the policy's structure, or both.
+
+        Raises:
+            ConfigError: it cannot be pickled.
+        """
+        try:
+            pickled: bytes = cloudpickle.dumps(parts if len(parts) > 1 else parts[0])
+        except Exception as error:  # whatever a third party's __getstate__ or __reduce__ raises
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ConfigError(
+                f"the game or the policy cannot be sent to worker processes, since it cannot be pickled ({reason}); "
+                'must be picklable by cloudpickle, or be played with mode="serial"'
+            ) from error
+        return pickled
 
 
 class Backend(Protocol):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import cloudpickle
 from typing_extensions import override
 
 from keisei_lightning.parallel.backend import Work
@@ -48,8 +47,8 @@ class CentralBackend(ProcessBackend):
         group_games = split_games(layout.num_games, num_groups)
         self._batch_shape = (layout.num_workers * max(group_games), *self._spec.observation_shape)
         self._mailbox = Mailbox(self._spec, num_workers=layout.num_workers, group_games=group_games)
-        self._game = cloudpickle.dumps(work.game)
-        self._policy = cloudpickle.dumps(work.policy_structure())
+        self._game = work.pickled(work.game)
+        self._policy = work.pickled(work.policy_structure())
 
     @override
     def _boot(self, worker_id: int, incarnation: int) -> tuple[Callable[..., None], Any]:

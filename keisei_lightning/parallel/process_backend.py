@@ -14,7 +14,6 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
-import cloudpickle
 from typing_extensions import override
 
 from keisei_lightning.openmp import spinning_limited
@@ -71,8 +70,7 @@ class ProcessBackend(Backend):
 
     @cached_property
     def _game_and_policy(self) -> bytes:
-        pickled: bytes = cloudpickle.dumps((self._work.game, self._work.policy_structure()))
-        return pickled
+        return self._work.pickled(self._work.game, self._work.policy_structure())
 
     def _boot(self, worker_id: int, incarnation: int) -> tuple[Callable[..., None], Any]:
         """What a process runs, and what it needs for it."""

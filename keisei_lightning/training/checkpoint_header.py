@@ -33,6 +33,7 @@ __all__ = [
     "read_checkpoint_header",
     "read_recipe",
     "refused_global",
+    "saved_weights",
 ]
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class CheckpointHeader:
         observation_shape: shape of one observation.
         format: layout of this header.
         global_step: optimiser steps done.
+        epoch: PPO iterations done.
     """
 
     game: str
@@ -64,6 +66,7 @@ class CheckpointHeader:
     observation_shape: tuple[int, ...]
     format: int = CHECKPOINT_FORMAT
     global_step: int = 0
+    epoch: int = 0
 
     @classmethod
     def of(cls, spec: GameSpec) -> CheckpointHeader:
@@ -93,12 +96,17 @@ class CheckpointHeader:
             raise ConfigError(
                 f"ckpt_path={path}: its format is {header.get('format')}, this version reads format {CHECKPOINT_FORMAT}"
             )
-        return cls(
-            game=str(header["game"]),
-            num_actions=int(header["num_actions"]),
-            observation_shape=tuple(int(n) for n in header["observation_shape"]),
-            global_step=int(checkpoint.get("global_step", 0)),
-        )
+        try:
+            return cls(
+                game=str(header["game"]),
+                num_actions=int(header["num_actions"]),
+                observation_shape=tuple(int(n) for n in header["observation_shape"]),
+                global_step=int(checkpoint.get("global_step", 0)),
+                epoch=int(checkpoint.get("epoch", 0)),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"its {HEADER_KEY!r} entry has no game, num_actions or observation_shape"
+            raise ConfigError(f"ckpt_path={path}: cannot be read as a checkpoint ({reason})") from error
 
     def check(self, spec: GameSpec, *, path: str) -> None:
         """Refuse a checkpoint of another game.
@@ -129,7 +137,7 @@ class Recipe:
         game: name of the game, for :func:`~keisei_lightning.games.game_factory`.
         game_options: keyword arguments of the game's maker.
         model: section ``model`` of the run's configuration: ``_target_`` and its keyword arguments. It says what a
-            file wants to be called: nobody may call a ``_target_`` that is not ours because a file says so.
+            file wants to be called; ``models/registry.py`` makes what may be made because a file says so.
     """
 
     game: str
@@ -152,7 +160,9 @@ class Recipe:
             return None
         try:
             game, options, model = recipe["env"]["game"], recipe["env"]["options"], recipe["model"]
-            return cls(game=str(game), game_options=dict(options), model=dict(model))
+            if not isinstance(game, str):
+                raise TypeError(f"env.game is a {type(game).__name__}")
+            return cls(game=game, game_options=dict(options), model=dict(model))
         except (KeyError, TypeError, ValueError) as error:
             reason = f"its {RECIPE_KEY!r} entry has no env.game, env.options or model"
             raise ConfigError(f"ckpt_path={path}: cannot be read as a checkpoint ({reason})") from error
@@ -170,7 +180,7 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe | None:
     Raises:
         ConfigError: there is no such file, it cannot be read, or it is no checkpoint of this package.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise ConfigError(f"ckpt_path={path}: there is no such file")
     checkpoint = load_checked(path, map_location="cpu", mmap=True)
     CheckpointHeader.from_checkpoint(checkpoint, path=str(path))
@@ -186,7 +196,7 @@ def read_checkpoint_header(path: str | os.PathLike[str]) -> CheckpointHeader:
     Raises:
         ConfigError: there is no such file, it cannot be read, or it is no checkpoint of this package.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise ConfigError(f"ckpt_path={path}: there is no such file")
     checkpoint = load_checked(path, map_location="cpu", mmap=True)
     return CheckpointHeader.from_checkpoint(checkpoint, path=str(path))
@@ -247,6 +257,22 @@ def newest_checkpoint(folder: str | os.PathLike[str]) -> tuple[Path, CheckpointH
     if faults:
         raise ConfigError(f"ckpt_path=last: none of the {len(faults)} checkpoints in {folder} can be read: {faults[0]}")
     return None
+
+
+def saved_weights(checkpoint: Mapping[str, Any], *, path: str) -> Mapping[str, Any]:
+    """The state dictionary of a loaded checkpoint.
+
+    Args:
+        checkpoint: as it was loaded.
+        path: for the message.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    weights = checkpoint.get("state_dict")
+    if isinstance(weights, Mapping) and all(isinstance(name, str) for name in weights):
+        return weights
+    raise ConfigError(f"ckpt_path={path}: cannot be read as a checkpoint (it has no 'state_dict' of names and weights)")
 
 
 def network_faults(saved: Mapping[str, Any], wanted: Mapping[str, Any], *, path: str) -> Sequence[str]:

@@ -116,18 +116,21 @@ class OrderlyStop(Callback):
             self._requeue()
 
     def _requeue(self) -> None:
-        """Ask SLURM to run the job again.
-
-        Raises:
-            RuntimeError: it refused.
-        """
+        """Ask SLURM to run the job again; where it cannot be asked, or refuses, tell where the checkpoint is."""
         job = os.environ["SLURM_JOB_ID"]
         if (array_job := os.environ.get("SLURM_ARRAY_JOB_ID")) is not None:
             job = f"{array_job}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-        status = self._run_command(["scontrol", "requeue", job])
-        if status != 0:
-            raise RuntimeError(f"scontrol requeue {job}: exit status {status}; the checkpoint is {self.saved}")
-        log.info("asked SLURM to run job %s again", job)
+        try:
+            status = self._run_command(["scontrol", "requeue", job])
+            reason = f"exit status {status}" if status else ""
+        except OSError as error:
+            reason = str(error.strerror)
+        if reason:
+            log.error(
+                "scontrol requeue %s: %s; the job will not run again, its checkpoint is %s", job, reason, self.saved
+            )
+        else:
+            log.info("asked SLURM to run job %s again", job)
 
 
 class FinalCheckpoint(Callback):

@@ -136,6 +136,44 @@ BAD = [
     ("model._target_=nowhere.Network", "model._target_=nowhere.Network: there is no module 'nowhere'; must be the"),
     ("model._target_=torch.nn.Linea", "model._target_=torch.nn.Linea: torch.nn has no 'Linea'; must be the dotted"),
     ("model._target_=torch.nn.Linear", "model._target_=torch.nn.Linear: cannot be called with spec, kind, "),
+    ("hparams_search=optuna", "hydra/sweeper=optuna: is not installed; must be basic, or install keisei-lightning[swe"),
+    # ---- what is no option's name, and what comes to nothing
+    ("ppo=[1]", "ppo=[1]: no such option; must be one of default, small_budget"),
+    ("ppo.gamma=${nothing}", "ppo.gamma=${nothing}: cannot be resolved (Interpolation key 'nothing' not found)"),
+    ("seed=${env.game}", "seed=${env.game}: cannot be resolved (While dereferencing interpolation "),
+    ("name=${oc.env:NOT_SET_HERE}", "name=${oc.env:NOT_SET_HERE}: cannot be resolved (KeyError raised while resolving"),
+    # ---- names and paths
+    (f"name={'a' * 300}", f"name={'a' * 300}: must be a folder's name (a name in it is longer than 255 bytes)"),
+    (["name=a\nb"], "name=a\\nb: must be a folder's name (it holds a control character, or what is no character)"),
+    (["name=\udcff"], "name=\\udcff: must be a folder's name (it holds a control character, or what is no character)"),
+    (["name= "], "name=: must be a folder's name: not empty, no dot at its start, no slash in it"),
+    (
+        f"results_dir={'a' * 300}/b",
+        f"results_dir={'a' * 300}/b: must be a folder that can be written to (a name in it ",
+    ),
+    (f"results_dir={'a/' * 2000}b", f"results_dir={'a/' * 2000}b: must be a folder that can be written to (it is long"),
+    ("results_dir=~nobody_here/x", "results_dir=~nobody_here/x: must be a folder that can be written to (there is no "),
+    ("hydra.run.dir=/proc/x", "hydra.run.dir=/proc/x: must be a folder that can be written to (/proc: "),
+    ("hydra.run.dir=", "hydra.run.dir=: must be a folder that can be written to"),
+    (
+        "hydra.run.dir=${nothing}",
+        "hydra.run.dir: cannot be resolved (Interpolation key 'nothing' not found); must be a",
+    ),
+    ("hydra.job.chdir=true", "hydra.job.chdir=true: must be false (paths are seen from where the command was typed)"),
+    ("-m hydra.sweep.dir=/proc/x seed=1,2", "hydra.sweep.dir=/proc/x: must be a folder that can be written to (/proc"),
+    ("ckpt_path=epoch=3-step=9.ckpt", "ckpt_path=epoch=3-step=9.ckpt: there is no such file; must be null, auto, las"),
+    ("ckpt_path=a,b.ckpt", "ckpt_path=a,b.ckpt: there is no such file; must be null, auto, last or a checkpoint file"),
+    (f"ckpt_path={'a' * 300}", f"ckpt_path={'a' * 300}: there is no such file; must be null, auto, last or a check"),
+    ("seed=1 -m results_dir=/proc/x", "results_dir=/proc/x: must be a folder that can be written to (/proc: "),
+    # ---- what the checkpoint or Lightning would refuse in a traceback
+    (
+        "trainer.precision=64-true",
+        "trainer.precision=64-true: must be one of 32-true, 16-mixed, bf16-mixed, 32, 16, bf",
+    ),
+    (
+        "experiment=tic_tac_toe ckpt_path=other_game.ckpt trainer.max_epochs=2",
+        "trainer.max_epochs=2: must be 3 or more with ckpt_path=other_game.ckpt, which has done 3 epochs",
+    ),
 ]
 
 
@@ -144,7 +182,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a checkpoint of another game, half a checkpoint, and a file that is none."""
     folder = tmp_path_factory.mktemp("typed_here")
     header = {"format": 1, "game": "tic_tac_toe", "num_actions": 9, "observation_shape": [3, 3, 3]}
-    checkpoint = {"keisei": header, "epoch": 1, "global_step": 2, "state_dict": {"weight": torch.zeros(1000)}}
+    checkpoint = {"keisei": header, "epoch": 3, "global_step": 2, "state_dict": {"weight": torch.zeros(1000)}}
     AtomicCheckpointIO().save_checkpoint(checkpoint, folder / "other_game.ckpt")
     whole = (folder / "other_game.ckpt").read_bytes()
     (folder / "truncated.ckpt").write_bytes(whole[: len(whole) // 2])
@@ -155,7 +193,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def typed(
     files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[[str], str]]:
+) -> Iterator[Callable[[str | list[str]], str]]:
     """Types a command line in this process; returns standard error. No process may start, no file may be made."""
 
     def refuse(self: object, *args: object, **kwargs: object) -> None:
@@ -168,8 +206,8 @@ def typed(
     handlers, level = root.handlers[:], root.level
     before = sorted(files.rglob("*"))
 
-    def type_it(words: str) -> str:
-        assert launch.main(words.split()) == 2
+    def type_it(words: str | list[str]) -> str:
+        assert launch.main(words.split() if isinstance(words, str) else words) == 2
         captured = capsys.readouterr()
         assert captured.out == ""
         return captured.err
@@ -183,9 +221,9 @@ def typed(
     assert sorted(files.rglob("*")) == before, "a folder of results was made"
 
 
-@pytest.mark.parametrize(("words", "line"), BAD, ids=[words for words, _ in BAD])
+@pytest.mark.parametrize(("words", "line"), BAD, ids=[str(words)[:60] for words, _ in BAD])
 def test_row_26_a_bad_configuration_is_one_line_with_key_value_and_range(
-    words: str, line: str, typed: Callable[[str], str]
+    words: str | list[str], line: str, typed: Callable[[str | list[str]], str]
 ) -> None:
     if words == "logger=wandb" and importlib.util.find_spec("wandb"):
         pytest.skip("wandb is installed here")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 
 from keisei_lightning import cli, launch
 from keisei_lightning.config import register_configs
@@ -190,6 +191,54 @@ class TestBadInput:
     def test_the_environment_is_put_back(self) -> None:
         launch.main(["parallel.num_worker=2"])
         assert "HYDRA_FULL_ERROR" not in os.environ
+        launch.main(["--cfg", "job"])
+        assert not HydraConfig.initialized()
+
+    def test_a_resolved_configuration_is_shown(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["train", "--cfg", "job", "--resolve", "env=hex"]) == 0
+        assert "output_dir: results/hex_board_size_5/DATE-TIME\n" in capsys.readouterr().out
+
+    def test_the_flag_of_a_sweep_may_stand_anywhere(self, run: list[str]) -> None:
+        assert cli.main(["train", "experiment=smoke", "-m", "seed=3,4"]) == 0
+        assert run == ["seed=3", "seed=4"]
+
+    def test_the_home_folder_is_found_in_a_file_too(
+        self, run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        (tmp_path / "mine.yaml").write_text("defaults: [config, _self_]\nresults_dir: ~/runs\nname: mine\n")
+        words = ["--config-dir", str(tmp_path), "--config-name", "mine"]
+        assert cli.main(["train", *words]) == 0
+        (folder,) = (tmp_path / "home" / "runs" / "mine").iterdir()
+        assert f"results_dir: {tmp_path}/home/runs\n" in (folder / ".hydra" / "config.yaml").read_text()
+        assert cli.main(["train", "-m", *words]) == 2
+        assert not (tmp_path / "~").exists()
+
+
+class TestBench:
+    @pytest.mark.parametrize(
+        ("file", "reason"),
+        [("/proc/x/y", "No such file or directory"), (".", "Is a directory"), ("", "Is a directory")],
+    )
+    def test_where_nothing_can_be_written_nothing_is_measured(
+        self, file: str, reason: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr("keisei_lightning.bench.rules.run", lambda arguments: pytest.fail("it was measured"))
+        assert cli.main(["bench", "rules", "--game", "tic_tac_toe", "--write", file]) == 2
+        line = f"keisei: --write {file or '.'}: must be a file that can be written to ({reason})\n"
+        assert capsys.readouterr().err == line
+
+    def test_ctrl_c_is_one_line_and_130(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr("keisei_lightning.bench.rules.run", lambda arguments: os.kill(os.getpid(), signal.SIGINT))
+        before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+        try:
+            assert cli.main(["bench", "rules", "--game", "tic_tac_toe", "--write", str(tmp_path / "a" / "b")]) == 130
+        finally:
+            signal.signal(signal.SIGINT, before)
+        assert capsys.readouterr().err == "keisei: stopped by SIGINT\n"
+        assert not (tmp_path / "a" / "b").exists()
 
     def test_several_faults_are_several_lines(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(["train", "parallel.num_workers=0", "ppo.clip_epsilon=2"]) == 2

@@ -20,6 +20,16 @@ def test_a_signal_raises_at_once_and_the_handlers_are_put_back() -> None:
     assert requested() is None
 
 
+def test_a_terminal_that_is_closed_asks_for_a_stop_too() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
+    try:
+        with pytest.raises(Stopped, match="stopped by SIGHUP") as caught, StopSignals():
+            signal.raise_signal(signal.SIGHUP)
+        assert caught.value.exit_code == 129
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_deferred_signal_is_raised_by_whoever_settles() -> None:
     with StopSignals(grace_s=30):
         defer()

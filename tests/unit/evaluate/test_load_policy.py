@@ -99,12 +99,12 @@ class TestThirdParties:
         write_policy(path, network=ThirdParty(SPEC), model={"_target_": TARGET, "scale": 2.0})
         CALLED.clear()
 
-    def test_a_checkpoint_alone_does_not_choose_what_is_called(self, tmp_path: Path) -> None:
-        self.write(tmp_path / "a.ckpt")
-        assert fault(tmp_path / "a.ckpt") == (
-            f"ckpt_path=FILE: its network is {TARGET}, and a checkpoint may not choose what is called; "
-            f"if you trust it, give it yourself as model._target_={TARGET}, with its other keys"
-        )
+    def test_neither_a_checkpoint_nor_the_configuration_beside_it_chooses_what_is_called(self, tmp_path: Path) -> None:
+        env = "env: {game: tic_tac_toe, max_plies: null, opening_plies: 0, options: {}}"
+        path = write_run(tmp_path / "run", f"{env}\nmodel: {{_target_: {TARGET}}}\n")
+        for file in (tmp_path / "a.ckpt", path):
+            self.write(file)
+            assert "a file may not choose what is called" in fault(file)
         assert CALLED == []
 
     def test_the_user_may_name_it(self, tmp_path: Path) -> None:
@@ -114,20 +114,13 @@ class TestThirdParties:
         assert policy.actor_critic.network.scale == 3.0
         assert CALLED == ["tic_tac_toe"]
 
-    def test_the_configuration_of_the_run_may_name_it(self, tmp_path: Path) -> None:
-        env = "env: {game: tic_tac_toe, max_plies: null, opening_plies: 0, options: {}}"
-        path = write_run(tmp_path / "run", f"{env}\nmodel: {{_target_: {TARGET}}}\n")
-        self.write(path)
-        assert isinstance(load_policy(path).actor_critic.network, ThirdParty)
-        other = write_run(tmp_path / "other", f"{env}\nmodel: {{_target_: os.system}}\n")
-        self.write(other)
-        assert "may not choose what is called" in fault(other)
-
     def test_what_cannot_be_called_is_told(self, tmp_path: Path) -> None:
         self.write(tmp_path / "a.ckpt")
         assert fault(tmp_path / "a.ckpt", {"_target_": "nowhere.Net"}).startswith("model._target_=nowhere.Net: ")
         line = fault(tmp_path / "a.ckpt", {"_target_": TARGET, "width": 3})
         assert line.startswith(f"model._target_={TARGET}: cannot be called with spec, width")
+        line = fault(tmp_path / "a.ckpt", {"_target_": "builtins.dict"})
+        assert line == "model._target_=builtins.dict: makes a dict; must make a torch.nn.Module"
 
 
 class TestBadFiles:

@@ -1,0 +1,90 @@
+"""Networks that a file may name: our own, and those that an installed package has registered. Needs no torch.
+
+A checkpoint says what its network was made from, and a checkpoint may come from anybody. A package makes its network
+one that such a file may name by an entry point in the group ``keisei_lightning.networks``::
+
+    [project.entry-points."keisei_lightning.networks"]
+    my_network = "my_package.my_network:MyNetwork"
+
+where ``MyNetwork(spec, **options)`` is a :class:`torch.nn.Module`; a configuration names it by
+``_target_: my_package.my_network.MyNetwork``. Its options are what the file says: numbers, texts, lists and
+dictionaries of such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final
+
+__all__ = ["ENTRY_POINT_GROUP", "OUR_NETWORKS", "not_plain", "recorded_network_fault", "registered_network"]
+
+ENTRY_POINT_GROUP: Final = "keisei_lightning.networks"
+
+OUR_NETWORKS: Final = "keisei_lightning.models.build_network"
+"""``_target_`` of the networks whose keys we know the meaning of."""
+
+_HYDRAS_KEYS: Final = frozenset({"_target_", "_args_", "_partial_", "_recursive_", "_convert_"})
+
+
+def registered_network(target: str) -> EntryPoint | None:
+    """What a package has registered under a dotted path; None: none has.
+
+    Args:
+        target: as a ``_target_`` gives it, such as ``"my_package.my_network.MyNetwork"``.
+    """
+    return _installed().get(target)
+
+
+def recorded_network_fault(model: Mapping[str, Any]) -> str | None:
+    """Why a network may not be made because a file says so: a line; None: it may.
+
+    Args:
+        model: from the file, as section ``model`` of a configuration; without ``_target_`` one of ours.
+    """
+    target = model.get("_target_", OUR_NETWORKS)
+    if target != OUR_NETWORKS and not (isinstance(target, str) and registered_network(target)):
+        return (
+            f"its network is {_short(target)}, and a file may not choose what is called; if you trust it, give it in "
+            f"the command as model._target_={_short(target)}, with its other keys, or let its package register it "
+            f"(entry-point group {ENTRY_POINT_GROUP})"
+        )
+    return next(not_plain({key: value for key, value in model.items() if key != "_target_"}, "model"), None)
+
+
+def not_plain(value: object, name: str) -> Iterator[str]:
+    """What in a file's values is more than data: keys that Hydra acts on, interpolations, and objects, at any depth.
+
+    Args:
+        value: from a file.
+        name: of it, for the message.
+
+    Yields:
+        A line for each.
+    """
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str) or key in _HYDRAS_KEYS:
+                yield f"{name}.{key}={_short(inner)}: only the command may have such a key, no file"
+            else:
+                yield from not_plain(inner, f"{name}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from not_plain(inner, f"{name}[{index}]")
+    elif isinstance(value, str):
+        if "${" in value:
+            yield f"{name}={_short(value)}: only the command may have an interpolation, no file"
+    elif value is not None and not isinstance(value, bool | int | float):
+        yield f"{name}: is a {type(value).__name__}; must be a number, a text, or a list or dictionary of such"
+
+
+def _short(value: object) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@cache
+def _installed() -> dict[str, EntryPoint]:
+    """Entry points of all installed packages, by the dotted path that a ``_target_`` gives."""
+    return {f"{entry.module}.{entry.attr}": entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
