@@ -17,6 +17,11 @@ callback            optimiser steps           nothing: publishing never waits   
 =================== ========================= ================================= ====================================
 
 Names are imported when they are first used: ``import keisei_lightning`` is quick and starts nothing.
+
+There are three ways in: the parts in a Trainer of one's own (:class:`PPOModule`, :class:`SelfPlayDataModule`); the
+collector alone (:class:`SelfPlayCollector`); and whole runs by configuration, in a Hydra application of one's own
+(``hydra.searchpath: [pkg://keisei_lightning.conf]``): :func:`run` trains, :func:`build` makes the parts of a run,
+:func:`validate` says what is wrong with it, :func:`load_policy` reads what came of it.
 """
 
 from __future__ import annotations
@@ -76,6 +81,7 @@ if TYPE_CHECKING:
     from keisei_lightning.openmp import limit_spinning
     from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
     from keisei_lightning.rl import two_player_gae
+    from keisei_lightning.stopping import Stopped
     from keisei_lightning.training import (
         AtomicCheckpointIO,
         CurvesCallback,
@@ -126,6 +132,7 @@ __all__ = [
     "SnapshotCallback",
     "StalePolicyError",
     "StepResult",
+    "Stopped",
     "Symmetry",
     "TooFewWorkersError",
     "TrainingProgress",
@@ -206,6 +213,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     "openmp": ("limit_spinning",),
     "parallel": ("OpponentOptions", "SelfPlayCollector"),
     "rl": ("two_player_gae",),
+    "stopping": ("Stopped",),
     "training": (
         "AtomicCheckpointIO",
         "CurvesCallback",

@@ -34,7 +34,7 @@ from keisei_lightning.models import ActorCritic, num_parameters
 from keisei_lightning.models.output_check import check_network
 from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
 from keisei_lightning.quoting import resume_command
-from keisei_lightning.stopping import Stopped, requested
+from keisei_lightning.stopping import Stopped, StopSignals, requested
 from keisei_lightning.training import (
     AtomicCheckpointIO,
     BestCheckpoint,
@@ -51,7 +51,7 @@ from keisei_lightning.training import (
     WeightSyncCallback,
     remove_stale_temporaries,
 )
-from keisei_lightning.validation import ValidatedConfig, advice, validate
+from keisei_lightning.validation import ValidatedConfig, advice, section_of, validate
 
 __all__ = ["Run", "build", "run"]
 
@@ -113,9 +113,14 @@ def run(config: DictConfig | ValidatedConfig) -> float:
 
     Raises:
         ConfigError: the configuration cannot work, or an opponent's engine cannot be started; no worker was.
-        Stopped: a signal ended the training; ``ckpt_path=last`` goes on.
+        Stopped: a signal (Ctrl-C, SIGTERM) ended the training; ``ckpt_path=last`` goes on. It is a ``BaseException``.
     """
     valid = _valid(config)
+    with StopSignals():  # for a program of somebody's own; a command has them already
+        return _run(valid)
+
+
+def _run(valid: ValidatedConfig) -> float:
     cfg = valid.cfg
     quiet_libraries()
     # "Received SIGTERM": launch tells which signal ended the run, in one line.
@@ -130,13 +135,13 @@ def run(config: DictConfig | ValidatedConfig) -> float:
         parts.fit(cfg.ckpt_path)
     except (Stopped, SIGTERMException) as stop:
         if parts.stop.saved is not None:
-            print_table("stopped", _end_rows(parts, parts.stop.saved))
+            print_table("stopped", _end_rows(parts, parts.stop.saved, section_of(cfg)))
         # Lightning's own exception would end the process with exit code 0.
         raise Stopped(requested() or signal.SIGTERM) from stop
     finally:
         parts.evaluation.close()
     checkpoint = parts.last_checkpoint if _keeps_checkpoints(cfg) else None
-    print_table("done", _end_rows(parts, checkpoint))
+    print_table("done", _end_rows(parts, checkpoint, section_of(cfg)))
     result = parts.evaluation.last_result
     return math.nan if result is None else result.score
 
@@ -335,7 +340,7 @@ def _start_rows(cfg: DictConfig, parts: Run) -> dict[str, object]:
     }
 
 
-def _end_rows(parts: Run, checkpoint: Path | None) -> list[tuple[str, object]]:
+def _end_rows(parts: Run, checkpoint: Path | None, section: str) -> list[tuple[str, object]]:
     rows: list[tuple[str, object]] = [
         ("score", parts.evaluation.last_result),
         ("checkpoint", None if checkpoint is None else _short(checkpoint)),
@@ -349,7 +354,8 @@ def _end_rows(parts: Run, checkpoint: Path | None) -> list[tuple[str, object]]:
     names = {".png": "curves", ".svg": "last game", ".kifu": "its record", ".txt": "its record"}
     rows += [(names.get(file.suffix, "file"), _short(file)) for file in parts.curves.files]
     if checkpoint is not None:
-        rows.append(("go on by", resume_command(_short(checkpoint), 2 * (parts.trainer.max_epochs or 1))))
+        resume = resume_command(_short(checkpoint), 2 * (parts.trainer.max_epochs or 1), section)
+        rows.append(("go on by", resume))
     return rows
 
 

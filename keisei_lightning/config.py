@@ -404,11 +404,11 @@ def register_configs() -> None:
     OmegaConf.register_new_resolver("keisei.output_dir", _output_dir, replace=True)
 
 
-def _output_dir(*, _root_: DictConfig) -> str:
+def _output_dir(*, _parent_: DictConfig) -> str:
     """The folder of the run that Hydra has started; where it only shows a configuration (``--cfg``), what is known."""
     runtime = HydraConfig.get().runtime
     if OmegaConf.is_missing(runtime, "output_dir"):
-        return str(Path(_root_.results_dir, _root_.name, "DATE-TIME"))
+        return str(Path(_parent_.results_dir, _parent_.name, "DATE-TIME"))
     return str(runtime.output_dir)
 
 

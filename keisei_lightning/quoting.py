@@ -67,17 +67,18 @@ def override_word(key: str, value: str) -> str:
     return f"{key}={text if _PLAIN.fullmatch(text) else _quoted(text)}"
 
 
-def resume_command(checkpoint: str, max_epochs: int) -> str:
+def resume_command(checkpoint: str, max_epochs: int, section: str = "") -> str:
     """A command that can be pasted into a shell, and resumes the run that is being run.
 
     Args:
         checkpoint: to resume from.
         max_epochs: of the run that resumes.
+        section: of a larger configuration where the run's own one lies, such as ``self_play.``.
 
     Returns:
         The present command with these two; outside of Hydra's applications only the two words.
     """
-    words = [override_word("ckpt_path", checkpoint), f"trainer.max_epochs={max_epochs}"]
+    words = [override_word(f"{section}ckpt_path", checkpoint), f"{section}trainer.max_epochs={max_epochs}"]
     if HydraConfig.initialized():
         task = [str(word) for word in HydraConfig.get().overrides.task]
         keys = {word.partition("=")[0] for word in words}

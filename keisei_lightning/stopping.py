@@ -88,7 +88,8 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         global _active
-        if threading.current_thread() is threading.main_thread():  # only the main thread may set handlers
+        # Only the main thread may set handlers; and whoever was first has them, and ends the program.
+        if _active is None and threading.current_thread() is threading.main_thread():
             _active = self
             for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 # What the caller has chosen to ignore stays ignored: a shell does so for its background jobs.

@@ -37,7 +37,7 @@ from keisei_lightning.option_checks import crew_of, missing_keys, option_faults,
 from keisei_lightning.plugins import device_faults, target_faults
 from keisei_lightning.training.checkpoint_header import check_checkpoint, newest_checkpoint
 
-__all__ = ["ValidatedConfig", "advice", "resolve_workers", "validate"]
+__all__ = ["ValidatedConfig", "advice", "resolve_workers", "section_of", "validate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +64,19 @@ def validate(cfg: DictConfig) -> ValidatedConfig:
         ConfigError: with one line for each fault; keys are named as they are called from outside the section.
     """
     cfg = copy.deepcopy(cfg)  # with its parents, which are not copied: interpolations may look there
-    section = f"{name}." if (name := cfg._get_full_key(None)) else ""
+    section = section_of(cfg)
     try:
         return _validated(cfg, section)
     except ConfigError as error:
         if not section:
             raise
         raise ConfigError([section + fault for fault in error.faults]) from error
+
+
+def section_of(cfg: DictConfig) -> str:
+    """Where a configuration lies in a larger one, such as ``self_play.``; empty: it is all there is."""
+    name = cfg._get_full_key(None)
+    return f"{name}." if name else ""
 
 
 def _validated(cfg: DictConfig, section: str) -> ValidatedConfig:

@@ -17,7 +17,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from keisei_lightning import PolicyPlayer, load_policy, make_player, play_match, run
+from keisei_lightning import PolicyPlayer, Stopped, load_policy, make_player, play_match, run
 
 
 @hydra.main(config_path="conf", config_name="study", version_base="1.3")
@@ -51,4 +51,7 @@ def main(cfg: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Stopped as stop:  # by Ctrl-C or SIGTERM: what was learned is in last.ckpt
+        sys.exit(stop.exit_code)

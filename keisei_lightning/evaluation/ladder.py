@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -92,14 +91,11 @@ def _read(whole: Mapping[str, Any]) -> Ladder:
 
 
 def _tally(match: Mapping[str, Any]) -> Tally:
-    """One pair's games; a file of before effective games were told holds independent ones."""
     tally = Tally(**{count: _count(match[count]) for count in ("wins", "draws", "losses")})
-    if not tally.games:
-        return tally
-    effective_games = float(match.get("effective_games", tally.games))
-    if not 0 < effective_games < math.inf:
-        raise ValueError(f"effective_games={effective_games:g}: must be above 0 and finite")
-    return dataclasses.replace(tally, design_effect=tally.games / effective_games)
+    effective = match.get("effective_games", tally.games)  # a file of before it was written has none
+    if isinstance(effective, bool) or not isinstance(effective, int | float) or (tally.games and not effective > 0):
+        raise ValueError(f"effective_games={effective!r} is no number of games")
+    return dataclasses.replace(tally, design_effect=tally.games / effective) if tally.games else tally
 
 
 def _count(number: object) -> int:

@@ -23,10 +23,10 @@ lost everything is the mirror image, "no win".
 Where the whole difference to the anchor rests on fewer than three points, that is marked too ("1 point lost"): so many
 points everybody on one side together lost to everybody on the other side, at the thinnest place between them.
 
-The two games of a pair, from one opening with the seats exchanged, are not independent: a match counts as so many games
-as it is worth (its points are divided by its design effect where that is above 1; quasi-likelihood, Wedderburn 1974).
-Intervals take the model to be true. Where games are drawn they are wider than they need to be. The ends belong to
-differences to the anchor: of two players far from the anchor, the difference may be much better known than either.
+Matches count as their effective number of games: two games with one opening tell less than two of independent ones
+where they end alike, and drawn games tell more (:func:`~keisei_lightning.evaluation.results.design_effect`). Intervals
+take the model to be true. Their ends belong to differences to the anchor: of two players far from the anchor, the
+difference may be much better known than either.
 
 References:
     D. Firth (1993), "Bias reduction of maximum likelihood estimates", Biometrika 80.
@@ -35,8 +35,6 @@ References:
     S. S. Wilks (1938), "The large-sample distribution of the likelihood ratio", Annals of Mathematical Statistics 9.
     C. J. Clopper and E. S. Pearson (1934), "The use of confidence or fiducial limits illustrated in the case of the
     binomial", Biometrika 26.
-    R. W. M. Wedderburn (1974), "Quasi-likelihood functions, generalized linear models, and the Gauss-Newton method",
-    Biometrika 61.
     J. A. Hanley and A. Lippman-Hand (1983), "If nothing goes wrong, is everything all right?", JAMA 249 (one-sided
     intervals where nothing was lost).
 """
@@ -222,38 +220,38 @@ def _rate(matches: Sequence[Match], anchor: str, *, only: str | None = None) -> 
     if anchor not in names:
         raise ConfigError(f"anchor={anchor}: has not played; must be one of {', '.join(names) or 'no players'}")
     index = {name: number for number, name in enumerate(names)}
-    counted, points = np.zeros((2, len(names), len(names)))  # what was won, and what it is worth
+    played = np.zeros((len(names), len(names)))
+    points = np.zeros_like(played)  # of effective games
     for one, other, tally in matches:
-        won = np.array([tally.points, tally.games - tally.points])
-        here = [index[one], index[other]], [index[other], index[one]]
-        counted[here] += won
-        points[here] += won / max(1.0, tally.design_effect)
+        for taker, giver, taken in ((one, other, tally.points), (other, one, tally.games - tally.points)):
+            played[index[taker], index[giver]] += taken
+            points[index[taker], index[giver]] += taken / tally.design_effect
     connected = np.flatnonzero(reachable(points + points.T)[index[anchor]])
     strengths = fit_without_bias(points[np.ix_(connected, connected)], int(np.searchsorted(connected, index[anchor])))
     values = dict(zip(connected.tolist(), strengths.tolist(), strict=True))
     ratings = {anchor: Rating(value=0.0, low=0.0, high=0.0)}
     for name in names if only is None else [only]:
         if name != anchor and (ends := _ends(points, index[name], index[anchor])) is not None:
-            low, high, mark = ends
-            mark = mark or _few_points(counted, index[name], index[anchor])
+            low, high = ends
+            mark = _mark(played, index[name], index[anchor])
             value = values[index[name]] * _ELO_PER_NAT
             ratings[name] = Rating(value=value, low=low * _ELO_PER_NAT, high=high * _ELO_PER_NAT, mark=mark)
     return dict(sorted(ratings.items(), key=lambda item: -item[1].value))
 
 
-def _ends(points: NDArray[np.float64], player: int, anchor: int) -> tuple[float, float, str] | None:
-    """Ends of a player's interval in log-odds, and "no win" or "no loss"; None where nothing is known of it."""
+def _ends(points: NDArray[np.float64], player: int, anchor: int) -> tuple[float, float] | None:
+    """Ends of a player's interval in log-odds; None where nothing is known of the difference."""
     reached = reachable(points)
     took, lost = bool(reached[player, anchor]), bool(reached[anchor, player])
     if not took and not lost:
         return None
     if not took:  # as for who lost nothing, upside down
-        return -math.inf, -_end_of_no_loss(points.T, player, anchor), "no win"
+        return -math.inf, -_end_of_no_loss(points.T, player, anchor)
     if not lost:
-        return _end_of_no_loss(points, player, anchor), math.inf, "no loss"
+        return _end_of_no_loss(points, player, anchor), math.inf
     profile = ProfileLikelihood.of(points, player, anchor)
     low, high = (profile.end(profile.likeliest, direction, _TWO_SIDED) for direction in (-1, 1))
-    return low, high, ""
+    return low, high
 
 
 def _end_of_no_loss(points: NDArray[np.float64], player: int, anchor: int) -> float:
@@ -264,11 +262,13 @@ def _end_of_no_loss(points: NDArray[np.float64], player: int, anchor: int) -> fl
     return profile.end(far, -1, _ONE_SIDED)
 
 
-def _few_points(points: NDArray[np.float64], player: int, anchor: int) -> str:
+def _mark(points: NDArray[np.float64], player: int, anchor: int) -> str:
     """On how few points a difference rests; empty where there are enough."""
     pairs = {"won": (player, anchor), "lost": (anchor, player)}
     found = {what: bottleneck(points, *pair) for what, pair in pairs.items()}
     what = min(found, key=lambda what: found[what])
+    if not found[what]:
+        return {"won": "no win", "lost": "no loss"}[what]
     if found[what] >= _FEW_POINTS:
         return ""
     return f"{found[what]:g} point{'' if found[what] == 1 else 's'} {what}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,9 +26,11 @@ from keisei_lightning.games import GameSpec, register_game
 from keisei_lightning.games.registry import _registered
 from keisei_lightning.models import build_network
 from keisei_lightning.parallel import OpponentOptions
+from keisei_lightning.stopping import Stopped
 from keisei_lightning.training import (
     BestCheckpoint,
     EvaluationCallback,
+    PPOModule,
     SnapshotCallback,
     TrainingProgress,
     WeightSyncCallback,
@@ -300,6 +303,22 @@ def test_last_goes_on_where_the_run_ended(tmp_path: Path) -> None:
     names, *rows = (tmp_path / "again" / "second" / "csv" / "metrics.csv").read_text(encoding="utf-8").splitlines()
     epochs = {row.split(",")[names.split(",").index("epoch")] for row in rows}
     assert epochs == {"1"}, "only the second epoch is trained"
+
+
+@pytest.mark.parametrize(("signum", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_anybodys_program_ends_a_run_with_all_that_was_learned(
+    signum: int, exit_code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PPOModule, "on_train_epoch_end", lambda module: signal.raise_signal(signum), raising=False)
+    before = signal.signal(signum, signal.default_int_handler)
+    try:
+        with pytest.raises(Stopped) as caught:
+            run(composed(tmp_path, "trainer.max_epochs=50"))
+        assert signal.getsignal(signum) is signal.default_int_handler
+    finally:
+        signal.signal(signum, before)
+    assert caught.value.exit_code == exit_code
+    assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
 
 
 def test_fast_dev_run_takes_one_step_and_writes_nothing(tmp_path: Path) -> None:

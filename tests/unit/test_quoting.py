@@ -153,5 +153,14 @@ def test_the_command_that_resumes_is_the_present_one_with_the_checkpoint(
     )
 
 
+def test_in_an_application_that_has_the_run_in_a_section_its_keys_are_named_so(
+    overrides: Callable[[str, list[str]], None],
+) -> None:
+    overrides("app.py", ["title=mine", "self_play.ckpt_path=a"])
+    assert resume_command("b.ckpt", 8, "self_play.") == (
+        "python app.py title=mine self_play.ckpt_path=b.ckpt self_play.trainer.max_epochs=8"
+    )
+
+
 def test_outside_of_hydra_only_its_two_words_are_told() -> None:
     assert resume_command("results/last.ckpt", 8) == "ckpt_path=results/last.ckpt trainer.max_epochs=8"

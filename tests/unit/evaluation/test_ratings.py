@@ -130,6 +130,21 @@ class TestTwoPlayers:
         assert drawn.value == pytest.approx(0.0, abs=1e-6)
 
 
+def test_a_match_counts_as_its_effective_games() -> None:
+    # Both games of every pair ended alike: 40 games tell what 20 independent ones would.
+    pairs = MatchResult(
+        game="counting",
+        player="me",
+        opponent="random",
+        as_first=Tally(wins=15, losses=5),
+        as_second=Tally(wins=15, losses=5),
+        pairs=(5, 0, 0, 0, 15),
+    )
+    assert pairs.effective_games == pytest.approx(20.0)
+    assert_close(rate_players([pairs])["me"], alone(15, 0, 5))
+    assert_close(rate_players([pairs, match("me", "other", 0, 0, 0)])["me"], alone(15, 0, 5))
+
+
 class TestAgainstALadder:
     @settings(deadline=None, max_examples=15)
     @given(tallies=own_games)
