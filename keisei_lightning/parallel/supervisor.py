@@ -87,6 +87,7 @@ class _Worker:
     state: WorkerState = WorkerState.DEAD
     incarnation: int = -1
     process: ProcessHandle | None = None
+    pid: int | None = None  # noted: another thread may ask while the process is being closed
     connection: Connection[Any, Any] | None = None
     reader: MessageReader | None = None
     started_at: float = 0.0
@@ -214,7 +215,7 @@ class Supervisor:
                 worker_id=worker.worker_id,
                 name=worker.name,
                 state=worker.state,
-                pid=worker.process.pid if worker.process is not None else None,
+                pid=worker.pid,
                 incarnation=worker.incarnation,
                 restarts=max(worker.incarnation, 0),
                 last_sign_of_life_s=now - self._sign_of_life(worker),
@@ -235,6 +236,7 @@ class Supervisor:
         worker.failure, worker.respawn_at, worker.mute_since = None, None, None
         self._move(worker, WorkerState.STARTING)
         worker.process, worker.connection = self._spawn(worker.worker_id, worker.incarnation)
+        worker.pid = worker.process.pid
         worker.reader = MessageReader(worker.connection)
         worker.started_at = worker.last_heard = self._clock()
 
@@ -384,7 +386,7 @@ class Supervisor:
 
     def _reap(self, worker: _Worker, deadline: float) -> int | None:
         """Let go of a worker's process; its exit code, None if it has none by a time of ``time.monotonic``."""
-        process, worker.process = worker.process, None
+        process, worker.process, worker.pid = worker.process, None, None
         code: int | None = None
         if process is not None:
             if ends_by(process, deadline):

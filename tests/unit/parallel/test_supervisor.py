@@ -534,3 +534,29 @@ def test_a_stop_is_what_a_running_worker_hears_at_shutdown() -> None:
     process.terminate = lambda: (heard.extend(process.heard()), process.die(0))  # type: ignore[method-assign,assignment]
     crew.supervisor.shutdown(0.0)
     assert heard == [Stop()]
+
+
+class ClosedToOthers(FakeProcess):
+    """Tells its number to who started it, and then as a process does that another thread is just closing."""
+
+    asked = 0
+
+    @property
+    def pid(self) -> int:  # type: ignore[override]
+        self.asked += 1
+        if self.asked > 1:
+            raise ValueError("process object is closed")
+        return 4711
+
+
+def test_health_can_be_asked_for_by_another_thread_while_a_process_is_being_closed(
+    crews: list[Crew], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.FakeProcess", ClosedToOthers)
+    crews.append(crew := Crew(1))
+    crew.run()
+    (first,) = crew.started
+    assert [worker.pid for worker in crew.supervisor.health()] == [4711]
+    first.die(-signal.SIGKILL)
+    crew.supervisor.wait(0.0)
+    assert [worker.pid for worker in crew.supervisor.health()] == [None]
