@@ -31,6 +31,7 @@ from keisei_lightning.game_checks import game_options
 from keisei_lightning.games import game_factory
 from keisei_lightning.machine import available_cpus
 from keisei_lightning.models import ActorCritic, num_parameters
+from keisei_lightning.models.output_check import check_network
 from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
 from keisei_lightning.stopping import Stopped, requested
 from keisei_lightning.training import (
@@ -157,8 +158,9 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
     folder = Path(cfg.output_dir)
     game = game_factory(cfg.env.game, **game_options(cfg))
     # Partial: Hydra would turn a dataclass among the arguments, such as the spec, into a dictionary.
-    network = instantiate(cfg.model, _partial_=True, _convert_="all")(spec=game(1).spec)
-    actor_critic = ActorCritic(network)
+    spec = game(1).spec
+    actor_critic = ActorCritic(instantiate(cfg.model, _partial_=True, _convert_="all")(spec=spec))
+    check_network(actor_critic, spec, key=f"model._target_={cfg.model._target_}: network")
     opponents = _plain(cfg.opponents)
     every_n_epochs, mode = opponents.pop("every_n_epochs"), opponents.pop("mode")
     pool = OpponentOptions(**opponents) if mode == "snapshots" else None

@@ -5,7 +5,7 @@
     KeiseiError
     ├── ConfigError                a value given by the user cannot work (exit code 2)
     │   └── UnsupportedGameError   the game is unknown, or of a kind that self-play cannot train
-    ├── GameError                  a game broke its contract (found by ``check_game``)
+    ├── GameError                  a game broke its contract (found by ``check_game``), or a player its own
     │   └── IllegalActionError     an action that the rules do not allow
     ├── EngineError                an engine behind a pipe failed several times in a row
     ├── WorkerError                a worker process failed; ``__cause__`` is its own traceback
@@ -67,7 +67,7 @@ class UnsupportedGameError(ConfigError):
 
 
 class GameError(KeiseiError):
-    """A game broke its contract."""
+    """A game broke its contract; or a player did, which is named: what it gave is no action."""
 
 
 class IllegalActionError(GameError):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite
 from torchrl.envs import EnvBase
 
-from keisei_lightning.errors import ConfigError
+from keisei_lightning.errors import ConfigError, GameError
 from keisei_lightning.games.protocol import NO_MOVE, GameFactory, RenderFormat
 from keisei_lightning.models import LegalCategorical, unpack_mask
 
@@ -145,6 +145,11 @@ class BoardGameEnv(EnvBase):
         if chosen is not None:
             idle |= ~_rows(chosen)
         action = np.where(idle, NO_MOVE, tensordict.get("action").cpu().numpy())
+        for index in np.flatnonzero(~idle & (action < 0))[:1].tolist():  # of logits that are not finite
+            raise GameError(
+                f"{self.spec_of_game.name}: action {action[index]} on a board that is going on, in position "
+                f"{self.position(index)}; must be from 0 to {self.spec_of_game.num_actions - 1}"
+            )
         result = self._game.step(action)
         self._terminated = np.where(idle, self._terminated, result.terminated)
         self._truncated = np.where(idle, self._truncated, result.truncated)

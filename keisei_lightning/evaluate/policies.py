@@ -24,6 +24,7 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.game_checks import game_options
 from keisei_lightning.games import GameFactory, GameSpec
 from keisei_lightning.models import ActorCritic, build_network
+from keisei_lightning.models.output_check import check_network
 from keisei_lightning.models.registry import OUR_NETWORKS, not_plain
 from keisei_lightning.plugins import model_faults
 from keisei_lightning.training.checkpoint import AtomicCheckpointIO
@@ -99,6 +100,7 @@ def load_policy(
     if faults := network_faults(weights, actor_critic.state_dict(), path=name):
         raise ConfigError(faults)
     actor_critic.load_state_dict(weights)
+    check_network(actor_critic, spec, key=f"ckpt_path={name}: network")
     return LoadedPolicy(
         actor_critic=actor_critic.to(device).eval(),
         game=game,

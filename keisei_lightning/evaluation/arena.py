@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keisei_lightning.errors import ConfigError, GameError
-from keisei_lightning.evaluation.players import RESIGN, Player, RandomPlayer, Turn
+from keisei_lightning.evaluation.players import RESIGN, Player, RandomPlayer, Turn, ask_player
 from keisei_lightning.evaluation.results import GameRecord, MatchResult, Tally
 from keisei_lightning.games.protocol import NO_MOVE, Game, GameFactory, OpeningGame
 
@@ -101,7 +101,7 @@ def play_match(
 
     Raises:
         ConfigError: a number that cannot work.
-        GameError: a game that goes on beyond its ``max_plies``, or an illegal move of a player.
+        GameError: a game that goes on beyond its ``max_plies``, or what a player gives is no legal action.
     """
     _check_numbers(num_games, opening_plies)
     board = game(num_games)
@@ -234,7 +234,7 @@ def _play_out(
         for player, to_move in zip(players, (view.mover == seat, view.mover != seat), strict=True):
             indices = np.flatnonzero(asked & to_move)
             if len(indices):
-                actions[indices] = player.choose(view.turn(indices))
+                actions[indices] = ask_player(player, view.turn(indices))
         for index in np.flatnonzero(asked & (actions == NO_MOVE)):
             played.void[index], played.outcomes[index] = True, "void"
         for index in np.flatnonzero(actions == RESIGN):

@@ -13,9 +13,10 @@ from typing import Final, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from keisei_lightning.errors import GameError
 from keisei_lightning.games.protocol import NO_MOVE, Game, GameSpec
 
-__all__ = ["RESIGN", "Player", "RandomPlayer", "Turn", "make_random"]
+__all__ = ["RESIGN", "Player", "RandomPlayer", "Turn", "ask_player", "make_random"]
 
 RESIGN: Final = -2
 """Instead of an action: the player gives the game up."""
@@ -58,9 +59,44 @@ class Player(Protocol):
         Returns:
             int64 [n]: action labels in the mover's view; :data:`RESIGN`; or
             :data:`~keisei_lightning.games.NO_MOVE` where the player has no answer (nothing is legal, its engine died):
-            such a game is void.
+            such a game is void. Anything else ends the match (:func:`ask_player`).
         """
         ...
+
+
+def ask_player(player: Player, turn: Turn) -> NDArray[np.int64]:
+    """Let a player choose, and refuse what is no choice: a fault of a player must not become a result of the game.
+
+    Args:
+        player: whose turn it is.
+        turn: the boards that wait for it.
+
+    Returns:
+        int64 [n]: for each board a legal action, :data:`RESIGN` or :data:`~keisei_lightning.games.NO_MOVE`.
+
+    Raises:
+        GameError: the answer is of another shape or dtype, or an action is out of range or illegal.
+    """
+    spec, num_boards = turn.game.spec, len(turn.indices)
+    answer = np.asarray(player.choose(turn))
+    if answer.shape != (num_boards,) or answer.dtype.kind not in "iu":
+        raise GameError(
+            f"player {player.name}: gives actions {answer.dtype} {list(answer.shape)}; "
+            f"must be integers [{num_boards}], one for each board"
+        )
+    is_label = (answer >= 0) & (answer < spec.num_actions)
+    actions = np.where(is_label, answer, 0).astype(np.int64)
+    bits = turn.legal[np.arange(num_boards), actions >> 3] >> (7 - (actions & 7)).astype(np.uint8) & 1
+    is_good = np.where(is_label, bits == 1, (answer == NO_MOVE) | (answer == RESIGN))
+    for row in np.flatnonzero(~is_good)[:1].tolist():
+        where = f"in position {turn.game.position(int(turn.indices[row]))}"
+        if is_label[row]:
+            raise GameError(f"player {player.name}: action {answer[row]} is illegal {where}")
+        raise GameError(
+            f"player {player.name}: action {answer[row]} is out of range {where}; must be from 0 to "
+            f"{spec.num_actions - 1}, or {RESIGN} to resign, or {NO_MOVE} for no answer"
+        )
+    return answer.astype(np.int64)
 
 
 class RandomPlayer:

@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from keisei_lightning.errors import ConfigError
+from keisei_lightning.errors import ConfigError, GameError
 from keisei_lightning.evaluation.players import Turn
-from keisei_lightning.games.protocol import Symmetry
+from keisei_lightning.games.protocol import NO_MOVE, GameSpec, Symmetry
 from keisei_lightning.models import LegalCategorical, unpack_mask
+from keisei_lightning.models.output_check import output_faults
 from keisei_lightning.rl.symmetry import TensorSymmetry
 
 if TYPE_CHECKING:
@@ -70,19 +71,33 @@ class PolicyPlayer:
         return self._name
 
     def choose(self, turn: Turn) -> NDArray[np.int64]:
-        """One forward pass over all boards, in all images; see :meth:`~keisei_lightning.evaluation.Player.choose`."""
+        """One forward pass over all boards, in all images; see :meth:`~keisei_lightning.evaluation.Player.choose`.
+
+        Raises:
+            ConfigError: the network's results are not those of the game (shapes, dtypes).
+            GameError: its logits of the legal moves are not finite on some board.
+        """
         with torch.inference_mode():
             observation = torch.from_numpy(np.ascontiguousarray(turn.observation)).to(self._device)
             legal = torch.from_numpy(np.ascontiguousarray(turn.legal)).to(self._device)
-            policy = LegalCategorical(self._logits(observation, legal) / self._temperature, legal)
+            logits = self._logits(observation, legal, turn.game.spec)
+            policy = LegalCategorical(logits / self._temperature, legal)
             action = policy.mode if self._greedy else policy.sample_with(self._generator)
         chosen: NDArray[np.int64] = action.cpu().numpy().astype(np.int64, copy=False)
+        for row in np.flatnonzero((chosen == NO_MOVE) & turn.legal.any(axis=1))[:1]:
+            position = turn.game.position(int(turn.indices[row]))
+            raise GameError(
+                f"player {self._name}: the network's logits of the legal moves are not finite in position {position}"
+            )
         return chosen
 
-    def _logits(self, observation: Tensor, legal: Tensor) -> Tensor:
+    def _logits(self, observation: Tensor, legal: Tensor, spec: GameSpec) -> Tensor:
         """Float [n, A]: of the policy, or the logarithm of the images' mean policy (but for a constant)."""
         images = [observation, *(image.observation(observation) for image in self._images)]
-        logits: Tensor = self._actor_critic(torch.cat(images) if self._images else observation)[0]
+        outputs = self._actor_critic(torch.cat(images) if self._images else observation)
+        if faults := list(output_faults(outputs, len(observation) * len(images), spec)):
+            raise ConfigError([f"player {self._name}: the network does not fit the game: {fault}" for fault in faults])
+        logits: Tensor = outputs[0]
         if not self._images:
             return logits
         whole, *parts = logits.chunk(len(images))

@@ -29,9 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keisei_lightning.errors import ConfigError, GameError
-from keisei_lightning.evaluation.players import Player, Turn
+from keisei_lightning.evaluation.players import Player, Turn, ask_player
 from keisei_lightning.evaluation.results import wilson_interval
-from keisei_lightning.evaluation.solvers import PolicyFunction
+from keisei_lightning.evaluation.solvers import PolicyFunction, check_probabilities
 from keisei_lightning.games.protocol import Game, GameFactory
 
 __all__ = ["ILLEGAL", "LabelledPositions", "OptimalShare", "Share", "load_positions", "share_optimal"]
@@ -161,20 +161,20 @@ def share_optimal(player: Player | PolicyFunction, positions: LabelledPositions)
 
     Raises:
         GameError: the player gave no legal move on some position.
-        ValueError: the policy's probabilities are of another shape than [n, A].
+        ValueError: what the policy gives are no probabilities [n, A] of the legal moves.
     """
     optimal = positions.optimal
     if isinstance(player, Player):
-        actions = player.choose(positions.turn)
-        chosen = np.arange(optimal.shape[1]) == np.asarray(actions)[:, None]
-        for index in np.flatnonzero(~(chosen & (positions.values != ILLEGAL)).any(axis=1))[:1].tolist():
+        actions = ask_player(player, positions.turn)
+        chosen = np.arange(optimal.shape[1]) == actions[:, None]
+        for index in np.flatnonzero(actions < 0)[:1].tolist():
             position = positions.turn.game.position(index)
-            raise GameError(f"{player.name}: {actions[index]} is no legal action in position {position}")
+            raise GameError(f"player {player.name}: gives no action ({actions[index]}) in position {position}")
         right = (chosen & optimal).any(axis=1).astype(np.float64)
     else:
-        probabilities = np.asarray(player(positions.turn.observation, positions.turn.legal), dtype=np.float64)
-        if probabilities.shape != optimal.shape:
-            raise ValueError(f"the policy's probabilities are {probabilities.shape}, must be {optimal.shape}")
+        turn = positions.turn
+        given = player(turn.observation, turn.legal)
+        probabilities = check_probabilities(given, positions.values != ILLEGAL, game=turn.game.spec.name)
         right = (probabilities * optimal).sum(axis=1)
     return OptimalShare(
         all=Share(count=float(right.sum()), total=len(right)),

@@ -27,7 +27,7 @@ from keisei_lightning.models.modes import evaluation_mode
 if TYPE_CHECKING:
     from keisei_lightning.models.actor_critic import ActorCritic
 
-__all__ = ["PolicyFunction", "SmallGame", "policy_probabilities", "uniform_policy"]
+__all__ = ["PolicyFunction", "SmallGame", "check_probabilities", "policy_probabilities", "uniform_policy"]
 
 PolicyFunction = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.floating]]
 """``policy(observation, legal) -> probabilities``, all from the mover's view.
@@ -68,7 +68,8 @@ def policy_probabilities(actor_critic: ActorCritic, *, greedy: bool, temperature
         temperature: the logits are divided by this, above 0; 1 is the policy itself. Greedy play does not depend on it.
 
     Returns:
-        The policy; its probabilities are float64.
+        The policy; its probabilities are float64. It raises ``ValueError`` where the logits of the legal moves are not
+        finite.
 
     Raises:
         ConfigError: a temperature that is not above 0.
@@ -82,12 +83,43 @@ def policy_probabilities(actor_critic: ActorCritic, *, greedy: bool, temperature
             logits, _ = actor_critic(torch.from_numpy(np.ascontiguousarray(observation)).to(device))
         mask = np.unpackbits(legal, axis=1, count=logits.shape[-1]).astype(np.bool_)
         scores = np.where(mask, logits.detach().cpu().double().numpy(), -np.inf)
+        highest = scores.max(axis=1, keepdims=True)
+        if not np.isfinite(highest).all():
+            raise ValueError("the network's logits of the legal moves are not finite")
         if greedy:
             return np.asarray(np.arange(scores.shape[1]) == scores.argmax(axis=1)[:, None], dtype=np.float64)
-        odds = np.exp((scores - scores.max(axis=1, keepdims=True)) / temperature)
+        odds = np.exp((scores - highest) / temperature)
         return np.asarray(odds / odds.sum(axis=1, keepdims=True))
 
     return policy
+
+
+def check_probabilities(
+    probabilities: NDArray[np.floating], mask: NDArray[np.bool_], *, game: str
+) -> NDArray[np.float64]:
+    """Refuse what is no policy.
+
+    Args:
+        probabilities: float [n, A], of a policy.
+        mask: bool [n, A], which actions are legal.
+        game: its name, for the message.
+
+    Returns:
+        float64 [n, A]: the same, each row divided by its sum, which float32 leaves a little off 1.
+
+    Raises:
+        ValueError: another shape, a number that is not finite or below 0, an illegal action with a probability, or a
+            row whose sum is not 1.
+    """
+    part = np.asarray(probabilities, dtype=np.float64)
+    if part.shape != mask.shape:
+        raise ValueError(f"{game}: the policy's probabilities are {part.shape}, must be {mask.shape}")
+    sums = part.sum(axis=1, where=mask)
+    if not (np.isfinite(part).all() and (part >= 0).all() and (part[~mask] == 0).all()):
+        raise ValueError(f"{game}: probabilities must be finite, at least 0, and 0 for illegal actions")
+    if not (abs(sums - 1) <= _SUM_TOLERANCE).all():
+        raise ValueError(f"{game}: probabilities add up to {sums.min()} to {sums.max()}, must be 1")
+    return np.asarray(part / sums[:, None])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -238,16 +270,8 @@ class SmallGame:
         parts = []
         for begin in range(0, self.num_positions, batch_size):
             observation, legal = (array[begin : begin + batch_size] for array in (self.observation, self.legal))
-            part = np.asarray(policy(observation, legal), dtype=np.float64)
             mask = np.unpackbits(legal, axis=1, count=self._num_actions).astype(np.bool_)
-            if part.shape != mask.shape:
-                raise ValueError(f"{self.name}: the policy's probabilities are {part.shape}, must be {mask.shape}")
-            sums = part.sum(axis=1, where=mask)
-            if not (np.isfinite(part).all() and (part >= 0).all() and (part[~mask] == 0).all()):
-                raise ValueError(f"{self.name}: probabilities must be finite, at least 0, and 0 for illegal actions")
-            if not (abs(sums - 1) <= _SUM_TOLERANCE).all():
-                raise ValueError(f"{self.name}: probabilities add up to {sums.min()} to {sums.max()}, must be 1")
-            parts.append(part / sums[:, None])
+            parts.append(check_probabilities(policy(observation, legal), mask, game=self.name))
         return np.concatenate(parts)
 
     def _induce(self, best_seat: int | None, probabilities: NDArray[np.float64] | None) -> NDArray[np.float64]:

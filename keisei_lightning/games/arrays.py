@@ -26,13 +26,13 @@ class LegalMoves:
     Args:
         num_games: G.
         num_actions: A.
-        dtype: unsigned integer type that can hold the game's move numbers.
+        highest: the largest number of a move, for which the table has room.
     """
 
-    def __init__(self, num_games: int, num_actions: int, dtype: type[np.unsignedinteger]) -> None:
+    def __init__(self, num_games: int, num_actions: int, *, highest: int) -> None:
         self._num_actions = num_actions
         self._width = 8 * math.ceil(num_actions / 8)  # whole bytes of the packed mask; the rest stays 0
-        self._table = np.zeros((num_games, self._width), dtype=dtype)
+        self._table = np.zeros((num_games, self._width), dtype=np.min_scalar_type(highest))
 
     def write(
         self,
@@ -47,7 +47,7 @@ class LegalMoves:
             rows: int64 [n], the boards, each at most once.
             sizes: number of legal moves of each of them.
             labels: integers [sum(sizes)], action labels, board after board.
-            moves: integers [sum(sizes)], the game's own number (above 0) of each.
+            moves: integers [sum(sizes)], the game's own number (above 0, at most ``highest``) of each.
         """
         if len(rows) == len(self._table):
             self._table.fill(0)  # a plain memset is several times quicker than an indexed one

@@ -24,7 +24,7 @@ from keisei_lightning.games.grid_svg import grid_svg, text_svg
 from keisei_lightning.games.open_spiel_views import seat_view
 from keisei_lightning.games.protocol import GameSpec, RenderFormat, StepResult
 
-__all__ = ["OpenSpielGame", "canonical_string", "is_known", "load", "make"]
+__all__ = ["OpenSpielGame", "canonical_string", "is_known", "load", "longest_game", "make"]
 
 _NO_MOVES_YET = "-"
 
@@ -60,7 +60,15 @@ def load(game_string: str) -> Any:
         raise UnsupportedGameError(
             f"{game_string}: {reason}; only sequential two-player zero-sum perfect-information games can be trained"
         )
+    if _swaps(game) and game.get_parameters()["num_rows"] != game.get_parameters()["num_cols"]:
+        # It transposes the stone, and writes beside a board that has no such square.
+        raise UnsupportedGameError(f"{game_string}: swap=true must have as many rows as columns in OpenSpiel's hex")
     return game
+
+
+def _swaps(game: Any) -> bool:
+    """Whether the second player of hex may take over the first stone."""
+    return game.get_type().short_name == "hex" and bool(game.get_parameters()["swap"])
 
 
 def _why_not(game: Any, kind: Any) -> str:
@@ -75,6 +83,17 @@ def _why_not(game: Any, kind: Any) -> str:
         "it has no observation tensor": not kind.provides_observation_tensor,
     }
     return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def longest_game(game: Any) -> int:
+    """Plies of the longest game.
+
+    OpenSpiel's own number leaves out the swap in hex, which is a ply of its own: with it a full board takes one more.
+
+    Args:
+        game: a ``pyspiel.Game``.
+    """
+    return int(game.max_game_length()) + _swaps(game)
 
 
 def canonical_string(game_string: str) -> str:
@@ -92,7 +111,7 @@ class OpenSpielGame:
     Args:
         game_string: the game in OpenSpiel's notation.
         num_games: G.
-        max_plies: a game is drawn after this many plies (default: the longest game there is).
+        max_plies: a game is drawn after this many plies (default: no game is cut; see :func:`longest_game`).
         opening_plies: each reset plays uniformly 0 to this many uniformly random legal plies, passing over those that
             would end the game.
 
@@ -106,7 +125,7 @@ class OpenSpielGame:
     ) -> None:
         self._game = load(game_string)
         self._name = str(self._game).removesuffix("()")
-        longest = self._game.max_game_length()
+        longest = longest_game(self._game)
         max_plies = longest if max_plies is None else max_plies
         check_options(
             self._name, {"num_games": (num_games, 1), "max_plies": (max_plies, 1), "opening_plies": (opening_plies, 0)}
@@ -120,6 +139,7 @@ class OpenSpielGame:
             board_shape=(self._view.shape[-2], self._view.shape[-1]),
             symmetries=self._view.symmetries,
         )
+        self._cuts_games = max_plies < longest
         self.opening_plies = min(opening_plies, self._spec.max_plies - 1)
         self._random = random.Random(0)
         self._thread = OwnThread(self._name)
@@ -131,7 +151,7 @@ class OpenSpielGame:
         self._tensor = np.zeros((num_games, self._observer.tensor.size + 1), dtype=np.float32)
         self._mover = np.zeros(num_games, dtype=np.int8)
         self._ended = np.zeros(num_games, dtype=np.bool_)
-        self._legal = LegalMoves(num_games, self._spec.num_actions, np.uint16)
+        self._legal = LegalMoves(num_games, self._spec.num_actions, highest=self._spec.num_actions)
         _check_values(self._game, self._name)
 
     @property
@@ -315,12 +335,21 @@ class OpenSpielGame:
         self._legal.write(rows, sizes, labels, numbers + 1)
 
     def _end(self, index: int, state: Any) -> int:
-        """Note how a board's game ended; returns the seat whose turn it would be."""
+        """Note how a board's game ended; returns the seat whose turn it would be.
+
+        Raises:
+            GameError: it has not, though it is as long as OpenSpiel says that a game can be.
+        """
         if state.is_terminal():
             result = int(np.sign(state.player_return(0)))
             outcome = {0: "draw", 1: "first player wins", -1: "second player wins"}[result]
-        else:
+        elif self._cuts_games:
             result, outcome = 0, "max plies"
+        else:
+            raise GameError(
+                f"{self._name}: OpenSpiel says that no game is longer than {self._spec.max_plies} plies, and one goes "
+                f"on in position {' '.join(map(str, state.history()))}; give it a smaller max_plies"
+            )
         self._outcome[index], self._result[index] = outcome, result
         last = state.full_history()[-1].player
         return 1 - int(last)

@@ -32,6 +32,7 @@ from keisei_lightning.games.shogi_rules import MoveCache, board_state
 __all__ = ["LibraryBoards", "ShogiBoards"]
 
 _CODE: Final = "I"  # of move codes in array(): 32 bits
+_HIGHEST_CODE: Final = (1 << 16) - 1  # see label_table
 
 
 class ShogiBoards(ABC):
@@ -109,7 +110,7 @@ class LibraryBoards(ShogiBoards):
         self._boards = [Board() for _ in range(num_games)]
         self._seen: list[dict[int, int]] = [{} for _ in range(num_games)]  # occurrences by position hash
         self._played: list[list[int]] = [[] for _ in range(num_games)]
-        self._legal = LegalMoves(num_games, NUM_ACTIONS, np.uint16)
+        self._legal = LegalMoves(num_games, NUM_ACTIONS, highest=_HIGHEST_CODE)
 
     @override
     def begin(self, index: int, board: Board, codes: Sequence[int] = ()) -> None:

@@ -25,9 +25,11 @@ class ActorCritic(nn.Module):
     """A policy over legal moves and a state value from one trunk.
 
     Args:
-        network: maps uint8 observations [B, *observation_shape] to logits float [B, A] and state values float [B, 1] in
-            the mover's view. All its values must live in parameters and buffers, because workers are sent its structure
-            once and those tensors at every publish.
+        network: maps uint8 observations [B, *observation_shape], of zeros too, to logits float [B, A] and state values
+            float [B, 1], the expected result for the mover, from -1 to 1. All its values must live in parameters and
+            buffers, because workers are sent its structure once and those tensors at every publish. One with a head of
+            win, draw and loss has ``predicts_outcomes`` and ``evaluate_outcomes`` too
+            (:class:`~keisei_lightning.models.two_heads.TwoHeads`).
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -43,8 +45,23 @@ class ActorCritic(nn.Module):
         Returns:
             logits float32 [B, A] of all actions, legal or not, and state value float32 [B, 1].
         """
-        logits, state_value = self.network(observation)
-        return logits, state_value
+        return self.network(observation)  # type: ignore[no-any-return]
+
+    @property
+    def predicts_outcomes(self) -> bool:
+        """Whether the network has a head of win, draw and loss."""
+        return bool(getattr(self.network, "predicts_outcomes", False))
+
+    def evaluate_outcomes(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluate positions by a network with a head of win, draw and loss.
+
+        Args:
+            observation: uint8 [B, *observation_shape].
+
+        Returns:
+            logits float32 [B, A] and log-probabilities float32 [B, 3] of the mover's win, draw and loss.
+        """
+        return self.network.evaluate_outcomes(observation)  # type: ignore[operator, no-any-return]
 
     def value(self, observation: Tensor) -> Tensor:
         """State value float32 [B, 1] of positions uint8 [B, *observation_shape], in the mover's view."""
@@ -67,8 +84,9 @@ class ActorCritic(nn.Module):
             greedy: the most probable move instead of a random one.
 
         Returns:
-            action int64 [B] (``NO_MOVE`` for a row without a legal move), its log-probability float32 [B] under this
-            policy (0 for such a row), and the state value float32 [B, 1].
+            action int64 [B] (``NO_MOVE`` for a row without a legal move, and for one whose legal logits are no
+            distribution), its log-probability float32 [B] under this policy (0 for the former, not finite for the
+            latter), and the state value float32 [B, 1].
         """
         logits, state_value = self(observation)
         if logits.device.type == "cpu":

@@ -37,7 +37,7 @@ class DenseRows:
             uniform: float64 [..., R], in [0, 1).
 
         Returns:
-            int64 [..., R]; ``NO_MOVE`` in a row without a legal move.
+            int64 [..., R]; ``NO_MOVE`` in a row without a legal move, and in one that is no distribution.
         """
         with torch.no_grad():
             cumulative = self._log_probs.double().exp().cumsum(-1)
@@ -46,11 +46,12 @@ class DenseRows:
             place = torch.searchsorted(cumulative, target.contiguous(), right=True)
             # Rounding may put the target on the row's upper edge: take the last action that has a probability.
             last = torch.searchsorted(cumulative, total)
-            return self._action(torch.minimum(place, last).T.reshape(uniform.shape))
+            return self._action(torch.minimum(place, last).T.reshape(uniform.shape), total)
 
-    def _action(self, place: Tensor) -> Tensor:
-        """int64 [..., R]: a place in the row (anything, where a row is not finite) as an action."""
-        return place.clamp(max=self._mask.shape[-1] - 1).masked_fill(self._is_empty, NO_MOVE)
+    def _action(self, place: Tensor, probe: Tensor) -> Tensor:
+        """int64 [..., R]: a place in the row as an action; ``probe`` float [R, 1] is NaN if it is no distribution."""
+        action = place.clamp(max=self._mask.shape[-1] - 1)
+        return action.masked_fill(self._is_empty | probe.squeeze(-1).isnan(), NO_MOVE)
 
     def log_prob(self, action: Tensor) -> Tensor:
         """float32 [..., R] of actions int64 [..., R]; minus infinity, with gradient zero, for an illegal one."""
@@ -68,10 +69,10 @@ class DenseRows:
         return -terms.sum(-1).masked_fill(self._is_empty, 0.0)
 
     def mode(self) -> Tensor:
-        """int64 [R]: the most probable action, the lowest label among equals."""
+        """int64 [R]: the most probable action, the lowest label among equals; ``NO_MOVE`` as in :meth:`sample`."""
         with torch.no_grad():
             num_actions = self._mask.shape[-1]
             highest = self._log_probs.amax(-1, keepdim=True)
             labels = torch.arange(num_actions, device=self._mask.device)
             best = torch.where((self._log_probs == highest) & self._mask, labels, num_actions).amin(-1)
-            return self._action(best)
+            return self._action(best, highest)

@@ -36,6 +36,11 @@ class LegalCategorical(Distribution):
     A row without any legal move (a finished game) does no harm: its sample and its mode are
     :data:`~keisei_lightning.games.protocol.NO_MOVE`, its entropy is 0 and so is its log-probability of every action.
 
+    A row whose legal logits are no distribution (NaN, plus infinity, or minus infinity alone) has no move either: its
+    sample and its mode are ``NO_MOVE``, and no log-probability of it is finite. Whoever plays refuses ``NO_MOVE`` where
+    moves are legal; it is not refused here, because an accelerator would be waited for. Minus infinity beside finite
+    logits is probability zero.
+
     Args:
         logits: float [*batch, A]; computed in float32 whatever their dtype.
         action_mask: which actions are legal: bool [*batch, A], or uint8 [*batch, ceil(A / 8)] with one bit for each

@@ -30,8 +30,9 @@ def draw_moves(
         greedy: the most probable move, the lowest label among equals.
 
     Returns:
-        action int64 [B] (:data:`~keisei_lightning.games.protocol.NO_MOVE` for a row without a legal move) and its
-        log-probability float32 [B] (0 for such a row).
+        action int64 [B] and its log-probability float32 [B]. For a row without a legal move these are
+        :data:`~keisei_lightning.games.protocol.NO_MOVE` and 0; for a row whose legal logits are no distribution (NaN,
+        plus infinity, or minus infinity alone) ``NO_MOVE`` and NaN.
     """
     num_rows, num_actions = logits.shape
     mask = action_mask.numpy()
@@ -46,14 +47,14 @@ def draw_moves(
     uniform = None if greedy else torch.rand(num_rows, dtype=torch.float64, generator=generator).numpy()
     if rows.size:
         flat = logits.detach().float().numpy().reshape(-1).take(legal)
-        with np.errstate(invalid="ignore"):  # what is not finite shows in the log-probability
+        with np.errstate(invalid="ignore"):  # the total of a row that is no distribution is NaN
             highest = np.maximum.reduceat(flat, starts)
             shifted = (flat - np.repeat(highest, counts)).astype(np.float64)
             weights = np.exp(shifted)
             totals = np.add.reduceat(weights, starts)
             if uniform is None:
-                best = np.flatnonzero(shifted == 0)
-                place = best.take(np.searchsorted(best, starts), mode="clip")
+                best = np.append(np.flatnonzero(shifted == 0), len(shifted) - 1)  # a NaN row has no best move
+                place = best.take(np.searchsorted(best, starts))
             else:
                 cumulative = np.cumsum(weights)
                 target = cumulative[starts] - weights[starts] + uniform[rows] * totals
@@ -61,5 +62,5 @@ def draw_moves(
             # Rounding may put the target on the row's upper edge, which belongs to the next row.
             place = np.clip(place, starts, ends - 1)
             log_prob[rows] = shifted[place] - np.log(totals)
-        action[rows] = legal[place] - rows * num_actions
+        action[rows] = np.where(np.isnan(totals), NO_MOVE, legal[place] - rows * num_actions)
     return torch.from_numpy(action), torch.from_numpy(log_prob)

@@ -20,6 +20,7 @@ __all__ = [
     "ValueKind",
     "WinDrawLossValue",
     "build_value_output",
+    "expected_score",
 ]
 
 ValueKind = Literal["scalar", "wdl"]
@@ -106,7 +107,10 @@ class ScalarValue(nn.Module):
 
 
 class WinDrawLossValue(nn.Module):
-    """The expected result from probabilities of win, draw and loss: ``p(win) - p(loss)``.
+    """Probabilities of the mover's win, draw and loss; the state value is their :func:`expected_score`.
+
+    It learns them from distributions over outcomes (:mod:`keisei_lightning.rl.outcomes`). A loss of the state value
+    alone cannot tell a sure draw from a game that is won and lost equally often.
 
     Args:
         num_features: F.
@@ -118,15 +122,21 @@ class WinDrawLossValue(nn.Module):
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
-    def probabilities(self, features: Tensor) -> Tensor:
-        """Map features float [B, F] to probabilities float [B, 3] of the mover's win, draw and loss."""
-        logits: Tensor = self.output(features)
-        return logits.softmax(dim=-1)
-
     def forward(self, features: Tensor) -> Tensor:
-        """Map features float [B, F] to state values float [B, 1]."""
-        probabilities = self.probabilities(features)
-        return probabilities[:, :1] - probabilities[:, 2:]
+        """Map features float [B, F] to log-probabilities float [B, 3] of the mover's win, draw and loss."""
+        logits: Tensor = self.output(features)
+        return logits.log_softmax(dim=-1)
+
+
+def expected_score(output: Tensor) -> Tensor:
+    """State values float [B, 1] of what a value head gives: these already [B, 1], or log-probabilities [B, 3].
+
+    Of win, draw and loss it is ``p(win) - p(loss)``.
+    """
+    if output.shape[-1] == 1:
+        return output
+    probabilities = output.exp()
+    return probabilities[:, :1] - probabilities[:, 2:]
 
 
 def build_value_output(kind: ValueKind, num_features: int) -> nn.Module:
@@ -135,7 +145,7 @@ def build_value_output(kind: ValueKind, num_features: int) -> nn.Module:
 
 
 class ValueHead(nn.Module):
-    """State value of a board: a narrow 1x1 convolution, one hidden layer over the whole board, then the output.
+    """Value head of a board: a narrow 1x1 convolution, one hidden layer over the whole board, then the output.
 
     Args:
         num_features: features of each square.
@@ -150,7 +160,7 @@ class ValueHead(nn.Module):
         self.output = build_value_output(kind, _VALUE_HIDDEN)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map features float [B, F, H, W] to state values float [B, 1]."""
+        """Map features float [B, F, H, W] to state values float [B, 1], or to log-probabilities float [B, 3]."""
         hidden = self.hidden(_by_square(self.squares(features).relu())).relu()
         value: Tensor = self.output(hidden)
         return value

@@ -6,17 +6,19 @@ import math
 from itertools import pairwise
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models.encoder import build_encoder
 from keisei_lightning.models.heads import POLICY_SCALE, ValueKind, build_value_output
+from keisei_lightning.models.two_heads import TwoHeads
 
 __all__ = ["MLPNetwork"]
 
 _SQUARE_FEATURES = 16
 
 
-class MLPNetwork(nn.Module):
+class MLPNetwork(TwoHeads):
     """Encoder, ``num_blocks`` hidden layers of ``channels`` units, and one linear layer for each of policy and value.
 
     Args:
@@ -27,7 +29,7 @@ class MLPNetwork(nn.Module):
     """
 
     def __init__(self, spec: GameSpec, *, num_blocks: int, channels: int, value_head: ValueKind) -> None:
-        super().__init__()
+        super().__init__(value_head)
         self.encoder = build_encoder(spec, num_features=_SQUARE_FEATURES)
         widths = [self.encoder.num_features * math.prod(spec.board_shape), *[channels] * num_blocks]
         self.trunk = nn.Sequential()
@@ -38,14 +40,7 @@ class MLPNetwork(nn.Module):
         nn.init.normal_(self.policy_head.weight, std=POLICY_SCALE / channels**0.5)
         nn.init.zeros_(self.policy_head.bias)
 
-    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Judge positions.
-
-        Args:
-            observation: uint8 [B, *observation_shape], the mover's view.
-
-        Returns:
-            logits float [B, A] and state value float [B, 1], both in the mover's view.
-        """
+    @override
+    def _evaluate(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         features = self.trunk(self.encoder(observation).permute(0, 2, 3, 1).flatten(1))
         return self.policy_head(features), self.value_head(features)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models.encoder import build_encoder
 from keisei_lightning.models.equivariance import Flip, board_flip
 from keisei_lightning.models.equivariant import LiftingConv2d, MirrorConv2d, split_images
 from keisei_lightning.models.heads import LinearPolicyHead, SquarePolicyHead, ValueHead, ValueKind
+from keisei_lightning.models.two_heads import TwoHeads
 
 __all__ = ["ResidualBlock", "ResidualNetwork"]
 
@@ -50,7 +54,7 @@ class ResidualBlock(nn.Module):
         return result
 
 
-class ResidualNetwork(nn.Module):
+class ResidualNetwork(TwoHeads):
     """Encoder, residual tower, policy head and value head.
 
     Args:
@@ -67,7 +71,7 @@ class ResidualNetwork(nn.Module):
     def __init__(
         self, spec: GameSpec, *, num_blocks: int, channels: int, value_head: ValueKind, equivariant: bool = False
     ) -> None:
-        super().__init__()
+        super().__init__(value_head)
         self._flip: Flip | None = None
         if equivariant:
             symmetry, self._flip = board_flip(spec)
@@ -85,23 +89,18 @@ class ResidualNetwork(nn.Module):
         self.value_head = ValueHead(num_features=head_features, board_shape=spec.board_shape, kind=value_head)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Judge positions.
-
-        Args:
-            observation: uint8 [B, *observation_shape], the mover's view.
-
-        Returns:
-            logits float [B, A] and state value float [B, 1], both in the mover's view.
-        """
+    @override
+    def _evaluate(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         features = self.tower(self.stem(self.encoder(observation)))
         if self._flip is None:
             return self.policy_head(features), self.value_head(features)
         # The heads are plain ones, of one half: their answers for both images are brought together.
         both = split_images(features, self._flip)
         logits, mirrored = self.policy_head(both).chunk(2)
-        state_value: Tensor = sum(self.value_head(both).chunk(2)) / 2
-        return (logits + mirrored.index_select(1, self.mirrored_action)) / 2, state_value
+        halves = self.value_head(both).chunk(2)
+        # Of two distributions over outcomes the mean, so that the state value is the mean of both too.
+        value = torch.stack(halves).logsumexp(0) - math.log(2) if self.predicts_outcomes else sum(halves) / 2
+        return (logits + mirrored.index_select(1, self.mirrored_action)) / 2, value
 
     def _build_stem(self, channels: int) -> nn.Module:
         if self.encoder.is_embedding:

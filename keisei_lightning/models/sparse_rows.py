@@ -32,26 +32,31 @@ class SparseRows:
         self._row = self._legal.div(max(self._num_actions, 1), rounding_mode="floor")
         self._count = torch.bincount(self._row, minlength=num_rows)
         self._first = torch.arange(num_rows, device=logits.device) * self._num_actions  # of each row's labels
-        self._log_probs = self._log_softmax(logits.reshape(-1).index_select(0, self._legal).float())
+        self._log_probs, self._normalizer = self._log_softmax(logits.reshape(-1).index_select(0, self._legal).float())
 
     def _reduce(self, data: Tensor, how: str) -> Tensor:
         """float32 [R]: ``"max"`` or ``"sum"`` over each row's part of the flat list."""
         # "unsafe" leaves out a check of the lengths, which hold by construction.
         return torch.segment_reduce(data, how, lengths=self._count, unsafe=True)
 
-    def _log_softmax(self, logits: Tensor) -> Tensor:
-        """float32 [N]: log-softmax within each row."""
+    def _log_softmax(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """float32 [N], log-softmax within each row; float32 [R], its normaliser, NaN where it is no distribution."""
         highest = self._reduce(logits.detach(), "max")
         shifted = logits - highest.index_select(0, self._row)
         normalizer = self._reduce(shifted.exp(), "sum")
         # A row without a legal move sums to zero; nothing reads its logarithm, but it must not reach the gradient.
         log_normalizer = normalizer.masked_fill(self._count == 0, 1.0).log()
-        return shifted - log_normalizer.index_select(0, self._row)
+        return shifted - log_normalizer.index_select(0, self._row), normalizer.detach()
 
     @cached_property
     def _end(self) -> Tensor:
         """int64 [R]: one past each row's last place in the flat list."""
         return self._count.cumsum(0)
+
+    @cached_property
+    def _has_no_move(self) -> Tensor:
+        """Bool [R]: no move can be drawn, because none is legal or because the row is no distribution."""
+        return (self._count == 0) | self._normalizer.isnan()
 
     def _actions_at(self, place: Tensor) -> Tensor:
         """int64 [..., R]: the actions at places [..., R] of the flat list, each in its own row."""
@@ -59,7 +64,7 @@ class SparseRows:
             action = torch.full_like(place, NO_MOVE)
         else:
             action = self._legal[place.clamp(max=self._legal.numel() - 1)] - self._first
-        return action.masked_fill(self._count == 0, NO_MOVE)
+        return action.masked_fill(self._has_no_move, NO_MOVE)
 
     def sample(self, uniform: Tensor) -> Tensor:
         """Invert the cumulative distribution in float64.
@@ -68,7 +73,7 @@ class SparseRows:
             uniform: float64 [..., R], in [0, 1).
 
         Returns:
-            int64 [..., R]; ``NO_MOVE`` in a row without a legal move.
+            int64 [..., R]; ``NO_MOVE`` in a row without a legal move, and in one that is no distribution.
         """
         with torch.no_grad():
             cumulative = torch.cat([self._log_probs.new_zeros(1).double(), self._log_probs.double().exp().cumsum(0)])
@@ -94,7 +99,7 @@ class SparseRows:
         return -self._reduce(terms, "sum")
 
     def mode(self) -> Tensor:
-        """int64 [R]: the most probable action, the lowest label among equals."""
+        """int64 [R]: the most probable action, the lowest label among equals; ``NO_MOVE`` as in :meth:`sample`."""
         with torch.no_grad():
             highest = self._reduce(self._log_probs, "max")
             candidate = (self._log_probs == highest.index_select(0, self._row)).nonzero().squeeze(1)

@@ -13,11 +13,14 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from keisei_lightning.errors import ConfigError, RolloutError
+from keisei_lightning.games.protocol import GameSpec
+from keisei_lightning.models.actor_critic import ActorCritic
 from keisei_lightning.models.bitmask import unpack_mask
+from keisei_lightning.models.output_check import check_network, probe_module
 from keisei_lightning.models.transfers import fetch_tensors, to_device
 from keisei_lightning.parallel.questions import Answer, MoveSource, Pending, Question, Ready
 
-__all__ = ["ActingPolicy", "PolicyMoves", "TensorDictActing", "acting_policy", "new_generator"]
+__all__ = ["ActingPolicy", "PolicyMoves", "TensorDictActing", "acting_policy", "check_policy", "new_generator"]
 
 _NO_MOVES = np.zeros(0, np.int64), np.zeros(0, np.float32)
 
@@ -125,6 +128,44 @@ def acting_policy(policy: nn.Module, *, num_actions: int) -> ActingPolicy:
     )
 
 
+def check_policy(policy: nn.Module, spec: GameSpec) -> None:
+    """Refuse a policy that cannot play a game, before a worker is started; it stays as it was.
+
+    Args:
+        policy: an ``ActorCritic``, whose network is looked at; or what :func:`acting_policy` takes, which must find the
+            one legal action on two boards.
+        spec: of the game.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    acting_policy(policy, num_actions=spec.num_actions)
+    if isinstance(policy, ActorCritic):
+        check_network(policy, spec)
+        return
+    last, name = spec.num_actions - 1, type(policy).__name__
+    device = next((parameter.device for parameter in policy.parameters()), torch.device("cpu"))
+    observation = torch.zeros(2, *spec.observation_shape, dtype=torch.uint8, device=device)
+    legal = torch.zeros(2, spec.mask_bytes, dtype=torch.uint8, device=device)
+    legal[:, last // 8] = 128 >> last % 8
+
+    def act(probe: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+        return acting_policy(probe, num_actions=spec.num_actions).act(
+            observation, legal, generator=new_generator(device)
+        )
+
+    try:
+        action, log_prob, value = probe_module(policy, act)
+        fault = _fault_of((action, log_prob, value), len(observation))
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ConfigError(f"policy={name}: cannot choose on boards of {spec.name} ({reason})") from error
+    if not fault and (action != last).any():
+        fault = f"chooses {action.tolist()} on two boards of {spec.name} where {last} alone is legal"
+    if fault:
+        raise ConfigError(f"policy={name}: {fault}")
+
+
 class PolicyMoves(MoveSource):
     """A policy in this process that answers a rollout's questions.
 
@@ -174,7 +215,7 @@ class PolicyMoves(MoveSource):
             legal: packed uint8 [B, ceil(A / 8)], on the device; None: the state values alone are wanted.
 
         Raises:
-            RolloutError: the policy's results are of a wrong shape.
+            RolloutError: the policy's results are of a wrong shape or dtype.
         """
         is_mixed = self._precision == "bf16-mixed"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=is_mixed):
@@ -182,11 +223,8 @@ class PolicyMoves(MoveSource):
                 results: Evaluation = (self._policy.value(observation),)
             else:
                 results = self._policy.act(observation, legal, generator=self.generator)
-        num_games = len(observation)
-        shapes = ((num_games,), (num_games,), (num_games, 1))[-len(results) :]
-        for name, tensor, shape in zip(_NAMES[-len(results) :], results, shapes, strict=True):
-            if tuple(tensor.shape) != shape:
-                raise RolloutError(f"policy: {name} is {list(tensor.shape)}, must be {list(shape)}")
+        if fault := _fault_of(results, len(observation)):
+            raise RolloutError(f"policy: {fault}")
         return tuple(tensor.float() if tensor.is_floating_point() else tensor for tensor in results)
 
     def evaluate_question(self, question: Question) -> Evaluation:
@@ -211,6 +249,18 @@ class PolicyMoves(MoveSource):
 
 
 _NAMES = ("action", "action_log_prob", "state_value")
+
+
+def _fault_of(evaluation: Evaluation, num_games: int) -> str:
+    """The first result of a wrong shape or dtype; empty where there is none."""
+    shapes = ((num_games,), (num_games,), (num_games, 1))[-len(evaluation) :]
+    for name, tensor, shape in zip(_NAMES[-len(evaluation) :], evaluation, shapes, strict=True):
+        if tuple(tensor.shape) != shape:
+            return f"{name} is {list(tensor.shape)}, must be {list(shape)}"
+        if tensor.is_floating_point() == (name == "action") or tensor.dtype == torch.bool:
+            wanted = "integers" if name == "action" else "floating point"
+            return f"{name} is {str(tensor.dtype).removeprefix('torch.')}, must be {wanted}"
+    return ""
 
 
 class _FetchedAnswer(Pending):

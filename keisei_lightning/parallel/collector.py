@@ -22,7 +22,7 @@ from keisei_lightning.games import GameFactory
 from keisei_lightning.machine import share_of_cpus
 from keisei_lightning.models import unpack_mask
 from keisei_lightning.openmp import governed_spinning
-from keisei_lightning.parallel.acting import acting_policy
+from keisei_lightning.parallel.acting import check_policy
 from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, to_batch
 from keisei_lightning.parallel.options import check_memory, check_options
 from keisei_lightning.parallel.restarts import RestartPolicy
@@ -93,7 +93,7 @@ class SelfPlayCollector(BaseCollector):
         seed: of everything random; every worker has its own stream spawned from it.
 
     Raises:
-        ConfigError: a value that cannot work.
+        ConfigError: a value that cannot work, or a policy whose results are not those of the game.
         WorkerBootError, WorkerCrashLoopError, TooFewWorkersError, StalePolicyError: while iterating.
     """
 
@@ -147,7 +147,7 @@ class SelfPlayCollector(BaseCollector):
         self.spec = game(1).spec
         if augment_symmetry and not self.spec.symmetries:
             raise ConfigError(f"augment_symmetry=True: {self.spec.name} has no symmetry; leave it False")
-        acting_policy(policy, num_actions=self.spec.num_actions)  # fails here, not in a worker
+        check_policy(policy, self.spec)  # fails here, not in a worker
         if opponents is not None and round(opponents.share * games_per_worker) < 1:
             raise ConfigError(f"opponents.share={opponents.share}: must be at least one of {games_per_worker} games")
         self._layout = SlotLayout.for_game(

@@ -253,8 +253,9 @@ class RolloutPlayer:
         """The same as :meth:`play`, by somebody who answers the questions that this yields.
 
         Raises:
-            RolloutError: the policy gave numbers of a wrong shape or that are not finite, or a game goes on without a
-                legal move or past its ``max_plies``. The games are to begin anew then.
+            RolloutError: the policy gave numbers of a wrong shape or dtype or that are not finite, or an action out of
+                range, or a game goes on without a legal move or past its ``max_plies``. The games are to begin anew
+                then.
             GameError: the game found a fault of its own, or the policy's move illegal; likewise.
         """
         seeds = self._begin_streams(opponent)
@@ -291,6 +292,7 @@ class RolloutPlayer:
         if to_move is not None and (to_move == LEARNER).all():
             to_move = None
         actions, log_prob, value = yield Question(view.observation, view.legal, to_move)
+        self._check_actions(actions)
         slot["trainable",][:, ply] = True if to_move is None else to_move == LEARNER
         slot["observation",][:, ply] = view.observation
         slot["action_mask",][:, ply] = view.legal
@@ -337,6 +339,16 @@ class RolloutPlayer:
             raise RolloutError(f"{spec.name}: a game goes on without a legal move, in position {where}")
         if (longest := int(self._length.max())) >= spec.max_plies:
             raise RolloutError(f"{spec.name}: a game goes on after {longest} plies, its max_plies is {spec.max_plies}")
+
+    def _check_actions(self, actions: NDArray[np.int64]) -> None:
+        """Refuse what the game would take for sitting out: every game is going on and has a legal move."""
+        spec = self._game.spec
+        if actions.min() < 0 or actions.max() >= spec.num_actions:
+            index = int(np.flatnonzero((actions < 0) | (actions >= spec.num_actions))[0])
+            raise RolloutError(
+                f"policy: action {actions[index]} in position {self._game.position(index)}; must be from 0 to "
+                f"{spec.num_actions - 1} ({NO_MOVE}: its logits of the legal moves are not finite)"
+            )
 
     def _value(self) -> Generator[Question, Answer, NDArray[np.float32]]:
         answer = yield Question(self._view.observation)

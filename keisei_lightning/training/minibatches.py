@@ -20,9 +20,18 @@ from keisei_lightning.models import LegalCategorical
 from keisei_lightning.models.compiling import Judge
 from keisei_lightning.models.transfers import to_device, to_host
 from keisei_lightning.rl.advantages import batch_advantages, normalize_advantage
-from keisei_lightning.training.ppo_loss import PROXIMAL_LOG_PROB
+from keisei_lightning.rl.outcomes import outcome_targets
+from keisei_lightning.training.ppo_loss import OUTCOME_TARGET, PROXIMAL_LOG_PROB
 
-__all__ = ["MINIBATCH_KEYS", "Iteration", "add_advantages", "decouple", "minibatches", "shuffle_generator"]
+__all__ = [
+    "MINIBATCH_KEYS",
+    "Iteration",
+    "add_advantages",
+    "add_outcomes",
+    "decouple",
+    "minibatches",
+    "shuffle_generator",
+]
 
 MINIBATCH_KEYS = (
     "observation",
@@ -33,7 +42,7 @@ MINIBATCH_KEYS = (
     "advantage",
     "value_target",
 )
-"""Keys of a minibatch: what ``ClipPPOLoss`` reads, and nothing else (but for :func:`decouple`'s)."""
+"""Keys of a minibatch: what ``ClipPPOLoss`` reads; :func:`decouple` and :func:`add_outcomes` add one each."""
 
 
 def add_advantages(
@@ -87,6 +96,33 @@ def decouple(plies: TensorDict, trainable: Tensor, evaluate: Judge, *, num_minib
             legal = LegalCategorical(logits, plies.get("action_mask").index_select(0, rows))
             proximal.index_copy_(0, rows, legal.log_prob(plies.get("action").index_select(0, rows)))
     return decoupled.set(PROXIMAL_LOG_PROB, proximal)
+
+
+@torch.no_grad()
+def add_outcomes(
+    plies: TensorDict, rollout: TensorDictBase, evaluate: Judge, *, gamma: float, lmbda: float, num_minibatches: int
+) -> TensorDict:
+    """Give a head of win, draw and loss what it learns from; it costs a forward pass of every ply.
+
+    Args:
+        plies: TensorDict [G * T] of :func:`add_advantages`, where the network is; it is not written to.
+        rollout: [G, T], that they come from, on the CPU.
+        evaluate: observations [B, *obs] to logits and log-probabilities [B, 3].
+        gamma: discount per ply.
+        lmbda: GAE's lambda.
+        num_minibatches: the plies are evaluated in so many parts.
+
+    Returns:
+        TensorDict [G * T] with one more column, ``outcome_target`` float32 [G * T, 3]
+        (:func:`~keisei_lightning.rl.outcome_targets`).
+    """
+    parts = plies.get("observation").tensor_split(num_minibatches)
+    decisive = 1.0 - torch.cat([evaluate(part)[1][:, 1:2].float().exp() for part in parts])
+    shape = (*rollout.batch_size, 1)
+    value_target = to_host(plies.get("value_target")).view(shape)
+    targets = outcome_targets(rollout, to_host(decisive).view(shape), value_target, gamma=gamma, lmbda=lmbda)
+    with_outcomes = plies.clone(recurse=False)
+    return with_outcomes.set(OUTCOME_TARGET, to_device(targets.flatten(0, 1), decisive.device))
 
 
 def shuffle_generator(seed: int, iteration: int) -> torch.Generator:

@@ -21,11 +21,13 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models import NEW_STATE_VALUE, ActorCritic, logits_actor, value_selector
 from keisei_lightning.models.compiling import Judge
+from keisei_lightning.models.heads import expected_score
+from keisei_lightning.models.output_check import check_network
 from keisei_lightning.models.transfers import module_to_device
 from keisei_lightning.training.checkpoint_header import HEADER_KEY, RECIPE_KEY, CheckpointHeader, network_faults
 from keisei_lightning.training.meter import EpochMeter
 from keisei_lightning.training.ppo_checks import check_ppo_options
-from keisei_lightning.training.ppo_loss import LegalMovesPPOLoss
+from keisei_lightning.training.ppo_loss import OUTCOME_LOG_PROBS, LegalMovesPPOLoss
 from keisei_lightning.training.random_state import random_state, restore_random_state
 from keisei_lightning.training.recorded import RecordedModule
 from keisei_lightning.training.resuming import (
@@ -66,8 +68,9 @@ class PPOModule(RecordedModule):
 
         -min(r A, clip(r, 1 - eps, 1 + eps) A) + critic_coeff * distance(V, V_target) - entropy_coeff * entropy
 
-    with r the ratio of the present to the behaviour policy's probability. A value head of win, draw and loss
-    probabilities is trained through its expected score, which is its state value.
+    with r the ratio of the present to the behaviour policy's probability. A value head of win, draw and loss learns a
+    distribution over the outcomes of each ply (:mod:`keisei_lightning.rl.outcomes`): its critic loss is the
+    cross-entropy, and ``critic_loss`` and ``clip_value`` say nothing of it.
 
     Metrics, each the mean over the plies of an epoch's minibatches and logged once per epoch (so that no minibatch
     waits for the device): ``train/<term>`` of the loss, ``train/entropy``, ``train/kl_approx``,
@@ -110,7 +113,8 @@ class PPOModule(RecordedModule):
     the options of the checkpoint.
 
     Raises:
-        ConfigError: a number that cannot work.
+        ConfigError: a number that cannot work, or a network whose results are not those of the game (without ``spec``
+            that is told when a fit begins).
     """
 
     def __init__(
@@ -134,6 +138,8 @@ class PPOModule(RecordedModule):
     ) -> None:
         super().__init__()
         check_ppo_options(locals())
+        if spec is not None:
+            check_network(actor_critic, spec)
         self.save_hyperparameters(ignore=["actor_critic", "spec", "recipe"])
         self.actor_critic = actor_critic
         self.learning_rate = learning_rate
@@ -188,9 +194,17 @@ class PPOModule(RecordedModule):
         Returns:
             logits float32 [B, A] and state value float32 [B, 1].
         """
-        evaluate = self.actor_critic if self._judge is None else self._judge
-        logits, state_value = evaluate(observation)
-        return logits, state_value
+        logits, value = self._evaluate(observation)
+        return logits, expected_score(value)
+
+    def _evaluate(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, A], and state values [B, 1] or log-probabilities [B, 3] of win, draw and loss."""
+        evaluate = self._judge
+        if evaluate is None:
+            policy = self.actor_critic
+            evaluate = policy.evaluate_outcomes if policy.predicts_outcomes else policy
+        logits, value = evaluate(observation)
+        return logits, value
 
     def training_step(self, minibatch: TensorDictBase, batch_idx: int) -> Tensor:
         """Loss of one minibatch.
@@ -198,13 +212,18 @@ class PPOModule(RecordedModule):
         Args:
             minibatch: TensorDict [b] with ``observation``, ``action_mask``, ``action``, ``action_log_prob``,
                 ``state_value``, ``advantage`` and ``value_target``, and for the decoupled objective
-                ``proximal_log_prob`` (:func:`~keisei_lightning.training.minibatches.decouple`).
+                ``proximal_log_prob`` (:func:`~keisei_lightning.training.minibatches.decouple`). A head of win, draw and
+                loss learns from ``outcome_target`` (:func:`~keisei_lightning.training.minibatches.add_outcomes`);
+                without it, from ``value_target`` through its expected score.
             batch_idx: number of the minibatch in this epoch.
         """
-        logits, state_value = self(minibatch.get("observation"))
+        logits, value = self._evaluate(minibatch.get("observation"))
+        state_value = expected_score(value)
         data = minibatch.clone(recurse=False)
         data.set("logits", logits)
         data.set(NEW_STATE_VALUE, state_value)
+        if self.actor_critic.predicts_outcomes:
+            data.set(OUTCOME_LOG_PROBS, value)
         losses = self.loss(data)
         self._meter.add(losses, value=state_value, value_target=minibatch.get("value_target"))
         objective, critic, entropy = (losses.get(name) for name in LOSS_TERMS)
@@ -264,6 +283,15 @@ class PPOModule(RecordedModule):
                 optimizer, gradient_clip_val=gradient_clip_val, gradient_clip_algorithm=gradient_clip_algorithm
             )
 
+    def setup(self, stage: str) -> None:
+        """Refuse a network that is not one of the data module's game.
+
+        Raises:
+            ConfigError: its results are of another shape or dtype.
+        """
+        if stage == "fit" and self._spec is None and (spec := self._game_spec()) is not None:
+            check_network(self.actor_critic, spec)
+
     def on_fit_start(self) -> None:
         """Bring the loss's own buffers to the module's device, and have the network compiled by its first pass.
 
@@ -277,7 +305,9 @@ class PPOModule(RecordedModule):
         module_to_device(self.loss, self.device)
         if self.compile_mode is not None:
             # Dynamic: minibatches differ by a ply. A function, and not a module: that would have weights to save.
-            self._judge = torch.compile(self.actor_critic.forward, mode=self.compile_mode, dynamic=True)
+            policy = self.actor_critic
+            evaluate = policy.evaluate_outcomes if policy.predicts_outcomes else policy.forward
+            self._judge = torch.compile(evaluate, mode=self.compile_mode, dynamic=True)
             self._is_to_compile = True
 
     def on_train_batch_start(self, batch: TensorDictBase, batch_idx: int) -> None:

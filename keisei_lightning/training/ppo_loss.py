@@ -11,7 +11,13 @@ from torch import Tensor
 from torchrl.objectives import ClipPPOLoss
 from typing_extensions import override
 
-__all__ = ["MAX_IMPORTANCE", "PROXIMAL_LOG_PROB", "LegalMovesPPOLoss"]
+__all__ = ["MAX_IMPORTANCE", "OUTCOME_LOG_PROBS", "OUTCOME_TARGET", "PROXIMAL_LOG_PROB", "LegalMovesPPOLoss"]
+
+OUTCOME_TARGET: Final = "outcome_target"
+"""Key of a minibatch: probabilities of the mover's win, draw and loss, float32 [b, 3], for a head that learns them."""
+
+OUTCOME_LOG_PROBS: Final = "outcome_log_probs"
+"""Key under which the loss finds what such a head says, float [b, 3]."""
 
 PROXIMAL_LOG_PROB: Final = "proximal_log_prob"
 """Key of a minibatch: logarithm of the proximal policy's probability of each action, where it is not the behaviour
@@ -78,6 +84,16 @@ class LegalMovesPPOLoss(ClipPPOLoss):
         log_weight, distribution, kl_approx, _ = super()._log_weight(tensordict, adv_shape)
         self._log_ratio = log_weight.detach().squeeze(-1)
         return log_weight, distribution, kl_approx, log_importance
+
+    @override
+    def loss_critic(self, tensordict: TensorDictBase) -> tuple[Tensor | None, ...]:
+        """Cross-entropy of win, draw and loss, where the minibatch has targets of them; else the distance of values."""
+        target, log_probs = (tensordict.get(key, None) for key in (OUTCOME_TARGET, OUTCOME_LOG_PROBS))
+        if target is None or log_probs is None:
+            result: tuple[Tensor | None, ...] = super().loss_critic(tensordict)
+            return result
+        cross_entropy = -(target * log_probs.float()).sum(-1, keepdim=True)
+        return self.critic_coeff * cross_entropy, None, None
 
     @override
     def _get_entropy(self, dist: Any, adv_shape: Any) -> Tensor:

@@ -12,9 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from policy_checkpoints import write_policy
+from torch import Tensor, nn
 
-from keisei_lightning import cli
+from keisei_lightning import build_network, cli, game_factory
 from keisei_lightning.errors import IllegalActionError
 from keisei_lightning.evaluation import registry
 
@@ -32,6 +34,21 @@ def results(folder: Path) -> tuple[list[dict[str, str]], dict[str, object]]:
     with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return rows, json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+class OneLogit(nn.Module):
+    """Gives one logit, whatever the game."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logit = nn.Parameter(torch.zeros(1))
+
+    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        return self.logit.expand(len(observation), 1), self.logit.new_zeros(len(observation), 1)
+
+
+def one_logit_network(spec: object) -> OneLogit:
+    return OneLogit()
 
 
 def start(*words: str) -> subprocess.Popen[str]:
@@ -227,6 +244,27 @@ class TestEndings:
         assert cli.main(["eval", "checkpoint=a.ckpt", "opponents=engine", "games=2"]) == 1
         assert capsys.readouterr().err == "keisei: x: illegal move m at ply 1 in position p\n"
         assert list(Path("results/eval").iterdir()) == []
+
+    def test_a_checkpoint_of_nan_is_an_error_and_has_no_score(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """It scored 45.0 %, with 18 draws and no void game."""
+        network = build_network(game_factory("tic_tac_toe")(1).spec, kind="mlp", num_blocks=1, channels=8)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.fill_(torch.nan)
+        write_policy(Path("nan.ckpt"), network=network)
+        assert cli.main(["eval", "checkpoint=nan.ckpt", "opponents=random", "games=20"]) == 1
+        line = "keisei: player nan.ckpt: the network's logits of the legal moves are not finite in position "
+        assert capsys.readouterr().err.startswith(line)
+        assert list(Path("results/eval").iterdir()) == []
+
+    def test_a_network_that_is_not_of_the_game_is_bad_usage(self, capsys: pytest.CaptureFixture[str]) -> None:
+        write_policy(Path("a.ckpt"), network=one_logit_network(None))
+        words = ["checkpoint=a.ckpt", f"model={{_target_:{__name__}.one_logit_network}}", "opponents=random"]
+        assert cli.main(["eval", *words]) == 2
+        assert capsys.readouterr().err == (
+            "keisei: checkpoint=a.ckpt: network=OneLogit: its logits are float32 [2, 1]; "
+            "must be floating point [2, 9], one for each action of tic_tac_toe\n"
+        )
 
     @pytest.mark.process
     def test_ctrl_c_is_130_and_keeps_the_matches_that_are_over(self) -> None:

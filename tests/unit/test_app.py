@@ -149,11 +149,39 @@ def test_the_bar_and_the_checkpoints_can_be_switched_off(tmp_path: Path) -> None
     assert EvaluationCallback in kinds
 
 
+class OneShort(nn.Module):
+    """Has no logit for the last action."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, observation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, state_value = self.network(observation)
+        return logits[:, :-1], state_value
+
+
+def one_short_network(spec: GameSpec) -> nn.Module:
+    return OneShort(build_network(spec, kind="mlp", num_blocks=1, channels=8))
+
+
 def test_a_third_partys_network_is_built_from_its_target(tmp_path: Path) -> None:
     cfg = composed(tmp_path)
     cfg.model = OmegaConf.create({"_target_": f"{__name__}.winged_network", "wings": 3})
     widths = {p.shape[0] for p in build(validate(cfg)).module.actor_critic.parameters() if p.ndim == 2}
     assert 24 in widths
+
+
+def test_a_third_partys_network_that_is_not_of_the_game_is_bad_configuration(tmp_path: Path) -> None:
+    """Six of connect four's seven logits trained, and said nothing."""
+    cfg = composed(tmp_path)
+    cfg.model = OmegaConf.create({"_target_": f"{__name__}.one_short_network"})
+    with pytest.raises(ConfigError) as caught:
+        build(validate(cfg))
+    assert caught.value.faults == (
+        f"model._target_={__name__}.one_short_network: network=OneShort: its logits are float32 [2, 8]; "
+        "must be floating point [2, 9], one for each action of tic_tac_toe",
+    )
 
 
 class Heaps(CountingGame):

@@ -43,6 +43,7 @@ from keisei_lightning.training.minibatches import (  # noqa: E402
     shuffle_generator,
 )
 from keisei_lightning.training.module import PPOModule  # noqa: E402
+from keisei_lightning.training.ppo_loss import OUTCOME_TARGET  # noqa: E402
 
 DEVICE = torch.device("privateuseone")  # its name until it is given another
 CPU = torch.device("cpu")
@@ -155,19 +156,21 @@ TRAINABLE = _trainable.numpy()
 class Learner:
     """What Lightning's loop does with a module, one minibatch at a time."""
 
-    def __init__(self, *, precision: str, decoupled: bool = False, equivariant: bool = False) -> None:
+    def __init__(
+        self, *, precision: str, decoupled: bool = False, equivariant: bool = False, outcomes: bool = False
+    ) -> None:
         self.precision = precision
         columns = {key: torch.from_numpy(column) for key, column in PLIES_OF_A_ROLLOUT.items()}  # fakes by now
         self.plies = TensorDict(columns, batch_size=GAMES * PLIES)
         self.trainable = torch.from_numpy(TRAINABLE)
-        self.actor_critic = policy_there(equivariant=equivariant)
+        self.actor_critic = policy_there(equivariant=equivariant, value_head="wdl" if outcomes else "scalar")
         with unset_fake_temporarily():
-            self.module = PPOModule(self.actor_critic, spec=SPEC)
+            self.module = PPOModule(self.actor_critic)  # its check of a network against a game reads numbers
         lay_there(self.module.loss)  # as on_fit_start moves it
         self.module._meter = type(self.module._meter)(self.module._meter._names, DEVICE)
         with mock.patch.object(PPOModule, "_may_fuse", return_value=True):  # as on a CUDA device
             self.optimizer = self.module.configure_optimizers()
-        self.decoupled = decoupled
+        self.decoupled, self.outcomes = decoupled, outcomes
 
     def learn(self) -> tuple[int, int, int]:
         """One PPO iteration; what was counted per minibatch (the pass's permutation is one transfer more)."""
@@ -175,6 +178,8 @@ class Learner:
         if self.decoupled:
             with torch.autocast(NAME, torch.bfloat16, enabled=self.precision == "bf16-mixed"):
                 plies = decouple(plies, self.trainable, self.module, num_minibatches=2)
+        if self.outcomes:  # as add_outcomes does it, whose advantages are computed on the CPU
+            plies = plies.clone(recurse=False).set(OUTCOME_TARGET, torch.zeros(len(plies), 3, device=DEVICE))
         steps, epochs = 0, 2
         options: Any = {"num_epochs": epochs, "num_minibatches": 2, "generator": shuffle_generator(0, 1)}
         with Watch() as watch:
@@ -337,6 +342,7 @@ for _precision in PRECISIONS:
         f"learner-{_precision}": lambda p=_precision: learner_waits_for_nothing(p),  # type: ignore[misc]
         f"learner-decoupled-{_precision}": lambda p=_precision: learner_waits_for_nothing(p, decoupled=True),  # type: ignore[misc]
         f"learner-equivariant-{_precision}": lambda p=_precision: learner_waits_for_nothing(p, equivariant=True),  # type: ignore[misc]
+        f"learner-outcomes-{_precision}": lambda p=_precision: learner_waits_for_nothing(p, outcomes=True),  # type: ignore[misc]
         f"full-request-{_precision}": lambda p=_precision: a_full_request_is_one_transfer_each_way(p),  # type: ignore[misc]
         f"partial-request-{_precision}": lambda p=_precision: (  # type: ignore[misc]
             a_request_without_a_dead_workers_games_comes_back_in_one_transfer(p)

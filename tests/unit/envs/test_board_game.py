@@ -19,7 +19,7 @@ from torchrl.envs.utils import check_env_specs
 from torchrl.modules import MaskedCategorical, ProbabilisticActor
 
 from keisei_lightning.envs import BoardGameEnv, random_policy
-from keisei_lightning.errors import ConfigError, IllegalActionError
+from keisei_lightning.errors import ConfigError, GameError, IllegalActionError
 from keisei_lightning.games import GameFactory, game_factory
 from keisei_lightning.models import ActorCritic, build_network, unpack_mask
 
@@ -156,6 +156,17 @@ def test_an_illegal_action_is_named():
     env.reset()
     with pytest.raises(IllegalActionError, match="counting: illegal move 2 at ply 0"):
         step(env, [2])
+
+
+@pytest.mark.parametrize("fault", [float("nan"), float("inf")])
+def test_a_policy_whose_logits_are_not_finite_does_not_sit_out(fault):
+    env, network = BoardGameEnv(counting_game(), 2, packed_action_mask=True), TinyNetwork()
+    with torch.no_grad():
+        network.linear.bias[1] = fault
+    with pytest.raises(
+        GameError, match="counting: action -1 on a board that is going on, in position 0 0; must be from 0"
+    ):
+        env.rollout(3, ActorCritic(network).as_policy())
 
 
 def test_packed_and_plain_masks_say_the_same():

@@ -19,6 +19,11 @@ SPEC = make_game("tic_tac_toe", 1).spec
 CALLED: list[str] = []
 
 
+def spec_of(spec: GameSpec) -> GameSpec:
+    """Makes no network."""
+    return spec
+
+
 class ThirdParty(nn.Module):
     """Observation -> logits and value, by one linear map; notes that it was made."""
 
@@ -31,6 +36,14 @@ class ThirdParty(nn.Module):
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         out = self.linear(observation.flatten(1).float()) * self.scale
         return out[:, :-1], torch.tanh(out[:, -1:])
+
+
+class OneShort(ThirdParty):
+    """The same weights, but no logit for the last action."""
+
+    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        logits, state_value = super().forward(observation)
+        return logits[:, :-1], state_value
 
 
 TARGET = f"{__name__}.ThirdParty"
@@ -113,6 +126,19 @@ class TestThirdParties:
         assert isinstance(policy.actor_critic.network, ThirdParty)
         assert policy.actor_critic.network.scale == 3.0
         assert CALLED == ["tic_tac_toe"]
+
+    def test_its_results_must_be_those_of_the_game(self, tmp_path: Path) -> None:
+        self.write(tmp_path / "a.ckpt")
+        assert fault(tmp_path / "a.ckpt", {"_target_": f"{__name__}.OneShort"}) == (
+            "ckpt_path=FILE: network=OneShort: its logits are float32 [2, 8]; "
+            "must be floating point [2, 9], one for each action of tic_tac_toe"
+        )
+
+    def test_what_it_names_must_make_a_module(self, tmp_path: Path) -> None:
+        self.write(tmp_path / "a.ckpt")
+        assert fault(tmp_path / "a.ckpt", {"_target_": f"{__name__}.spec_of"}) == (
+            f"model._target_={__name__}.spec_of: makes a GameSpec; must make a torch.nn.Module"
+        )
 
     def test_what_cannot_be_called_is_told(self, tmp_path: Path) -> None:
         self.write(tmp_path / "a.ckpt")

@@ -209,6 +209,56 @@ def test_a_game_in_which_a_player_has_no_answer_counts_for_nobody() -> None:
     assert result.outcomes == {"void": 6}
 
 
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (-5, r"player answering: action -5 is out of range in position \d+ [01]; must be from 0 to 2, or -2 to resign"),
+        (3, r"player answering: action 3 is out of range in position"),
+        (2, r"player answering: action 2 is illegal in position [89] [01]"),
+    ],
+)
+@pytest.mark.parametrize("seat", [0, 1])
+def test_a_bad_action_is_the_players_fault_and_no_result(action: int, message: str, seat: int) -> None:
+    """-5 was ten draws."""
+    players = Scripted(by_one), Answering(action)
+    with pytest.raises(GameError, match=message):
+        play_match(counting_game(), players[seat], players[1 - seat], num_games=10, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "given"),
+    [
+        (np.zeros(4, np.float32), r"float32 \[4\]"),
+        (np.full(4, np.nan), r"float64 \[4\]"),
+        (np.ones(4, np.bool_), r"bool \[4\]"),
+        (np.zeros((4, 1), np.int64), r"int64 \[4, 1\]"),
+        (np.zeros(3, np.int64), r"int64 \[3\]"),
+        (np.int64(0), r"int64 \[\]"),
+        (None, r"object \[\]"),
+    ],
+)
+def test_an_answer_of_another_shape_or_dtype_is_the_players_fault(answer: Any, given: str) -> None:
+    class Giving(Scripted):
+        def choose(self, turn: Turn) -> NDArray[np.int64]:
+            return answer  # type: ignore[no-any-return]
+
+    with pytest.raises(GameError, match=rf"player scripted: gives actions {given}; must be integers \[4\], one for"):
+        play_match(counting_game(), Giving(by_one), Giving(by_one), num_games=8, seed=0)
+
+
+def test_actions_may_be_integers_of_any_size_or_a_list() -> None:
+    class Narrow(Scripted):
+        def choose(self, turn: Turn) -> Any:
+            actions = super().choose(turn)
+            return actions.astype(np.uint8) if len(self.asked) % 2 else actions.tolist()
+
+    wide, narrow = (
+        play_match(counting_game(), player(perfect), Scripted(by_one), num_games=8, seed=0)
+        for player in (Scripted, Narrow)
+    )
+    assert (narrow.wins, narrow.losses) == (wide.wins, wide.losses)
+
+
 class AtTheEnd(Scripted):
     """Plays well, and has no answer where two are left."""
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from fakes import TinyNetwork, counting_game, turn_of
 
-from keisei_lightning.errors import ConfigError
-from keisei_lightning.evaluation import Player, PolicyPlayer, RandomPlayer, Turn
+from keisei_lightning.errors import ConfigError, GameError
+from keisei_lightning.evaluation import Player, PolicyPlayer, RandomPlayer, Turn, play_match
 from keisei_lightning.games import NO_MOVE, Game, GameSpec, Symmetry, game_factory
 from keisei_lightning.models import ActorCritic, build_network
 
@@ -103,6 +103,63 @@ def uneven_network(spec: GameSpec) -> ActorCritic:
         for parameter in actor_critic.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
     return actor_critic
+
+
+def biased_network(*bias: float) -> ActorCritic:
+    """Gives these numbers as logits wherever it is asked."""
+    network = TinyNetwork(len(bias))
+    with torch.no_grad():
+        network.linear.weight.zero_()
+        network.linear.bias.copy_(torch.tensor([*bias, 0.0]))
+    return ActorCritic(network)
+
+
+class TestLogitsThatAreNotFinite:
+    """They are the player's fault, and neither a draw nor a void game."""
+
+    @pytest.mark.parametrize("greedy", [True, False])
+    @pytest.mark.parametrize("fault", [float("nan"), float("inf")])
+    def test_a_match_ends_with_the_players_name(self, fault: float, greedy: bool) -> None:
+        player = PolicyPlayer(biased_network(fault, 0.0, 0.0), greedy=greedy, name="broken")
+        with pytest.raises(GameError, match=r"player broken: the network's logits .* are not finite in position \d+ 0"):
+            play_match(counting_game(), player, RandomPlayer(3), num_games=4, seed=0)
+
+    def test_so_are_those_of_one_board_among_many(self) -> None:
+        player = PolicyPlayer(biased_network(0.0, float("nan"), 0.0))
+        assert player.choose(turn(NOTHING[:2], packed([0, 2], [2], num_actions=3))).tolist() == [0, 2]
+        with pytest.raises(GameError, match="not finite"):
+            player.choose(turn(NOTHING[:3], packed([0], [0, 1], [2], num_actions=3)))
+
+    def test_minus_infinity_on_every_legal_move_is_one_of_them_and_on_some_is_not(self) -> None:
+        player = PolicyPlayer(biased_network(-float("inf"), 0.0, -float("inf")), greedy=False)
+        assert player.choose(turn(NOTHING[:1], packed([0, 1, 2], num_actions=3))).tolist() == [1]
+        with pytest.raises(GameError, match="not finite"):
+            player.choose(turn(NOTHING[:1], packed([0, 2], num_actions=3)))
+
+    def test_so_are_those_of_an_image(self) -> None:
+        turned = Symmetry(name="turned", observation_index=np.arange(2), action_index=np.array([1, 2, 0]))
+        player = PolicyPlayer(biased_network(float("nan"), 0.0, 0.0), symmetries=[turned])
+        with pytest.raises(GameError, match="not finite"):
+            player.choose(turn(NOTHING[:1], packed([0, 1, 2], num_actions=3)))
+
+    def test_a_temperature_that_makes_them_infinite_is_told_too(self) -> None:
+        player = PolicyPlayer(biased_network(1e38, 0.0, 0.0), greedy=False, temperature=0.01)
+        with pytest.raises(GameError, match="not finite"):
+            player.choose(turn(NOTHING[:1], packed([0, 1, 2], num_actions=3)))
+
+
+@pytest.mark.parametrize("num_logits", [2, 4])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_network_of_another_number_of_actions_is_refused_before_it_moves(num_logits: int, mirrored: bool) -> None:
+    turned = Symmetry(name="turned", observation_index=np.arange(2), action_index=np.array([1, 2, 0]))
+    player = PolicyPlayer(biased_network(*[0.0] * num_logits), symmetries=[turned] if mirrored else (), name="other")
+    rows = 2 if mirrored else 1
+    with pytest.raises(
+        ConfigError,
+        match=rf"player other: the network does not fit the game: its logits are float32 \[{rows}, {num_logits}\]; "
+        rf"must be floating point \[{rows}, 3\], one for each action of counting",
+    ):
+        player.choose(turn(NOTHING[:1], packed([0, 1, 2], num_actions=3)))
 
 
 class TestSymmetricPlay:

@@ -112,10 +112,35 @@ def test_a_set_without_quiet_positions_has_no_share_of_them(tmp_path: Path) -> N
     assert str(share) == "optimal 100.0% of 1 (95 % interval 20.7% to 100.0%)"
 
 
-@pytest.mark.parametrize("action", [-1, -2, 0, 9])
-def test_an_answer_that_is_no_legal_action_is_an_error(four_positions: LabelledPositions, action: int) -> None:
-    with pytest.raises(GameError, match=f"always: {action} is no legal action in position 0 4 8 2"):
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (-1, r"player always: gives no action \(-1\) in position 0 4 8 2"),
+        (-2, r"player always: gives no action \(-2\) in position 0 4 8 2"),
+        (0, "player always: action 0 is illegal in position 0 4 8 2"),
+        (9, "player always: action 9 is out of range in position 0 4 8 2; must be from 0 to 8"),
+    ],
+)
+def test_an_answer_that_is_no_legal_action_is_an_error(
+    four_positions: LabelledPositions, action: int, message: str
+) -> None:
+    with pytest.raises(GameError, match=message):
         share_optimal(Always(2, 4, action, 0), four_positions)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "message"),
+    [
+        (np.full((4, 9), np.nan), "must be finite"),
+        (np.full((4, 9), 1 / 9), "0 for illegal actions"),
+        (np.zeros((4, 9)), "add up to 0.0 to 0.0, must be 1"),
+    ],
+)
+def test_what_are_no_probabilities_of_the_legal_moves_have_no_share(
+    four_positions: LabelledPositions, probabilities: np.ndarray, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        share_optimal(lambda observation, legal: probabilities, four_positions)
 
 
 @pytest.mark.parametrize(

@@ -239,6 +239,14 @@ def test_of_equal_logits_greedy_play_takes_the_lowest_label_as_a_match_does() ->
     assert policy(np.zeros((3, 1, 1, 1), np.uint8), LEGAL).argmax(axis=1).tolist() == [0, 1, 0]
 
 
+@pytest.mark.parametrize("greedy", [True, False])
+@pytest.mark.parametrize("fault", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_are_no_policy(fault: float, greedy: bool) -> None:
+    policy = policy_probabilities(ActorCritic(ByBias([0.0, fault, 0.0])), greedy=greedy)
+    with pytest.raises(ValueError, match="logits of the legal moves are not finite"):
+        policy(np.zeros((3, 1, 1, 1), np.uint8), LEGAL)
+
+
 def test_a_network_is_asked_in_evaluation_mode_and_left_in_its_own() -> None:
     network = ByBias([0.0, 0.0, 0.0])
     actor_critic = ActorCritic(network)

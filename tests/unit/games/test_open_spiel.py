@@ -108,6 +108,53 @@ def test_a_smaller_ply_limit_is_a_draw() -> None:
     assert make_game("connect_four", 1, max_plies=1000).spec.max_plies == 42
 
 
+def test_the_swap_of_hex_is_a_ply_and_a_full_board_has_a_winner() -> None:
+    """OpenSpiel's longest game leaves the swap out: the last stone, which wins, was cut off and counted as a draw."""
+    moves = [0, 9, 1, 5, 8, 3, 7, 6, 2, 4]  # 9 is the swap
+    state = pyspiel.load_game("hex(board_size=3,swap=true)").new_initial_state()
+    for move in moves:
+        assert not state.is_terminal()
+        state.apply_action(move)
+    assert (state.is_terminal(), state.returns()) == (True, [-1.0, 1.0])
+    game = make_game("hex(board_size=3,swap=true)", 1)
+    assert game.spec.max_plies == len(moves) == 10
+    results = [game.step(np.array([move])) for move in moves]
+    assert [bool(result.terminated[0]) for result in results] == [False] * 9 + [True]
+    assert results[-1].reward.tolist() == [1.0]  # the second player made it
+    assert game.outcome(0) == "second player wins"
+    assert make_game("hex(board_size=3)", 1).spec.max_plies == 9
+
+
+@pytest.mark.parametrize("name", ["hex(board_size=2,swap=true)", "hex(num_rows=2,num_cols=3)", *BUILT_IN])
+def test_no_game_is_drawn_for_its_length_unless_that_was_asked_for(name: str) -> None:
+    game, rng = make_game(name, 64), np.random.default_rng(1)
+    longest = 0
+    while (mask := look(game).mask).any():
+        game.step(random_actions(mask, rng))
+        longest += 1
+    assert longest <= game.spec.max_plies
+    assert "max plies" not in {game.outcome(index) for index in range(64)}
+
+
+def test_a_game_longer_than_open_spiel_says_is_an_error_and_no_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keisei_lightning.games.open_spiel.longest_game", lambda game: 6)
+    game = make_game("tic_tac_toe", 1)
+    for move in (0, 1, 2, 4, 3):
+        game.step(np.array([move]))
+    with pytest.raises(GameError, match="no game is longer than 6 plies, and one goes on in position 0 1 2 4 3 5"):
+        game.step(np.array([5]))
+
+
+@pytest.mark.parametrize("label", [65534, 65535, 65536, 65791])
+def test_labels_beyond_sixteen_bits_are_whole(label: int) -> None:
+    """65535 was illegal, and 65536 put the stone of label 0."""
+    game = make_game("mnk(m=257,n=256,k=5)", 1)
+    assert look(game).mask.all()
+    game.step(np.array([label]))
+    assert game.position(0) == str(label)
+    assert np.flatnonzero(~look(game).mask[0]).tolist() == [label]
+
+
 def test_positions_are_the_moves_played() -> None:
     game, copy = make_game("breakthrough(rows=6,columns=6)", 1), make_game("breakthrough(rows=6,columns=6)", 2)
     assert game.position(0) == "-"
@@ -207,6 +254,7 @@ def test_openings_have_every_length_and_never_end_a_game(name: str) -> None:
         ("chess", "whole numbers from 0 to 255"),
         ("hex(size=5)", "Unknown parameter 'size'"),
         ("no_such_game", "no OpenSpiel game 'no_such_game'"),
+        ("hex(num_rows=2,num_cols=3,swap=true)", "swap=true must have as many rows as columns"),
     ],
 )
 def test_games_that_self_play_cannot_train_are_refused_in_one_line(name: str, reason: str) -> None:

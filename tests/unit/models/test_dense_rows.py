@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keisei_lightning.games import NO_MOVE
 from keisei_lightning.models import LegalCategorical, pack_mask
 from keisei_lightning.models.bitmask import _unpack_by_shifts, _unpack_by_table
 from keisei_lightning.models.dense_rows import DenseRows
@@ -84,13 +85,14 @@ def test_an_illegal_action_has_no_probability_and_no_gradient():
 
 
 @pytest.mark.parametrize("fault", [float("nan"), float("inf")])
-def test_what_is_not_finite_shows_in_the_log_probability_of_its_row_alone(fault):
+def test_a_row_that_is_no_distribution_has_no_move_and_disturbs_no_other(fault):
     logits, mask = torch.zeros(3, 5), torch.ones(3, 5, dtype=torch.bool)
     logits[1, 2] = fault
     distribution = LegalCategorical(logits, mask, dense=True)
     for action in (distribution.sample(), distribution.mode):
         assert distribution.log_prob(action).isfinite().tolist() == [True, False, True]
-        assert ((action >= 0) & (action < 5)).all()
+        assert (action == NO_MOVE).tolist() == [False, True, False]
+        assert (action < 5).all()
 
 
 def test_an_illegal_logit_that_is_not_finite_is_harmless_in_both_passes():

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Categorical
 
+from keisei_lightning.games import NO_MOVE
 from keisei_lightning.models import LegalCategorical, pack_mask
 
 LOGITS = torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0], [5.0, 5.0, 5.0, 5.0]])
@@ -160,3 +161,35 @@ def test_a_gpu_computes_the_same():
     assert torch.equal(there.mode.cpu(), here.mode)
     torch.testing.assert_close(there.log_prob(action.cuda()).cpu(), here.log_prob(action), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(there.entropy().cpu(), here.entropy(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("fault", [math.nan, math.inf, -math.inf])
+def test_a_row_that_is_no_distribution_has_no_move(dense, fault):
+    """Three NaN in each of two rows gave the labels 0 and -3."""
+    distribution = LegalCategorical(torch.full((2, 3), fault), torch.ones(2, 3, dtype=torch.bool), dense=dense)
+    assert distribution.mode.tolist() == [NO_MOVE, NO_MOVE]
+    assert distribution.sample_with(torch.Generator().manual_seed(0), (4,)).tolist() == [[NO_MOVE, NO_MOVE]] * 4
+    assert not distribution.log_prob(distribution.mode).isfinite().any()
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("fault", [math.nan, math.inf])
+def test_one_logit_that_is_not_finite_costs_its_own_row_its_move_and_no_other(dense, fault):
+    logits, mask = torch.zeros(3, 5), torch.ones(3, 5, dtype=torch.bool)
+    logits[1, 2] = fault
+    mask[2, 4], logits[2, 4] = False, fault  # of an illegal move: nobody looks at it
+    distribution = LegalCategorical(logits, mask, dense=dense)
+    draws = distribution.sample_with(torch.Generator().manual_seed(0), (50,))
+    assert (draws[:, 1] == NO_MOVE).all()
+    assert ((draws[:, [0, 2]] >= 0) & (draws[:, [0, 2]] < 5)).all()
+    assert distribution.mode.tolist() == [0, NO_MOVE, 0]
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_a_legal_move_of_logit_minus_infinity_has_probability_zero(dense):
+    logits = torch.tensor([[0.0, -math.inf, 0.0]]).expand(1000, 3)
+    distribution = LegalCategorical(logits, torch.ones(1000, 3, dtype=torch.bool), dense=dense)
+    draws = distribution.sample_with(torch.Generator().manual_seed(0))
+    assert set(draws.tolist()) == {0, 2}
+    assert distribution.log_prob(draws).exp().tolist() == pytest.approx([0.5] * 1000)

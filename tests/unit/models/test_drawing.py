@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keisei_lightning.games import NO_MOVE
 from keisei_lightning.models import LegalCategorical, pack_mask
 from keisei_lightning.models.drawing import draw_moves
 
@@ -67,13 +68,23 @@ def test_rows_without_a_legal_move_sit_out_and_disturb_nobody():
 
 
 @pytest.mark.parametrize("fault", [float("nan"), float("inf")])
-def test_what_is_not_finite_shows_in_the_log_probability_of_its_row_alone(fault):
+def test_a_row_that_is_no_distribution_has_no_move_and_its_neighbours_have(fault):
     logits, mask = torch.zeros(3, 5), torch.ones(3, 5, dtype=torch.bool)
     logits[1, 2] = fault
     for greedy in (False, True):
         action, log_prob = draw_moves(logits, mask, generator=torch.Generator().manual_seed(1), greedy=greedy)
         assert log_prob.isfinite().tolist() == [True, False, True]
-        assert ((action >= 0) & (action < 5)).all()
+        assert (action >= 0).tolist() == [True, False, True]
+        assert action[1] == NO_MOVE
+        assert (action < 5).all()
+
+
+@pytest.mark.parametrize("fault", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("greedy", [False, True])
+def test_no_row_that_is_no_distribution_has_a_move(fault, greedy):
+    action, log_prob = draw_moves(torch.full((2, 3), fault), torch.ones(2, 3, dtype=torch.bool), greedy=greedy)
+    assert action.tolist() == [NO_MOVE, NO_MOVE]
+    assert not log_prob.isfinite().any()
 
 
 def test_a_legal_move_of_logit_minus_infinity_is_never_drawn():

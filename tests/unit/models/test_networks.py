@@ -5,6 +5,7 @@ import torch
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameSpec, game_factory
 from keisei_lightning.models import LegalCategorical, PlanesEncoder, ShogiEncoder, build_network, num_parameters
+from keisei_lightning.models.heads import expected_score
 
 KINDS = ["mlp", "resnet"]
 VALUE_HEADS = ["scalar", "wdl"]
@@ -94,8 +95,26 @@ def test_the_wdl_value_is_win_minus_loss(planes_spec):
     with torch.no_grad():
         head.output.bias.copy_(torch.tensor([0.5, 0.3, 0.2]).log())
     features = torch.randn(4, head.output.in_features)
-    torch.testing.assert_close(head.probabilities(features)[0], torch.tensor([0.5, 0.3, 0.2]))
-    torch.testing.assert_close(head(features), torch.full((4, 1), 0.3))
+    torch.testing.assert_close(head(features).exp()[0], torch.tensor([0.5, 0.3, 0.2]))
+    torch.testing.assert_close(expected_score(head(features)), torch.full((4, 1), 0.3))
+
+
+@pytest.mark.parametrize(("kind", "equivariant"), [("mlp", False), ("resnet", False), ("resnet", True)])
+def test_a_network_of_outcomes_gives_logits_and_value_of_the_same_pass(kind, equivariant):
+    spec = game_factory("connect_four")(1).spec
+    network = build_network(spec, kind=kind, num_blocks=1, channels=8, value_head="wdl", equivariant=equivariant)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    observation = torch.randint(2, (5, *spec.observation_shape), dtype=torch.uint8)
+    logits, value = network(observation)
+    same_logits, log_probs = network.evaluate_outcomes(observation)
+    assert torch.equal(same_logits, logits)
+    assert log_probs.shape == (5, 3)
+    torch.testing.assert_close(log_probs.exp().sum(1), torch.ones(5))
+    torch.testing.assert_close(log_probs[:, :1].exp() - log_probs[:, 2:].exp(), value)
+    assert network.predicts_outcomes
+    assert not build_network(spec, kind=kind, num_blocks=1, channels=8).predicts_outcomes
 
 
 def test_the_shogi_encoder_puts_each_square_where_its_label_is():

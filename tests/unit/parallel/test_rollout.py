@@ -13,7 +13,7 @@ from faults import EndlessGame, StuckGame
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from keisei_lightning.errors import ConfigError, IllegalActionError, RolloutError
+from keisei_lightning.errors import ConfigError, RolloutError
 from keisei_lightning.games import Game, make_game
 from keisei_lightning.models import ActorCritic
 from keisei_lightning.parallel.acting import ActingPolicy, PolicyMoves, acting_policy
@@ -326,6 +326,29 @@ def test_numbers_that_are_not_finite_never_reach_the_learner(bad: str, number: f
         player_of(game, Broken()).play(new_slot(game), 8)
 
 
+@pytest.mark.parametrize("fault", [np.nan, np.inf])
+def test_logits_that_are_not_finite_give_no_ply_that_sits_out(fault: float) -> None:
+    network = TinyNetwork()
+    with torch.no_grad():
+        network.linear.bias[1] = fault
+    game = CountingGame(NUM_GAMES)
+    with pytest.raises(RolloutError, match=r"policy: action -1 in position 0 0; must be from 0 to 2 \(-1: its logits"):
+        player_of(game, ActorCritic(network)).play(new_slot(game), 8)
+
+
+@pytest.mark.parametrize("action", [-5, -1, 3])
+def test_an_action_out_of_range_is_a_fault_of_the_policy(action: int) -> None:
+    class OutOfRange(Guesser):
+        def act(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
+            actions, log_prob, value = super().act(*args, **kwargs)
+            actions[2] = action
+            return actions, log_prob, value
+
+    game = CountingGame(NUM_GAMES)
+    with pytest.raises(RolloutError, match=rf"policy: action {action} in position 0 0; must be from 0 to 2"):
+        player_of(game, OutOfRange()).play(new_slot(game), 0)
+
+
 class BadShape(Guesser):
     def __init__(self, what: int) -> None:
         self._what = what
@@ -348,6 +371,31 @@ def test_numbers_of_a_wrong_shape_are_refused_and_never_broadcast(what: int, mes
     game = CountingGame(NUM_GAMES)
     with pytest.raises(RolloutError, match=message):
         player_of(game, BadShape(what)).play(new_slot(game), 0)
+
+
+class BadDtype(Guesser):
+    def __init__(self, what: int, dtype: torch.dtype) -> None:
+        self._what, self._dtype = what, dtype
+
+    def act(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        out = list(super().act(*args, **kwargs))
+        out[self._what] = out[self._what].to(self._dtype)
+        return out[0], out[1], out[2]
+
+
+@pytest.mark.parametrize(
+    ("what", "dtype", "message"),
+    [
+        (0, torch.float32, "policy: action is float32, must be integers"),
+        (0, torch.bool, "policy: action is bool, must be integers"),
+        (1, torch.int64, "policy: action_log_prob is int64, must be floating point"),
+        (2, torch.bool, "policy: state_value is bool, must be floating point"),
+    ],
+)
+def test_numbers_of_a_wrong_dtype_are_refused_and_never_converted(what: int, dtype: torch.dtype, message: str) -> None:
+    game = CountingGame(NUM_GAMES)
+    with pytest.raises(RolloutError, match=message):
+        player_of(game, BadDtype(what, dtype)).play(new_slot(game), 0)
 
 
 @pytest.mark.parametrize(
@@ -375,7 +423,7 @@ def test_after_a_fault_the_player_goes_on_with_new_games() -> None:
 
     game = CountingGame(NUM_GAMES)
     player = player_of(game, OnceIllegal())
-    with pytest.raises((IllegalActionError, IndexError)):
+    with pytest.raises(RolloutError, match=r"policy: action 7 in position \d+ \d; must be from 0 to 2"):
         player.play(new_slot(game), 0)
     player.reset_games()
     slot = new_slot(game)

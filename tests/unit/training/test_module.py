@@ -14,12 +14,13 @@ from torch import Tensor
 from training_fakes import SPEC, FakeCollector, FourByteNetwork, quiet_trainer
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.models import ActorCritic, LegalCategorical
+from keisei_lightning.models import ActorCritic, LegalCategorical, build_network
 from keisei_lightning.models.compiling import Judge
 from keisei_lightning.models.heads import WinDrawLossValue
+from keisei_lightning.models.two_heads import TwoHeads
 from keisei_lightning.parallel.collector import SelfPlayCollector
 from keisei_lightning.training import PPOModule, SelfPlayDataModule, WeightSyncCallback
-from keisei_lightning.training.minibatches import add_advantages
+from keisei_lightning.training.minibatches import add_advantages, add_outcomes
 
 
 class KeepsMetrics(Callback):
@@ -124,26 +125,89 @@ def test_a_minibatch_is_left_as_it_came() -> None:
     assert set(batch.keys()) == keys
 
 
-def test_a_win_draw_loss_head_learns_its_expected_score() -> None:
-    class Network(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.head = WinDrawLossValue(4)
+class ByBoard(TwoHeads):
+    """Says something of its own of each of two boards, by their first byte."""
 
-        def forward(self, observation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return torch.zeros(len(observation), 3), self.head(observation.float() / 255.0)
+    def __init__(self) -> None:
+        super().__init__("wdl")
+        self.head = WinDrawLossValue(2)
 
-    module = module_of(Network(), entropy_coeff=0.0)
-    batch = minibatch()
-    batch["advantage"] = torch.zeros_like(batch["advantage"])
-    batch["value_target"] = torch.full_like(batch["value_target"], 0.6)
+    def _evaluate(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        board = torch.nn.functional.one_hot(observation[:, 0].long(), 2).float()
+        return torch.zeros(len(observation), 3), self.head(board)
+
+
+def one_ply_games(rewards: list[list[float]]) -> TensorDict:
+    """Games [2, T] of one ply each: row 0 is always played on board 0, row 1 on board 1; these are their results."""
+    reward = torch.tensor(rewards).unsqueeze(-1)
+    games, plies = reward.shape[:2]
+    board = torch.arange(games, dtype=torch.uint8)[:, None, None].expand(games, plies, 4).contiguous()
+    zeros, ends, seat = (
+        torch.zeros(games, plies, 1),
+        torch.ones_like(reward, dtype=torch.bool),
+        torch.zeros(games, plies),
+    )
+    mover = seat.to(torch.int8)
+    following = {"reward": reward, "done": ends, "terminated": ends, "truncated": ~ends, "state_value": zeros}
+    columns = {
+        "observation": board,
+        "action_mask": torch.full((games, plies, 1), 0b11100000, dtype=torch.uint8),
+        "action": mover.long(),
+        "action_log_prob": torch.full((games, plies), -math.log(3)),
+        "state_value": zeros,
+        "mover": mover,
+        "trainable": torch.ones(games, plies, dtype=torch.bool),
+        "next": {**following, "mover": mover},
+    }
+    return TensorDict(columns, batch_size=(games, plies))
+
+
+def learned_outcomes(rollout: TensorDict, *, with_outcomes: bool) -> Tensor:
+    """What a head of win, draw and loss says of the two boards after 150 steps: probabilities [2, 3]."""
+    torch.manual_seed(0)
+    module = module_of(ByBoard(), entropy_coeff=0.0)
+    rates = {"gamma": 0.9, "lmbda": 0.8}
+    plies, _ = add_advantages(rollout, normalize=False, **rates)
     optimizer = torch.optim.Adam(module.parameters(), lr=0.1)
-    for _ in range(80):
+    for _ in range(150):
+        batch = plies
+        if with_outcomes:
+            batch = add_outcomes(plies, rollout, module.actor_critic.evaluate_outcomes, num_minibatches=2, **rates)
         optimizer.zero_grad()
         module.training_step(batch, 0).backward()
         optimizer.step()
-    value = module(batch["observation"])[1]
-    assert value.mean().item() == pytest.approx(0.6, abs=0.01)
+    boards = torch.tensor([[0, 0, 0, 0], [1, 0, 0, 0]], dtype=torch.uint8)
+    return module.actor_critic.evaluate_outcomes(boards)[1].detach().exp()
+
+
+def test_a_win_draw_loss_head_tells_a_sure_draw_from_a_game_that_is_half_won() -> None:
+    """Both have the expected score 0; a head that learns through it ends at thirds for both."""
+    rollout = one_ply_games([[0.0] * 8, [1.0, -1.0] * 4])
+    found = learned_outcomes(rollout, with_outcomes=True)
+    torch.testing.assert_close(found, torch.tensor([[0.0, 1.0, 0.0], [0.5, 0.0, 0.5]]), atol=0.02, rtol=0)
+    through_the_score = learned_outcomes(rollout, with_outcomes=False)
+    torch.testing.assert_close(through_the_score, torch.full((2, 3), 1 / 3), atol=1e-6, rtol=0)
+
+
+def test_a_win_draw_loss_head_learns_the_shares_of_the_outcomes_and_so_the_value() -> None:
+    found = learned_outcomes(one_ply_games([[1.0, 1.0, 1.0, 0.0, -1.0], [-1.0] * 5]), with_outcomes=True)
+    torch.testing.assert_close(found, torch.tensor([[0.6, 0.2, 0.2], [0.0, 0.0, 1.0]]), atol=0.02, rtol=0)
+
+
+def test_the_data_module_gives_a_win_draw_loss_head_its_targets(tmp_path: Path) -> None:
+    """A real training: who is to move with one to three left wins at once, and nobody draws."""
+    torch.manual_seed(0)
+    game = counting_game(goal=3)
+    actor_critic = ActorCritic(build_network(game(1).spec, kind="mlp", num_blocks=1, channels=16, value_head="wdl"))
+    collector = SelfPlayCollector(game, actor_critic, mode="serial", games_per_worker=16, plies_per_rollout=8, seed=3)
+    trainer = quiet_trainer(tmp_path, max_epochs=12, callbacks=[WeightSyncCallback()])
+    data = SelfPlayDataModule(collector, minibatch_size=64, num_epochs=4, gamma=1.0, seed=1)
+    trainer.fit(PPOModule(actor_critic, learning_rate=0.02), datamodule=data)
+    end = torch.tensor([2, 1], dtype=torch.uint8).view(1, 2, 1, 1)  # one is left
+    win, draw, loss = actor_critic.evaluate_outcomes(end)[1].exp()[0].tolist()
+    assert win > 0.9
+    assert draw < 0.05
+    assert loss < 0.05
 
 
 def test_metrics_are_logged_once_an_epoch(tmp_path: Path) -> None:
@@ -299,12 +363,30 @@ def test_a_checkpoint_of_another_game_is_refused(tmp_path: Path) -> None:
     assert collector.events == ["shutdown"]
 
 
-def test_a_checkpoint_of_another_network_is_refused_in_one_line(tmp_path: Path) -> None:
-    path = saved(tmp_path)
+def test_a_network_that_is_not_of_the_data_modules_game_is_refused_when_the_fit_begins(tmp_path: Path) -> None:
+    collector = FakeCollector()
     module = PPOModule(ActorCritic(FourByteNetwork(num_actions=5)))
+    with pytest.raises(
+        ConfigError, match=r"^network=FourByteNetwork: its logits are float32 \[2, 5\]; must be floating"
+    ):
+        quiet_trainer(tmp_path).fit(module, datamodule=SelfPlayDataModule(collector, minibatch_size=8))
+    assert collector.events == ["shutdown"]
+
+
+def test_a_checkpoint_of_another_network_is_refused_in_one_line(tmp_path: Path) -> None:
+    class Wider(FourByteNetwork):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(8, 4)
+
+        def forward(self, observation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return super().forward(observation.repeat(1, 2))
+
+    path = saved(tmp_path)
+    module = PPOModule(ActorCritic(Wider()))
     data = SelfPlayDataModule(FakeCollector(), minibatch_size=8)
     with pytest.raises(
-        ConfigError, match=r"linear.weight is \[4, 4\], here \[6, 4\]\); use the model it was trained with"
+        ConfigError, match=r"linear.weight is \[4, 4\], here \[4, 8\]\); use the model it was trained with"
     ):
         quiet_trainer(tmp_path).fit(module, datamodule=data, ckpt_path=path, weights_only=True)
 
