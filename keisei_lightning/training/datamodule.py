@@ -25,6 +25,7 @@ from keisei_lightning.models import ActorCritic, evaluation_mode
 from keisei_lightning.models.transfers import plies_to_device
 from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
 from keisei_lightning.stopping import waiting
+from keisei_lightning.training.loader import MinibatchLoader
 from keisei_lightning.training.minibatches import (
     Iteration,
     add_advantages,
@@ -37,7 +38,7 @@ from keisei_lightning.training.module import PPOModule
 from keisei_lightning.training.source import RolloutSource, actor_critic_of, check_same_policy, learned_policy
 from keisei_lightning.training.weight_sync import PublishingWatch
 
-__all__ = ["MinibatchLoader", "SelfPlayDataModule"]
+__all__ = ["SelfPlayDataModule"]
 
 _TIMEOUT_AFTER_ERROR_S = 2.0
 """How long workers are asked to stop before they are killed, where nobody needs what they are playing."""
@@ -356,63 +357,3 @@ def _minibatch_faults(size: int, collector: RolloutSource | None) -> list[str]:
     if 1 <= size <= frames:
         return []
     return [f"minibatch_size={size}: must be from 1 to {frames}, the plies of one rollout"]
-
-
-class MinibatchLoader:
-    """What Lightning iterates over: one epoch is one PPO iteration.
-
-    It has a length: without one, Lightning pulls a batch ahead, so a whole rollout would be played early and then
-    thrown away at the end.
-
-    Args:
-        data: the data module that owns the collector.
-    """
-
-    def __init__(self, data: SelfPlayDataModule) -> None:
-        self._data = data
-        self._overfit: list[TensorDict] = []
-        self._running: Iterator[TensorDict] | None = None
-
-    def __len__(self) -> int:
-        """Minibatches in an epoch."""
-        return self._data.num_epochs * self._data.num_minibatches
-
-    def __iter__(self) -> Iterator[TensorDict]:
-        """A new epoch. Nothing is collected before the first ``next``."""
-        self.release()
-        self._running = self._repeated() if self._overfits() else self._data.iteration_minibatches()
-        return self._running
-
-    def release(self) -> None:
-        """Let go of the rollout of an epoch that was left early."""
-        running, self._running = self._running, None
-        close = getattr(running, "close", None)
-        if close is not None:
-            close()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Lightning asks for it in the middle of an epoch; the data module keeps the rest."""
-        return {"iteration": self._data.iteration}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a :meth:`state_dict`."""
-        self._data.iteration = int(state_dict["iteration"])
-
-    @property
-    def is_attached(self) -> bool:
-        """Whether a trainer has the data module, without which nobody publishes weights or stops the workers."""
-        return self._data.trainer is not None
-
-    def _overfits(self) -> bool:
-        trainer = self._data.trainer
-        return trainer is not None and trainer.overfit_batches > 0  # type: ignore[attr-defined]
-
-    def _repeated(self) -> Iterator[TensorDict]:
-        """The minibatches of the first rollout, every epoch again (``overfit_batches``)."""
-        if not self._overfit:
-            for minibatch in self._data.iteration_minibatches():
-                self._overfit.append(minibatch)
-                yield minibatch
-                # Lightning may leave a generator early: what it has not asked for is not needed later either.
-        else:
-            yield from (minibatch.clone(recurse=False) for minibatch in self._overfit)

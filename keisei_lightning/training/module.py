@@ -247,10 +247,10 @@ class PPOModule(RecordedModule):
         self._configured = optimizer, None
         if self.final_learning_rate is None and self.kl_target is None:
             return optimizer
-        ratio = 1.0 if self.final_learning_rate is None else self.final_learning_rate / self.learning_rate
         total_steps = float(self.trainer.estimated_stepping_batches)
 
         def factor(step: int) -> float:
+            ratio = 1.0 if self.final_learning_rate is None else self.final_learning_rate / self.learning_rate
             done = self._fraction_done(step, total_steps) if ratio != 1.0 else 0.0
             return self._learning_rate_scale * (1.0 + (ratio - 1.0) * done)
 
@@ -300,6 +300,8 @@ class PPOModule(RecordedModule):
         (loaded, self._loaded), (configured, self._configured) = (self._loaded, None), (self._configured, None)
         if loaded is not None:
             resume(loaded, self, configured, has_kl_scale=self.kl_target is not None)
+        if configured is not None and (scheduler := configured[1]) is not None:  # a LearningRateFinder has come before
+            scheduler.base_lrs = [self.learning_rate for _ in scheduler.base_lrs]
         module_to_device(self.loss, self.device)
         if self.compile_mode is not None:
             # Dynamic: minibatches differ by a ply. A function, and not a module: that would have weights to save.

@@ -291,11 +291,18 @@ def test_a_collector_that_plays_already_goes_back_to_a_checkpoint(tmp_path: Path
     assert (again.iteration, again.collector.stats()["frames"]) == (3, 96)
 
 
-def test_lightnings_learning_rate_finder_works(tmp_path: Path) -> None:
+@pytest.mark.parametrize("final", [None, 2e-5])
+def test_lightnings_learning_rate_finder_works(final: float | None, tmp_path: Path) -> None:
     policy, data = parts()
-    module = ppo(policy, learning_rate=0.5)
+    module = ppo(policy, learning_rate=0.5, final_learning_rate=final)
+    rates: list[float] = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
     finder = LearningRateFinder(min_lr=1e-4, max_lr=0.1, num_training_steps=16, early_stop_threshold=None)
-    trainer = quiet_trainer(tmp_path, max_epochs=8, callbacks=[finder])
+    trainer = quiet_trainer(tmp_path, max_epochs=8, callbacks=[finder, Watch()])
     trainer.fit(module, datamodule=data)
     assert finder.optimal_lr is not None
     assert len(finder.optimal_lr.results["lr"]) == 16
@@ -303,6 +310,8 @@ def test_lightnings_learning_rate_finder_works(tmp_path: Path) -> None:
     assert (trainer.global_step, data.iteration, data.collector.stats()["frames"]) == (16, 8, 256)
     assert data.collector.policy_version == 8
     assert list(tmp_path.glob(".lr_find*")) == []
+    found, last = module.learning_rate, module.learning_rate if final is None else final
+    assert rates == pytest.approx([found + (last - found) * (step + 1) / 16 for step in range(16)])
 
 
 # ---- the data module makes the collector
