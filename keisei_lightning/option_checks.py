@@ -34,6 +34,8 @@ __all__ = [
     "folder_faults",
     "is_ours",
     "missing_keys",
+    "no_path",
+    "one_line",
     "option_faults",
     "path_faults",
     "publishes_per_iteration",
@@ -224,8 +226,8 @@ def folder_faults(cfg: DictConfig) -> Iterator[str]:
     name = cfg.name
     if not name.strip() or name.startswith(".") or re.search(r"[/\\]", name):
         yield f"name={name}: must be a folder's name: not empty, no dot at its start, no slash in it"
-    elif reason := _no_path(Path(name)):
-        yield f"name={name}: must be a folder's name ({reason})"
+    elif reason := no_path(Path(name)):
+        yield f"name={one_line(name)}: must be a folder's name ({reason})"
     keys = ["results_dir"] if OmegaConf.is_interpolation(cfg, "output_dir") else ["results_dir", "output_dir"]
     for key in keys:
         yield from path_faults(key, cfg[key])
@@ -240,12 +242,21 @@ def path_faults(key: str, path: str) -> Iterator[str]:
     """
     if not path:
         yield f"{key}=: must be a folder that can be written to"
-    elif reason := _no_path(Path(path)) or _cannot_write(Path(path).absolute()):
-        yield f"{key}={path}: must be a folder that can be written to ({reason})"
+    elif reason := no_path(Path(path)) or _cannot_write(Path(path).absolute()):
+        yield f"{key}={one_line(path)}: must be a folder that can be written to ({reason})"
 
 
-def _no_path(path: Path) -> str:
-    """Why this cannot be a path, here or at all; empty where it can."""
+def one_line(text: str) -> str:
+    """A text with its control characters as escapes, for a message."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+
+
+def no_path(path: Path) -> str:
+    """Why this cannot be a path, here or at all; empty where it can.
+
+    Args:
+        path: whatever somebody typed; nothing is looked up.
+    """
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in str(path)):
         return "it holds a control character, or what is no character"
     if str(path).startswith("~"):

@@ -51,6 +51,12 @@ def main(argv: Sequence[str]) -> int:
     except Stopped as stop:
         say(str(stop))
         return stop.exit_code
+    except MemoryError as error:
+        reason = f" ({error})" if str(error) else ""
+        say(
+            f"there is not enough memory here for what is to be measured{reason}; must be fewer games, plies or workers"
+        )
+        return BAD_CONFIG
     except ConfigError as error:
         say(*error.faults)
         return BAD_CONFIG

@@ -12,6 +12,7 @@ from keisei_lightning.bench.report import print_report
 from keisei_lightning.compose_errors import COMPOSE_ERRORS, explain
 from keisei_lightning.config import config_dir, register_configs
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.quoting import quote_texts
 from keisei_lightning.validation import ValidatedConfig, validate
 
 __all__ = ["run"]
@@ -25,7 +26,7 @@ def _composed(overrides: list[str], iterations: int, folder: Path) -> ValidatedC
             overrides=[
                 "logger=none",
                 "evaluation.every_n_epochs=0",
-                *overrides,
+                *quote_texts(overrides),
                 f"output_dir={folder}",
                 "trainer.enable_progress_bar=false",
                 "trainer.enable_checkpointing=false",

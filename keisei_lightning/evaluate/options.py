@@ -10,17 +10,19 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from keisei_lightning.bounds import Bounds
 from keisei_lightning.compose_errors import explain
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.option_checks import no_path, one_line
 from keisei_lightning.quoting import quote_texts
 
 __all__ = ["CHECKPOINT_SUFFIX", "HELP", "Options", "read_options"]
@@ -169,6 +171,11 @@ def _set(values: Any, override: Override, word: str) -> str | None:
         values.model = {}
     try:
         OmegaConf.update(values, key, value, merge=False, force_add=key.startswith("model."))
+        OmegaConf.to_container(values, resolve=True)
+    except InterpolationResolutionError as error:
+        section = key.partition(".")[0]
+        OmegaConf.update(values, section, getattr(Options(), section), merge=False)  # or all others would fail as well
+        return f"{word}: cannot be resolved ({str(error).partition(chr(10))[0]})"
     except (OmegaConfBaseException, ValueError):
         return f"{word}: must be {_LEGAL[key.partition('.')[0]]}"
     return None
@@ -184,6 +191,8 @@ def _out_of_range(options: Options) -> Iterator[str]:
     for key in ("checkpoint", "game", "output_dir"):
         if getattr(options, key) == "":
             yield f"{key}=: must be {_LEGAL[key]}"
+    if options.output_dir and (reason := no_path(Path(options.output_dir))):
+        yield f"output_dir={one_line(options.output_dir)}: must be a folder that can be written to ({reason})"
 
 
 def _do_not_go_together(options: Options) -> Iterator[str]:

@@ -228,6 +228,19 @@ class TestBench:
         line = f"keisei: --write {file or '.'}: must be a file that can be written to ({reason})\n"
         assert capsys.readouterr().err == line
 
+    def test_too_much_for_the_memory_is_one_line_and_2(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def run(arguments: object) -> int:
+            raise MemoryError("Unable to allocate 9 EiB")
+
+        monkeypatch.setattr("keisei_lightning.bench.rules.run", run)
+        assert cli.main(["bench", "rules", "--game", "tic_tac_toe"]) == 2
+        assert capsys.readouterr().err == (
+            "keisei: there is not enough memory here for what is to be measured (Unable to allocate 9 EiB); "
+            "must be fewer games, plies or workers\n"
+        )
+
     def test_ctrl_c_is_one_line_and_130(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:

@@ -124,6 +124,36 @@ class TestFaults:
             ("device=tpu", "device=tpu: must be auto, cpu, cuda or cuda:N"),
             ("model=small", "model=small: must be keys of a network, such as model={kind:resnet,"),
             ("output_dir=", "output_dir=: must be a folder, or null"),
+            (
+                f"output_dir={'a' * 300}",
+                f"output_dir={'a' * 300}: must be a folder that can be written to (a name in it ",
+            ),
+            (
+                "output_dir=a\nb",
+                "output_dir=a\\nb: must be a folder that can be written to (it holds a control charact",
+            ),
+            (
+                "output_dir=~nobody_here/x",
+                "output_dir=~nobody_here/x: must be a folder that can be written to (there is ",
+            ),
+            (f"checkpoint={'c' * 300}", f"checkpoint={'c' * 300}: there is no such file; must be a checkpoint file"),
+            (
+                "checkpoint=epoch=3-step=9.ckpt",
+                "checkpoint=epoch=3-step=9.ckpt: there is no such file; must be a check",
+            ),
+            (
+                "opponents=[epoch=3-step=9.ckpt]",
+                "opponents=epoch=3-step=9.ckpt: there is no such file; must be a check",
+            ),
+            ("games=${nothing}", "games=${nothing}: cannot be resolved (Interpolation key 'nothing' not found)"),
+            (
+                "checkpoint=${oc.env:NOT_SET_HERE}",
+                "checkpoint=${oc.env:NOT_SET_HERE}: cannot be resolved (KeyError rai",
+            ),
+            (
+                "model.kind=${nothing}",
+                "model.kind=${nothing}: cannot be resolved (Interpolation key 'nothing' not found",
+            ),
         ],
     )
     def test_a_bad_word_is_one_line(self, word: str, line: str) -> None:

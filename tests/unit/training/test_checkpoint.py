@@ -96,7 +96,9 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
 
 def test_a_header_is_read_back(tmp_path: Path) -> None:
     header = check_checkpoint(a_checkpoint(tmp_path), SPEC)
-    assert header == CheckpointHeader(game="shogi", num_actions=2187, observation_shape=(98,), format=1, global_step=70)
+    assert header == CheckpointHeader(
+        game="shogi", num_actions=2187, observation_shape=(98,), format=1, global_step=70, epoch=7
+    )
 
 
 def test_another_game_is_named_in_one_line(tmp_path: Path) -> None:
