@@ -53,7 +53,12 @@ HELP = [
 NEEDS_TORCH = ("model._target_=torch", "parallel.worker_device=cuda:99", "ckpt_path=other_game.ckpt")
 
 BAD_TRAINING = [
-    *(words for words, _ in BAD if not words.startswith(NEEDS_TORCH) and words != "logger=wandb"),
+    # Words with a space or a control character of their own are a list there, and are typed by that test alone.
+    *(
+        words
+        for words, _ in BAD
+        if isinstance(words, str) and not words.startswith(NEEDS_TORCH) and words != "logger=wandb"
+    ),
     "parallel.num_workers=5000",
     "ckpt_path=nonsense.ckpt",
     "ckpt_path=flipped.ckpt",

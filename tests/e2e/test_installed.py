@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -102,3 +103,4 @@ def test_an_application_of_ones_own_trains(place: str, request: pytest.FixtureRe
     assert 0 <= told["final_score"] <= 1
     assert f"The smallest study: policy scores {told['final_score']:.1%} against tactics" in out
     assert (summary.parent / "self_play" / "checkpoints" / "last.ckpt").is_file()
+    assert re.search(r"self_play\.ckpt_path=\S*last\.ckpt self_play\.trainer\.max_epochs=4", out)  # what resumes it
