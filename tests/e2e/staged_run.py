@@ -68,7 +68,8 @@ def prepare(stage: str, marker: Path) -> None:
     elif stage == "saving":
         import os
 
-        os.fsync = dwelling(os.fsync, marker, 1.5, call=3)  # the first save has one of the file and one of its folder
+        # One of the file and one of its folder: of the save on trial before the first batch, and of the first save.
+        os.fsync = dwelling(os.fsync, marker, 1.5, call=5)
     else:
         assert stage == "none", stage
 
