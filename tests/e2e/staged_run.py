@@ -69,9 +69,8 @@ def prepare(stage: str, marker: Path) -> None:
         import os
 
         seconds = 1.5 if stage == "saving" else 3600.0
-        os.fsync = dwelling(
-            os.fsync, marker, seconds, call=3
-        )  # the first save has one of the file and one of its folder
+        # One of the file and one of its folder: of the save on trial before the first batch, and of the first save.
+        os.fsync = dwelling(os.fsync, marker, seconds, call=5)
     else:
         assert stage == "none", stage
 
