@@ -106,7 +106,7 @@ class WorkerError(KeiseiError):
 
 
 class WorkerBootError(WorkerError):
-    """A worker never became ready (bad game, import error, too slow): restarting would not help."""
+    """A worker never became ready (bad game, import error, too slow, not startable): restarting would not help."""
 
 
 class WorkerCrashLoopError(WorkerError):

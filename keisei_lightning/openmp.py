@@ -50,6 +50,7 @@ USER_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIB
 
 _log = logging.getLogger(__name__)
 _called_too_late = False
+_changing_environment = threading.Lock()
 
 
 def limit_spinning() -> bool:
@@ -81,16 +82,20 @@ def _is_users_choice() -> bool:
 
 @contextlib.contextmanager
 def spinning_limited() -> Iterator[None]:
-    """Context in which to start a process as :func:`limit_spinning` would have it; the environment is put back."""
-    if _is_decided():
-        yield
-        return
-    os.environ.update(SETTINGS)
-    try:
-        yield
-    finally:
-        for name in SETTINGS:
-            os.environ.pop(name, None)
+    """Context in which to start a process as :func:`limit_spinning` would have it; the environment is put back.
+
+    One thread at a time: the environment is the process's.
+    """
+    with _changing_environment:
+        if _is_decided():
+            yield
+            return
+        os.environ.update(SETTINGS)
+        try:
+            yield
+        finally:
+            for name in SETTINGS:
+                os.environ.pop(name, None)
 
 
 class CpuTime(NamedTuple):

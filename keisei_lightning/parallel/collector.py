@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from tensordict import TensorDictBase
-from torch import nn
+from torch import Tensor, nn
 from torchrl.collectors import BaseCollector
 
 from keisei_lightning.errors import CollectorClosedError, ConfigError
@@ -29,7 +29,7 @@ from keisei_lightning.parallel.restarts import RestartPolicy
 from keisei_lightning.parallel.session import Origin, Plan, Session
 from keisei_lightning.parallel.snapshots import OpponentOptions, SnapshotStanding
 from keisei_lightning.parallel.stats import CollectionStats
-from keisei_lightning.parallel.transport import SlotLayout
+from keisei_lightning.parallel.transport import Key, SlotLayout
 from keisei_lightning.parallel.weight_sources import choose_weights
 from keisei_lightning.parallel.weights import copy_weights
 from keisei_lightning.parallel.worker import PlayerOptions
@@ -269,7 +269,11 @@ class SelfPlayCollector(BaseCollector):
         """Yield batches until ``total_frames`` plies were delivered."""
         self.start()
         while self.total_frames < 0 or self._stats.frames < self.total_frames:
-            batch = self._next_batch()
+            try:
+                batch = self._next_batch()
+            except BaseException:
+                self._iterator = None  # TorchRL's next() would keep this one, which has ended, and return None for ever
+                raise
             if self.replay_buffer is None:
                 yield batch
             else:
@@ -280,8 +284,11 @@ class SelfPlayCollector(BaseCollector):
         if self._closed or self._session is None:
             raise CollectorClosedError("the collector was shut down; reopen() it, or make a new one")
         asked = time.perf_counter()
-        columns, headers = self._session.intake.take(self._version)
+        batch, headers = self._session.intake.take(self._version, self._build)
         self._stats.add(headers, latest_version=self._version, learner_wait_s=time.perf_counter() - asked)
+        return batch
+
+    def _build(self, columns: dict[Key, Tensor]) -> TensorDictBase:
         if self._unpack_action_mask:
             columns["action_mask",] = unpack_mask(columns["action_mask",], self.spec.num_actions)
         return to_batch(columns)

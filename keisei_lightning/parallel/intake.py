@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
 import torch
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ _WAIT_S = 1.0  # how long one wait lasts at most; nothing depends on it
 _MAX_REFUSALS = 100  # in a row, before it is an error and not bad luck
 _MAX_QUARANTINED_SHARE = 0.01
 _QUARANTINED_ANYWAY = 3  # a few are no reason to stop, however short the run has been
+
+Batch = TypeVar("Batch")
 
 NOTHING_UNDELIVERED: Mapping[str, int] = {"refused_batches": 0, "quarantined_batches": 0, "dropped_batches": 0}
 """Rollouts that were played whole and not delivered, by the reason."""
@@ -84,15 +86,21 @@ class Intake:
             for worker_id in range(self._layout.num_workers):
                 self._grant_free_slots(worker_id)
 
-    def take(self, latest_version: int) -> tuple[dict[Key, Tensor], list[RolloutHeader]]:
+    def take(
+        self, latest_version: int, build: Callable[[dict[Key, Tensor]], Batch]
+    ) -> tuple[Batch, list[RolloutHeader]]:
         """Wait for the next batch: a rollout from each worker that is not paused (sync), or as many from any (async).
+
+        Whatever ends the call early (Ctrl-C in a notebook, an error in ``build``), no rollout is lost by it: what has
+        arrived is delivered by the next call.
 
         Args:
             latest_version: of the published weights, which the lag is counted from.
+            build: makes the batch from columns [W * G, T, ...]. With ``zero_copy`` they may be views, which are handed
+                back with the next call.
 
         Returns:
-            Columns [W * G, T, ...] and the headers of their rollouts, in the order of the games. With ``zero_copy`` the
-            columns may be views, which are handed back with the next call.
+            The batch and the headers of its rollouts, in the order of the games.
 
         Raises:
             StalePolicyError: nothing but rollouts beyond ``max_policy_lag`` arrives.
@@ -100,8 +108,19 @@ class Intake:
         """
         for worker_id, slot in self._board.slots_in(SlotState.LEASED):  # of the batch before
             self._free(worker_id, slot)
-        headers = self._collect(latest_version)
-        return self._assemble(headers), headers
+        number = self._wait_for_batch(latest_version)
+        headers = sorted(
+            (self._ready[index] for index in range(number)),
+            key=lambda header: (header.worker_id, header.incarnation, header.sequence),
+        )
+        columns, is_lent = self._assemble(headers)
+        batch = build(columns)
+        for _ in range(number):  # from here on they are delivered
+            header = self._ready.popleft()
+            self._board.move(header.worker_id, header.slot, SlotState.LEASED)
+            if not is_lent:
+                self._free(header.worker_id, header.slot)
+        return batch, headers
 
     def last_batch_age_s(self, worker_id: int) -> float | None:
         """Seconds since a worker's newest rollout was heard of; None before its first."""
@@ -114,49 +133,54 @@ class Intake:
             raise RuntimeError("all workers are paused: resume_workers() before asking for a batch")
         return active
 
-    def _collect(self, latest_version: int) -> list[RolloutHeader]:
+    def _wait_for_batch(self, latest_version: int) -> int:
+        """Wait until the oldest rollouts that are ready make a batch; they stay ready. Returns how many."""
         active = self._active_workers()
         if self._schedule == "sync":
             for worker_id in active:
                 if self._board.state(worker_id, 0) is SlotState.FREE:  # not if an interrupted wait left it granted
                     self._grant(worker_id, 0)
-        chosen: list[RolloutHeader] = []
-        refused = 0
         if self._drop_oldest:
             self._drop_all_but_the_newest(len(active))
-        while len(chosen) < len(active):
-            while not self._ready:
+        accepted, refused = 0, 0
+        while accepted < len(active):
+            while accepted == len(self._ready):
                 self._hear()
-            header = self._ready.popleft()
-            if latest_version - header.policy_version > self._staleness.max_policy_lag:
+            if latest_version - self._ready[accepted].policy_version > self._staleness.max_policy_lag:
                 refused += 1
-                self._refuse(header, latest_version, refused)
+                self._refuse(self._remove(accepted), latest_version, refused)
             else:
-                refused = 0
-                self._board.move(header.worker_id, header.slot, SlotState.LEASED)
-                chosen.append(header)
-        return sorted(chosen, key=lambda header: (header.worker_id, header.incarnation, header.sequence))
+                accepted, refused = accepted + 1, 0
+        if self._pool is not None:
+            self._pool.update_scores()
+        return accepted
+
+    def _remove(self, index: int) -> RolloutHeader:
+        header = self._ready[index]
+        del self._ready[index]
+        return header
 
     def _drop_all_but_the_newest(self, number: int) -> None:
         """Let go of old rollouts that are waiting, where there are newer ones enough for a batch."""
         self._hear(wait_s=0.0)
         while len(self._ready) > number:
-            header = self._ready.popleft()
+            header = self._remove(0)
             self.undelivered["dropped_batches"] += 1
             self._free(header.worker_id, header.slot)
 
     def _hear(self, wait_s: float = _WAIT_S) -> None:
         for header in self._backend.wait(wait_s):
             self._board.move(header.worker_id, header.slot, SlotState.READY)
+            self._ready.append(header)
             self._arrived += 1
             if self._pool is not None:
                 self._pool.note(header)
-            if header.fault is not None:
-                self._quarantine(header, header.fault)
-                continue
-            self.last_headers[header.worker_id] = header
-            self._last_arrivals[header.worker_id] = time.monotonic()
-            self._ready.append(header)
+            if header.fault is None:
+                self.last_headers[header.worker_id] = header
+                self._last_arrivals[header.worker_id] = time.monotonic()
+        for index in reversed(range(len(self._ready))):  # all have been heard: an error loses none of the others
+            if (fault := self._ready[index].fault) is not None:
+                self._quarantine(self._remove(index), fault)
 
     def _quarantine(self, header: RolloutHeader, fault: Failure) -> None:
         """Count a rollout that may not be delivered, and have another one played in its place."""
@@ -164,14 +188,12 @@ class Intake:
         self.undelivered["quarantined_batches"] += 1
         what = f"worker {header.worker_id} (incarnation {header.incarnation}): {fault.kind}: {fault.message}"
         _logger.warning("a rollout was not delivered, the games begin anew: %s", what)
+        self._play_again(header)
         if self._quarantined > max(_QUARANTINED_ANYWAY, _MAX_QUARANTINED_SHARE * self._arrived):
             raise QuarantineError(
                 f"{what}; {self._quarantined} of {self._arrived} rollouts were not fit to be delivered, at most "
                 f"{_MAX_QUARANTINED_SHARE:.0%} (and {_QUARANTINED_ANYWAY}) may be"
             ) from RemoteTraceback(fault.traceback)
-        self._free(header.worker_id, header.slot)
-        if self._schedule == "sync":
-            self._grant(header.worker_id, header.slot)
 
     def _refuse(self, header: RolloutHeader, latest_version: int, in_a_row: int) -> None:
         self.undelivered["refused_batches"] += 1
@@ -183,9 +205,7 @@ class Intake:
             lag,
             self._staleness.max_policy_lag,
         )
-        self._free(header.worker_id, header.slot)
-        if self._schedule == "sync":
-            self._grant(header.worker_id, 0)
+        self._play_again(header)
         if in_a_row >= _MAX_REFUSALS:
             raise StalePolicyError(
                 f"{in_a_row} rollouts in a row were refused, the last by worker {header.worker_id} at lag {lag}; raise "
@@ -197,6 +217,12 @@ class Intake:
         opponent = None if self._pool is None else self._pool.draw(worker_id, slot)
         self._backend.grant(worker_id, Play(slot=slot, opponent=opponent))
 
+    def _play_again(self, header: RolloutHeader) -> None:
+        """Have another rollout played in the place of one that is not delivered."""
+        self._free(header.worker_id, header.slot)
+        if self._schedule == "sync" and header.worker_id not in self._paused:
+            self._grant(header.worker_id, header.slot)
+
     def _free(self, worker_id: int, slot: int) -> None:
         self._board.move(worker_id, slot, SlotState.FREE)
         if self._schedule == "async":
@@ -207,19 +233,16 @@ class Intake:
             for _, slot in self._board.slots_in(SlotState.FREE, worker_id):
                 self._grant(worker_id, slot)
 
-    def _assemble(self, headers: Sequence[RolloutHeader]) -> dict[Key, Tensor]:
+    def _assemble(self, headers: Sequence[RolloutHeader]) -> tuple[dict[Key, Tensor], bool]:
+        """The columns of a batch, and whether they are views of its slots."""
         slots = {header.slot for header in headers}
         workers = [header.worker_id for header in headers]
-        if len(slots) == 1 and workers == list(range(self._layout.num_workers)):
-            columns = _as_tensors(self._layout.views(self._memory, slots.pop()))
-            if self._zero_copy:
-                return columns
-            columns = {key: column.clone() for key, column in columns.items()}
-        else:
-            columns = self._gather(headers)
-        for header in headers:
-            self._free(header.worker_id, header.slot)
-        return columns
+        if len(slots) > 1 or workers != list(range(self._layout.num_workers)):
+            return self._gather(headers), False
+        columns = _as_tensors(self._layout.views(self._memory, slots.pop()))
+        if self._zero_copy:
+            return columns, True
+        return {key: column.clone() for key, column in columns.items()}, False
 
     def _gather(self, headers: Sequence[RolloutHeader]) -> dict[Key, Tensor]:
         parts: list[Mapping[Key, Tensor]] = [

@@ -9,7 +9,9 @@ through pipes say what is there::
 
 A token is written whole or not at all (POSIX, up to ``PIPE_BUF`` bytes), also by a process that is killed. Payload
 first, token last; every token names the life of its sender and of its receiver, so that what a dead process said is
-recognised. This module knows no torch.
+recognised. Who has read a token sees the payload that was written before it: the kernel takes the pipe's lock for both,
+also on processors that reorder stores. The number of the inference process's life is looked at without a token; no
+payload is read because of it, so it needs no order. This module knows no torch.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keisei_lightning.errors import WeightsError
+from keisei_lightning.parallel.fences import memory_fence
 from keisei_lightning.parallel.messages import Opponent
 from keisei_lightning.parallel.questions import LEARNER
 from keisei_lightning.parallel.transport import SharedBuffer
@@ -120,6 +121,7 @@ class OpponentBoards:
             WeightsError: the learner wrote into memory that was in use, which would be a fault of the pool.
         """
         met = self._buffer_of != LEARNER
+        memory_fence()  # between what was played from and its version
         if (self._versions[self._buffer_of[met]] != self._version_of[met]).any():
             raise WeightsError("snapshots: one was overwritten while games were played against it")
 

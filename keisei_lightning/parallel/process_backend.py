@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import signal
-import sys
 import time
-import types
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from multiprocessing import resource_tracker
@@ -17,12 +16,15 @@ from typing import Any
 import cloudpickle
 from typing_extensions import override
 
+from keisei_lightning.errors import WorkerBootError
 from keisei_lightning.openmp import spinning_limited
 from keisei_lightning.parallel.backend import Backend, Work, choose_start_method
+from keisei_lightning.parallel.main_module import without_main_module
 from keisei_lightning.parallel.messages import Play, ResetGames, RolloutHeader
 from keisei_lightning.parallel.policy_worker import WorkerBoot, run_worker
+from keisei_lightning.parallel.processes import ProcessHandle
 from keisei_lightning.parallel.restarts import RestartPolicy, WorkerExit
-from keisei_lightning.parallel.supervisor import Exited, ProcessHandle, Received, Started, Supervisor, WorkerHealth
+from keisei_lightning.parallel.supervisor import Exited, Received, Started, Supervisor, WorkerHealth
 from keisei_lightning.parallel.vital_signs import VitalSigns
 
 __all__ = ["ProcessBackend"]
@@ -30,6 +32,9 @@ __all__ = ["ProcessBackend"]
 _PRELOAD = ("keisei_lightning.parallel.inference", "keisei_lightning.models", "keisei_lightning.games.shogi")
 """Imported once by the fork server, so that a process starts in a fraction of a second. There is one fork server for
 all modes; workers that need no torch share its memory with it."""
+
+_START_ATTEMPTS = 3
+_START_AGAIN_S = 0.2  # a fork server that is being killed is not gone at once
 
 
 class ProcessBackend(Backend):
@@ -53,7 +58,8 @@ class ProcessBackend(Backend):
         self.lost_rollouts = 0
         self._work = work
         num_workers = work.slot_layout.num_workers
-        self._signs = VitalSigns.reserve(num_workers + len(helpers))
+        self._names = [*(f"worker {worker_id}" for worker_id in range(num_workers)), *helpers]
+        self._signs = VitalSigns.reserve(len(self._names))
         self._context = multiprocessing.get_context(choose_start_method(start_method))
         if self._context.get_start_method() == "forkserver":
             self._context.set_forkserver_preload(list(_PRELOAD))
@@ -67,6 +73,7 @@ class ProcessBackend(Backend):
             helpers=helpers,
             last_beat=self._signs.last_beat,
             resident_bytes=self._signs.resident_bytes,
+            abandon=_abandon,
         )
 
     @cached_property
@@ -90,14 +97,26 @@ class ProcessBackend(Backend):
 
     def _spawn(self, worker_id: int, incarnation: int) -> tuple[ProcessHandle, Connection[Any, Any]]:
         self._signs.forget(worker_id)
-        ours, theirs = self._context.Pipe()
         target, boot = self._boot(worker_id, incarnation)
-        process = self._context.Process(  # type: ignore[attr-defined]
-            target=target, args=(boot, theirs), name=f"keisei-worker-{worker_id}.{incarnation}", daemon=True
-        )
-        with _without_main_module(), _deaf_to_ctrl_c(), spinning_limited():
-            process.start()
-        theirs.close()  # else the pipe would not end with the worker
+        name = f"keisei-worker-{worker_id}.{incarnation}"
+        for attempt in itertools.count(1):
+            # A pipe for each attempt: should a failed one have made a process after all, nobody hears it.
+            ours, theirs = self._context.Pipe()
+            process = self._context.Process(target=target, args=(boot, theirs), name=name, daemon=True)  # type: ignore[attr-defined]
+            try:
+                with without_main_module(), _deaf_to_ctrl_c(), spinning_limited():
+                    process.start()
+                break
+            except (EOFError, ConnectionError) as error:  # the fork server is gone: the next attempt starts another one
+                ours.close()
+                if attempt == _START_ATTEMPTS:
+                    raise WorkerBootError(
+                        f"{self._names[worker_id]} (incarnation {incarnation}) could not be started: the fork server, "
+                        f"which starts it, was ended {attempt} times (likely out of memory, if nobody killed it)"
+                    ) from error
+                time.sleep(_START_AGAIN_S)
+            finally:
+                theirs.close()  # else the pipe would not end with the worker
         return process, ours
 
     @override
@@ -172,6 +191,11 @@ class ProcessBackend(Backend):
         self._signs.buffer.close()
 
 
+def _abandon(process: ProcessHandle) -> None:
+    """Forget a child that does not end: multiprocessing would wait for it without a limit as the interpreter exits."""
+    multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
+
+
 @contextlib.contextmanager
 def _deaf_to_ctrl_c() -> Iterator[None]:
     """Start a child that SIGINT does not reach, not even before it can say so: the learner alone answers Ctrl-C.
@@ -185,19 +209,3 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
-def _without_main_module() -> Iterator[None]:
-    """Start a child that does not import the user's script again.
-
-    multiprocessing imports the main module anew in every child, so that functions of a script can be unpickled. Here
-    they travel by cloudpickle, and importing a script (with Lightning and Hydra at its top, or without an
-    ``if __name__ == "__main__"``) would cost seconds for each worker, or start the training again in each.
-    """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main

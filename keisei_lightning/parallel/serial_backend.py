@@ -62,13 +62,19 @@ class SerialBackend(Backend):
     def wait(self, timeout_s: float) -> list[RolloutHeader]:
         if not self._granted:
             return []
-        worker_id, play = self._granted.popleft()
+        worker_id, play = self._granted[0]
         threads = torch.get_num_threads()
         torch.set_num_threads(self._work.options.num_threads)  # as in a worker: the sums are split the same way
         try:
-            return [self._workers[worker_id].play(play)]
+            header = self._workers[worker_id].play(play)
+        except BaseException:  # Ctrl-C, say: as if a worker had died, and its grant were sent to the next one
+            self.lost_rollouts += 1
+            self._workers[worker_id].reset_games()
+            raise
         finally:
             torch.set_num_threads(threads)
+        self._granted.popleft()
+        return [header]
 
     @override
     def reset_games(self, worker_ids: Sequence[int]) -> None:

@@ -8,16 +8,18 @@ ring is overwritten only when the last game against it is over.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.parallel.fences import memory_fence
 from keisei_lightning.parallel.messages import Opponent, RolloutHeader
 from keisei_lightning.parallel.opponents import Seating, SnapshotVersions
 from keisei_lightning.parallel.transport import SharedBuffer
@@ -34,7 +36,7 @@ _WINDOW_GAMES = 200
 """The score against a snapshot is a mean over about this many games: the learner changes."""
 
 _HARD_EXPONENT = 2
-_LEAST_WEIGHT = 0.05  # so that a snapshot that always loses is met now and then
+_NO_WEIGHT = 1e-10  # of all snapshots together: the learner beats every one of them always
 
 _ALIGNMENT = 64
 
@@ -50,7 +52,8 @@ class OpponentOptions:
         max_snapshots: K, size of the ring; the oldest one leaves it first.
         choice: "uniform", or "prioritised": in proportion to ``(1 - score) ** 2``, where the score is the learner's
             points per game against a snapshot (Vinyals et al. 2019, "Grandmaster level in StarCraft II", prioritised
-            fictitious self-play, ``f_hard``).
+            fictitious self-play, ``f_hard`` with p = 2); where every score is 1, uniform, as in that paper's
+            pseudocode.
 
     Raises:
         ConfigError: a value that cannot work.
@@ -148,9 +151,14 @@ class SnapshotStanding:
     score: float = 0.5
 
     def add(self, points: float, games: int) -> None:
-        """Count games that brought the learner so many points."""
+        """Count games that brought the learner so many points.
+
+        What was before weighs as its number of games (and one more at 0.5, so that a few wins are no certainty), at
+        most 200.
+        """
+        before = min(self.games + 1, _WINDOW_GAMES)
         self.games += games
-        self.score += (points / games - self.score) * min(1.0, games / min(self.games + 1, _WINDOW_GAMES))
+        self.score += (points / games - self.score) * games / (before + games)
 
 
 class SnapshotPool:
@@ -172,8 +180,10 @@ class SnapshotPool:
         self._versions, self._buffers = self.memory.versions.array(), self.memory.buffers()
         self._versions[:] = -1
         self._fetcher = WeightFetcher()
-        self._seed, self._draws = seed, 0
+        self._seed = seed
+        self._draws: Counter[int] = Counter()  # by worker
         self._ring: deque[SnapshotStanding] = deque()
+        self._new_results: dict[int, NDArray[np.int64]] = {}  # version: wins, draws, losses of this batch
         self._granted: dict[tuple[int, int], int] = {}  # (worker, slot): buffer
         self._in_flight: dict[int, frozenset[int]] = {}  # worker: buffers
 
@@ -209,8 +219,10 @@ class SnapshotPool:
         for _ in range(leaving):
             self._ring.popleft()
         self._versions[free] = -1
+        memory_fence()  # who sees any of the copy sees that it is none (OpponentBoards.verify)
         for name, view in self.memory.layout.views(self._buffers[free]).items():
             view.copy_(tensors[name])
+        memory_fence()
         self._versions[free] = version
         self._ring.append(SnapshotStanding(version=version, buffer=free))
         return True
@@ -229,24 +241,44 @@ class SnapshotPool:
         self._granted.pop((worker_id, slot), None)
         if not self._ring:
             return None
-        rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(self._draws,)))
-        self._draws += 1
-        weights = np.ones(len(self._ring))
-        if self.options.choice == "prioritised":
-            losses = np.array([1.0 - snapshot.score for snapshot in self._ring])
-            weights = np.maximum(losses**_HARD_EXPONENT, _LEAST_WEIGHT)
-        chosen = self._ring[int(rng.choice(len(self._ring), p=weights / weights.sum()))]
+        # A stream for each worker: the order in which workers are granted is not the same in every run.
+        key = (worker_id, self._draws[worker_id])
+        rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=key))
+        self._draws[worker_id] += 1
+        chosen = self._ring[int(rng.choice(len(self._ring), p=self.probabilities()))]
         self._granted[worker_id, slot] = chosen.buffer
         return Opponent(version=chosen.version, buffer=chosen.buffer)
 
+    def probabilities(self) -> NDArray[np.float64]:
+        """How likely each snapshot of the ring is to be drawn: [number of snapshots], oldest first."""
+        weights = np.ones(len(self._ring))
+        if self.options.choice == "prioritised":
+            hardness = np.array([1.0 - snapshot.score for snapshot in self._ring]) ** _HARD_EXPONENT
+            weights = weights if hardness.sum() < _NO_WEIGHT else hardness
+        shares: NDArray[np.float64] = weights / weights.sum()
+        return shares
+
     def note(self, header: RolloutHeader) -> None:
-        """Take in which snapshots a worker's games in flight need, and what its finished games came to."""
+        """Take in which snapshots a worker's games in flight need, and what its finished games came to.
+
+        The latter changes no score before :meth:`update_scores`.
+        """
         self._granted.pop((header.worker_id, header.slot), None)
         self._in_flight[header.worker_id] = frozenset(header.opponents_in_use)
+        for version, result in header.opponent_results.items():
+            self._new_results[version] = self._new_results.get(version, 0) + np.array(result)
+
+    def update_scores(self) -> None:
+        """Let the scores follow what was noted since the last call; to be called once a batch is whole.
+
+        A score forgets, so it depends on the order of what it is given. Workers' rollouts arrive in any order; their
+        sum is the same in every run.
+        """
         for snapshot in self._ring:
-            if result := header.opponent_results.get(snapshot.version):
-                wins, draws, losses = result
+            if snapshot.version in self._new_results:
+                wins, draws, losses = self._new_results[snapshot.version].tolist()
                 snapshot.add(wins + 0.5 * draws, wins + draws + losses)
+        self._new_results.clear()
 
     def summary(self) -> dict[str, float]:
         """Numbers for loggers: snapshots in the ring, pushes put off, and the learner's score against the ring."""
@@ -264,7 +296,7 @@ class SnapshotPool:
         in_flight = {worker: [int(self._versions[b]) for b in buffers] for worker, buffers in self._in_flight.items()}
         live = sorted({snapshot.buffer for snapshot in self._ring}.union(*self._in_flight.values()))
         return {
-            "draws": self._draws,
+            "draws": dict(self._draws),
             "ring": [{name: getattr(snapshot, name) for name in _KEPT} for snapshot in self._ring],
             "in_flight": in_flight,
             "weights": {int(self._versions[buffer]): self._buffers[buffer] for buffer in live},
@@ -288,7 +320,10 @@ class SnapshotPool:
         self._ring = deque(
             SnapshotStanding(buffer=places[entry["version"]], **{name: entry[name] for name in _KEPT}) for entry in kept
         )
-        self._draws = int(state["draws"])
+        draws = state["draws"]
+        self._draws = (
+            Counter() if isinstance(draws, int) else Counter(draws)
+        )  # int: by an earlier version, other streams
         self._in_flight = {
             int(worker): frozenset(places[version] for version in versions if version in places)
             for worker, versions in state["in_flight"].items()

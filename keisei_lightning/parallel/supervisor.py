@@ -12,49 +12,32 @@ What to do about it is ``restarts.decide``, a pure function.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
-import os
 import pickle
 import random
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from keisei_lightning.errors import RemoteTraceback, TooFewWorkersError
 from keisei_lightning.parallel.messages import Failure, LogRecord, Ready, Stop, ToLearner, ToWorker
 from keisei_lightning.parallel.pipes import MessageReader
+from keisei_lightning.parallel.processes import ProcessHandle, dump_stack, ends_by
 from keisei_lightning.parallel.restarts import TRANSITIONS, GiveUp, RestartPolicy, WorkerExit, WorkerState, decide
 
-__all__ = ["Exited", "ProcessHandle", "Received", "Started", "Supervisor", "WorkerHealth"]
+__all__ = ["Exited", "Received", "Started", "Supervisor", "WorkerHealth"]
 
 _logger = logging.getLogger("keisei_lightning.supervisor")
 _MUTE_GRACE_S = 1.0  # between a closed pipe and the process's end
 _ABSENCE_S = 0.5  # who has not looked for this long was busy, or was stopped (Ctrl-Z), and the workers with it ...
 _RETURN_GRACE_S = 2.0  # ... which get this long, at most, to show life again
-_DUMP_GRACE_S = 0.1  # to write it
 _KILL_GRACE_S = 0.2  # between SIGTERM and SIGKILL for a worker that hangs: it has shown that it does not listen
-
-
-class ProcessHandle(Protocol):
-    """The part of ``multiprocessing.Process`` that is used here (tests give their own)."""
-
-    @property
-    def pid(self) -> int | None: ...  # noqa: D102
-    @property
-    def exitcode(self) -> int | None: ...  # noqa: D102
-    @property
-    def sentinel(self) -> int: ...  # noqa: D102
-    def is_alive(self) -> bool: ...  # noqa: D102
-    def terminate(self) -> None: ...  # noqa: D102
-    def kill(self) -> None: ...  # noqa: D102
-    def join(self, timeout: float | None = None) -> None: ...  # noqa: D102
-    def close(self) -> None: ...  # noqa: D102
+_REAP_S = 0.8  # for all who were sent SIGKILL: one in uninterruptible sleep (of a drive or a driver) is not waited for
+_EXIT_CODE_S = 1.0  # from a sentinel, which shows that a process has ended, to its exit code
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,6 +113,7 @@ class Supervisor:
         policy: timeouts and budget.
         last_beat: time of a worker's last sign of life on ``clock``'s scale, or None where it gives none but messages.
         resident_bytes: memory that a worker held when it last looked, where that is known.
+        abandon: hears of a process that SIGKILL does not end, of which nothing more is to be expected.
         clock: seconds; injected by tests.
         jitter: a number in [-1, 1); injected by tests.
     """
@@ -143,11 +127,12 @@ class Supervisor:
         helpers: Sequence[str] = (),
         last_beat: Callable[[int], float] | None = None,
         resident_bytes: Callable[[int], int | None] = lambda worker_id: None,
+        abandon: Callable[[ProcessHandle], None] = lambda process: None,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = lambda: random.uniform(-1, 1),
     ) -> None:
         self._spawn, self._policy = spawn, policy
-        self._resident_bytes = resident_bytes
+        self._resident_bytes, self._abandon = resident_bytes, abandon
         self._last_beat, self._clock, self._jitter = last_beat, clock, jitter
         names = [f"worker {worker_id}" for worker_id in range(num_workers)] + list(helpers)
         self._workers = [_Worker(worker_id, name) for worker_id, name in enumerate(names)]
@@ -217,9 +202,9 @@ class Supervisor:
             self._join_all(alive, start + timeout_s)
         finally:  # also when a second Ctrl-C ends the waiting
             self._signal_all(alive, "kill")
-            self._join_all(alive, self._clock() + 0.5)
+            deadline = time.monotonic() + _REAP_S
             for worker in alive:
-                self._reap(worker)
+                self._reap(worker, deadline)
 
     def health(self) -> list[WorkerHealth]:
         """Every worker's state now."""
@@ -285,13 +270,9 @@ class Supervisor:
             else:
                 reason = f"gave no sign of life for heartbeat_s={self._policy.heartbeat_s:g}"
                 _close_pipe(worker)  # should it wake now, nobody hears what it says
-                _dump_stack(process)
+                dump_stack(process)
             process.terminate()
-            process.join(_KILL_GRACE_S)
-            if process.is_alive():
-                process.kill()
-                process.join()
-            self._bury(worker, reason=reason)
+            self._bury(worker, process, reason=reason, patience_s=_KILL_GRACE_S)
 
     def _notice_absence(self, waited_s: float) -> None:
         """Excuse the workers where nobody has looked for longer than was meant: who was silent need not be hung.
@@ -319,8 +300,8 @@ class Supervisor:
             if item in connections:
                 self._read(connections[item])
         for item in ready:
-            if item in sentinels and sentinels[item].process is not None:
-                self._bury(sentinels[item])
+            if item in sentinels and (process := sentinels[item].process) is not None:
+                self._bury(sentinels[item], process, patience_s=_EXIT_CODE_S)
 
     def _read(self, worker: _Worker) -> None:
         """Take in everything that a worker has said."""
@@ -349,10 +330,15 @@ class Supervisor:
                     Received(worker_id=worker.worker_id, incarnation=worker.incarnation, message=message)
                 )
 
-    def _bury(self, worker: _Worker, *, reason: str = "") -> None:
-        """A worker is dead: hear its last words, reap it, and decide what comes next."""
+    def _bury(self, worker: _Worker, process: ProcessHandle, *, patience_s: float, reason: str = "") -> None:
+        """A worker ends: hear its last words, reap it, and decide what comes next."""
+        deadline = time.monotonic() + patience_s
+        if not ends_by(process, deadline):
+            process.kill()
+            deadline = time.monotonic() + _REAP_S
+            ends_by(process, deadline)
         self._read(worker)
-        state, code = worker.state, self._reap(worker)
+        state, code = worker.state, self._reap(worker, deadline)
         exit = WorkerExit(
             worker_id=worker.worker_id,
             incarnation=worker.incarnation,
@@ -396,17 +382,22 @@ class Supervisor:
         while pending and (left := until - self._clock()) > 0:
             pending -= set(wait(list(pending), left))
 
-    def _reap(self, worker: _Worker) -> int | None:
+    def _reap(self, worker: _Worker, deadline: float) -> int | None:
+        """Let go of a worker's process; its exit code, None if it has none by a time of ``time.monotonic``."""
         process, worker.process = worker.process, None
         code: int | None = None
         if process is not None:
-            process.join(1.0)
-            code = process.exitcode
-            if code is None:
-                process.kill()
-                process.join()
+            if ends_by(process, deadline):
                 code = process.exitcode
-            process.close()
+                process.close()
+            else:
+                _logger.error(
+                    "%s: SIGKILL does not end its process %s, which sleeps in the kernel (a drive or a driver that "
+                    "does not answer?); it is left behind",
+                    worker.name,
+                    process.pid,
+                )
+                self._abandon(process)
         _close_pipe(worker)
         worker.respawn_at = None
         self._move(worker, WorkerState.DEAD)
@@ -417,14 +408,6 @@ def _close_pipe(worker: _Worker) -> None:
     if worker.connection is not None:
         worker.connection.close()
         worker.connection, worker.reader = None, None
-
-
-def _dump_stack(process: ProcessHandle) -> None:
-    """Let a hung worker show on stderr where it hangs: its handler is C code and needs no interpreter lock."""
-    if process.pid is not None:
-        with contextlib.suppress(OSError):
-            os.kill(process.pid, signal.SIGUSR1)
-            process.join(_DUMP_GRACE_S)
 
 
 def _cause(exit: WorkerExit) -> RemoteTraceback | None:

@@ -7,6 +7,8 @@ the workers, so that a batch of one rollout from each worker is a *view*, not a 
     index 1: | worker 0 | worker 1 | ... |
 
 A slot changes hands by small messages only (`messages.py`); :class:`SlotBoard` is the learner's book of who has it.
+No flag in the memory itself says whose a slot is, so no fence is needed: what was written before a message was sent is
+seen by whoever has received it (the kernel takes the same lock for both, also on processors that reorder stores).
 This module knows no processes and no torch.
 """
 

@@ -21,6 +21,9 @@ _RSS_EVERY_NS = 1_000_000_000
 class VitalSigns:
     """A board in shared memory with a line for each worker: int64 nanoseconds of ``time.monotonic``, bytes, rollouts.
 
+    Each number stands for itself, and is one aligned store of eight bytes: nothing else is read because of it, so no
+    order among them matters. (What a worker had begun is looked at when it has ended.)
+
     Args:
         buffer: from :meth:`reserve`, the same for the learner and its workers.
     """

@@ -10,14 +10,27 @@ in the microseconds between its note and its look.
 That nothing was torn is checked, not only argued: every buffer has a sequence number that each publish into it raises,
 and a reader compares it after each rollout (:meth:`WeightReader.verify`).
 
-Buffers of a module (running means, noise) are copied, because a policy may write to its own; so is everything for a
-worker whose policy lies on another device.
+Processors reorder loads and stores, so there is a fence (``|``, see ``fences``) wherever order matters::
+
+    publish:  | look at the notes, raise the sequence number | copy | flip the version
+    adopt:    look at the version | note the buffer | look again, play
+    verify:   (play) | compare the sequence number
+
+- Who sees the version sees all of the copy: fences before the flip (release) and after the first look (acquire).
+- Either the reader's second look sees a flip, or the publish after that flip sees the note: each has a fence between
+  its store and its look (as in Dekker's algorithm).
+- Nobody writes to what is still read: fences before the note that gives a buffer up, and before the copy.
+- Who sees any of a copy sees the raised sequence number: fences before the copy and before the comparison.
+
+A flip, a note and a number are aligned stores of eight bytes, which are never seen in part.
+
+Buffers of a module (running means, noise) are copied: a policy may write to its own. So is everything where a worker's
+policy lies on another device.
 """
 
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +41,7 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from keisei_lightning.errors import WeightsError
+from keisei_lightning.parallel.fences import memory_fence
 from keisei_lightning.parallel.transport import SharedBuffer
 from keisei_lightning.parallel.weight_sources import named_tensors, named_weights
 from keisei_lightning.parallel.weight_transfer import WeightFetcher, WeightUploader
@@ -206,9 +220,8 @@ class WeightMemory:
 class _WeightArrays:
     """The shared memory as arrays: a header, then the buffers.
 
-    The header holds, a cache line each: the latest publish (``version * num_buffers + buffer``, so that one aligned
-    store tells both); the sequence number of each buffer; the buffer that each reader uses and the version that it has
-    adopted.
+    The header holds, a cache line each: the latest publish (``version * num_buffers + buffer``: one store tells both);
+    the sequence number of each buffer; the buffer that each reader uses and the version that it has adopted.
     """
 
     def __init__(self, memory: WeightMemory) -> None:
@@ -220,17 +233,6 @@ class _WeightArrays:
         self.sequences = lines[1 : 1 + self.num_buffers, 0]
         self.in_use, self.adopted = lines[1 + self.num_buffers :, :2].T
         self.flats = torch.from_numpy(memory_array[start:]).split(size)
-        self._lock = threading.Lock()
-
-    def fence(self) -> None:
-        """Let what this process has written be seen by others before it reads on.
-
-        A processor may let a load overtake an earlier store to another address; the atomic instructions of a lock
-        forbid it (two turns, for processors on which taking and giving back are one-way barriers).
-        """
-        for _ in range(2):
-            with self._lock:
-                pass
 
 
 class WeightStore:
@@ -283,16 +285,18 @@ class WeightStore:
             raise WeightsError(f"weights: {missing[0]!r} is missing, and there is no earlier version to take it from")
         target = self._unused_buffer()
         arrays.sequences[target] += 1  # also if what follows is interrupted
+        memory_fence()
         if missing:
             arrays.flats[target].copy_(arrays.flats[latest % arrays.num_buffers])
         views = self._views[target]
         if tensors:  # a policy may have no weights at all
             torch._foreach_copy_([views[name] for name in tensors], list(tensors.values()))
+        memory_fence()
         arrays.latest[0] = version * arrays.num_buffers + target
 
     def _unused_buffer(self) -> int:
         """A buffer that is not the latest and that no reader has noted: of R + 2, R can be noted and one the latest."""
-        self._arrays.fence()  # the flip of the publish before is seen by whoever notes its buffer after this look
+        memory_fence()  # the flip of the publish before is seen by whoever notes its buffer after this look
         taken = {int(self._arrays.latest[0]) % self._arrays.num_buffers, *self._arrays.in_use.tolist()}
         return next(index for index in range(self._arrays.num_buffers) if index not in taken)
 
@@ -314,14 +318,7 @@ class WeightReader:
         version: that the module holds; -1 before the first :meth:`adopt`.
     """
 
-    def __init__(
-        self,
-        memory: WeightMemory,
-        *,
-        reader_id: int,
-        module: nn.Module,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, memory: WeightMemory, *, reader_id: int, module: nn.Module, device: torch.device) -> None:
         self.version = -1
         self._arrays = _WeightArrays(memory)
         self._layout, self._reader_id = memory.layout, reader_id
@@ -360,8 +357,9 @@ class WeightReader:
         while (latest := int(arrays.latest[0])) != self._adopted:
             yield
             buffer = latest % arrays.num_buffers
+            memory_fence()
             arrays.in_use[self._reader_id] = buffer
-            arrays.fence()
+            memory_fence()
             yield
             if int(arrays.latest[0]) != latest:
                 continue  # published anew since: the note may have come too late
@@ -393,5 +391,6 @@ class WeightReader:
                     f"weights: the policy writes to its parameter {leaf.name!r} while it plays, but workers share "
                     "their parameters' memory; keep what changes in a buffer (register_buffer): each has its own"
                 )
+        memory_fence()
         if int(self._arrays.sequences[self._adopted % self._arrays.num_buffers]) != self._sequence:
             raise WeightsError(f"weights: version {self.version} was overwritten while it was in use")

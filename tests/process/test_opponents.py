@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import itertools
+import multiprocessing
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from collector_helpers import assert_same, collector_of
-from fakes import TinyNetwork, VersionNetwork
+from fakes import CountingGame, TinyNetwork, VersionNetwork
 from tensordict import TensorDictBase
 from torch import nn
 
@@ -136,6 +138,29 @@ def test_an_inference_process_gives_the_same_bits_too(as_policy: bool) -> None:
     options = {"num_workers": 1, "groups_per_worker": 1}
     expected = batches_of("serial", as_policy=as_policy, num_workers=1)
     assert_same(expected, batches_of("central", as_policy=as_policy, **options))
+
+
+def _slow_first_worker(num_games: int) -> CountingGame:
+    """The first worker is the last that is heard of."""
+    is_first = multiprocessing.current_process().name.startswith("keisei-worker-0.")
+    return CountingGame(num_games, before_step=lambda step: time.sleep(0.0003 if is_first else 0.0))
+
+
+def test_prioritised_opponents_are_the_same_whoever_is_heard_first() -> None:
+    """Scores, and so draws, depend on the order of what they are given."""
+    pool = OpponentOptions(share=1.0, max_snapshots=3, choice="prioritised")
+    batches, standings = {}, {}
+    for mode in ("serial", "workers"):
+        torch.manual_seed(4)
+        policy = ActorCritic(TinyNetwork())
+        with collector_of(
+            policy, game=_slow_first_worker, mode=mode, opponents=pool, games_per_worker=GAMES, plies_per_rollout=72
+        ) as collector:
+            batches[mode] = [batch.clone() for batch in run(collector, policy, 14)]
+            standings[mode] = collector.snapshots
+    assert standings["serial"] == standings["workers"]
+    assert standings["serial"][0].games > 200  # then a score forgets
+    assert_same(batches["serial"], batches["workers"])
 
 
 def test_with_many_workers_and_groups_every_run_is_the_same() -> None:

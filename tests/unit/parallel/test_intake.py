@@ -96,7 +96,7 @@ def intake_of(
 
 
 def rollouts(intake: Intake, version: int = 0) -> list[int]:
-    columns, headers = intake.take(version)
+    columns, headers = intake.take(version, dict)
     action = columns["action",]
     assert action.shape == (NUM_GAMES * len(headers), NUM_PLIES)
     blocks = action.view(len(headers), NUM_GAMES * NUM_PLIES)
@@ -136,7 +136,7 @@ def test_rollouts_beyond_the_lag_are_refused_counted_and_named(
         return headers
 
     backend.wait = adopt_after_the_first  # type: ignore[method-assign]
-    columns, headers = intake.take(10)
+    columns, headers = intake.take(10, dict)
     assert all(10 - header.policy_version <= 2 for header in headers)
     assert 200 not in columns["action",]
     assert intake.undelivered["refused_batches"] == 1
@@ -147,7 +147,7 @@ def test_a_worker_that_never_adopts_ends_in_an_error_that_names_it(caplog: pytes
     intake, backend = intake_of("sync", max_policy_lag=1)
     backend.version_of = [5, 2, 5]
     with pytest.raises(StalePolicyError, match="100 rollouts in a row were refused, the last by worker 1 at lag 3;"):
-        intake.take(5)
+        intake.take(5, dict)
     assert intake.undelivered["refused_batches"] == 101  # one more came before worker 2 was accepted
 
 
@@ -155,7 +155,7 @@ def test_refusals_with_accepted_rollouts_in_between_are_no_error() -> None:
     intake, backend = intake_of("async", num_slots=2, max_policy_lag=0)
     backend.version_of = [0, 1, 1]
     for _ in range(150):
-        assert all(header.worker_id != 0 for header in intake.take(1)[1])
+        assert all(header.worker_id != 0 for header in intake.take(1, dict)[1])
     assert intake.undelivered["refused_batches"] > 100
 
 
@@ -179,7 +179,7 @@ def test_a_rollout_that_is_not_fit_is_counted_and_played_again(
 
     backend.wait = heal_after_the_second  # type: ignore[method-assign]
     for _ in range(4):
-        assert all(header.fault is None for header in intake.take(0)[1])
+        assert all(header.fault is None for header in intake.take(0, dict)[1])
     assert intake.undelivered == {"refused_batches": 0, "quarantined_batches": 2, "dropped_batches": 0}
     assert caplog.messages == ["a rollout was not delivered, the games begin anew: worker 1 (incarnation 0): "
                                "RolloutError: policy version 0 gave nan"] * 2  # fmt: skip
@@ -193,7 +193,7 @@ def test_more_than_one_in_a_hundred_rollouts_that_are_not_fit_are_an_error_that_
         match=r"worker 2 \(incarnation 0\): RolloutError: policy version 0 gave nan; 4 of 6 rollouts were not fit to "
         r"be delivered, at most 1% \(and 3\) may be",
     ) as info:
-        intake.take(0)
+        intake.take(0, dict)
     assert isinstance(info.value.__cause__, RemoteTraceback)
     assert info.value.__cause__.text == "line 7"
 
@@ -210,7 +210,7 @@ def test_one_rollout_in_a_hundred_may_be_unfit_for_ever() -> None:
             return headers
 
         backend.wait = heal  # type: ignore[method-assign]
-        intake.take(0)
+        intake.take(0, dict)
         backend.wait = wait  # type: ignore[method-assign]
     assert intake.undelivered["quarantined_batches"] == 15
 
@@ -219,7 +219,7 @@ def test_of_more_rollouts_than_a_batch_takes_the_oldest_are_dropped_and_counted_
     intake, backend = intake_of("async", num_slots=4, drop_oldest=True)
     wait = backend.wait
     backend.wait = lambda timeout_s: [header for _ in range(len(backend.granted)) for header in wait(timeout_s)]  # type: ignore[method-assign]
-    columns, headers = intake.take(0)
+    columns, headers = intake.take(0, dict)
     assert [(header.worker_id, header.sequence) for header in headers] == [(2, 1), (2, 2), (2, 3)]
     assert intake.undelivered["dropped_batches"] == 4 * NUM_WORKERS - NUM_WORKERS
     assert set(columns["action",].flatten().tolist()) == {201, 202, 203}
@@ -229,22 +229,22 @@ def test_nothing_is_dropped_by_default() -> None:
     intake, backend = intake_of("async", num_slots=4)
     wait = backend.wait
     backend.wait = lambda timeout_s: [header for _ in range(len(backend.granted)) for header in wait(timeout_s)]  # type: ignore[method-assign]
-    assert [header.sequence for header in intake.take(0)[1]] == [0, 1, 2]
+    assert [header.sequence for header in intake.take(0, dict)[1]] == [0, 1, 2]
     assert intake.undelivered["dropped_batches"] == 0
 
 
 def test_a_copied_batch_stays_as_it_was_and_a_borrowed_one_does_not() -> None:
     copied, _ = intake_of("sync")
-    first = copied.take(0)[0]["action",]
+    first = copied.take(0, dict)[0]["action",]
     before = first.clone()
-    copied.take(0)
+    copied.take(0, dict)
     assert torch.equal(first, before)
 
     borrowed, backend = intake_of("sync", zero_copy=True)
-    first = borrowed.take(0)[0]["action",]
+    first = borrowed.take(0, dict)[0]["action",]
     assert np.shares_memory(first.numpy(), backend.buffer.array())
     assert first[:, 0].tolist() == [0, 0, 100, 100, 200, 200]
-    borrowed.take(0)
+    borrowed.take(0, dict)
     assert first[:, 0].tolist() == [1, 1, 101, 101, 201, 201]
 
 
@@ -256,5 +256,81 @@ def test_paused_workers_are_not_granted_and_not_waited_for() -> None:
     assert rollouts(intake) == [1, 100, 201]
     paused |= {0, 1, 2}
     with pytest.raises(RuntimeError, match="all workers are paused: resume_workers"):
-        intake.take(0)
+        intake.take(0, dict)
     assert not backend.granted
+
+
+class Interrupted:
+    """Lets the backend's next waits go through, then raises as Ctrl-C does, once."""
+
+    def __init__(self, backend: FakeBackend, after: int) -> None:
+        self._wait, self._left = backend.wait, after
+        backend.wait = self  # type: ignore[method-assign]
+
+    def __call__(self, timeout_s: float) -> list[RolloutHeader]:
+        self._left -= 1
+        if self._left == -1:
+            raise KeyboardInterrupt
+        return self._wait(timeout_s)
+
+
+@pytest.mark.parametrize("zero_copy", [False, True])
+@pytest.mark.parametrize("after", range(NUM_WORKERS))
+@pytest.mark.parametrize("schedule", ["sync", "async"])
+def test_what_has_arrived_when_a_wait_is_interrupted_is_delivered_by_the_next(
+    schedule: Literal["sync", "async"], after: int, zero_copy: bool
+) -> None:
+    intake, backend = intake_of(schedule, num_slots=1 if schedule == "sync" else 2, zero_copy=zero_copy)
+    expected, _ = intake_of(schedule, num_slots=1 if schedule == "sync" else 2, zero_copy=zero_copy)
+    Interrupted(backend, after)
+    with pytest.raises(KeyboardInterrupt):
+        intake.take(0, dict)
+    assert [rollouts(intake) for _ in range(4)] == [rollouts(expected) for _ in range(4)]
+    assert set(intake.undelivered.values()) == {0}
+
+
+def test_what_is_too_old_after_an_interrupted_wait_is_refused_and_counted() -> None:
+    intake, backend = intake_of("sync", max_policy_lag=1)
+    Interrupted(backend, after=2)
+    with pytest.raises(KeyboardInterrupt):
+        intake.take(0, dict)
+    backend.version_of = [2, 2, 2]
+    assert rollouts(intake, version=2) == [1, 101, 200]
+    assert intake.undelivered["refused_batches"] == 2
+
+
+def test_a_paused_worker_whose_rollout_is_refused_is_not_granted_another() -> None:
+    paused: set[int] = set()
+    intake, backend = intake_of("sync", max_policy_lag=1, paused=paused)
+    Interrupted(backend, after=1)
+    with pytest.raises(KeyboardInterrupt):
+        intake.take(0, dict)
+    paused.add(0)
+    backend.version_of = [2, 2, 2]
+    assert rollouts(intake, version=2) == [100, 200]
+    assert intake.undelivered["refused_batches"] == 1
+    assert not backend.granted
+
+
+def test_a_batch_that_could_not_be_built_is_delivered_by_the_next_call() -> None:
+    intake, _ = intake_of("sync")
+
+    def fail(columns: object) -> None:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        intake.take(0, fail)
+    assert rollouts(intake) == [0, 100, 200]
+    assert rollouts(intake) == [1, 101, 201]
+
+
+def test_an_error_about_one_rollout_loses_none_of_those_that_came_with_it() -> None:
+    intake, backend = intake_of("sync")
+    backend.fault_of = {0: BROKEN}
+    wait = backend.wait
+    backend.wait = lambda timeout_s: [header for _ in range(len(backend.granted)) for header in wait(timeout_s)]  # type: ignore[method-assign]
+    with pytest.raises(QuarantineError):
+        intake.take(0, dict)
+    backend.fault_of = {}
+    assert rollouts(intake) == [4, 100, 200]
+    assert intake.undelivered["quarantined_batches"] == 4

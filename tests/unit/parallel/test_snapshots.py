@@ -90,6 +90,7 @@ class PoolAndItsReaders(RuleBasedStateMachine):
         self.held[worker] = held
         in_use = tuple({other.buffer for other in held})
         self.pool.note(header_of(worker, slot=slot, in_use=in_use, results={self.version: (1, 0, 0)}))
+        self.pool.update_scores()
 
     @precondition(lambda self: self.ring)
     @rule()
@@ -174,27 +175,88 @@ def test_uniform_draws_are_uniform_and_repeat_themselves() -> None:
     assert all(abs(one.count(version) - 500) < 95 for version in range(4))  # 4.9 standard deviations
 
 
-def test_prioritised_draws_prefer_those_that_beat_the_learner() -> None:
-    pool = pool_of(max_snapshots=3, choice="prioritised")
+def pool_with_scores(scores: list[float], games: int = 200) -> SnapshotPool:
+    """A prioritised pool of snapshots 0, 1, 2, ... that the learner has these scores against."""
+    pool = pool_of(max_snapshots=len(scores), choice="prioritised")
+    for version in range(len(scores)):
+        pool.push(network(version), version)
+    for standing, score in zip(pool.standings, scores, strict=True):
+        standing.games, standing.score = games, score
+    return pool
+
+
+def test_prioritised_draws_follow_the_squared_rule_however_strong_the_learner_is() -> None:
+    """f_hard of Vinyals et al. (2019) with p = 2: weights 0.0025, 0.01, 0.0225, 0.04."""
+    pool = pool_with_scores([0.95, 0.90, 0.85, 0.80])
+    assert pool.probabilities() == pytest.approx([1 / 30, 4 / 30, 9 / 30, 16 / 30])
+    drawn = [pool.draw(0, 0) for _ in range(4000)]
+    counts = [sum(o is not None and o.version == version for o in drawn) for version in range(4)]
+    assert counts == pytest.approx([4000 * share / 30 for share in (1, 4, 9, 16)], abs=150)
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [([1.0, 1.0], [0.5, 0.5]), ([1.0, 0.5], [0.0, 1.0]), ([0.0, 0.5], [0.8, 0.2])],
+)
+def test_where_nobody_is_hard_the_draw_is_uniform(scores: list[float], expected: list[float]) -> None:
+    assert pool_with_scores(scores).probabilities() == pytest.approx(expected)
+
+
+def test_a_snapshot_that_lost_a_thousand_games_at_once_can_still_be_met() -> None:
+    pool = pool_with_scores([0.5, 0.5])
+    pool.note(header_of(0, results={0: (1000, 0, 0)}))
+    pool.update_scores()
+    assert pool.standings[0].score == pytest.approx(0.5 + 0.5 * 1000 / 1200)
+    assert pool.probabilities() == pytest.approx([1 / 37, 36 / 37])
+
+
+def test_scores_do_not_depend_on_the_order_in_which_workers_are_heard() -> None:
+    """45 of 50 points and 10 of 50, after many games at 0.6: one after the other would give 0.556 or 0.600."""
+    headers = [header_of(0, results={0: (45, 0, 5)}), header_of(1, results={0: (10, 0, 40)})]
+    scores = []
+    for order in (headers, headers[::-1]):
+        pool = pool_with_scores([0.6])
+        for header in order:
+            pool.note(header)
+            assert pool.standings[0].score == 0.6  # a draw in between sees no part of a batch
+        pool.update_scores()
+        scores.append(pool.standings[0].score)
+    assert scores[0] == scores[1] == pytest.approx((200 * 0.6 + 55) / 300)
+
+
+def test_draws_do_not_depend_on_the_order_in_which_workers_are_granted() -> None:
+    def drawn(order: list[int]) -> dict[int, list[int | None]]:
+        pool = pool_of(seed=1, max_snapshots=4)
+        for version in range(4):
+            pool.push(network(version), version)
+        out: dict[int, list[int | None]] = {0: [], 1: []}
+        for worker_id in order:
+            opponent = pool.draw(worker_id, 0)
+            out[worker_id].append(None if opponent is None else opponent.version)
+        return out
+
+    one = drawn([0, 1] * 20)
+    assert one == drawn([1, 0] * 20)
+    assert one[0] != one[1]
+
+
+def test_a_score_is_the_mean_of_all_games_and_of_one_draw_at_first() -> None:
+    pool = pool_of(max_snapshots=3)
     for version in range(3):
         pool.push(network(version), version)
     pool.note(header_of(0, results={0: (20, 0, 0), 1: (0, 20, 0), 2: (0, 0, 20)}))
+    pool.update_scores()
     scores = {snapshot.version: snapshot.score for snapshot in pool.standings}
     assert scores == pytest.approx({0: 0.5 + 0.5 * 20 / 21, 1: 0.5, 2: 0.5 - 0.5 * 20 / 21})
-    drawn = [pool.draw(0, 0) for _ in range(4000)]
-    counts = [sum(o is not None and o.version == version for o in drawn) for version in range(3)]
-    weights = [0.05, 0.25, (1 - scores[2]) ** 2]
-    expected = [4000 * weight / sum(weights) for weight in weights]
-    assert counts == pytest.approx(expected, abs=150)
 
 
 def test_a_score_follows_the_last_two_hundred_games_or_so() -> None:
     pool = pool_of()
     pool.push(network(1), 1)
-    for _ in range(50):
-        pool.note(header_of(0, results={1: (0, 0, 20)}))
-    for _ in range(50):
-        pool.note(header_of(0, results={1: (20, 0, 0)}))
+    for result in ((0, 0, 20), (20, 0, 0)):
+        for _ in range(50):
+            pool.note(header_of(0, results={1: result}))
+            pool.update_scores()
     (standing,) = pool.standings
     assert standing.games == 2000
     assert standing.score > 0.99
@@ -209,6 +271,22 @@ def test_a_smaller_ring_keeps_the_newest_on_resume() -> None:
     smaller.load_state_dict(torch.load(saved(pool), weights_only=True))
     assert [snapshot.version for snapshot in smaller.standings] == [3, 4]
     assert [weight_in(smaller, snapshot.buffer) for snapshot in smaller.standings] == [3.0, 4.0]
+
+
+def test_draws_go_on_where_they_stopped_and_from_an_earlier_versions_checkpoint() -> None:
+    def draws(pool: SnapshotPool) -> list[Opponent | None]:
+        return [pool.draw(worker_id, 0) for worker_id in (0, 1, 0, 1)]
+
+    pool = pool_of(max_snapshots=4)
+    for version in range(4):
+        pool.push(network(version), version)
+    draws(pool)
+    state = torch.load(saved(pool), weights_only=True)
+    again = pool_of(max_snapshots=4)
+    again.load_state_dict(state)
+    assert [draws(again) for _ in range(5)] == [draws(pool) for _ in range(5)]
+    again.load_state_dict(state | {"draws": 4})  # one number for all workers
+    assert None not in draws(again)
 
 
 def test_a_pool_of_another_network_is_refused() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from keisei_lightning.errors import RemoteTraceback, TooFewWorkersError, WorkerBootError, WorkerCrashLoopError
+from keisei_lightning.parallel import supervisor
 from keisei_lightning.parallel.messages import Failure, LogRecord, Play, Ready, RolloutHeader, Stop
 from keisei_lightning.parallel.restarts import RestartPolicy, WorkerState
 from keisei_lightning.parallel.supervisor import Exited, Received, Started, Supervisor
@@ -43,7 +44,7 @@ class FakeProcess:
     def __init__(self, worker_id: int, incarnation: int, connection: Connection[Any, Any]) -> None:
         self.worker_id, self.incarnation, self.connection = worker_id, incarnation, connection
         self.exitcode: int | None = None
-        self.ignores_sigterm = False
+        self.ignores_sigterm = self.ignores_sigkill = False
         self.received: list[str] = []
         self.sentinel, self._alive = os.pipe()
 
@@ -76,10 +77,8 @@ class FakeProcess:
 
     def kill(self) -> None:
         self.received.append("SIGKILL")
-        self.die(-signal.SIGKILL)
-
-    def join(self, timeout: float | None = None) -> None:
-        pass
+        if not self.ignores_sigkill:
+            self.die(-signal.SIGKILL)
 
     def close(self) -> None:
         assert self.exitcode is not None, "closed alive: a zombie"
@@ -93,11 +92,13 @@ class Crew:
         self.clock = Clock()
         self.started: list[FakeProcess] = []
         self.beats: dict[int, float] = {}
+        self.abandoned: list[object] = []
         self.supervisor = Supervisor(
             self._spawn,
             num_workers=num_workers,
             policy=RestartPolicy(**{"heartbeat_s": 10.0, "start_timeout_s": 60.0, "backoff_s": 1.0, **policy}),
             last_beat=lambda worker_id: self.beats.get(worker_id, 0.0),
+            abandon=self.abandoned.append,
             clock=self.clock,
             jitter=lambda: jitter,
         )
@@ -405,6 +406,74 @@ def test_shutdown_asks_then_terminates_then_kills_and_reaps_everybody() -> None:
     assert crew.states() == [DEAD] * 3
     crew.supervisor.shutdown(0.2)  # twice is harmless
     assert deaf.received == ["SIGTERM"]
+
+
+def sleep_in_the_kernel(process: FakeProcess) -> None:
+    """No signal reaches it, as where a network drive does not answer."""
+    process.ignores_sigterm = process.ignores_sigkill = True
+
+
+@pytest.fixture
+def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_REAP_S", "_EXIT_CODE_S", "_KILL_GRACE_S"):
+        monkeypatch.setattr(supervisor, name, 0.02)
+
+
+@pytest.mark.usefixtures("little_patience")
+def test_shutdown_leaves_behind_whom_sigkill_does_not_end(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends_by, deadlines = supervisor.ends_by, set[float]()
+
+    def noted(process: FakeProcess, deadline: float) -> bool:
+        deadlines.add(deadline)
+        return ends_by(process, deadline)
+
+    crew = Crew(8)
+    crew.run()
+    for process in crew.started[1:]:
+        sleep_in_the_kernel(process)
+    monkeypatch.setattr(supervisor, "ends_by", noted)
+    crew.supervisor.shutdown(0.0)
+    assert len(deadlines) == 1  # all of them together get as long as one
+    assert crew.abandoned == crew.started[1:]
+    assert crew.states() == [DEAD] * 8
+    assert [worker.pid for worker in crew.supervisor.health()] == [None] * 8
+    assert caplog.text.count("SIGKILL does not end its process") == 7
+    for process in crew.started[1:]:
+        process.die(-signal.SIGKILL)
+        process.close()
+
+
+@pytest.mark.usefixtures("little_patience")
+def test_a_hung_worker_that_sigkill_does_not_end_is_replaced(crews: list[Crew]) -> None:
+    crews.append(crew := Crew(2, heartbeat_s=10.0))
+    crew.run()
+    stuck = crew.started[0]
+    sleep_in_the_kernel(stuck)
+    (event,) = crew.watch(11.0, beating=(1,))
+    assert isinstance(event, Exited)
+    assert event.exit.exit_code is None
+    assert event.exit.describe() == "worker 0 (incarnation 0) gave no sign of life for heartbeat_s=10"
+    assert stuck.received == ["SIGTERM", "SIGKILL"]
+    assert crew.abandoned == [stuck]
+    assert [process.worker_id for process in crew.started] == [0, 1, 0]
+    stuck.die(-signal.SIGKILL)
+    stuck.close()
+
+
+@pytest.mark.usefixtures("little_patience")
+def test_a_process_that_closes_its_sentinel_and_stays_is_killed(crews: list[Crew]) -> None:
+    """As a game does that closes every descriptor it finds: where a process is spawned, that is all there is to see."""
+    crews.append(crew := Crew(1))
+    crew.run()
+    os.close(crew.started[0]._alive)
+    crew.started[0]._alive = os.open(os.devnull, os.O_RDONLY)
+    (event,) = crew.supervisor.wait(0.0)
+    assert isinstance(event, Exited)
+    assert event.exit.exit_code == -signal.SIGKILL
+    assert crew.started[0].received == ["SIGKILL"]
+    assert not crew.abandoned
 
 
 def test_shutdown_asks_running_workers_and_ends_starting_ones_at_once(crews: list[Crew]) -> None:

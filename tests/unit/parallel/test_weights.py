@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import copy
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from keisei_lightning.errors import WeightsError
+from keisei_lightning.parallel import weights
+from keisei_lightning.parallel.fences import memory_fence
 from keisei_lightning.parallel.weight_sources import named_weights
 from keisei_lightning.parallel.weights import WeightLayout, WeightReader, WeightStore
 
@@ -391,6 +394,69 @@ def test_readers_that_pause_in_every_step_never_see_two_versions_at_once_however
         assert len(set(versions)) > 20
     assert published[0] > 5 * max(len(set(versions)) for versions in adopted), "publishes never overtook a reader"
     assert min(overtaken) > 10, "no publish came between two steps of an adoption: this test has shown nothing"
+
+
+class Fences:
+    """What others may have seen when each fence was passed: an order is kept where a fence lies between two things."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, look: Callable[[], tuple[float, ...]]) -> None:
+        self._fence, self._look = weights.memory_fence, look
+        self.seen: list[tuple[float, ...]] = []
+        monkeypatch.setattr(weights, "memory_fence", self)
+
+    def __call__(self) -> None:
+        self._fence()
+        self.seen.append(self._look())
+
+
+def test_a_publish_has_a_fence_before_the_look_before_the_copy_and_before_the_flip(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without the last one, an ARM may show the flip before the copy."""
+    module = nn.Linear(1, 1)
+    store = store_for(module)
+    store.publish(module, 0)
+    arrays = store._arrays
+    weight = [views["weight"] for views in store._views]
+    fences = Fences(monkeypatch, lambda: (store.latest_version, int(arrays.sequences[1]), float(weight[1])))
+    with torch.no_grad():
+        module.weight.fill_(7.0)
+    store.publish(module, 1)
+    assert fences.seen == [(0, 0, 0.0), (0, 1, 0.0), (0, 1, 7.0)]
+    assert (store.latest_version, float(weight[1])) == (1, 7.0)
+    store.close()
+
+
+def test_a_reader_has_a_fence_around_its_note_and_before_the_sequence_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = nn.Linear(1, 1)
+    store = store_for(module)
+    store.publish(module, 0)
+    _, reader = reader_of(store, module)
+    reader.adopt()
+    store.publish(module, 1)
+    fences = Fences(monkeypatch, lambda: (int(store._arrays.in_use[0]), reader.version))
+    reader.adopt()
+    assert fences.seen == [(0, 0), (1, 0)]
+    reader.verify()
+    assert fences.seen[2:] == [(1, 1)]
+    store.close()
+
+
+def test_a_fence_can_be_passed_in_the_middle_of_a_fence() -> None:
+    """As by a signal's handler: with a lock that calls shared, this would wait for ever."""
+    calls = 0
+
+    def again(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        memory_fence()
+
+    sys.setprofile(again)  # called before and after everything that is called
+    try:
+        memory_fence()
+    finally:
+        sys.setprofile(None)
+    assert calls > 8  # two locks taken and given back, at least
 
 
 class Interleaving(RuleBasedStateMachine):
