@@ -35,8 +35,12 @@ __all__ = ["FinalCheckpoint", "OrderlyStop"]
 log = logging.getLogger(__name__)
 
 
+_REQUEUE_S = 60.0
+"""How long SLURM's controller may take to answer."""
+
+
 def _run(command: Sequence[str]) -> int:
-    return subprocess.run(command, check=False).returncode
+    return subprocess.run(command, check=False, timeout=_REQUEUE_S).returncode
 
 
 class OrderlyStop(Callback):
@@ -154,6 +158,8 @@ class OrderlyStop(Callback):
             reason = f"exit status {status}" if status else ""
         except OSError as error:
             reason = str(error.strerror)
+        except subprocess.TimeoutExpired as error:
+            reason = f"no answer in {error.timeout:g} s"
         if reason:
             log.error(
                 "scontrol requeue %s: %s; the job will not run again, its checkpoint is %s", job, reason, self.saved

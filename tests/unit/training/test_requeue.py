@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,8 +39,17 @@ def no_such_command(command: Sequence[str]) -> int:
     raise FileNotFoundError(2, "No such file or directory", command[0])
 
 
+def no_answer(command: Sequence[str]) -> int:
+    raise subprocess.TimeoutExpired(command, 60.0)
+
+
 @pytest.mark.parametrize(
-    ("run_command", "reason"), [(no_such_command, "No such file or directory"), (lambda command: 1, "exit status 1")]
+    ("run_command", "reason"),
+    [
+        (no_such_command, "No such file or directory"),
+        (lambda command: 1, "exit status 1"),
+        (no_answer, "no answer in 60 s"),
+    ],
 )
 def test_a_job_that_cannot_be_requeued_has_saved_and_is_told(
     run_command: Callable[[Sequence[str]], int],
