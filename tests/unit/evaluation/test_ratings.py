@@ -389,10 +389,24 @@ def test_the_ladder_of_shogi_has_no_gap() -> None:
 
 def test_the_ratings_in_the_ladders_file_are_those_of_its_games() -> None:
     file = files("keisei_lightning.evaluation") / "ladders" / "shogi.json"
-    written = json.loads(file.read_text(encoding="utf-8"))["ratings"]
-    results = [match(one, other, t.wins, t.draws, t.losses) for one, other, t in load_ladder("shogi").matches]
-    rated = rate_players(results)
+    whole = json.loads(file.read_text(encoding="utf-8"))
+    results = [
+        MatchResult(
+            game="shogi",
+            player=row["player"],
+            opponent=row["opponent"],
+            as_first=Tally(**{key: row[f"{key}_as_first"] for key in ("wins", "draws", "losses")}),
+            as_second=Tally(**{key: row[f"{key}_as_second"] for key in ("wins", "draws", "losses")}),
+            pairs=tuple(row[f"pairs_with_{points:g}"] for points in (0, 0.5, 1, 1.5, 2)),
+        )
+        for row in whole["matches"]
+    ]
+    written, rated = whole["ratings"], rate_players(results)
     assert list(written) == list(rated)
+    ladder = load_ladder("shogi")
+    assert [tally.design_effect for _, _, tally in ladder.matches] == pytest.approx(
+        [result.total.design_effect for result in results]
+    )
     for name, rating in rated.items():
         entry = rating.as_json()
         assert written[name].get("mark") == entry.get("mark")
