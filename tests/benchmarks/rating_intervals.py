@@ -11,7 +11,6 @@ import itertools
 import math
 
 import numpy as np
-
 from rich.console import Console
 
 from keisei_lightning.evaluation import Tally
