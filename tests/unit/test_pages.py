@@ -72,7 +72,7 @@ def commands(page: Path, program: str) -> Iterator[list[str]]:
 
 
 def source() -> str:
-    files = [ROOT / "Makefile", ROOT / "pyproject.toml", *(ROOT / "conf").rglob("*.yaml")]
+    files = [ROOT / "Makefile", ROOT / "pyproject.toml", WORKFLOW, *(ROOT / "conf").rglob("*.yaml")]
     for folder in ("keisei_lightning", "tests"):
         files += (file for file in (ROOT / folder).rglob("*.py") if file != Path(__file__))
     return "\n".join(file.read_text(encoding="utf-8") for file in files)
