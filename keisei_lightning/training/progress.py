@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +13,7 @@ from typing import Any, TextIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, Timer
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from keisei_lightning.training.evaluation import EvaluationCallback
@@ -86,6 +88,7 @@ class TrainingProgress(ProgressBar):
             transient=False,
         )
         self._task = self._progress.add_task(_epoch_text(trainer), total=None, detail="the workers are starting")
+        _let_redraws_fail_softly(self._progress.live)
         real = (sys.stdout, sys.stderr)
         self._progress.start()
         self._log_streams.enter_context(redirected_log_streams(zip(real, (sys.stdout, sys.stderr), strict=True)))
@@ -163,6 +166,23 @@ class TrainingProgress(ProgressBar):
             self._stop()  # which may fail likewise
             if was_enabled:
                 log.warning("progress is shown no longer: %s: %s", type(error).__name__, error)
+
+
+def _let_redraws_fail_softly(live: Live) -> None:
+    """Keep rich's own thread, which redraws the bar, from an error that nobody would hear.
+
+    The next write of the thread that trains fails likewise, and is told.
+    """
+    redraw, trains = live.refresh, threading.get_ident()
+
+    def refresh() -> None:
+        try:
+            redraw()
+        except Exception:
+            if threading.get_ident() == trains:
+                raise
+
+    live.refresh = refresh  # type: ignore[method-assign]
 
 
 def fraction_done(trainer: Trainer) -> float | None:

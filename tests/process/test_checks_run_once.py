@@ -146,7 +146,9 @@ def test_an_engine_that_does_not_start_is_one_line_and_code_2_before_a_worker_is
     assert captured.out == ""
     assert captured.err.count("\n") == 1
     assert captured.err.startswith("keisei: player usi(command='")
-    assert captured.err.endswith(": the engine ended with exit status 1; it last wrote: no network file\n")
+    assert captured.err.endswith(
+        ": the engine ended with exit status 1; it last wrote to its error output: no network file\n"
+    )
     assert diary.read_text().count("start ") == 1
 
 
