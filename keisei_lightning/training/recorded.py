@@ -9,12 +9,14 @@ from typing import IO, Any, Self
 
 from lightning.pytorch import LightningModule
 from torch import nn
+from typing_extensions import TypeIs
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameFactory, GameSpec, game_factory
 from keisei_lightning.models import ActorCritic, build_recorded_network
 from keisei_lightning.models.registry import not_plain
 from keisei_lightning.training.checkpoint_header import CheckpointHeader, Recipe, load_checked
+from keisei_lightning.training.integrity import damage
 
 __all__ = ["RecordedModule", "recorded_game", "recorded_network"]
 
@@ -88,6 +90,8 @@ class RecordedModule(LightningModule):
         """
         if "actor_critic" not in kwargs:
             kwargs = recorded_arguments(checkpoint_path) | kwargs
+        elif _is_file(checkpoint_path) and (fault := damage(checkpoint_path)) is not None:
+            raise ConfigError(f"checkpoint_path={checkpoint_path}: cannot be read as a checkpoint ({fault})")
         loaded: Self = super().load_from_checkpoint(
             checkpoint_path,  # type: ignore[arg-type]  # its own type leaves os.PathLike out
             map_location=map_location,
@@ -97,6 +101,11 @@ class RecordedModule(LightningModule):
             **kwargs,
         )
         return loaded
+
+
+def _is_file(path: object) -> TypeIs[str | os.PathLike[str]]:
+    """Whether it is a file by its name: neither an open one nor an address."""
+    return isinstance(path, str | os.PathLike) and os.path.isfile(path)
 
 
 def recorded_arguments(path: str | os.PathLike[str] | IO[bytes]) -> dict[str, Any]:

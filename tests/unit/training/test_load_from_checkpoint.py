@@ -104,6 +104,18 @@ def test_a_checkpoint_without_a_recipe_wants_the_network(tmp_path: Path) -> None
         assert torch.equal(ours, theirs)
 
 
+def test_a_weight_with_a_flipped_bit_is_refused_whoever_gives_the_network(tmp_path: Path) -> None:
+    module, path = trained(tmp_path)
+    data = bytearray(path.read_bytes())
+    weight = next(module.parameters()).detach().numpy().tobytes()
+    data[data.index(weight) + 2] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(ConfigError, match=r"cannot be read as a checkpoint \(damaged: the checksum of .* is wrong\)$"):
+        PPOModule.load_from_checkpoint(
+            path, actor_critic=ActorCritic(build_network(SPEC, kind="mlp", num_blocks=1, channels=8))
+        )
+
+
 @pytest.mark.parametrize(
     ("path", "line"),
     [
