@@ -59,7 +59,7 @@ class Domineering:
         self.num_games, self.size = num_games, size
         self.view = np.zeros((num_games, size, size), np.uint8)  # 0 empty, 1 seat 0's domino, 2 seat 1's
         self.mover = np.zeros(num_games, np.int8)
-        self.moves: list[list[str]] = [[] for _ in range(num_games)]
+        self.moves = [["0:" + "." * size**2] for _ in range(num_games)]  # the first position, then the moves
 
     def seed(self, seed: int) -> None: ...  # nothing is random in this game
 
@@ -79,7 +79,7 @@ class Domineering:
         is_label = (chosen >= 0) & (chosen < self.spec.num_actions)
         is_legal = is_label & self.legal(self.view)[boards, chosen * is_label]
         for i, action in zip(boards[~is_legal], chosen[~is_legal], strict=True):
-            ply, position = len(self.moves[i]), self.position(i)
+            ply, position = len(self.moves[i]) - 1, self.position(i)
             raise IllegalActionError(game="domineering", ply=ply, position=position, move=str(action))
         for index, action in zip(boards.tolist(), chosen.tolist(), strict=True):
             self.moves[index].append(self.action_name(index, action))
@@ -103,7 +103,7 @@ class Domineering:
         view = board.T if position[0] == "1" else board
         if not self.legal(view[None]).any():
             raise GameError(f"the game is over in {position!r}")
-        self.view[index], self.mover[index], self.moves[index] = view, int(position[0]), []
+        self.view[index], self.mover[index], self.moves[index] = view, int(position[0]), [position]
 
     def action_name(self, index: int, action: int) -> str:
         row, column = divmod(action, self.size)[:: -1 if self.mover[index] else 1]
@@ -117,7 +117,7 @@ class Domineering:
         return grid_svg(board) if format == "svg" else "\n".join(" ".join(SQUARES[s] for s in row) for row in board)
 
     def record(self, index: int) -> str:
-        return " ".join(["domineering", *self.moves[index]])
+        return " ".join(self.moves[index])
 
 
 register_game("domineering", Domineering)  # a package does it by the entry-point group keisei_lightning.games

@@ -60,7 +60,7 @@ def main() -> None:
     with collector:  # the workers stop with the block, however it ends
         for batch in collector:
             versions = batch["collector", "policy_version"].unique().tolist()
-            assert versions == [collector.policy_version]  # on-policy: who played is who learns
+            assert versions == [collector.policy_version]  # the weights that are about to learn played it
             batch["advantage"], batch["value_target"] = batch_advantages(batch, gamma=0.99, lmbda=0.95)
             plies = batch.reshape(-1)
             for _ in range(2):  # passes over the batch

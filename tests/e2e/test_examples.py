@@ -151,11 +151,12 @@ def test_the_own_game_is_learned_and_resumes_at_the_step_where_it_stopped(tmp_pa
     assert last[2] > 50  # even the lower end of the interval
     assert last[3] == 200
 
-    moves = re.search(r"^domineering (.+)$", output, flags=re.MULTILINE)
-    assert moves is not None
+    record = re.search(r"^[01]:([.|-]{25}) (.+)$", output, flags=re.MULTILINE)
+    assert record is not None
+    opening, moves = record[1], record[2].split()
     svg = (folder / "last_game.svg").read_text()
     assert svg.count("<rect") == 25
-    assert svg.count("<circle") >= 2 * len(moves[1].split())  # of the opening too, which the record leaves out
+    assert svg.count("<circle") == 25 - opening.count(".") + 2 * len(moves)
 
 
 @pytest.mark.process
