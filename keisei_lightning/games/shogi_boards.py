@@ -8,10 +8,12 @@ where the installation had a C compiler. Both give the same numbers. Who has won
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from array import array
+from collections import deque
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +37,18 @@ _CODE: Final = "I"  # of move codes in array(): 32 bits
 _HIGHEST_CODE: Final = (1 << 16) - 1  # see label_table
 
 
+_left_boards: Final[deque[tuple[int, list[Any]]]] = deque()
+"""Boards that another thread than their own found to be garbage, each with its own thread."""
+
+
+def _free_left_boards() -> None:
+    """Free those that belong to this thread."""
+    for _ in range(len(_left_boards)):
+        owner, boards = _left_boards.popleft()
+        if owner != threading.get_ident():
+            _left_boards.append((owner, boards))
+
+
 class ShogiBoards(ABC):
     """G boards that advance together. They belong to the thread that makes them.
 
@@ -47,10 +61,19 @@ class ShogiBoards(ABC):
         start: SFEN that each board began with.
     """
 
+    _boards: list[Any]  # rsshogi's, or what holds them
+
     def __init__(self, num_games: int) -> None:
         self.state = np.zeros((num_games, OBSERVATION_BYTES), np.uint8)
         self.mover = np.zeros(num_games, np.int8)
         self.start = [""] * num_games
+        self._owner = threading.get_ident()
+        _free_left_boards()
+
+    def __del__(self) -> None:
+        """Leave rsshogi's boards to their own thread: no other can free them, and any may collect garbage."""
+        if hasattr(self, "_boards") and threading.get_ident() != self._owner:
+            _left_boards.append((self._owner, self._boards))
 
     @abstractmethod
     def begin(self, index: int, board: Board, codes: Sequence[int] = ()) -> None:
@@ -107,7 +130,7 @@ class LibraryBoards(ShogiBoards):
         super().__init__(num_games)
         self._labels = label_table().reshape(-1)  # at seat << 16 | move code
         self._moves = MoveCache()
-        self._boards = [Board() for _ in range(num_games)]
+        self._boards: list[Board] = [Board() for _ in range(num_games)]
         self._seen: list[dict[int, int]] = [{} for _ in range(num_games)]  # occurrences by position hash
         self._played: list[list[int]] = [[] for _ in range(num_games)]
         self._legal = LegalMoves(num_games, NUM_ACTIONS, highest=_HIGHEST_CODE)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-
 import pytest
 
 from keisei_lightning.games import shogi
@@ -12,12 +9,9 @@ from keisei_lightning.games.shogi_kernel import why_no_kernel
 
 
 @pytest.fixture(params=["kernel", "library"])
-def shogi_boards(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def shogi_boards(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Games of shogi that do not say so themselves take the compiled boards, then rsshogi's."""
     if request.param == "library":
         monkeypatch.setattr(shogi, "load_kernel", lambda: None)
     elif reason := why_no_kernel():
         pytest.skip(f"the shogi kernel is not compiled: {reason}")
-    yield
-    if request.param == "library":
-        gc.collect()  # rsshogi's boards must be freed by the thread that made them, and an error's traceback holds them

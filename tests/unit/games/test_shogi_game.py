@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import re
+import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from rsshogi.core import Board, Move
 from rsshogi.record import Record
 
 from keisei_lightning.errors import ConfigError, GameError, IllegalActionError
-from keisei_lightning.games import NO_MOVE, make_game
+from keisei_lightning.games import NO_MOVE, make_game, shogi_boards
 from keisei_lightning.games.shogi import OBSERVATION_BYTES, OUTCOMES, REPETITION_BYTE, Shogi
 from keisei_lightning.games.shogi_rules import random_opening
 
@@ -362,3 +365,25 @@ def test_pictures_show_the_board() -> None:
     assert "v玉" in game.render(0)
     assert game.render(0).endswith("ply 1, second to move")
     assert game.render(0, "svg").startswith("<svg")
+
+
+def test_boards_that_another_thread_finds_to_be_garbage_are_freed_by_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python collects garbage in whichever thread fills the quota, and only its own thread can free a board."""
+    complaints: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    game = Shogi(3)
+    look(game)
+    boards = weakref.ref(game._boards)
+    cycle: list[object] = [game, game._boards.board(1)]
+    cycle.append(cycle)
+    gc.collect()
+    del game, cycle
+    collector = threading.Thread(target=gc.collect)
+    collector.start()
+    collector.join()
+    assert boards() is None
+    assert complaints == []
+    assert [owner for owner, _ in shogi_boards._left_boards] == [threading.get_ident()]
+    look(Shogi(1))
+    assert list(shogi_boards._left_boards) == []
+    assert complaints == []
