@@ -45,13 +45,13 @@ lint: $(STAMP)  ## ruff, strict mypy and the import contracts
 	@echo "mypy --strict";   $(BIN)/mypy --no-error-summary
 	@echo "import contracts"; PYTHONPATH=. $(BIN)/lint-imports
 
-# Tests wait for processes much of their time: two at once take little more than half as long, on two cores too.
+# Tests wait for processes much of their time: two files at once take little more than half as long, on two cores too.
 JOBS ?= 2
 quick: $(STAMP)
-	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not process and not slow" tests/unit
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not process and not slow" tests/unit
 
 unit: $(STAMP)
-	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 bench: $(STAMP)  ## speed on this machine: collecting, learning, publishing, all of it, and TorchRL beside it (half an hour)
 	@$(BIN)/keisei bench rules --write results/bench/rules.json

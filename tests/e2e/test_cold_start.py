@@ -155,7 +155,7 @@ def answered(lines: Sequence[Sequence[str]], folder: Path) -> list[Answer]:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=True,
     )
     told: list[Answer] = json.loads(done.stdout)

@@ -37,7 +37,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an sdist and the wheel that was built from it: the checkout is left as it is."""
     folder = tmp_path_factory.mktemp("built")
     build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    subprocess.run(build, check=True, capture_output=True, text=True, timeout=120)
+    subprocess.run(build, check=True, capture_output=True, text=True, timeout=600)
     return folder
 
 
@@ -59,7 +59,7 @@ def run_python(words: list[str], site: Path, work: Path) -> str:
         env={**os.environ, "PYTHONPATH": str(site), "COLUMNS": "200"},
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

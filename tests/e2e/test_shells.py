@@ -48,7 +48,7 @@ class Terminal:
         self._shown = b""
         os.write(self._screen, text.encode())
 
-    def wait_for(self, text: str, timeout_s: float = 90.0) -> None:
+    def wait_for(self, text: str, timeout_s: float = 300.0) -> None:
         deadline = time.monotonic() + timeout_s
         while text not in self._screen_text():
             readable, _, _ = select.select([self._screen], [], [], 1.0)

@@ -26,7 +26,7 @@ def test_two_threads_that_start_collectors_leave_the_main_module_alone() -> None
 
     def collect(seed: int) -> None:
         for number in range(rounds):
-            barrier.wait(timeout=60)
+            barrier.wait(timeout=600)
             with collector_of(num_workers=1, seed=seed) as collector:
                 collector.start()
                 seen.append(sys.modules["__main__"])

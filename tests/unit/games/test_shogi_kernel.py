@@ -219,5 +219,5 @@ for _ in range(300):
     game.reset(np.flatnonzero(step.terminated))
 print("played")
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=600)
     assert done.stdout == "played\n", done.stderr
