@@ -17,6 +17,8 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[3]
 
+pytestmark = pytest.mark.process  # an interpreter for each check
+
 
 @functools.cache
 def results() -> dict[str, str]:
