@@ -17,7 +17,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[3]
 
-pytestmark = pytest.mark.process  # an interpreter for each check
+pytestmark = pytest.mark.process
 
 
 @functools.cache
