@@ -209,7 +209,9 @@ def test_the_readme_leads_to_every_page() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [*PAGES, *FORMS, WORKFLOW, HOOKS, CITATION, ROOT / "CHANGELOG.md"], ids=lambda page: page.name
+    "page",
+    [*PAGES, *FORMS, WORKFLOW, HOOKS, CITATION, ROOT / "CHANGELOG.md", ROOT / "README.md"],
+    ids=lambda page: page.name,
 )
 def test_no_line_is_wider_than_a_page(page: Path) -> None:
     wide = [line for line in page.read_text(encoding="utf-8").splitlines() if len(line) > MAX_WIDTH]
