@@ -16,7 +16,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from packaging.tags import platform_tags
 
-SOURCE = Path("keisei_lightning/games/shogi_kernel.c")
+SOURCE = Path("keisei_lightning/games/shogi/kernel.c")
 LIBRARY = SOURCE.with_name("libshogi_kernel.so")
 FLAGS = ["-O3", "-shared", "-fPIC", "-fvisibility=hidden"]
 OLDEST_GLIBC = (2, 17)

@@ -6,7 +6,7 @@ each run returns.
 
 import sys
 
-from keisei_lightning.launch import main
+from keisei_lightning.commands.train import main
 
 if __name__ == "__main__":  # worker processes may import this file: they must not train
     sys.exit(main())

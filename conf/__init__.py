@@ -4,7 +4,7 @@ The folder is ``keisei_lightning/conf``: a link to this one in a checkout, a cop
 package before it reads a file of it; by then the schemas that the files start from are registered.
 """
 
-from keisei_lightning.config import register_configs
+from keisei_lightning.config.schemas import register_configs
 
 __all__: list[str] = []
 

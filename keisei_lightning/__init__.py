@@ -28,11 +28,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keisei_lightning.lazy import lazy_names
+from keisei_lightning.system.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from keisei_lightning.allocator import keep_freed_memory
     from keisei_lightning.app import Run, build, run
+    from keisei_lightning.commands.evaluate.policies import LoadedPolicy, load_policy
+    from keisei_lightning.config.validation import ValidatedConfig, validate
     from keisei_lightning.envs import BoardGameEnv
     from keisei_lightning.errors import (
         CollectorClosedError,
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
         WorkerCrashLoopError,
         WorkerError,
     )
-    from keisei_lightning.evaluate.policies import LoadedPolicy, load_policy
     from keisei_lightning.evaluation import (
         MatchResult,
         Player,
@@ -78,10 +78,11 @@ if TYPE_CHECKING:
         register_game,
     )
     from keisei_lightning.models import ActorCritic, LegalCategorical, build_network
-    from keisei_lightning.openmp import limit_spinning
     from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
     from keisei_lightning.rl import two_player_gae
-    from keisei_lightning.stopping import Stopped
+    from keisei_lightning.system.allocator import keep_freed_memory
+    from keisei_lightning.system.openmp import limit_spinning
+    from keisei_lightning.system.stopping import Stopped
     from keisei_lightning.training import (
         AtomicCheckpointIO,
         CurvesCallback,
@@ -93,7 +94,6 @@ if TYPE_CHECKING:
         TrainingProgress,
         WeightSyncCallback,
     )
-    from keisei_lightning.validation import ValidatedConfig, validate
 
 __version__ = "0.1.0"  # the one place: the metadata of wheels and installations is made from it
 
@@ -162,8 +162,8 @@ __all__ = [
     "validate",
 ]
 
-_ROOMS: dict[str, tuple[str, ...]] = {
-    "allocator": ("keep_freed_memory",),
+_EXPORTS: dict[str, tuple[str, ...]] = {
+    "system.allocator": ("keep_freed_memory",),
     "app": ("Run", "build", "run"),
     "envs": ("BoardGameEnv",),
     "errors": (
@@ -183,7 +183,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "WorkerCrashLoopError",
         "WorkerError",
     ),
-    "evaluate.policies": ("LoadedPolicy", "load_policy"),
+    "commands.evaluate.policies": ("LoadedPolicy", "load_policy"),
     "evaluation": (
         "MatchResult",
         "Player",
@@ -210,10 +210,10 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "register_game",
     ),
     "models": ("ActorCritic", "LegalCategorical", "build_network"),
-    "openmp": ("limit_spinning",),
+    "system.openmp": ("limit_spinning",),
     "parallel": ("OpponentOptions", "SelfPlayCollector"),
     "rl": ("two_player_gae",),
-    "stopping": ("Stopped",),
+    "system.stopping": ("Stopped",),
     "training": (
         "AtomicCheckpointIO",
         "CurvesCallback",
@@ -225,12 +225,12 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "TrainingProgress",
         "WeightSyncCallback",
     ),
-    "validation": ("ValidatedConfig", "validate"),
+    "config.validation": ("ValidatedConfig", "validate"),
 }
-_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+_MODULE_OF = {name: room for room, names in _EXPORTS.items() for name in names}
 
 
-__getattr__ = lazy_names(__name__, _ROOM_OF, globals())
+__getattr__ = lazy_names(__name__, _MODULE_OF, globals())
 
 
 def __dir__() -> list[str]:

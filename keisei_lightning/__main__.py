@@ -2,7 +2,7 @@
 
 import sys
 
-from keisei_lightning.cli import main
+from keisei_lightning.commands.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

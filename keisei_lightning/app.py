@@ -25,16 +25,17 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
-from keisei_lightning.console import print_table, quiet_libraries
+from keisei_lightning.config.game_checks import game_options
+from keisei_lightning.config.quoting import resume_command
+from keisei_lightning.config.validation import ValidatedConfig, config_warnings, section_of, validate
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.game_checks import game_options
 from keisei_lightning.games import game_factory
-from keisei_lightning.machine import available_cpus
 from keisei_lightning.models import ActorCritic, num_parameters
 from keisei_lightning.models.output_check import check_network
 from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
-from keisei_lightning.quoting import resume_command
-from keisei_lightning.stopping import Stopped, StopSignals, requested
+from keisei_lightning.system.console import print_table, quiet_libraries
+from keisei_lightning.system.machine import available_cpus
+from keisei_lightning.system.stopping import Stopped, StopSignals, requested
 from keisei_lightning.training import (
     AtomicCheckpointIO,
     BestCheckpoint,
@@ -51,7 +52,6 @@ from keisei_lightning.training import (
     WeightSyncCallback,
     remove_stale_temporaries,
 )
-from keisei_lightning.validation import ValidatedConfig, advice, section_of, validate
 
 __all__ = ["Run", "build", "run"]
 
@@ -125,7 +125,7 @@ def _run(valid: ValidatedConfig) -> float:
     quiet_libraries()
     # "Received SIGTERM": launch tells which signal ended the run, in one line.
     logging.getLogger("lightning.pytorch.trainer.connectors.signal_connector").setLevel(logging.WARNING)
-    for line in advice(cfg):
+    for line in config_warnings(cfg):
         log.warning(line)
     parts = build(valid)
     parts.evaluation.start()  # what cannot be started is told first; a fit would start it too

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from leaks import SHARED_MEMORY, mark_shared_memory, own_shared_memory
 
-from keisei_lightning.openmp import governed_spinning
+from keisei_lightning.system.openmp import governed_spinning
 
 Key = TypeVar("Key", int, str)
 

@@ -193,7 +193,7 @@ def deaf_game(*, after: int, once: str) -> Callable[[int], CountingGame]:
 
 
 def _make_deaf_game(num_games: int, *, after: int, once: str) -> CountingGame:
-    from keisei_lightning.parallel.weights import WeightReader
+    from keisei_lightning.parallel.memory.weights import WeightReader
 
     adopt, deaf = WeightReader.adopt, [False]
 
@@ -238,8 +238,8 @@ class EndlessGame(CountingGame):
 
 def _set(trap: _Trap, at: str) -> None:
     """Wrap the point in this process, which is a worker's and ends with it."""
-    from keisei_lightning.parallel.rollout import RolloutPlayer
-    from keisei_lightning.parallel.weights import WeightReader
+    from keisei_lightning.parallel.memory.weights import WeightReader
+    from keisei_lightning.parallel.playing.rollout import RolloutPlayer
 
     match at:
         case "adopting":
@@ -267,7 +267,7 @@ def _set(trap: _Trap, at: str) -> None:
 
 
 def _set_at_header(trap: _Trap, at: str) -> None:
-    from keisei_lightning.parallel.messages import RolloutHeader
+    from keisei_lightning.parallel.supervision.messages import RolloutHeader
 
     send = Connection.send
 

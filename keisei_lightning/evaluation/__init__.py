@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keisei_lightning.lazy import lazy_names
+from keisei_lightning.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     from keisei_lightning.evaluation.arena import play_match
@@ -39,7 +39,7 @@ __all__ = [
     "wilson_interval",
 ]
 
-_ROOM_OF = {
+_MODULE_OF = {
     "RESIGN": "players",
     "GameRecord": "results",
     "Ladder": "ladder",
@@ -64,4 +64,4 @@ _ROOM_OF = {
 }
 
 # To check a player's name, or to play without a network, needs no torch.
-__getattr__ = lazy_names(__name__, _ROOM_OF, globals())
+__getattr__ = lazy_names(__name__, _MODULE_OF, globals())

@@ -14,7 +14,7 @@ from keisei_lightning.errors import ConfigError, GameError
 from keisei_lightning.evaluation.players import Turn
 from keisei_lightning.games.protocol import NO_MOVE, GameSpec, Symmetry
 from keisei_lightning.models import LegalCategorical, unpack_mask
-from keisei_lightning.models.output_check import output_faults
+from keisei_lightning.models.output_check import output_errors
 from keisei_lightning.rl.symmetry import TensorSymmetry
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class PolicyPlayer:
         """Float [n, A]: of the policy, or the logarithm of the images' mean policy (but for a constant)."""
         images = [observation, *(image.observation(observation) for image in self._images)]
         outputs = self._actor_critic(torch.cat(images) if self._images else observation)
-        if faults := list(output_faults(outputs, len(observation) * len(images), spec)):
+        if faults := list(output_errors(outputs, len(observation) * len(images), spec)):
             raise ConfigError([f"player {self._name}: the network does not fit the game: {fault}" for fault in faults])
         logits: Tensor = outputs[0]
         if not self._images:

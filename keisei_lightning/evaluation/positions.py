@@ -136,7 +136,7 @@ def load_positions(path: str | Path, game: GameFactory) -> LabelledPositions:
     values = np.full((len(rows), board.spec.num_actions), ILLEGAL, dtype=np.int8)
     quiet = np.zeros(len(rows), dtype=np.bool_)
     for index, row in enumerate(rows):
-        faults = list(_row_faults(row, board, index))
+        faults = list(_row_errors(row, board, index))
         if faults:
             raise ConfigError([f"{path}, line {index + 2}: {fault}" for fault in faults])
         quiet[index] = row["quiet"] == "1"
@@ -186,7 +186,7 @@ def _share_of(right: NDArray[np.float64]) -> Share | None:
     return Share(count=float(right.sum()), total=len(right)) if len(right) else None
 
 
-def _row_faults(row: dict[str, str], board: Game, index: int) -> Iterator[str]:
+def _row_errors(row: dict[str, str], board: Game, index: int) -> Iterator[str]:
     """What is wrong with a row; where nothing is, its position is on the board now."""
     columns = ["position", "quiet", *(f"value_{action}" for action in range(board.spec.num_actions))]
     if sorted(map(str, row)) != sorted(columns) or None in row.values():

@@ -55,13 +55,13 @@ PlayerMaker = Callable[..., Player]
 # Known without entry points, so that a checkout works that was never installed; a test holds them to pyproject.toml.
 _BUILT_IN: Final = {
     "alpha_beta": "keisei_lightning.evaluation.search:make_alpha_beta",
-    "fairy_stockfish": "keisei_lightning.evaluation.usi:make_fairy_stockfish",
+    "fairy_stockfish": "keisei_lightning.evaluation.usi.players:make_fairy_stockfish",
     "greedy_capture": "keisei_lightning.evaluation.shogi_players:make_greedy_capture",
     "mate_in_one": "keisei_lightning.evaluation.shogi_players:make_mate_in_one",
     "mcts": "keisei_lightning.evaluation.search:make_mcts",
     "random": "keisei_lightning.evaluation.players:make_random",
     "tactics": "keisei_lightning.evaluation.search:make_tactics",
-    "usi": "keisei_lightning.evaluation.usi:make_usi",
+    "usi": "keisei_lightning.evaluation.usi.players:make_usi",
 }
 _registered: dict[str, PlayerMaker] = {}
 

@@ -1,7 +1,7 @@
 """Players that search OpenSpiel's games: depth-limited alpha-beta, two-ply tactics, and Monte Carlo tree search.
 
 They are yardsticks: each is told in a sentence, needs no network, and is stronger than a random player. They look at
-the board itself (:meth:`~keisei_lightning.games.open_spiel.OpenSpielGame.state`), one board after another.
+the board itself (:meth:`~keisei_lightning.games.open_spiel.game.OpenSpielGame.state`), one board after another.
 
 ===================== ==========================================================================================
 name                  plays
@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from keisei_lightning.errors import GameError, UnsupportedGameError
 from keisei_lightning.evaluation.players import Turn
 from keisei_lightning.games.arrays import check_options
-from keisei_lightning.games.open_spiel import OpenSpielGame, is_known, load
-from keisei_lightning.games.open_spiel_views import seat_view
+from keisei_lightning.games.open_spiel.game import OpenSpielGame, is_known, load
+from keisei_lightning.games.open_spiel.views import seat_view
 from keisei_lightning.games.protocol import NO_MOVE, GameSpec
 
 __all__ = ["WIN", "AlphaBetaPlayer", "MCTSPlayer", "best_moves", "make_alpha_beta", "make_mcts", "make_tactics"]
@@ -137,7 +137,7 @@ class _Searcher(ABC):
         """Search one board after another; see :meth:`~keisei_lightning.evaluation.players.Player.choose`.
 
         Raises:
-            GameError: the boards are not an :class:`~keisei_lightning.games.open_spiel.OpenSpielGame`.
+            GameError: the boards are not an :class:`~keisei_lightning.games.open_spiel.game.OpenSpielGame`.
         """
         game = turn.game
         if not isinstance(game, OpenSpielGame):

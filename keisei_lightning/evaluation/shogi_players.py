@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from keisei_lightning.errors import GameError, UnsupportedGameError
 from keisei_lightning.evaluation.players import RandomPlayer, Turn
 from keisei_lightning.games.protocol import NO_MOVE, GameSpec
-from keisei_lightning.games.shogi import NUM_ACTIONS, NUM_MOVE_TYPES, NUM_SQUARE_CODES, NUM_SQUARES, Shogi
+from keisei_lightning.games.shogi.game import NUM_ACTIONS, NUM_MOVE_TYPES, NUM_SQUARE_CODES, NUM_SQUARES, Shogi
 
 __all__ = [
     "PIECE_VALUES",
@@ -28,8 +28,8 @@ __all__ = [
 ]
 
 PIECE_VALUES: Final = (90, 315, 405, 495, 855, 990, 540, 0, 540, 540, 540, 540, 945, 1395)
-"""Values of the pieces in the order of :data:`~keisei_lightning.games.shogi.PIECE_NAMES`, a pawn is 90: the material
-values of the engine Apery (26th World Computer Shogi Championship, 2016). A king is never captured."""
+"""Values of the pieces in the order of :data:`~keisei_lightning.games.shogi.game.PIECE_NAMES`, a pawn is 90: the
+material values of the engine Apery (26th World Computer Shogi Championship, 2016). A king is never captured."""
 
 _FIRST_OPPONENTS_CODE: Final = 15
 _PRIZE: Final = np.zeros(NUM_SQUARE_CODES, dtype=np.int64)  # by square code: what a move to that square captures

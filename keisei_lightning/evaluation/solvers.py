@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from keisei_lightning.errors import ConfigError, UnsupportedGameError
 from keisei_lightning.games.arrays import check_options
-from keisei_lightning.games.open_spiel import OpenSpielGame, load
-from keisei_lightning.games.open_spiel_views import seat_view
+from keisei_lightning.games.open_spiel.game import OpenSpielGame, load
+from keisei_lightning.games.open_spiel.views import seat_view
 from keisei_lightning.models.modes import evaluation_mode
 
 if TYPE_CHECKING:

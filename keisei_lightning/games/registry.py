@@ -36,7 +36,7 @@ GameMaker = Callable[..., Game]
 """``make(num_games, **options) -> Game``."""
 
 # Known without entry points, so that a checkout works that was never installed.
-_BUILT_IN: Final = {"shogi": "keisei_lightning.games.shogi:Shogi"}
+_BUILT_IN: Final = {"shogi": "keisei_lightning.games.shogi.game:Shogi"}
 _OPEN_SPIEL: Final = ("breakthrough", "connect_four", "hex", "othello", "tic_tac_toe")
 _registered: dict[str, GameMaker] = {}
 
@@ -114,14 +114,14 @@ def _maker(name: str) -> GameMaker:
     if name in _installed():
         installed: GameMaker = _installed()[name].load()
         return installed
-    from keisei_lightning.games import open_spiel
+    from keisei_lightning.games.open_spiel import game as open_spiel
 
     return partial(open_spiel.make, _open_spiel_name(name))
 
 
 def _open_spiel_name(name: str) -> str:
     """The canonical OpenSpiel string of a name."""
-    from keisei_lightning.games import open_spiel
+    from keisei_lightning.games.open_spiel import game as open_spiel
 
     if not open_spiel.is_known(name):
         known = ", ".join(game_names())

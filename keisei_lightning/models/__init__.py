@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keisei_lightning.lazy import lazy_names
+from keisei_lightning.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     from keisei_lightning.models.actor_critic import NEW_STATE_VALUE, ActorCritic, logits_actor, value_selector
@@ -39,7 +39,7 @@ __all__ = [
     "value_selector",
 ]
 
-_ROOM_OF = {
+_MODULE_OF = {
     "NEW_STATE_VALUE": "actor_critic",
     "ActorCritic": "actor_critic",
     "Encoder": "encoder",
@@ -62,4 +62,4 @@ _ROOM_OF = {
 }
 
 # Whether a network fits a game can be told without torch (``equivariance.py``).
-__getattr__ = lazy_names(__name__, _ROOM_OF, globals())
+__getattr__ = lazy_names(__name__, _MODULE_OF, globals())

@@ -137,7 +137,7 @@ class _Policy(nn.Module):
         return self.actor_critic.act(observation, action_mask, greedy=greedy)
 
 
-class _AsItStands(TensorDictModuleBase):
+class _Passthrough(TensorDictModuleBase):
     """Takes a tensor as it stands in the TensorDict; in a tenth of the time of a ``TensorDictModule`` of nothing.
 
     Args:
@@ -156,12 +156,12 @@ class _AsItStands(TensorDictModuleBase):
 
 def logits_actor() -> ProbabilisticActor:
     """An actor without parameters: takes ``logits`` and ``action_mask`` as they stand in the TensorDict."""
-    return _legal_actor(_AsItStands("logits", "logits"))
+    return _legal_actor(_Passthrough("logits", "logits"))
 
 
 def value_selector() -> TensorDictModuleBase:
     """A critic without parameters: hands ``new_state_value`` on as ``state_value``."""
-    return _AsItStands(NEW_STATE_VALUE, "state_value")
+    return _Passthrough(NEW_STATE_VALUE, "state_value")
 
 
 def _legal_actor(module: TensorDictModuleBase) -> ProbabilisticActor:

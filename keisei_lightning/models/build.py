@@ -11,7 +11,7 @@ from torch import nn
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec
-from keisei_lightning.models.equivariance import equivariance_faults
+from keisei_lightning.models.equivariance import equivariance_errors
 from keisei_lightning.models.heads import ValueKind
 from keisei_lightning.models.mlp import MLPNetwork
 from keisei_lightning.models.registry import OUR_NETWORKS, recorded_network_fault, registered_network
@@ -69,7 +69,7 @@ def build_network(
         *(f"model.{key}={value!r}: must be True or False" for key, value in flags.items() if type(value) is not bool),
     ]
     if equivariant and not faults:
-        faults = equivariance_faults(spec, kind=kind, channels=channels)
+        faults = equivariance_errors(spec, kind=kind, channels=channels)
     if faults:
         raise ConfigError(faults)
     if kind == "mlp":

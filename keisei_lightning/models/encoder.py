@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec
-from keisei_lightning.games.shogi_codec import HAND_LIMITS, NUM_SQUARE_CODES, OBSERVATION_BYTES
+from keisei_lightning.games.shogi.codec import HAND_LIMITS, NUM_SQUARE_CODES, OBSERVATION_BYTES
 
 __all__ = ["Encoder", "PlanesEncoder", "ShogiEncoder", "build_encoder"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec, Symmetry
 
-__all__ = ["Flip", "board_flip", "equivariance_faults"]
+__all__ = ["Flip", "board_flip", "equivariance_errors"]
 
 Flip = tuple[int, ...]
 """Dimensions of [B, C, H, W] that the mirror image of a board turns round."""
@@ -41,7 +41,7 @@ def board_flip(spec: GameSpec) -> tuple[Symmetry, Flip]:
     raise ConfigError(f"model.equivariant=true: must be false (the symmetry of {spec.name} is no flip of the board)")
 
 
-def equivariance_faults(spec: GameSpec, *, kind: str, channels: int) -> list[str]:
+def equivariance_errors(spec: GameSpec, *, kind: str, channels: int) -> list[str]:
     """Why there is no equivariant network of this kind and size for a game; empty: there is one."""
     if kind != "resnet":
         return [f"model.equivariant=true: must be false with model.kind={kind}"]

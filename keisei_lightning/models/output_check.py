@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec
 
-__all__ = ["MAX_STATE_VALUE", "check_network", "output_faults", "probe_module"]
+__all__ = ["MAX_STATE_VALUE", "check_network", "output_errors", "probe_module"]
 
 Outputs = TypeVar("Outputs")
 
@@ -46,7 +46,7 @@ def check_network(policy: nn.Module, spec: GameSpec, *, key: str = "network") ->
         raise ConfigError(
             f"{name}: cannot evaluate observations uint8 {list(observation.shape)} of {spec.name} ({reason})"
         ) from error
-    faults = list(output_faults(outputs, _PROBES, spec)) or list(_unit_faults(outputs[1]))
+    faults = list(output_errors(outputs, _PROBES, spec)) or list(_unit_errors(outputs[1]))
     if faults:
         raise ConfigError([f"{name}: {fault}" for fault in faults])
 
@@ -72,7 +72,7 @@ def _device_of(module: nn.Module) -> torch.device:
     return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
 
-def output_faults(outputs: object, num_rows: int, spec: GameSpec) -> Iterator[str]:
+def output_errors(outputs: object, num_rows: int, spec: GameSpec) -> Iterator[str]:
     """What is wrong with the shapes and dtypes of a network's results; no number is read, so no device is waited for.
 
     Args:
@@ -94,7 +94,7 @@ def output_faults(outputs: object, num_rows: int, spec: GameSpec) -> Iterator[st
             return
 
 
-def _unit_faults(value: Tensor) -> Iterator[str]:
+def _unit_errors(value: Tensor) -> Iterator[str]:
     """Whether state values are expected results, and not pawns or rating points."""
     if (furthest := float(value.detach().float().abs().max())) > MAX_STATE_VALUE:
         yield f"its state values reach {furthest:.3g}; must be expected results for the mover, from -1 to 1"

@@ -104,7 +104,7 @@ class ResidualNetwork(TwoHeads):
 
     def _build_stem(self, channels: int) -> nn.Module:
         if self.encoder.is_embedding:
-            return nn.Identity() if self._flip is None else _Twice()
+            return nn.Identity() if self._flip is None else _Duplicate()
         planes = self.encoder.num_features
         first: nn.Module = (
             nn.Conv2d(planes, channels, kernel_size=3, padding=1)
@@ -114,7 +114,7 @@ class ResidualNetwork(TwoHeads):
         return nn.Sequential(first, nn.ReLU())
 
 
-class _Twice(nn.Module):
+class _Duplicate(nn.Module):
     """Learned features of the squares are the same for both images: they are both halves."""
 
     def forward(self, x: Tensor) -> Tensor:

@@ -136,7 +136,7 @@ class DeviceEvent:
 
 
 class Lane:
-    """Work of a device that is done in order, beside that of other lanes: a CUDA stream.
+    """WorkerInputs of a device that is done in order, beside that of other lanes: a CUDA stream.
 
     On other devices all lanes are one, and calls return when their work is done.
 
@@ -153,7 +153,7 @@ class Lane:
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def entered(self) -> AbstractContextManager[Any]:
-        """Work that is begun inside is this lane's."""
+        """WorkerInputs that is begun inside is this lane's."""
         return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
 
     def catch_up(self) -> None:

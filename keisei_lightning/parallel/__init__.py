@@ -30,21 +30,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keisei_lightning.lazy import lazy_names
+from keisei_lightning.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     from keisei_lightning.parallel.collector import SelfPlayCollector
-    from keisei_lightning.parallel.restarts import RestartPolicy, WorkerState
-    from keisei_lightning.parallel.snapshots import OpponentOptions
+    from keisei_lightning.parallel.opponents.pool import OpponentOptions
+    from keisei_lightning.parallel.supervision.restarts import RestartPolicy, WorkerState
 
 __all__ = ["OpponentOptions", "RestartPolicy", "SelfPlayCollector", "WorkerState"]
 
-_ROOM_OF = {
-    "OpponentOptions": "snapshots",
-    "RestartPolicy": "restarts",
+_MODULE_OF = {
+    "OpponentOptions": "opponents.pool",
+    "RestartPolicy": "supervision.restarts",
     "SelfPlayCollector": "collector",
-    "WorkerState": "restarts",
+    "WorkerState": "supervision.restarts",
 }
 
 # A worker that only plays moves needs no torch.
-__getattr__ = lazy_names(__name__, _ROOM_OF, globals())
+__getattr__ = lazy_names(__name__, _MODULE_OF, globals())

@@ -13,18 +13,18 @@ from torch import nn
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameFactory
-from keisei_lightning.parallel.messages import Play, RolloutHeader
-from keisei_lightning.parallel.snapshots import OpponentSetup
-from keisei_lightning.parallel.supervisor import WorkerHealth
-from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
-from keisei_lightning.parallel.weights import WeightMemory
-from keisei_lightning.parallel.worker import PlayerOptions
+from keisei_lightning.parallel.memory.slots import SharedBuffer, SlotLayout
+from keisei_lightning.parallel.memory.weights import WeightMemory
+from keisei_lightning.parallel.opponents.pool import OpponentSetup
+from keisei_lightning.parallel.playing.worker import PlayerOptions
+from keisei_lightning.parallel.supervision.messages import Play, RolloutHeader
+from keisei_lightning.parallel.supervision.supervisor import WorkerHealth
 
-__all__ = ["Backend", "Work", "choose_start_method"]
+__all__ = ["Backend", "WorkerInputs", "choose_start_method"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Work:
+class WorkerInputs:
     """What is played, with what, into where.
 
     Attributes:

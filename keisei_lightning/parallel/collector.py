@@ -19,20 +19,20 @@ from torchrl.collectors import BaseCollector
 
 from keisei_lightning.errors import CollectorClosedError, ConfigError
 from keisei_lightning.games import GameFactory
-from keisei_lightning.machine import share_of_cpus
 from keisei_lightning.models import unpack_mask
-from keisei_lightning.openmp import governed_spinning
-from keisei_lightning.parallel.acting import check_policy
 from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, to_batch
+from keisei_lightning.parallel.memory.slots import Key, SlotLayout
+from keisei_lightning.parallel.memory.weight_sources import choose_weights
+from keisei_lightning.parallel.memory.weights import copy_weights
+from keisei_lightning.parallel.opponents.pool import OpponentOptions, SnapshotStanding
 from keisei_lightning.parallel.options import check_memory, check_options
-from keisei_lightning.parallel.restarts import RestartPolicy
-from keisei_lightning.parallel.session import Origin, Plan, Session
-from keisei_lightning.parallel.snapshots import OpponentOptions, SnapshotStanding
+from keisei_lightning.parallel.playing.worker import PlayerOptions
+from keisei_lightning.parallel.policy.acting import check_policy
+from keisei_lightning.parallel.session import CollectorSpec, ResumeState, Session
 from keisei_lightning.parallel.stats import CollectionStats
-from keisei_lightning.parallel.transport import Key, SlotLayout
-from keisei_lightning.parallel.weight_sources import choose_weights
-from keisei_lightning.parallel.weights import copy_weights
-from keisei_lightning.parallel.worker import PlayerOptions
+from keisei_lightning.parallel.supervision.restarts import RestartPolicy
+from keisei_lightning.system.machine import share_of_cpus
+from keisei_lightning.system.openmp import governed_spinning
 
 __all__ = ["SelfPlayCollector"]
 
@@ -168,7 +168,7 @@ class SelfPlayCollector(BaseCollector):
         with_policy = 1 if mode == "central" else num_workers  # processes
         threads = threads_per_worker or share_of_cpus(with_policy if schedule == "sync" else 2 * with_policy)
         self.worker_threads = with_policy * threads  # torch threads of all of them
-        self._plan = Plan(
+        self._plan = CollectorSpec(
             game=game,
             policy=policy,
             mode=mode,
@@ -201,7 +201,7 @@ class SelfPlayCollector(BaseCollector):
         self._stats = CollectionStats()
         self._at_work = contextlib.ExitStack()  # what lasts from start() to shutdown()
         self._version = 0
-        self._origin = Origin(undelivered=NOTHING_UNDELIVERED)
+        self._origin = ResumeState(undelivered=NOTHING_UNDELIVERED)
         self._session: Session | None = None
         self._closed = False
         self._paused: set[int] = set()
@@ -479,7 +479,7 @@ class SelfPlayCollector(BaseCollector):
         self._stats.frames = int(state_dict["frames"])
         self._stats.games = int(state_dict["games"])
         self._version = int(state_dict["policy_version"])
-        self._origin = Origin.restored(state_dict)
+        self._origin = ResumeState.restored(state_dict)
 
     def __repr__(self) -> str:
         return (

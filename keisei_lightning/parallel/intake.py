@@ -15,9 +15,9 @@ from torch import Tensor
 
 from keisei_lightning.errors import QuarantineError, RemoteTraceback, StalePolicyError
 from keisei_lightning.parallel.backend import Backend
-from keisei_lightning.parallel.messages import Failure, Play, RolloutHeader
-from keisei_lightning.parallel.snapshots import SnapshotPool
-from keisei_lightning.parallel.transport import Key, SharedBuffer, SlotBoard, SlotLayout, SlotState
+from keisei_lightning.parallel.memory.slots import Key, SharedBuffer, SlotBoard, SlotLayout, SlotState
+from keisei_lightning.parallel.opponents.pool import SnapshotPool
+from keisei_lightning.parallel.supervision.messages import Failure, Play, RolloutHeader
 from keisei_lightning.rl import StalenessBudget, policy_lag
 
 __all__ = ["NOTHING_UNDELIVERED", "Intake", "to_batch"]
@@ -31,7 +31,7 @@ _QUARANTINED_ANYWAY = 3  # a few are no reason to stop, however short the run ha
 Batch = TypeVar("Batch")
 
 NOTHING_UNDELIVERED: Mapping[str, int] = {"refused_batches": 0, "quarantined_batches": 0, "dropped_batches": 0}
-"""Rollouts that were played whole and not delivered, by the reason."""
+"""MemoryDemand that were played whole and not delivered, by the reason."""
 
 
 class Intake:

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.limits import Crew, Rollouts, memory_faults, worker_faults
 from keisei_lightning.models.compiling import check_compile_mode
-from keisei_lightning.parallel.rollout import MAX_GROUPS
-from keisei_lightning.parallel.transport import SlotLayout
-from keisei_lightning.parallel.weights import WeightLayout
+from keisei_lightning.parallel.memory.slots import SlotLayout
+from keisei_lightning.parallel.memory.weights import WeightLayout
+from keisei_lightning.parallel.playing.rollout import MAX_GROUPS
+from keisei_lightning.system.limits import MemoryDemand, WorkerDemand, memory_errors, worker_errors
 
 __all__ = ["MIN_HEARTBEAT_S", "check_memory", "check_options"]
 
@@ -73,10 +73,10 @@ def check_options(options: Mapping[str, Any]) -> None:
         faults.append("drop_oldest=True: must be False with schedule=sync (no more than one batch ever waits)")
     if _is_whole(options["groups_per_worker"]) and options["groups_per_worker"] > MAX_GROUPS:
         faults.append(f"groups_per_worker={options['groups_per_worker']}: must be at most {MAX_GROUPS}")
-    faults += _device_faults(options["worker_device"])
+    faults += _device_errors(options["worker_device"])
     faults += check_compile_mode("compile_mode", options["compile_mode"], options["policy"])
     if not faults:
-        faults += _crew_faults(options)
+        faults += _crew_errors(options)
     if faults:
         raise ConfigError(faults)
 
@@ -101,9 +101,9 @@ def check_memory(
     Raises:
         ConfigError: with the arithmetic.
     """
-    faults = memory_faults(
-        Crew(num_workers=layout.num_workers, in_processes=mode != "serial", start_method=start_method),
-        Rollouts(
+    faults = memory_errors(
+        WorkerDemand(num_workers=layout.num_workers, in_processes=mode != "serial", start_method=start_method),
+        MemoryDemand(
             slots_per_worker=layout.num_slots,
             games_per_worker=layout.num_games,
             plies_per_rollout=layout.num_plies,
@@ -124,7 +124,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _device_faults(device: Any) -> list[str]:
+def _device_errors(device: Any) -> list[str]:
     if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         return [f"worker_device={device}: must be auto, cpu or cuda:N"]
     count = torch.cuda.device_count() if device.startswith("cuda") else 0
@@ -133,12 +133,12 @@ def _device_faults(device: Any) -> list[str]:
     return []
 
 
-def _crew_faults(options: Mapping[str, Any]) -> list[str]:
+def _crew_errors(options: Mapping[str, Any]) -> list[str]:
     workers = options["num_workers"]
     if options["min_healthy_workers"] > workers:
         return [f"min_healthy_workers={options['min_healthy_workers']}: must be at most num_workers={workers}"]
-    return worker_faults(
-        Crew(
+    return worker_errors(
+        WorkerDemand(
             num_workers=workers,
             in_processes=options["mode"] != "serial",
             start_method=options["start_method"],

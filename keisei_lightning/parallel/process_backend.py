@@ -16,19 +16,23 @@ from typing import Any
 from typing_extensions import override
 
 from keisei_lightning.errors import WorkerBootError
-from keisei_lightning.openmp import spinning_limited
-from keisei_lightning.parallel.backend import Backend, Work, choose_start_method
-from keisei_lightning.parallel.main_module import without_main_module
-from keisei_lightning.parallel.messages import Play, ResetGames, RolloutHeader
-from keisei_lightning.parallel.policy_worker import WorkerBoot, run_worker
-from keisei_lightning.parallel.processes import ProcessHandle
-from keisei_lightning.parallel.restarts import RestartPolicy, WorkerExit
-from keisei_lightning.parallel.supervisor import Exited, Received, Started, Supervisor, WorkerHealth
-from keisei_lightning.parallel.vital_signs import VitalSigns
+from keisei_lightning.parallel.backend import Backend, WorkerInputs, choose_start_method
+from keisei_lightning.parallel.playing.policy_worker import WorkerBoot, run_worker
+from keisei_lightning.parallel.supervision.heartbeats import HeartbeatBoard
+from keisei_lightning.parallel.supervision.main_module import without_main_module
+from keisei_lightning.parallel.supervision.messages import Play, ResetGames, RolloutHeader
+from keisei_lightning.parallel.supervision.processes import ProcessHandle
+from keisei_lightning.parallel.supervision.restarts import RestartPolicy, WorkerExit
+from keisei_lightning.parallel.supervision.supervisor import Exited, Received, Started, Supervisor, WorkerHealth
+from keisei_lightning.system.openmp import spinning_limited
 
 __all__ = ["ProcessBackend"]
 
-_PRELOAD = ("keisei_lightning.parallel.inference", "keisei_lightning.models", "keisei_lightning.games.shogi")
+_PRELOAD = (
+    "keisei_lightning.parallel.central.inference",
+    "keisei_lightning.models",
+    "keisei_lightning.games.shogi.game",
+)
 """Imported once by the fork server, so that a process starts in a fraction of a second. There is one fork server for
 all modes; workers that need no torch share its memory with it."""
 
@@ -48,7 +52,7 @@ class ProcessBackend(Backend):
 
     def __init__(
         self,
-        work: Work,
+        work: WorkerInputs,
         *,
         restart_policy: RestartPolicy,
         start_method: str | None = None,
@@ -58,7 +62,7 @@ class ProcessBackend(Backend):
         self._work = work
         num_workers = work.slot_layout.num_workers
         self._names = [*(f"worker {worker_id}" for worker_id in range(num_workers)), *helpers]
-        self._signs = VitalSigns.reserve(len(self._names))
+        self._signs = HeartbeatBoard.reserve(len(self._names))
         self._context = multiprocessing.get_context(choose_start_method(start_method))
         if self._context.get_start_method() == "forkserver":
             self._context.set_forkserver_preload(list(_PRELOAD))

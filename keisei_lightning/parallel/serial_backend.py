@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from typing_extensions import override
 
-from keisei_lightning.parallel.backend import Backend, Work
-from keisei_lightning.parallel.messages import Play, RolloutHeader
-from keisei_lightning.parallel.policy_worker import PolicyWorker, make_policy_worker
-from keisei_lightning.parallel.restarts import WorkerState
-from keisei_lightning.parallel.supervisor import WorkerHealth
+from keisei_lightning.parallel.backend import Backend, WorkerInputs
+from keisei_lightning.parallel.playing.policy_worker import PolicyWorker, make_policy_worker
+from keisei_lightning.parallel.supervision.messages import Play, RolloutHeader
+from keisei_lightning.parallel.supervision.restarts import WorkerState
+from keisei_lightning.parallel.supervision.supervisor import WorkerHealth
 
 __all__ = ["SerialBackend"]
 
@@ -22,7 +22,7 @@ __all__ = ["SerialBackend"]
 class SerialBackend(Backend):
     """All workers' rollouts, one after another, in the learner's process: the same code, the same bits, no process."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: WorkerInputs) -> None:
         self.lost_rollouts = 0
         self._work = work
         self._workers: list[PolicyWorker] = []

@@ -9,26 +9,26 @@ from typing import Any, Literal
 from torch import nn
 
 from keisei_lightning.games import GameFactory
-from keisei_lightning.machine import resident_memory
-from keisei_lightning.parallel.backend import Backend, Work
-from keisei_lightning.parallel.central_backend import CentralBackend
+from keisei_lightning.parallel.backend import Backend, WorkerInputs
+from keisei_lightning.parallel.central.backend import CentralBackend
 from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, Intake
+from keisei_lightning.parallel.memory.slots import SharedBuffer, SlotLayout
+from keisei_lightning.parallel.memory.weights import WeightLayout, WeightStore
+from keisei_lightning.parallel.opponents.pool import OpponentOptions, OpponentSetup, SnapshotPool
+from keisei_lightning.parallel.playing.worker import PlayerOptions
 from keisei_lightning.parallel.process_backend import ProcessBackend
-from keisei_lightning.parallel.restarts import RestartPolicy, WorkerState
 from keisei_lightning.parallel.serial_backend import SerialBackend
-from keisei_lightning.parallel.snapshots import OpponentOptions, OpponentSetup, SnapshotPool
-from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
-from keisei_lightning.parallel.weights import WeightLayout, WeightStore
-from keisei_lightning.parallel.worker import PlayerOptions
+from keisei_lightning.parallel.supervision.restarts import RestartPolicy, WorkerState
 from keisei_lightning.rl import policy_lag
+from keisei_lightning.system.machine import resident_memory
 
-__all__ = ["Origin", "Plan", "Session"]
+__all__ = ["CollectorSpec", "ResumeState", "Session"]
 
 _HEALTHY = (WorkerState.STARTING, WorkerState.RUNNING)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class CollectorSpec:
     """How a collector collects.
 
     Attributes:
@@ -37,7 +37,7 @@ class Plan:
         mode: "serial", "workers" or "central".
         schedule: "sync" or "async".
         layout: of the slots.
-        player_options: how every worker plays; seed and start are those of the :class:`Origin`.
+        player_options: how every worker plays; seed and start are those of the :class:`ResumeState`.
         restart_policy: timeouts and budget.
         start_method: of processes; None: the best there is.
         opponents: the snapshots that are played against; None: every game is self-play.
@@ -66,7 +66,7 @@ class Plan:
         """Processes that hold the weights."""
         return 1 if self.mode == "central" else self.layout.num_workers
 
-    def make_backend(self, work: Work) -> Backend:
+    def make_backend(self, work: WorkerInputs) -> Backend:
         """What plays; it starts nothing yet."""
         if self.mode == "serial":
             return SerialBackend(work)
@@ -82,7 +82,7 @@ class Plan:
 
 
 @dataclass(kw_only=True, slots=True)
-class Origin:
+class ResumeState:
     """Where a collector begins: anew, or where a checkpoint stopped.
 
     Attributes:
@@ -96,7 +96,7 @@ class Origin:
     opponents: Mapping[str, Any] | None = None
 
     @classmethod
-    def restored(cls, state: Mapping[str, Any]) -> Origin:
+    def restored(cls, state: Mapping[str, Any]) -> ResumeState:
         """From :meth:`Session.state_dict` (or what an earlier version wrote)."""
         return cls(
             undelivered={name: int(state.get(name, 0)) for name in NOTHING_UNDELIVERED},
@@ -134,7 +134,9 @@ class Session:
         ConfigError: the machine has not so much memory, or the snapshots are of another network.
     """
 
-    def __init__(self, plan: Plan, origin: Origin, *, seed: int, frames: int, version: int, paused: set[int]) -> None:
+    def __init__(
+        self, plan: CollectorSpec, origin: ResumeState, *, seed: int, frames: int, version: int, paused: set[int]
+    ) -> None:
         self._paused, self._num_readers, self._num_workers = paused, plan.num_readers, plan.layout.num_workers
         weights = WeightLayout.of(plan.policy)
         self._slots = SharedBuffer(plan.layout.num_bytes)
@@ -143,7 +145,7 @@ class Session:
         self.pool = None if plan.opponents is None else SnapshotPool(plan.opponents, weights, seed)
         if self.pool is not None and origin.opponents is not None:
             self.pool.load_state_dict(origin.opponents)
-        work = Work(
+        work = WorkerInputs(
             game=plan.game,
             policy=plan.policy,
             options=replace(plan.player_options, seed=seed, start=frames),
@@ -167,7 +169,7 @@ class Session:
             pool=self.pool,
         )
 
-    def _opponent_setup(self, plan: Plan) -> OpponentSetup | None:
+    def _opponent_setup(self, plan: CollectorSpec) -> OpponentSetup | None:
         if self.pool is None or plan.opponents is None:
             return None
         return OpponentSetup(memory=self.pool.memory, share=plan.opponents.share)
@@ -219,9 +221,9 @@ class Session:
             "lost_rollouts": self.backend.lost_rollouts,
         }
 
-    def origin(self) -> Origin:
+    def origin(self) -> ResumeState:
         """Where a collector would go on from here."""
-        return Origin(
+        return ResumeState(
             undelivered=self.intake.undelivered,
             games_in_flight=self.backend.games_in_flight(),
             opponents=None if self.pool is None else self.pool.state_dict(),

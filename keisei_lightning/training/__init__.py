@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keisei_lightning.lazy import lazy_names
+from keisei_lightning.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     from keisei_lightning.training.best_checkpoint import BestCheckpoint
@@ -63,7 +63,7 @@ __all__ = [
     "write_last_game",
 ]
 
-_ROOM_OF = {
+_MODULE_OF = {
     "AtomicCheckpointIO": "checkpoint",
     "BestCheckpoint": "best_checkpoint",
     "CheckpointHeader": "checkpoint_header",
@@ -89,4 +89,4 @@ _ROOM_OF = {
 }
 
 # Whether there is a checkpoint, and a whole one, can be told without torch and Lightning (``integrity.py``).
-__getattr__ = lazy_names(__name__, _ROOM_OF, globals())
+__getattr__ = lazy_names(__name__, _MODULE_OF, globals())

@@ -16,9 +16,9 @@ from typing import IO, Any
 import torch
 from lightning.fabric.plugins import CheckpointIO
 
-from keisei_lightning.stopping import temporary_file, unbroken
+from keisei_lightning.system.stopping import temporary_file, uninterruptible
 from keisei_lightning.training.checkpoint_header import load_checked, refused_global
-from keisei_lightning.training.integrity import damage, lock, remove_stale_temporaries, temporary_path
+from keisei_lightning.training.integrity import corruption, lock, remove_stale_temporaries, temporary_path
 from keisei_lightning.training.saveable import first_unsaveable
 
 __all__ = ["AtomicCheckpointIO", "UnsaveableStateError"]
@@ -61,7 +61,7 @@ class AtomicCheckpointIO(CheckpointIO):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             remove_stale_temporaries(target.parent)
-            with unbroken(), temporary_file(temporary_path(target)) as temporary, temporary.open("wb") as file:
+            with uninterruptible(), temporary_file(temporary_path(target)) as temporary, temporary.open("wb") as file:
                 lock(file)
                 _write(checkpoint, file)
                 _check_written(temporary, target, checkpoint)
@@ -95,7 +95,7 @@ class AtomicCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-class _Noting:
+class _ErrorRecording:
     """A file as torch writes it, which keeps the error of a failed write: torch tells only of a wrong position."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -119,7 +119,7 @@ def _write(checkpoint: dict[str, Any], file: IO[bytes]) -> None:
     Raises:
         OSError: the disk is full, say.
     """
-    noting = _Noting(file)
+    noting = _ErrorRecording(file)
     try:
         torch.save(checkpoint, noting)  # type: ignore[arg-type]  # it writes, and that is all torch asks for
         file.flush()
@@ -132,7 +132,7 @@ def _write(checkpoint: dict[str, Any], file: IO[bytes]) -> None:
 
 def _check_written(temporary: Path, target: Path, checkpoint: dict[str, Any]) -> None:
     """Read back what was written: an unreadable checkpoint must be known now, not when it is needed."""
-    if (fault := damage(temporary)) is not None:
+    if (fault := corruption(temporary)) is not None:
         raise OSError(errno.EIO, f"what was written cannot be read back, it is {fault}")
     try:
         torch.load(temporary, map_location="cpu", weights_only=True, mmap=True)  # mapped: no weight is read twice

@@ -17,7 +17,7 @@ from typing import Any
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec
-from keisei_lightning.training.integrity import checkpoint_files, damage
+from keisei_lightning.training.integrity import checkpoint_files, corruption
 
 __all__ = [
     "CHECKPOINT_FORMAT",
@@ -27,7 +27,7 @@ __all__ = [
     "Recipe",
     "check_checkpoint",
     "load_checked",
-    "network_faults",
+    "network_errors",
     "newest_checkpoint",
     "newest_whole_checkpoint",
     "read_checkpoint_header",
@@ -275,7 +275,7 @@ def saved_weights(checkpoint: Mapping[str, Any], *, path: str) -> Mapping[str, A
     raise ConfigError(f"ckpt_path={path}: cannot be read as a checkpoint (it has no 'state_dict' of names and weights)")
 
 
-def network_faults(saved: Mapping[str, Any], wanted: Mapping[str, Any], *, path: str) -> Sequence[str]:
+def network_errors(saved: Mapping[str, Any], wanted: Mapping[str, Any], *, path: str) -> Sequence[str]:
     """Where the weights of a checkpoint do not fit a network: at most one line.
 
     Args:
@@ -309,7 +309,7 @@ def load_checked(path: str | os.PathLike[str], *, map_location: Any, mmap: bool 
     Raises:
         ConfigError: it cannot be read so; one line.
     """
-    if (fault := damage(path)) is not None:
+    if (fault := corruption(path)) is not None:
         raise ConfigError(f"ckpt_path={path}: cannot be read as a checkpoint ({fault})")
     import torch  # only for what is inside: that a file is damaged is told without
 

@@ -24,7 +24,7 @@ from keisei_lightning.games import GameFactory, game_factory
 from keisei_lightning.models import ActorCritic, evaluation_mode
 from keisei_lightning.models.transfers import plies_to_device
 from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
-from keisei_lightning.stopping import waiting
+from keisei_lightning.system.stopping import interruptible
 from keisei_lightning.training.loader import MinibatchLoader
 from keisei_lightning.training.minibatches import (
     Iteration,
@@ -106,7 +106,7 @@ class SelfPlayDataModule(LightningDataModule):
             *([] if 0 <= lmbda <= 1 else [f"lmbda={lmbda}: must be in [0, 1]"]),
             *([] if num_epochs >= 1 else [f"num_epochs={num_epochs}: must be 1 or more"]),
             *([] if seed >= 0 else [f"seed={seed}: must be 0 or more"]),
-            *_minibatch_faults(minibatch_size, collector),
+            *_minibatch_errors(minibatch_size, collector),
         ]
         if (collector is None) == (game is None):
             faults.append(f"game={game}: must be given without a collector, or a collector without it")
@@ -194,7 +194,7 @@ class SelfPlayDataModule(LightningDataModule):
             collector = SelfPlayCollector(game, policy, **options)
         except TypeError as error:  # a misspelt name
             raise ConfigError(f"collector_options: {error}") from error
-        if faults := _minibatch_faults(self.minibatch_size, collector):
+        if faults := _minibatch_errors(self.minibatch_size, collector):
             raise ConfigError(faults)
         self._collector, self.iteration = collector, 0
 
@@ -212,7 +212,7 @@ class SelfPlayDataModule(LightningDataModule):
             self._watch.check()
         # A signal may end the wait anywhere in the collector: a checkpoint then tells of the moment before it.
         self._state_before = self.collector.state_dict()
-        with waiting():
+        with interruptible():
             rollout = next(rollouts, None)
         self._state_before = None
         if rollout is not None:
@@ -236,7 +236,7 @@ class SelfPlayDataModule(LightningDataModule):
         device = self._device()
         if current is not None:
             self._begin()
-            with waiting():
+            with interruptible():
                 self.collector.start()  # so that the version counts up when this iteration ends
             current.plies = plies_to_device(current.plies, device)
         else:
@@ -349,7 +349,7 @@ class SelfPlayDataModule(LightningDataModule):
             self._collector.shutdown(timeout)
 
 
-def _minibatch_faults(size: int, collector: RolloutSource | None) -> list[str]:
+def _minibatch_errors(size: int, collector: RolloutSource | None) -> list[str]:
     """Whether a minibatch can be so large; without a collector, whether it is one at all."""
     if collector is None:
         return [] if size >= 1 else [f"minibatch_size={size}: must be 1 or more"]

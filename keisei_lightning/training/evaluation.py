@@ -29,7 +29,7 @@ from keisei_lightning.evaluation.registry import (
 )
 from keisei_lightning.games.protocol import GameFactory
 from keisei_lightning.models import ActorCritic, evaluation_mode
-from keisei_lightning.stopping import Stopped, deferred, waiting
+from keisei_lightning.system.stopping import Stopped, deferred, interruptible
 from keisei_lightning.training.source import actor_critic_of
 
 __all__ = ["EvaluationCallback", "is_last_epoch", "metric_name"]
@@ -217,7 +217,7 @@ class EvaluationCallback(Callback):
         results: dict[str, MatchResult] = {}
         with isolate_rng():
             try:
-                with waiting():
+                with interruptible():
                     for opponent in self._opponents(pl_module):
                         before = self._clock()
                         result = self._play_match(trainer, pl_module, opponent)

@@ -16,14 +16,14 @@ import zlib
 from pathlib import Path
 from typing import IO
 
-__all__ = ["checkpoint_files", "damage", "lock", "remove_stale_temporaries", "temporary_path"]
+__all__ = ["checkpoint_files", "corruption", "lock", "remove_stale_temporaries", "temporary_path"]
 
 log = logging.getLogger(__name__)
 
 _TEMPORARIES = ".*.ckpt.*.tmp"
 
 
-def damage(path: str | os.PathLike[str]) -> str | None:
+def corruption(path: str | os.PathLike[str]) -> str | None:
     """What is wrong with a checkpoint file; None: every byte is as it was written.
 
     Args:

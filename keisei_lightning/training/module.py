@@ -24,7 +24,7 @@ from keisei_lightning.models.compiling import Judge
 from keisei_lightning.models.heads import expected_score
 from keisei_lightning.models.output_check import check_network
 from keisei_lightning.models.transfers import module_to_device
-from keisei_lightning.training.checkpoint_header import HEADER_KEY, RECIPE_KEY, CheckpointHeader, network_faults
+from keisei_lightning.training.checkpoint_header import HEADER_KEY, RECIPE_KEY, CheckpointHeader, network_errors
 from keisei_lightning.training.meter import EpochMeter
 from keisei_lightning.training.ppo_checks import check_ppo_options
 from keisei_lightning.training.ppo_loss import OUTCOME_LOG_PROBS, LegalMovesPPOLoss
@@ -401,7 +401,7 @@ class PPOModule(RecordedModule):
         spec = self._game_spec()
         if spec is not None:
             CheckpointHeader.from_checkpoint(checkpoint, path=path).check(spec, path=path)
-        faults = network_faults(checkpoint["state_dict"], self.state_dict(), path=path)
+        faults = network_errors(checkpoint["state_dict"], self.state_dict(), path=path)
         if faults:
             raise ConfigError(faults)
         self._loaded = checkpoint

@@ -23,9 +23,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from keisei_lightning import stopping
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.stopping import Stopped, temporary_file
+from keisei_lightning.system import stopping
+from keisei_lightning.system.stopping import Stopped, temporary_file
 from keisei_lightning.training.checkpoint import UnsaveableStateError
 from keisei_lightning.training.evaluation import is_last_epoch
 from keisei_lightning.training.integrity import temporary_path
@@ -47,7 +47,7 @@ class OrderlyStop(Callback):
     """Ends a fit at the end of a step when a signal asks for it, and saves a checkpoint then.
 
     The first of all callbacks: it opens and closes the time in which a signal is deferred. With plain Lightning,
-    without :class:`~keisei_lightning.stopping.StopSignals`, it saves when SIGTERM has ended the loop.
+    without :class:`~keisei_lightning.system.stopping.StopSignals`, it saves when SIGTERM has ended the loop.
 
     It also saves where an error comes after the last step of a fit, in the last matches, say: nothing is learned after
     it that could be worth more. An error before that saves nothing: weights that it may have spoilt must not take the
@@ -89,7 +89,7 @@ class OrderlyStop(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """A step that has begun ends, however long it takes."""
         self._step.close()  # of a step that a callback has skipped
-        self._step.enter_context(stopping.unbroken())
+        self._step.enter_context(stopping.uninterruptible())
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -107,7 +107,7 @@ class OrderlyStop(Callback):
         Raises:
             Stopped: a signal came in the very last steps.
         """
-        stopping.settle(end=True)
+        stopping.stop_deferring(end=True)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save, if a signal ended the fit or all is learned; in any case, stop the workers before the other callbacks.
@@ -115,7 +115,7 @@ class OrderlyStop(Callback):
         Raises:
             OSError: a signal ended the fit, and it cannot be saved.
         """
-        stopping.settle()
+        stopping.stop_deferring()
         try:
             if isinstance(exception, Stopped | SIGTERMException):
                 self._save(trainer)

@@ -16,7 +16,7 @@ from keisei_lightning.games import GameFactory, GameSpec, game_factory
 from keisei_lightning.models import ActorCritic, build_recorded_network
 from keisei_lightning.models.registry import not_plain
 from keisei_lightning.training.checkpoint_header import CheckpointHeader, Recipe, load_checked
-from keisei_lightning.training.integrity import damage
+from keisei_lightning.training.integrity import corruption
 
 __all__ = ["RecordedModule", "recorded_game", "recorded_network"]
 
@@ -90,7 +90,7 @@ class RecordedModule(LightningModule):
         """
         if "actor_critic" not in kwargs:
             kwargs = recorded_arguments(checkpoint_path) | kwargs
-        elif _is_file(checkpoint_path) and (fault := damage(checkpoint_path)) is not None:
+        elif _is_file(checkpoint_path) and (fault := corruption(checkpoint_path)) is not None:
             raise ConfigError(f"checkpoint_path={checkpoint_path}: cannot be read as a checkpoint ({fault})")
         loaded: Self = super().load_from_checkpoint(
             checkpoint_path,  # type: ignore[arg-type]  # its own type leaves os.PathLike out

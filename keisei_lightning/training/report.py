@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
 from keisei_lightning.evaluation import MatchResult
-from keisei_lightning.stopping import requested, temporary_file
+from keisei_lightning.system.stopping import requested, temporary_file
 from keisei_lightning.training.evaluation import EvaluationCallback
 
 __all__ = ["HISTORY_KEY", "CurvesCallback", "plot_curves", "write_last_game"]

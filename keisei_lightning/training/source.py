@@ -52,7 +52,7 @@ class RolloutSource(Protocol):
         ...
 
     def __iter__(self) -> Iterator[TensorDictBase]:
-        """Rollouts [G, T] with the keys of the batch table, each valid until the next one is asked for."""
+        """MemoryDemand [G, T] with the keys of the batch table, each valid until the next one is asked for."""
         ...
 
     def update_policy_weights_(self) -> None:

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from keisei_lightning import keep_freed_memory
-from keisei_lightning.bench.networks import policy_of
-from keisei_lightning.bench.report import print_report
+from keisei_lightning.commands.bench.networks import policy_of
+from keisei_lightning.commands.bench.report import print_report
 from keisei_lightning.games import game_factory
 from keisei_lightning.models import ActorCritic
 from keisei_lightning.parallel import SelfPlayCollector

@@ -29,8 +29,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from keisei_lightning.bench.report import print_report
-from keisei_lightning.openmp import SETTINGS, USER_VARIABLES
+from keisei_lightning.commands.bench.report import print_report
+from keisei_lightning.system.openmp import SETTINGS, USER_VARIABLES
 
 NEIGHBOURS = {
     "numeric": "import numpy as np\na = np.random.rand(256, 256)\nwhile True: a @ a",
@@ -103,9 +103,9 @@ def be_a_training(overrides: Sequence[str]) -> None:
 
     from keisei_lightning import keep_freed_memory
     from keisei_lightning.app import build
-    from keisei_lightning.config import config_dir, register_configs
-    from keisei_lightning.console import quiet_libraries
-    from keisei_lightning.validation import validate
+    from keisei_lightning.config.schemas import config_dir, register_configs
+    from keisei_lightning.config.validation import validate
+    from keisei_lightning.system.console import quiet_libraries
 
     keep_freed_memory()
     quiet_libraries()

@@ -28,10 +28,10 @@ from omegaconf import open_dict
 from rich.console import Console
 
 from keisei_lightning.app import build
-from keisei_lightning.bench.report import describe_machine
-from keisei_lightning.config import config_dir, register_configs
+from keisei_lightning.commands.bench.report import describe_machine
+from keisei_lightning.config.schemas import config_dir, register_configs
+from keisei_lightning.config.validation import validate
 from keisei_lightning.parallel import SelfPlayCollector
-from keisei_lightning.validation import validate
 
 CONSOLE = Console()
 

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from keisei_lightning.bench.report import print_report
+from keisei_lightning.commands.bench.report import print_report
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = "import hydra, numpy"

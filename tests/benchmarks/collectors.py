@@ -51,9 +51,9 @@ from rich.progress import track
 from rich.table import Table
 from torchrl.collectors import MultiAsyncCollector, MultiSyncCollector
 
-from keisei_lightning.bench.arguments import MODELS
-from keisei_lightning.bench.networks import policy_of
-from keisei_lightning.bench.report import describe_machine
+from keisei_lightning.commands.bench.arguments import MODELS
+from keisei_lightning.commands.bench.networks import policy_of
+from keisei_lightning.commands.bench.report import describe_machine
 from keisei_lightning.envs import BoardGameEnv
 from keisei_lightning.games import GameFactory, game_factory
 from keisei_lightning.models import ActorCritic, LegalCategorical

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from perfect_connect_four import Solver
 
-from keisei_lightning.evaluate.policies import LoadedPolicy, load_policy
+from keisei_lightning.commands.evaluate.policies import LoadedPolicy, load_policy
 from keisei_lightning.evaluation import PolicyPlayer, Turn, play_match
 from keisei_lightning.evaluation.registry import make_player
 

@@ -49,7 +49,7 @@ STEPS, FIRE_AT, FAULT, FIRED_NS = range(4)
 
 
 class PatienceOverError(BaseException):
-    """Asking has lasted long enough; not an ``Exception``, as ``KeyboardInterrupt`` is none."""
+    """MailboxClient has lasted long enough; not an ``Exception``, as ``KeyboardInterrupt`` is none."""
 
 
 # ---- the faults
@@ -189,7 +189,7 @@ class Ledger:
         return {pid for pid, _ in rollouts}
 
     def undelivered(self, pid: int) -> int:
-        """Rollouts that a process has begun since its first delivered one, less those that were delivered."""
+        """MemoryDemand that a process has begun since its first delivered one, less those that were delivered."""
         steps = open_orders(self._folder, pid)[STEPS] - min(self.delivered[pid])
         return math.ceil(int(steps) / PLIES) - len(self.delivered[pid])
 

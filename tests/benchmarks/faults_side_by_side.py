@@ -55,7 +55,7 @@ from fault_case import ERROR_TEXT, EXIT_CODE, FAULTS, GAME, GAMES, LIMITS_S, PLI
 from rich.console import Console
 from rich.table import Table
 
-from keisei_lightning.bench.report import describe_machine
+from keisei_lightning.commands.bench.report import describe_machine
 
 START_LIMIT_S, END_LIMIT_S, AFTER_END_S = 90.0, 8.0, 5.0
 TABLE_WIDTH = 600  # characters: a row of a Markdown table is one line

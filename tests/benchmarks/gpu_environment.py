@@ -20,10 +20,10 @@ import torch
 from gpu_common import Results, add_common_arguments, rate_of
 
 import keisei_lightning
-from keisei_lightning.bench.report import describe_machine
+from keisei_lightning.commands.bench.report import describe_machine
 from keisei_lightning.evaluation.registry import player_names
-from keisei_lightning.games.shogi_kernel import why_no_kernel
-from keisei_lightning.machine import available_memory
+from keisei_lightning.games.shogi.kernel import why_no_kernel
+from keisei_lightning.system.machine import available_memory
 
 MODULES = (
     *("numpy", "scipy", "psutil", "rich", "hydra", "lightning", "tensordict", "torchrl", "rsshogi", "pyspiel"),

@@ -22,7 +22,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from tensordict import TensorDictBase
 
-from keisei_lightning.bench.learn import SameRollout
+from keisei_lightning.commands.bench.learn import SameRollout
 from keisei_lightning.models import ActorCritic
 from keisei_lightning.parallel import SelfPlayCollector
 from keisei_lightning.training import PPOModule, SelfPlayDataModule, WeightSyncCallback

@@ -20,7 +20,7 @@ import torch
 from gpu_common import MODELS, Results, add_common_arguments, policy_of, rate_of, synchronize
 from torch import Tensor
 
-from keisei_lightning.parallel.weights import WeightLayout, WeightReader, WeightStore
+from keisei_lightning.parallel.memory.weights import WeightLayout, WeightReader, WeightStore
 
 _ROUNDS = 20
 

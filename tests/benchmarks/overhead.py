@@ -17,7 +17,7 @@ import time
 import torch
 from torch import Tensor, nn
 
-from keisei_lightning.bench.report import print_report
+from keisei_lightning.commands.bench.report import print_report
 from keisei_lightning.games import game_factory
 from keisei_lightning.models import bitmask
 from keisei_lightning.parallel import SelfPlayCollector

@@ -12,7 +12,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.objectives.value.functional import vec_generalized_advantage_estimate
 
-from keisei_lightning.launch import main
+from keisei_lightning.commands.train import main
 from keisei_lightning.training import minibatches
 
 

@@ -24,7 +24,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from keisei_lightning.bench.report import describe_machine
+from keisei_lightning.commands.bench.report import describe_machine
 from keisei_lightning.training.report import HISTORY_KEY
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -34,7 +34,7 @@ def dwelling(function: Callable[..., Any], marker: Path, seconds: float, *, call
 
 def prepare(stage: str, marker: Path) -> None:
     if stage == "checking":
-        from keisei_lightning import refusal
+        from keisei_lightning.commands import hydra_checks as refusal
 
         refusal.validate = dwelling(refusal.validate, marker, 30.0)
     elif stage == "starting":
@@ -77,6 +77,6 @@ def prepare(stage: str, marker: Path) -> None:
 
 if __name__ == "__main__":
     prepare(sys.argv[1], Path(sys.argv[2]))
-    from keisei_lightning.launch import main
+    from keisei_lightning.commands.train import main
 
     sys.exit(main(sys.argv[3:]))

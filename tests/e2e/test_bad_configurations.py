@@ -19,7 +19,7 @@ import psutil
 import pytest
 import torch
 
-from keisei_lightning import launch
+from keisei_lightning.commands import train as launch
 from keisei_lightning.training.checkpoint import AtomicCheckpointIO
 
 ROOT = Path(__file__).resolve().parents[2]

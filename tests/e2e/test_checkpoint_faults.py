@@ -31,7 +31,7 @@ from keisei_lightning.training import (
     read_checkpoint_header,
     remove_stale_temporaries,
 )
-from keisei_lightning.training.integrity import damage
+from keisei_lightning.training.integrity import corruption
 
 SOAK = os.environ.get("KEISEI_SOAK") == "1"
 SPEC = GameSpec(name="shogi", num_actions=2187, observation_shape=(98,), max_plies=256)
@@ -252,7 +252,7 @@ def test_nobody_elses_save_is_cleaned_up(
     assert seen > 10
     assert psutil.Process(pid).status() != psutil.STATUS_ZOMBIE, "its file was taken away"
     kill()
-    assert damage(path) is None
+    assert corruption(path) is None
 
 
 # ---- code in a checkpoint

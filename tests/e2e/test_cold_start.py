@@ -24,7 +24,7 @@ pytestmark = pytest.mark.process
 # Types one command line after the other, and tells which libraries are loaded after each.
 DRIVER = """
 import contextlib, io, json, sys
-from keisei_lightning.cli import main
+from keisei_lightning.commands.main import main
 ended = []
 for words in json.load(sys.stdin):
     out, err = io.StringIO(), io.StringIO()

@@ -17,7 +17,8 @@ from policy_checkpoints import write_policy
 from runs import PATIENCE_S
 from torch import Tensor, nn
 
-from keisei_lightning import build_network, cli, game_factory
+from keisei_lightning import build_network, game_factory
+from keisei_lightning.commands import main as cli
 from keisei_lightning.errors import IllegalActionError
 from keisei_lightning.evaluation import registry
 
@@ -187,7 +188,9 @@ class TestEndings:
     def test_a_mistake_is_one_line_and_code_2_before_a_move_is_made(
         self, words: list[str], line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("keisei_lightning.evaluate.run.play_match", lambda *a, **k: pytest.fail("a match began"))
+        monkeypatch.setattr(
+            "keisei_lightning.commands.evaluate.run.play_match", lambda *a, **k: pytest.fail("a match began")
+        )
         write_policy(Path("a.ckpt"))
         write_policy(Path("four.ckpt"), game="connect_four")
         Path("torn.ckpt").write_bytes(Path("a.ckpt").read_bytes()[:500])

@@ -11,9 +11,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from keisei_lightning import evaluate
 from keisei_lightning.app import run
-from keisei_lightning.config import config_dir, register_configs
+from keisei_lightning.commands import evaluate
+from keisei_lightning.config.schemas import config_dir, register_configs
 from keisei_lightning.training.checkpoint import AtomicCheckpointIO
 from keisei_lightning.training.checkpoint_header import RECIPE_KEY
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from runs import ROOT, TINY
 
-from keisei_lightning.config import config_dir
-from keisei_lightning.games.shogi_kernel import why_no_kernel
+from keisei_lightning.config.schemas import config_dir
+from keisei_lightning.games.shogi.kernel import why_no_kernel
 
 EXAMPLE = ROOT / "examples" / "own_hydra_app"
 SMALLEST = (
@@ -74,7 +74,7 @@ def test_the_wheel_holds_the_package_with_its_configuration_and_its_kernel(built
     files = {file.relative_to(config_dir()) for file in config_dir().rglob("*.yaml")}
     assert {f"keisei_lightning/conf/{file}" for file in [*files, "__init__.py"]} <= names
     assert "keisei_lightning/py.typed" in names
-    has_kernel = "keisei_lightning/games/libshogi_kernel.so" in names
+    has_kernel = "keisei_lightning/games/shogi/libshogi_kernel.so" in names
     assert has_kernel == (why_no_kernel() == "")
     assert wheel.name.endswith("-py3-none-any.whl") != has_kernel
     assert "-linux_" not in wheel.name  # package indexes refuse it

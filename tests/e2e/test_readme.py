@@ -32,9 +32,10 @@ COMMANDS = [
 # Types one command line after the other; what they would do is noted, and not done.
 DRIVER = """
 import importlib, json, sys
-from keisei_lightning import app, cli
-from keisei_lightning.bench.arguments import BENCHES
-from keisei_lightning.evaluate import run as evaluation
+from keisei_lightning import app
+from keisei_lightning.commands import main as cli
+from keisei_lightning.commands.bench.arguments import BENCHES
+from keisei_lightning.commands.evaluate import run as evaluation
 
 started = []
 def train(config):
@@ -46,7 +47,7 @@ def measure(arguments):
     started.append(arguments.bench)
     return 0
 for name in BENCHES:
-    importlib.import_module(f"keisei_lightning.bench.{name}").run = measure
+    importlib.import_module(f"keisei_lightning.commands.bench.{name}").run = measure
 
 told = []
 for words in json.load(sys.stdin):

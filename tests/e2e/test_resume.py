@@ -17,7 +17,7 @@ from tensordict import TensorDictBase
 from keisei_lightning.games import game_factory
 from keisei_lightning.models import ActorCritic, build_network
 from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
-from keisei_lightning.stopping import Stopped, StopSignals
+from keisei_lightning.system.stopping import Stopped, StopSignals
 from keisei_lightning.training import (
     AtomicCheckpointIO,
     CurvesCallback,

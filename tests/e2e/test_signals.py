@@ -12,7 +12,7 @@ import torch
 from runs import PATIENCE_S, StagedRun
 from staged_run import STEP
 
-from keisei_lightning.training.integrity import damage
+from keisei_lightning.training.integrity import corruption
 
 pytestmark = pytest.mark.process
 
@@ -21,7 +21,7 @@ SERIAL = ("parallel=serial",)  # quicker, where the workers are not the point
 
 
 def loaded(file: Path) -> dict[str, object]:
-    assert damage(file) is None
+    assert corruption(file) is None
     content: dict[str, object] = torch.load(file, weights_only=True)
     return content
 
@@ -98,7 +98,7 @@ def test_a_save_that_a_signal_finds_is_finished(tmp_path: Path) -> None:
         assert code == 143, err
         assert run.temporary_files() == []
         assert {file.name for file in run.checkpoints()} >= {"last.ckpt"}
-        assert all(damage(file) is None for file in run.checkpoints())
+        assert all(corruption(file) is None for file in run.checkpoints())
 
 
 def test_a_second_ctrl_c_ends_at_once_and_leaves_whole_files(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_second_ctrl_c_ends_at_once_and_leaves_whole_files(tmp_path: Path) -> 
         assert err.splitlines() == ["keisei: stopped by SIGINT, at once"]
         assert run.temporary_files() == []
         assert run.checkpoints(), "the save before this one"
-        assert all(damage(file) is None for file in run.checkpoints())
+        assert all(corruption(file) is None for file in run.checkpoints())
 
 
 def test_slurm_requeues_a_job_that_has_saved_and_it_goes_on(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 import torch
 from device_runs import GAMES, PLIES, Fitted, fit, tolerance_of
 
-from keisei_lightning import cli
-from keisei_lightning.evaluate.policies import load_policy
+from keisei_lightning.commands import main as cli
+from keisei_lightning.commands.evaluate.policies import load_policy
 from keisei_lightning.parallel import OpponentOptions
 from keisei_lightning.training import SnapshotCallback
 

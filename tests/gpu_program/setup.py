@@ -22,7 +22,7 @@ from pathlib import Path
 __all__ = ["ROOT", "build_kernel", "install_wheels", "part_environment", "source_head", "write_metadata"]
 
 ROOT = Path(__file__).resolve().parents[2]
-_KERNEL = ROOT / "keisei_lightning" / "games" / "shogi_kernel.c"
+_KERNEL = ROOT / "keisei_lightning" / "games" / "shogi" / "kernel.c"
 _SOURCES = ("keisei_lightning", "conf", "tests", "train.py", "pyproject.toml")
 
 

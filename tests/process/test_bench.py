@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from keisei_lightning.bench import main
-from keisei_lightning.bench.stages import STAGES
-from keisei_lightning.bench.tune import choices
-from keisei_lightning.games.shogi_kernel import why_no_kernel
-from keisei_lightning.machine import available_cpus
+from keisei_lightning.commands.bench import main
+from keisei_lightning.commands.bench.stages import STAGES
+from keisei_lightning.commands.bench.tune import choices
+from keisei_lightning.games.shogi.kernel import why_no_kernel
+from keisei_lightning.system.machine import available_cpus
 
 pytestmark = pytest.mark.process
 

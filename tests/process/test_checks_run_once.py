@@ -13,8 +13,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from keisei_lightning import app, bench, cli, validation
-from keisei_lightning.config import config_dir, register_configs
+from keisei_lightning import app
+from keisei_lightning.commands import bench
+from keisei_lightning.commands import main as cli
+from keisei_lightning.config import validation
+from keisei_lightning.config.schemas import config_dir, register_configs
 
 TINY = [
     "experiment=smoke",
@@ -66,13 +69,13 @@ def _own_folder_and_logging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def checks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The seed of each configuration that is checked, one entry a check."""
     seeds: list[int] = []
-    real = validation.option_faults
+    real = validation.option_errors
 
     def counted(cfg: DictConfig) -> list[str]:
         seeds.append(cfg.seed)
         return real(cfg)
 
-    monkeypatch.setattr(validation, "option_faults", counted)
+    monkeypatch.setattr(validation, "option_errors", counted)
     return seeds
 
 

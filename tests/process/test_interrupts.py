@@ -12,7 +12,7 @@ from fault_helpers import GAMES, Audit, collector_of
 from rollout_checks import assert_whole
 
 from keisei_lightning.parallel import SelfPlayCollector
-from keisei_lightning.parallel.messages import RolloutHeader
+from keisei_lightning.parallel.supervision.messages import RolloutHeader
 
 pytestmark = pytest.mark.process
 

@@ -19,11 +19,11 @@ from collector_helpers import collector_of
 from fakes import TinyNetwork
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.limits import DESCRIPTORS_BESIDES, DESCRIPTORS_PER_WORKER
-from keisei_lightning.machine import available_memory
 from keisei_lightning.models import ActorCritic
+from keisei_lightning.parallel.memory.slots import SharedBuffer, SlotLayout
 from keisei_lightning.parallel.options import check_memory
-from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
+from keisei_lightning.system.limits import DESCRIPTORS_BESIDES, DESCRIPTORS_PER_WORKER
+from keisei_lightning.system.machine import available_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 60
@@ -144,11 +144,11 @@ def test_a_low_ulimit_u_is_refused_with_the_figure() -> None:
     program = f"""
 import os, resource, sys
 sys.path.insert(0, {str(ROOT)!r})
-from keisei_lightning.limits import Crew, worker_faults
-worker_faults(Crew(num_workers=1))  # imports what it needs: another user may not read it
+from keisei_lightning.system.limits import WorkerDemand, worker_errors
+worker_errors(WorkerDemand(num_workers=1))  # imports what it needs: another user may not read it
 os.setresuid({uid}, {uid}, {uid})
 resource.setrlimit(resource.RLIMIT_NPROC, ({in_use + 40}, {in_use + 40}))
-print(*worker_faults(Crew(num_workers=64, threads_per_worker=1)))
+print(*worker_errors(WorkerDemand(num_workers=64, threads_per_worker=1)))
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
@@ -160,7 +160,7 @@ print(*worker_faults(Crew(num_workers=64, threads_per_worker=1)))
 
 
 def test_a_thousand_workers_are_refused_on_a_small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("keisei_lightning.limits.available_cpus", lambda: 2)
+    monkeypatch.setattr("keisei_lightning.system.limits.available_cpus", lambda: 2)
     with pytest.raises(ConfigError, match=r"num_workers=1000: must be from 1 to \d+ \(64 for each of the 2 CPUs"):
         collector_of(num_workers=1000)
 

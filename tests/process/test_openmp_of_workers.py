@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from keisei_lightning.openmp import SETTINGS, USER_VARIABLES
+from keisei_lightning.system.openmp import SETTINGS, USER_VARIABLES
 
 pytestmark = [
     pytest.mark.process,

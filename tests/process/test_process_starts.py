@@ -14,7 +14,7 @@ import pytest
 from collector_helpers import FRAMES, WORKERS, collector_of, take
 
 from keisei_lightning.errors import WorkerBootError
-from keisei_lightning.parallel.restarts import WorkerState
+from keisei_lightning.parallel.supervision.restarts import WorkerState
 
 pytestmark = pytest.mark.process
 

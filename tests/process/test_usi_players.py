@@ -21,9 +21,9 @@ from fakes import counting_game, turn_of
 from keisei_lightning.errors import ConfigError, EngineError, GameError
 from keisei_lightning.evaluation import RESIGN, RandomPlayer, Turn, play_match
 from keisei_lightning.evaluation.registry import closing_player, make_player
-from keisei_lightning.evaluation.usi import MAX_FAULTS_IN_A_ROW, UsiPlayer, make_fairy_stockfish, make_usi
+from keisei_lightning.evaluation.usi.players import MAX_FAULTS_IN_A_ROW, UsiPlayer, make_fairy_stockfish, make_usi
 from keisei_lightning.games import NO_MOVE, game_factory
-from keisei_lightning.games.shogi import NUM_ACTIONS, Shogi
+from keisei_lightning.games.shogi.game import NUM_ACTIONS, Shogi
 
 TESTS = Path(__file__).resolve().parents[1]
 FAKE = [sys.executable, str(TESTS / "fake_usi_engine.py")]

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from keisei_lightning import allocator
+from keisei_lightning.system import allocator
 
 IN_A_PROCESS_OF_ITS_OWN = """
 import resource, sys

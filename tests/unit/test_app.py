@@ -20,13 +20,14 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from keisei_lightning.app import build, run
-from keisei_lightning.config import config_dir, register_configs
+from keisei_lightning.config.schemas import config_dir, register_configs
+from keisei_lightning.config.validation import ValidatedConfig, validate
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameSpec, register_game
 from keisei_lightning.games.registry import _registered
 from keisei_lightning.models import build_network
 from keisei_lightning.parallel import OpponentOptions
-from keisei_lightning.stopping import Stopped
+from keisei_lightning.system.stopping import Stopped
 from keisei_lightning.training import (
     BestCheckpoint,
     EvaluationCallback,
@@ -37,7 +38,6 @@ from keisei_lightning.training import (
     read_checkpoint_header,
 )
 from keisei_lightning.training.checkpoint_header import Recipe, read_recipe
-from keisei_lightning.validation import ValidatedConfig, validate
 
 TINY = [
     "experiment=smoke",
@@ -262,7 +262,7 @@ def test_a_run_returns_the_score_and_shows_where_everything_is(
 def test_a_learner_that_learns_while_workers_play_leaves_them_their_cpus(
     overrides: list[str], workers: int, learner: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("app", "limits", "machine", "validation"):
+    for module in ("app", "system.limits", "system.machine", "config.validation"):
         monkeypatch.setattr(f"keisei_lightning.{module}.available_cpus", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     parts = build(validated(tmp_path, "parallel.num_workers=auto", *overrides))
@@ -271,7 +271,7 @@ def test_a_learner_that_learns_while_workers_play_leaves_them_their_cpus(
 
 
 def test_on_two_cpus_a_learner_has_both_beside_one_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("app", "limits", "machine", "validation"):
+    for module in ("app", "system.limits", "system.machine", "config.validation"):
         monkeypatch.setattr(f"keisei_lightning.{module}.available_cpus", lambda: 2)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     words = ("parallel=workers", "parallel.schedule=async")

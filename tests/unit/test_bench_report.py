@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from keisei_lightning.bench import report
-from keisei_lightning.bench.report import describe_machine, print_report
+from keisei_lightning.commands.bench import report
+from keisei_lightning.commands.bench.report import describe_machine, print_report
 
 
 def test_a_gpu_is_named_with_its_memory_and_its_cuda(

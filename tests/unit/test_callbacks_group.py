@@ -16,8 +16,8 @@ from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig
 
 from keisei_lightning.app import build, run
-from keisei_lightning.compose_errors import COMPOSE_ERRORS, explain
-from keisei_lightning.config import config_dir, register_configs
+from keisei_lightning.config.compose_errors import COMPOSE_ERRORS, explain
+from keisei_lightning.config.schemas import config_dir, register_configs
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.training import (
     CurvesCallback,

@@ -13,11 +13,12 @@ import pytest
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 
-from keisei_lightning import cli, launch
-from keisei_lightning.config import register_configs
+from keisei_lightning.commands import main as cli
+from keisei_lightning.commands import train as launch
+from keisei_lightning.commands.train import Stopped
+from keisei_lightning.config.schemas import register_configs
+from keisei_lightning.config.validation import ValidatedConfig
 from keisei_lightning.errors import WorkerError
-from keisei_lightning.launch import Stopped
-from keisei_lightning.validation import ValidatedConfig
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +79,7 @@ class TestWords:
     def test_a_missing_kernel_of_shogi_is_told_beside_the_games(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("keisei_lightning.games.shogi_kernel.why_no_kernel", lambda: "no compiler")
+        monkeypatch.setattr("keisei_lightning.games.shogi.kernel.why_no_kernel", lambda: "no compiler")
         assert cli.main(["games"]) == 0
         assert "rsshogi makes the moves at a third of the speed: no compiler" in capsys.readouterr().out
 
@@ -223,7 +224,9 @@ class TestBench:
     def test_where_nothing_can_be_written_nothing_is_measured(
         self, file: str, reason: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr("keisei_lightning.bench.rules.run", lambda arguments: pytest.fail("it was measured"))
+        monkeypatch.setattr(
+            "keisei_lightning.commands.bench.rules.run", lambda arguments: pytest.fail("it was measured")
+        )
         assert cli.main(["bench", "rules", "--game", "tic_tac_toe", "--write", file]) == 2
         line = f"keisei: --write {file or '.'}: must be a file that can be written to ({reason})\n"
         assert capsys.readouterr().err == line
@@ -234,7 +237,7 @@ class TestBench:
         def run(arguments: object) -> int:
             raise MemoryError("Unable to allocate 9 EiB")
 
-        monkeypatch.setattr("keisei_lightning.bench.rules.run", run)
+        monkeypatch.setattr("keisei_lightning.commands.bench.rules.run", run)
         assert cli.main(["bench", "rules", "--game", "tic_tac_toe"]) == 2
         assert capsys.readouterr().err == (
             "keisei: there is not enough memory here for what is to be measured (Unable to allocate 9 EiB); "
@@ -244,7 +247,9 @@ class TestBench:
     def test_ctrl_c_is_one_line_and_130(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
-        monkeypatch.setattr("keisei_lightning.bench.rules.run", lambda arguments: os.kill(os.getpid(), signal.SIGINT))
+        monkeypatch.setattr(
+            "keisei_lightning.commands.bench.rules.run", lambda arguments: os.kill(os.getpid(), signal.SIGINT)
+        )
         before = signal.signal(signal.SIGINT, signal.SIG_DFL)
         try:
             assert cli.main(["bench", "rules", "--game", "tic_tac_toe", "--write", str(tmp_path / "a" / "b")]) == 130

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from keisei_lightning import cli
-from keisei_lightning.completion import candidates
-from keisei_lightning.config import config_groups
+from keisei_lightning.commands import main as cli
+from keisei_lightning.commands.completion import candidates
+from keisei_lightning.config.schemas import config_groups
 
 COMMANDS = list(cli.COMMANDS)
 

@@ -18,14 +18,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from keisei_lightning.bounds import BOUNDS
-from keisei_lightning.compose_errors import COMPOSE_ERRORS, explain
-from keisei_lightning.config import SCHEMAS, Config, config_dir, register_configs
+from keisei_lightning.config.bounds import BOUNDS
+from keisei_lightning.config.compose_errors import COMPOSE_ERRORS, explain
+from keisei_lightning.config.schemas import SCHEMAS, Config, config_dir, register_configs
+from keisei_lightning.config.targets import TRAINER_ARGUMENTS
+from keisei_lightning.config.validation import config_warnings, resolve_workers, validate
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import register_game
-from keisei_lightning.machine import Allowance
-from keisei_lightning.plugins import TRAINER_ARGUMENTS
-from keisei_lightning.validation import advice, resolve_workers, validate
+from keisei_lightning.system.machine import Allowance
 
 CONF = config_dir()
 GROUPS = sorted({file.parent.name for file in CONF.glob("*/*.yaml")})
@@ -134,7 +134,7 @@ class TestBadInput:
         validate(composed(*shape, "ppo.minibatch_size=256"))
 
     def test_slots_larger_than_the_memory_show_the_arithmetic(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("keisei_lightning.limits.available_memory", lambda: 21 * 2**20)
+        monkeypatch.setattr("keisei_lightning.system.limits.available_memory", lambda: 21 * 2**20)
         assert faults("parallel.num_workers=2", "parallel.start_method=forkserver") == [
             "parallel.games_per_worker=64: must be from 1 to 38 (21.7 MiB of memory are needed and 21.0 MiB are free: "
             "slots 1.7 MiB = 2 workers x 1 slots x 64 games x 32 plies x 426 bytes, "
@@ -150,8 +150,8 @@ class TestBadInput:
         validate(composed(*asynchronous, "parallel.max_policy_lag=4"))
 
     def test_a_lag_that_costs_work_is_advice(self) -> None:
-        assert advice(composed("parallel.schedule=async")) == []
-        (line,) = advice(composed("parallel.schedule=async", "parallel.max_policy_lag=1"))
+        assert config_warnings(composed("parallel.schedule=async")) == []
+        (line,) = config_warnings(composed("parallel.schedule=async", "parallel.max_policy_lag=1"))
         assert line.startswith("parallel.max_policy_lag=1: workers that are faster than the learner fill 2 slots ahead")
 
     def test_all_faults_are_told_at_once(self) -> None:
@@ -244,7 +244,7 @@ class TestBadInput:
         assert tuple(inspect.signature(Trainer.__init__).parameters)[1:] == TRAINER_ARGUMENTS
 
     def test_a_tracker_that_is_not_installed_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("keisei_lightning.plugins.importlib.util.find_spec", lambda name: None)
+        monkeypatch.setattr("keisei_lightning.config.targets.importlib.util.find_spec", lambda name: None)
         assert faults("logger=wandb") == [
             "logger=wandb: is not installed; must be csv_tensorboard, or install keisei-lightning[tracking]"
         ]
@@ -295,8 +295,8 @@ def save_last(folder: Path, *, age_s: int) -> Path:
 
 class TestWorkers:
     def test_auto_is_one_worker_for_each_cpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("keisei_lightning.validation.available_cpus", lambda: 6)
-        monkeypatch.setattr("keisei_lightning.limits.available_cpus", lambda: 6)
+        monkeypatch.setattr("keisei_lightning.config.validation.available_cpus", lambda: 6)
+        monkeypatch.setattr("keisei_lightning.system.limits.available_cpus", lambda: 6)
         assert composed().parallel.num_workers == 6
         assert composed("parallel=central").parallel.num_workers == 5
         assert composed("parallel.schedule=async", "trainer=gpu").parallel.num_workers == 5
@@ -305,15 +305,15 @@ class TestWorkers:
 
     def test_auto_is_no_more_than_the_machine_allows(self, monkeypatch: pytest.MonkeyPatch) -> None:
         few = Allowance(limit=64, used=17, name="ulimit -n", ceiling=64)
-        monkeypatch.setattr("keisei_lightning.validation.available_cpus", lambda: 96)
-        monkeypatch.setattr("keisei_lightning.limits.available_cpus", lambda: 96)
-        monkeypatch.setattr("keisei_lightning.limits.descriptor_allowance", lambda: few)
+        monkeypatch.setattr("keisei_lightning.config.validation.available_cpus", lambda: 96)
+        monkeypatch.setattr("keisei_lightning.system.limits.available_cpus", lambda: 96)
+        monkeypatch.setattr("keisei_lightning.system.limits.descriptor_allowance", lambda: few)
         cfg = composed("ppo.minibatch_size=64")
         assert cfg.parallel.num_workers == 5
         validate(cfg)
 
     def test_eight_workers_are_legal_on_two_cpus(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("keisei_lightning.limits.available_cpus", lambda: 2)
+        monkeypatch.setattr("keisei_lightning.system.limits.available_cpus", lambda: 2)
         cfg = composed("experiment=smoke", "parallel.num_workers=8")
         validate(cfg)
         assert cfg.parallel.num_workers == 8
@@ -349,9 +349,9 @@ class TestExplaining:
 
 
 def test_the_bytes_of_a_ply_are_those_of_the_slots() -> None:
-    from keisei_lightning.game_checks import _OTHER_BYTES_PER_PLY
+    from keisei_lightning.config.game_checks import _OTHER_BYTES_PER_PLY
     from keisei_lightning.games import make_game
-    from keisei_lightning.parallel.transport import SlotLayout
+    from keisei_lightning.parallel.memory.slots import SlotLayout
 
     spec = make_game("shogi", 1).spec
     layout = SlotLayout.for_game(spec, num_slots=1, num_workers=1, num_games=1, num_plies=1)

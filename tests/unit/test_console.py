@@ -12,9 +12,9 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from keisei_lightning.console import ConsoleHandler, print_table
+from keisei_lightning.commands.sweep import SweepJob, SweepSummary, collected_jobs, left_processes, print_summary
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.sweep import SweepJob, SweepSummary, collected_jobs, left_processes, print_summary
+from keisei_lightning.system.console import ConsoleHandler, print_table
 
 
 def test_a_log_line_goes_to_what_standard_error_is_at_that_moment(monkeypatch: pytest.MonkeyPatch) -> None:

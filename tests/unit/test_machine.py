@@ -9,9 +9,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from keisei_lightning import limits, machine
-from keisei_lightning.limits import Crew, Rollouts, max_workers, memory_faults, most_workers, worker_faults
-from keisei_lightning.machine import (
+from keisei_lightning.system import limits, machine
+from keisei_lightning.system.limits import (
+    MemoryDemand,
+    WorkerDemand,
+    max_workers,
+    memory_errors,
+    most_workers,
+    worker_errors,
+)
+from keisei_lightning.system.machine import (
     Allowance,
     available_cpus,
     available_memory,
@@ -137,8 +144,8 @@ class TestAllowances:
         assert found.used >= threads if uid else found.used == 0  # nobody is that user here
 
 
-def crew(num_workers: int, **changes: object) -> Crew:
-    return Crew(num_workers=num_workers, **{"start_method": "forkserver", "threads_per_worker": 1, **changes})  # type: ignore[arg-type]
+def demand(num_workers: int, **changes: object) -> WorkerDemand:
+    return WorkerDemand(num_workers=num_workers, **{"start_method": "forkserver", "threads_per_worker": 1, **changes})  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -159,40 +166,40 @@ def allowed(limit: int, *, used: int = 0, name: str = "ulimit -n", ceiling: int 
 class TestWorkers:
     def test_the_cpus_bound_the_workers(self, big: pytest.MonkeyPatch) -> None:
         assert (max_workers(1), max_workers(2), max_workers(64)) == (64, 128, 1024)
-        assert worker_faults(crew(1000)) == []
+        assert worker_errors(demand(1000)) == []
         big.setattr(limits, "available_cpus", lambda: 2)
-        assert worker_faults(crew(8)) == []
-        assert worker_faults(crew(1000), prefix="parallel.") == [
+        assert worker_errors(demand(8)) == []
+        assert worker_errors(demand(1000), prefix="parallel.") == [
             "parallel.num_workers=1000: must be from 1 to 128 "
             "(64 for each of the 2 CPUs that this process may use, at most 1024)"
         ]
 
     def test_too_few_descriptors_show_the_sum_and_the_command_that_helps(self, big: pytest.MonkeyPatch) -> None:
         big.setattr(limits, "descriptor_allowance", lambda: allowed(256, used=10, ceiling=4096))
-        assert worker_faults(crew(1000)) == [
+        assert worker_errors(demand(1000)) == [
             "num_workers=1000: must be from 1 to 71 (3032 file descriptors are needed, 3 x 1000 workers + 32, and 246 "
             "are free: ulimit -n is 256, 10 are in use; `ulimit -n 3042` allows it)"
         ]
-        assert worker_faults(crew(71)) == []
-        assert len(worker_faults(crew(72))) == 1
+        assert worker_errors(demand(71)) == []
+        assert len(worker_errors(demand(72))) == 1
 
     def test_a_hard_limit_that_is_too_low_is_named(self, big: pytest.MonkeyPatch) -> None:
         big.setattr(limits, "descriptor_allowance", lambda: allowed(256, ceiling=300))
-        assert worker_faults(crew(1000))[0].endswith("0 are in use; the hard limit is 300)")
+        assert worker_errors(demand(1000))[0].endswith("0 are in use; the hard limit is 300)")
 
     def test_where_not_even_one_worker_fits_the_range_says_so(self, big: pytest.MonkeyPatch) -> None:
         big.setattr(limits, "descriptor_allowance", lambda: allowed(40, used=20))
-        assert worker_faults(crew(1))[0].startswith("num_workers=1: not even one worker can be started (35 file")
-        assert most_workers(crew(8)) == 1
+        assert worker_errors(demand(1))[0].startswith("num_workers=1: not even one worker can be started (35 file")
+        assert most_workers(demand(8)) == 1
 
     def test_too_few_threads_show_the_sum(self, big: pytest.MonkeyPatch) -> None:
         big.setattr(limits, "available_cpus", lambda: 8)
         big.setattr(limits, "task_allowances", lambda: [allowed(50, used=20, name="/cg/pids.max")])
-        assert worker_faults(crew(16, threads_per_worker=2)) == [
+        assert worker_errors(demand(16, threads_per_worker=2)) == [
             "num_workers=16: must be from 1 to 6 (58 threads are needed, 3 x 16 workers + 10, and 30 are free: "
             "/cg/pids.max is 50, 20 are in use)"
         ]
-        (spawned,) = worker_faults(crew(16, threads_per_worker=2, start_method="spawn"))
+        (spawned,) = worker_errors(demand(16, threads_per_worker=2, start_method="spawn"))
         assert "170 threads are needed, 10 x 16 workers + 10" in spawned  # NumPy's threads come with each
 
     def test_all_limits_that_are_exceeded_are_shown_and_the_tightest_is_the_range(
@@ -201,37 +208,37 @@ class TestWorkers:
         big.setattr(limits, "available_cpus", lambda: 1)
         big.setattr(limits, "descriptor_allowance", lambda: allowed(64, ceiling=64))
         big.setattr(limits, "task_allowances", lambda: [allowed(100, name="ulimit -u", ceiling=10**6)])
-        (fault,) = worker_faults(crew(500))
+        (fault,) = worker_errors(demand(500))
         assert fault.startswith("num_workers=500: must be from 1 to 10 (64 for each of the 1 CPUs")
         assert "1532 file descriptors are needed" in fault
         assert fault.endswith("ulimit -u is 100, 0 are in use; `ulimit -u 1003` allows it)")
 
     def test_serial_needs_no_process(self, big: pytest.MonkeyPatch) -> None:
         big.setattr(limits, "descriptor_allowance", lambda: allowed(0))
-        assert worker_faults(crew(200, in_processes=False)) == []
-        assert worker_faults(crew(2000, in_processes=False)) == [
+        assert worker_errors(demand(200, in_processes=False)) == []
+        assert worker_errors(demand(2000, in_processes=False)) == [
             "num_workers=2000: must be from 1 to 1024 (at most 1024)"
         ]
 
     def test_the_most_workers_that_fit_are_no_fault(self, big: pytest.MonkeyPatch) -> None:
         big.setattr(limits, "descriptor_allowance", lambda: allowed(200, used=17))
-        most = most_workers(crew(1000))
+        most = most_workers(demand(1000))
         assert most == 50
-        assert worker_faults(crew(most)) == []
-        assert worker_faults(crew(most + 1))
+        assert worker_errors(demand(most)) == []
+        assert worker_errors(demand(most + 1))
 
 
 class TestRollouts:
-    ROLLOUTS = Rollouts(
+    ROLLOUTS = MemoryDemand(
         slots_per_worker=2, games_per_worker=64, plies_per_rollout=32, bytes_per_ply=500, weight_bytes=100 * 2**20
     )
 
     def test_what_fits_is_no_fault(self, big: pytest.MonkeyPatch) -> None:
-        assert memory_faults(crew(8), self.ROLLOUTS) == []
+        assert memory_errors(demand(8), self.ROLLOUTS) == []
 
     def test_what_does_not_fit_shows_the_sum_of_slots_weights_and_processes(self, big: pytest.MonkeyPatch) -> None:
         big.setattr(limits, "available_memory", lambda: 1090 * 2**20)
-        assert memory_faults(crew(8), self.ROLLOUTS, prefix="parallel.") == [
+        assert memory_errors(demand(8), self.ROLLOUTS, prefix="parallel.") == [
             "parallel.games_per_worker=64: must be from 1 to 40 (1095.6 MiB of memory are needed and 1090.0 MiB are "
             "free: slots 15.6 MiB = 8 workers x 2 slots x 64 games x 32 plies x 500 bytes, "
             "weights 1000.0 MiB = (8 workers + 2) x 100.0 MiB, processes 80.0 MiB = 8 workers x 10.0 MiB)"
@@ -239,13 +246,13 @@ class TestRollouts:
 
     def test_weights_alone_may_be_too_much(self, big: pytest.MonkeyPatch) -> None:
         big.setattr(limits, "available_memory", lambda: 500 * 2**20)
-        (fault,) = memory_faults(crew(8, in_processes=False), self.ROLLOUTS)
+        (fault,) = memory_errors(demand(8, in_processes=False), self.ROLLOUTS)
         assert fault.startswith("games_per_worker=64: nothing fits with num_workers=8 (1015.6 MiB of memory are needed")
         assert "processes" not in fault
 
     def test_a_limit_on_files_is_one_on_shared_memory(self, big: pytest.MonkeyPatch) -> None:
         big.setattr(limits, "largest_file", lambda: 8 * 2**20)
-        rollouts = Rollouts(slots_per_worker=2, games_per_worker=64, plies_per_rollout=32, bytes_per_ply=500)
-        (fault,) = memory_faults(crew(8), rollouts)
+        rollouts = MemoryDemand(slots_per_worker=2, games_per_worker=64, plies_per_rollout=32, bytes_per_ply=500)
+        (fault,) = memory_errors(demand(8), rollouts)
         assert fault.startswith("games_per_worker=64: must be from 1 to 32 (")
         assert "and a file may have 8.0 MiB (ulimit -f)" in fault

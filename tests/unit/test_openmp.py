@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from keisei_lightning import limit_spinning, openmp
-from keisei_lightning.machine import available_cpus
-from keisei_lightning.openmp import (
+from keisei_lightning import limit_spinning
+from keisei_lightning.system import openmp
+from keisei_lightning.system.machine import available_cpus
+from keisei_lightning.system.openmp import (
     SETTINGS,
     USER_VARIABLES,
     CpuTime,
@@ -89,7 +90,7 @@ class TestTheVariables:
         code = (
             "import os; from keisei_lightning.{module} import main; main({words}); print(os.environ['KMP_BLOCKTIME'])"
         )
-        for module, words in (("cli", ["games"]), ("launch", ["parallel.num_workers=-1"])):
+        for module, words in (("commands.main", ["games"]), ("commands.train", ["parallel.num_workers=-1"])):
             printed = run_python(code.format(module=module, words=words))
             assert printed.split()[-1] == SETTINGS["KMP_BLOCKTIME"], module
 
@@ -199,7 +200,7 @@ class TestTheGovernor:
     ) -> None:
         monkeypatch.setitem(sys.modules, "torch", sys)
         governor = SpinningGovernor(read=Kernel([BUSY] * 3), throttle=FakeThrottle(works=False))
-        with caplog.at_level(logging.WARNING, logger="keisei_lightning.openmp"):
+        with caplog.at_level(logging.WARNING, logger="keisei_lightning.system.openmp"):
             assert not governor.look()  # and its thread ends
         (message,) = caplog.messages
         assert "threads waited for a CPU in 50 % of their time" in message
@@ -213,7 +214,7 @@ class TestTheGovernor:
         monkeypatch.setenv("KMP_BLOCKTIME", SETTINGS["KMP_BLOCKTIME"])
         monkeypatch.setattr(openmp, "_called_too_late", too_late)
         governor = SpinningGovernor(read=Kernel([BUSY] * 3), throttle=FakeThrottle(works=False))
-        with caplog.at_level(logging.WARNING, logger="keisei_lightning.openmp"):
+        with caplog.at_level(logging.WARNING, logger="keisei_lightning.system.openmp"):
             assert not governor.look()
         assert len(caplog.messages) == warnings
 
@@ -257,7 +258,7 @@ class TestTheGovernor:
 class TestExtraThreads:
     SPINNING = """
 import time, torch
-from keisei_lightning.openmp import ExtraThreads
+from keisei_lightning.system.openmp import ExtraThreads
 torch.set_num_threads(2)
 large = torch.ones(1 << 16)
 
@@ -292,7 +293,7 @@ print(spun(), threads.engage() and spun(), threads.release() or spun())
     def test_they_are_gone_after_it_and_twice_is_harmless(self) -> None:
         code = (
             "import os, torch\n"
-            "from keisei_lightning.openmp import ExtraThreads\n"
+            "from keisei_lightning.system.openmp import ExtraThreads\n"
             "torch.set_num_threads(1)\n"
             "count = lambda: len(os.listdir('/proc/self/task'))\n"
             "before, threads = count(), ExtraThreads()\n"

@@ -13,9 +13,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
-from keisei_lightning.config import SCHEMAS, config_dir
+from keisei_lightning.config.schemas import SCHEMAS, config_dir
+from keisei_lightning.config.validation import validate
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.validation import validate
 
 OPTIONS = sorted(
     (file.parent.name, file.stem)

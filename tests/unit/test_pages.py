@@ -17,9 +17,9 @@ from lightning.pytorch import Trainer
 
 import keisei_lightning
 from keisei_lightning import errors
-from keisei_lightning.bench.arguments import BENCHES
-from keisei_lightning.cli import COMMANDS
-from keisei_lightning.config import SCHEMAS, CheckpointConfig, Config
+from keisei_lightning.commands.bench.arguments import BENCHES
+from keisei_lightning.commands.main import COMMANDS
+from keisei_lightning.config.schemas import SCHEMAS, CheckpointConfig, Config
 from keisei_lightning.evaluation.ladder import Ladder
 from keisei_lightning.evaluation.results import Tally
 from keisei_lightning.models import ActorCritic

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from keisei_lightning.quoting import quote_texts, resume_command
+from keisei_lightning.config.quoting import quote_texts, resume_command
 
 
 def read(word: str) -> Any:

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from keisei_lightning import cli, launch
-from keisei_lightning.console import Output, print_table, say, standard_output
-from keisei_lightning.stopping import Stopped
+from keisei_lightning.commands import main as cli
+from keisei_lightning.commands import train as launch
+from keisei_lightning.system.console import Output, print_table, say, standard_output
+from keisei_lightning.system.stopping import Stopped
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -125,7 +126,7 @@ def test_closed_standard_streams_are_not_taken_for_files(closed: tuple[int, ...]
 
     program = f"""
 import os, sys
-from keisei_lightning.console import standard_output
+from keisei_lightning.system.console import standard_output
 with standard_output():
     file = os.open({str(tmp_path / "file")!r}, os.O_CREAT | os.O_WRONLY)
     print("printed"); print("printed", file=sys.stderr); sys.stdin.read()

@@ -8,8 +8,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from keisei_lightning import stopping
-from keisei_lightning.stopping import Stopped, StopSignals, defer, deferred, requested, settle, unbroken, waiting
+from keisei_lightning.system import stopping
+from keisei_lightning.system.stopping import (
+    Stopped,
+    StopSignals,
+    defer,
+    deferred,
+    interruptible,
+    requested,
+    stop_deferring,
+    uninterruptible,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +55,7 @@ def test_a_deferred_signal_is_raised_by_whoever_settles() -> None:
         assert requested() == signal.SIGINT
         assert deferred()
         with pytest.raises(Stopped, match="SIGINT"):
-            settle(end=True)
+            stop_deferring(end=True)
 
 
 def test_a_deferred_signal_is_handed_on_as_the_one_that_lightning_knows() -> None:
@@ -63,9 +72,9 @@ def test_a_deferred_signal_is_handed_on_as_the_one_that_lightning_knows() -> Non
 def test_a_wait_ends_at_once_also_one_that_begins_later() -> None:
     with StopSignals(grace_s=30):
         defer()
-        with pytest.raises(Stopped), waiting():
+        with pytest.raises(Stopped), interruptible():
             signal.raise_signal(signal.SIGTERM)
-        with pytest.raises(Stopped), waiting():
+        with pytest.raises(Stopped), interruptible():
             raise AssertionError("not reached")
 
 
@@ -80,7 +89,7 @@ def test_where_no_step_ends_the_grace_does() -> None:
 def test_the_grace_does_not_break_a_step() -> None:
     with StopSignals(grace_s=0.02):
         defer()
-        with unbroken():
+        with uninterruptible():
             signal.raise_signal(signal.SIGTERM)
             time.sleep(0.2)
         with pytest.raises(Stopped):
@@ -109,8 +118,8 @@ def test_what_is_ignored_stays_ignored() -> None:
 
 def test_without_stop_signals_nothing_happens() -> None:
     defer()
-    with waiting(), unbroken():
-        settle(end=True)
+    with interruptible(), uninterruptible():
+        stop_deferring(end=True)
     stopping.listen_to(signal.SIGUSR1)
     assert signal.getsignal(signal.SIGUSR1) is not None
     assert not deferred()

@@ -30,12 +30,12 @@ from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError, unset_f
 from keisei_lightning.games import game_factory  # noqa: E402
 from keisei_lightning.models import ActorCritic, build_network  # noqa: E402
 from keisei_lightning.models.transfers import plies_to_device  # noqa: E402
-from keisei_lightning.parallel import acting  # noqa: E402
-from keisei_lightning.parallel.mailbox_layout import GroupBlock, MailboxLayout  # noqa: E402
-from keisei_lightning.parallel.policy_worker import HeldPolicy  # noqa: E402
-from keisei_lightning.parallel.questions import LEARNER, Question  # noqa: E402
-from keisei_lightning.parallel.snapshots import OpponentOptions, OpponentSetup, SnapshotPool  # noqa: E402
-from keisei_lightning.parallel.weights import WeightLayout, WeightStore  # noqa: E402
+from keisei_lightning.parallel.memory.mailbox_layout import GroupBlock, MailboxLayout  # noqa: E402
+from keisei_lightning.parallel.memory.weights import WeightLayout, WeightStore  # noqa: E402
+from keisei_lightning.parallel.opponents.pool import OpponentOptions, OpponentSetup, SnapshotPool  # noqa: E402
+from keisei_lightning.parallel.playing.policy_worker import HeldPolicy  # noqa: E402
+from keisei_lightning.parallel.policy import acting  # noqa: E402
+from keisei_lightning.parallel.policy.inference_requests import LEARNER, InferenceRequest  # noqa: E402
 from keisei_lightning.training.minibatches import (  # noqa: E402
     add_advantages,
     decouple,
@@ -266,7 +266,7 @@ class Inference:
         (self.moves,) = self.held.make_batched_moves([self.block], is_pinned=False)
         self.moves.begin_rollout(5)
 
-    def ask(self, question: Question) -> tuple[int, int, int]:
+    def ask(self, question: InferenceRequest) -> tuple[int, int, int]:
         """What one request costs."""
         with mock.patch.object(torch, "rand", rand_there), Watch() as watch:
             answer = self.moves.submit(question).result()
@@ -296,27 +296,27 @@ def inference(precision: str = "32-true", **options: bool) -> Iterator[Inference
 def a_full_request_is_one_transfer_each_way(precision: str) -> None:
     with inference(precision) as process:
         block = process.block
-        counts = process.ask(Question(block.observation, block.legal))
+        counts = process.ask(InferenceRequest(block.observation, block.legal))
         assert counts == (1, 1, 0), counts
 
 
 def a_request_without_a_dead_workers_games_comes_back_in_one_transfer(precision: str) -> None:
     with inference(precision) as process:
         block = process.block
-        counts = process.ask(Question(block.observation[:GROUP_GAMES], block.legal[:GROUP_GAMES]))
+        counts = process.ask(InferenceRequest(block.observation[:GROUP_GAMES], block.legal[:GROUP_GAMES]))
         assert counts == (2, 1, 0), counts
 
 
 def values_alone_come_back_in_one_transfer(precision: str) -> None:
     with inference(precision) as process:
-        counts = process.ask(Question(process.block.observation))
+        counts = process.ask(InferenceRequest(process.block.observation))
         assert counts == (1, 1, 0), counts
 
 
 def moves_of_learner_and_snapshots_come_back_in_one_transfer(precision: str) -> None:
     with inference(precision, with_snapshots=True) as process:
         to_move = np.array([LEARNER, 3, 7, 3, LEARNER, 7])
-        question = Question(process.block.observation, process.block.legal, to_move)
+        question = InferenceRequest(process.block.observation, process.block.legal, to_move)
         first, again = process.ask(question), process.ask(question)
         assert first == (6 + 2, 1, 0), first  # observation and mask of each of three, and two snapshots' weights, once
         assert again == (6, 1, 0), again
@@ -407,17 +407,17 @@ FAULTS: dict[str, tuple[Callable[[], Any], str]] = {
         "full-request-bf16-mixed",
     ),
     "a snapshot's weights": (
-        lambda: planted(_module("parallel.pooled_moves"), "to_device", on_the_cpu),
+        lambda: planted(_module("parallel.opponents.moves"), "to_device", on_the_cpu),
         "snapshots-32-true",
     ),
     "a partial request": (
-        lambda: planted(_module("parallel.acting"), "to_device", on_the_cpu),
+        lambda: planted(_module("parallel.policy.acting"), "to_device", on_the_cpu),
         "partial-request-32-true",
     ),
-    "values alone": (lambda: planted(_module("parallel.acting"), "to_device", on_the_cpu), "values-bf16-mixed"),
+    "values alone": (lambda: planted(_module("parallel.policy.acting"), "to_device", on_the_cpu), "values-bf16-mixed"),
     "weights leaf by leaf": (
         lambda: mock.patch.object(
-            _module("parallel.weight_transfer").WeightFetcher, "on_host", lambda self, tensors: dict(tensors)
+            _module("parallel.memory.weight_transfer").WeightFetcher, "on_host", lambda self, tensors: dict(tensors)
         ),
         "weights_go_out_in_one_transfer",
     ),

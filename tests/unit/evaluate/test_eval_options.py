@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from keisei_lightning.commands.evaluate.options import HELP, Options, read_options
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.evaluate.options import HELP, Options, read_options
 
 
 @pytest.fixture(autouse=True)
@@ -176,5 +176,5 @@ def test_the_help_tells_every_key_and_its_default() -> None:
 
 
 def test_reading_the_words_does_not_load_torch() -> None:
-    program = "import sys, keisei_lightning.evaluate; sys.exit('torch' in sys.modules)"
+    program = "import sys, keisei_lightning.commands.evaluate; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=600).returncode == 0

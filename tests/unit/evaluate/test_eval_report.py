@@ -12,7 +12,7 @@ from fakes import counting_game
 from numpy.typing import NDArray
 from rsshogi.record import Record
 
-from keisei_lightning.evaluate.report import Report, print_ratings, print_results, write_game
+from keisei_lightning.commands.evaluate.report import Report, print_ratings, print_results, write_game
 from keisei_lightning.evaluation import GameRecord, MatchResult, RandomPlayer, Tally, play_match
 from keisei_lightning.evaluation.players import Turn
 from keisei_lightning.games import make_game

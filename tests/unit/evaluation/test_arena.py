@@ -186,7 +186,7 @@ def test_the_game_that_is_shown_is_a_whole_one_with_its_players() -> None:
     assert str(result) == "me scores 100.0% against you (95 % interval 20.7% to 100.0%; 2 wins, 0 draws, 0 losses)"
 
 
-class Answering(Scripted):
+class MailboxServer(Scripted):
     """Gives the same answer, move or not, wherever it is asked."""
 
     def __init__(self, answer: int) -> None:
@@ -199,14 +199,14 @@ class Answering(Scripted):
 
 
 def test_who_resigns_loses_in_either_seat() -> None:
-    result = play_match(counting_game(), Answering(RESIGN), Scripted(by_one), num_games=6, seed=0)
+    result = play_match(counting_game(), MailboxServer(RESIGN), Scripted(by_one), num_games=6, seed=0)
     assert (result.wins, result.draws, result.losses, result.void) == (0, 0, 6, 0)
     assert result.outcomes == {"resignation": 6}
-    assert play_match(counting_game(), Scripted(by_one), Answering(RESIGN), num_games=6, seed=0).wins == 6
+    assert play_match(counting_game(), Scripted(by_one), MailboxServer(RESIGN), num_games=6, seed=0).wins == 6
 
 
 def test_a_game_in_which_a_player_has_no_answer_counts_for_nobody() -> None:
-    result = play_match(counting_game(), Answering(NO_MOVE), Scripted(by_one), num_games=6, seed=0)
+    result = play_match(counting_game(), MailboxServer(NO_MOVE), Scripted(by_one), num_games=6, seed=0)
     assert (result.num_games, result.void) == (0, 6)
     assert math.isnan(result.score)
     assert result.outcomes == {"void": 6}
@@ -223,7 +223,7 @@ def test_a_game_in_which_a_player_has_no_answer_counts_for_nobody() -> None:
 @pytest.mark.parametrize("seat", [0, 1])
 def test_a_bad_action_is_the_players_fault_and_no_result(action: int, message: str, seat: int) -> None:
     """-5 was ten draws."""
-    players = Scripted(by_one), Answering(action)
+    players = Scripted(by_one), MailboxServer(action)
     with pytest.raises(GameError, match=message):
         play_match(counting_game(), players[seat], players[1 - seat], num_games=10, seed=0)
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from fakes import counting_game
 
+from keisei_lightning.commands.evaluate.report import Report
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.evaluate.report import Report
 from keisei_lightning.evaluation import Ladder, RandomPlayer, Tally, ladder_names, load_ladder, play_round_robin
 from keisei_lightning.evaluation.ratings import rate_players
 from keisei_lightning.evaluation.registry import parse_player

@@ -18,7 +18,7 @@ from keisei_lightning.evaluation.shogi_players import (
     make_mate_in_one,
 )
 from keisei_lightning.games import game_factory
-from keisei_lightning.games.shogi import NUM_ACTIONS, PIECE_NAMES, Shogi, mirror_sfen
+from keisei_lightning.games.shogi.game import NUM_ACTIONS, PIECE_NAMES, Shogi, mirror_sfen
 
 SHOGI = game_factory("shogi", max_plies=256)
 

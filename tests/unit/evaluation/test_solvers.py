@@ -20,7 +20,7 @@ from keisei_lightning.evaluation import solvers
 from keisei_lightning.evaluation.search import WIN, best_moves
 from keisei_lightning.evaluation.solvers import PolicyFunction, SmallGame, policy_probabilities, uniform_policy
 from keisei_lightning.games import make_game
-from keisei_lightning.games.open_spiel_views import seat_view
+from keisei_lightning.games.open_spiel.views import seat_view
 from keisei_lightning.models import ActorCritic
 
 SMALL = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.evaluation.usi_options import UsiOption, option_commands
+from keisei_lightning.evaluation.usi.options import UsiOption, option_commands
 
 DECLARED = [
     option

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from keisei_lightning.games import shogi
-from keisei_lightning.games.shogi_kernel import why_no_kernel
+from keisei_lightning.games.shogi import game as shogi
+from keisei_lightning.games.shogi.kernel import why_no_kernel
 
 
 @pytest.fixture(params=["kernel", "library"])

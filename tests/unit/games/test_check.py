@@ -21,8 +21,8 @@ from keisei_lightning.games import (
     check_game,
     game_factory,
 )
-from keisei_lightning.games.open_spiel import OpenSpielGame
-from keisei_lightning.games.shogi import mirror_sfen
+from keisei_lightning.games.open_spiel.game import OpenSpielGame
+from keisei_lightning.games.shogi.game import mirror_sfen
 
 
 @pytest.mark.parametrize("opening_plies", [0, 6])

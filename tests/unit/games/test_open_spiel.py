@@ -9,7 +9,7 @@ from game_helpers import look, names, perft, play, random_actions
 
 from keisei_lightning.errors import ConfigError, GameError, IllegalActionError, UnsupportedGameError
 from keisei_lightning.games import NO_MOVE, make_game
-from keisei_lightning.games.open_spiel import OpenSpielGame
+from keisei_lightning.games.open_spiel.game import OpenSpielGame
 
 BUILT_IN = ["tic_tac_toe", "connect_four", "othello", "hex(board_size=5)", "breakthrough(rows=6,columns=6)"]
 OTHERS = ["y(board_size=5)", "mancala", "dots_and_boxes", "nim", "go(board_size=5)", "checkers", "mnk(m=5,n=5,k=4)"]
@@ -137,7 +137,7 @@ def test_no_game_is_drawn_for_its_length_unless_that_was_asked_for(name: str) ->
 
 
 def test_a_game_longer_than_open_spiel_says_is_an_error_and_no_draw(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("keisei_lightning.games.open_spiel.longest_game", lambda game: 6)
+    monkeypatch.setattr("keisei_lightning.games.open_spiel.game.longest_game", lambda game: 6)
     game = make_game("tic_tac_toe", 1)
     for move in (0, 1, 2, 4, 3):
         game.step(np.array([move]))

@@ -10,8 +10,8 @@ import pytest
 
 from keisei_lightning.errors import ConfigError, UnsupportedGameError
 from keisei_lightning.games import Game, canonical_name, game_factory, game_names, make_game, register_game, registry
-from keisei_lightning.games.open_spiel import OpenSpielGame
-from keisei_lightning.games.shogi import Shogi
+from keisei_lightning.games.open_spiel.game import OpenSpielGame
+from keisei_lightning.games.shogi.game import Shogi
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def test_built_in_games_need_no_entry_points(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_other_packages_add_games_by_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = EntryPoint("six_by_seven", "keisei_lightning.games.shogi:Shogi", registry.ENTRY_POINT_GROUP)
+    entry = EntryPoint("six_by_seven", "keisei_lightning.games.shogi.game:Shogi", registry.ENTRY_POINT_GROUP)
     monkeypatch.setattr(registry, "_installed", lambda: {"six_by_seven": entry})
     assert "six_by_seven" in game_names()
     assert canonical_name("six_by_seven") == "six_by_seven"

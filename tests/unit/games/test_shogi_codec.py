@@ -11,8 +11,8 @@ from rsshogi.core import Board
 from rsshogi.types import Color
 
 from keisei_lightning.games import make_game
-from keisei_lightning.games import shogi_codec as codec
-from keisei_lightning.games.shogi_rules import board_state
+from keisei_lightning.games.shogi import codec
+from keisei_lightning.games.shogi.rules import board_state
 
 START = Board().to_sfen()
 

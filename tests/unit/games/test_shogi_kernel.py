@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from rsshogi.core import Board
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.games import NO_MOVE, game_factory, shogi_kernel
-from keisei_lightning.games.shogi import CHECK_BYTE, OUTCOMES, Shogi
-from keisei_lightning.games.shogi_codec import HANDS_START, NUM_ACTIONS
-from keisei_lightning.games.shogi_kernel import why_no_kernel
+from keisei_lightning.games import NO_MOVE, game_factory
+from keisei_lightning.games.shogi import kernel as shogi_kernel
+from keisei_lightning.games.shogi.codec import HANDS_START, NUM_ACTIONS
+from keisei_lightning.games.shogi.game import CHECK_BYTE, OUTCOMES, Shogi
+from keisei_lightning.games.shogi.kernel import why_no_kernel
 
 ROOT = Path(__file__).parents[3]
 NUM_GAMES = 64
@@ -163,7 +164,7 @@ def test_boards_that_sit_out_or_are_over_stay_as_they_are() -> None:
 
 
 def test_an_old_library_is_not_taken_for_the_new_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    changed = tmp_path / "shogi_kernel.c"
+    changed = tmp_path / "kernel.c"
     changed.write_bytes(shogi_kernel._SOURCE.read_bytes() + b"\n")
     monkeypatch.setattr(shogi_kernel, "_SOURCE", changed)
     assert why_no_kernel.__wrapped__() == "it was built from other source; install anew"
@@ -207,11 +208,11 @@ def test_random_games_show_no_undefined_behaviour_of_the_c_code(tmp_path: Path) 
 import sys
 from pathlib import Path
 import numpy as np
-from keisei_lightning.games import shogi_kernel
+from keisei_lightning.games.shogi import kernel as shogi_kernel
 shogi_kernel._LIBRARY = Path({str(library)!r})
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from game_helpers import look
-from keisei_lightning.games.shogi import Shogi
+from keisei_lightning.games.shogi.game import Shogi
 rng, game = np.random.default_rng(0), Shogi(32, opening_plies=40, kernel=True)
 for _ in range(300):
     mask = look(game).mask

@@ -9,7 +9,7 @@ from rsshogi.core import Board
 
 from keisei_lightning.errors import GameError, IllegalActionError
 from keisei_lightning.games import NO_MOVE
-from keisei_lightning.games.shogi import Shogi
+from keisei_lightning.games.shogi.game import Shogi
 
 pytestmark = pytest.mark.usefixtures("shogi_boards")
 

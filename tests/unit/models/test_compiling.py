@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from keisei_lightning.bounds import CHOICES
+from keisei_lightning.config.bounds import CHOICES
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.models import ActorCritic
 from keisei_lightning.models.compiling import COMPILE_MODES, FixedBatches, check_compile_mode, compile_for_batches

@@ -16,7 +16,7 @@ from keisei_lightning.games import GameSpec, game_factory
 from keisei_lightning.models import ActorCritic, build_network
 from keisei_lightning.models.output_check import MAX_STATE_VALUE, check_network
 from keisei_lightning.parallel import SelfPlayCollector
-from keisei_lightning.parallel.acting import check_policy
+from keisei_lightning.parallel.policy.acting import check_policy
 from keisei_lightning.training import PPOModule
 
 COUNTING = counting_game()(1).spec

@@ -10,8 +10,8 @@ from torch import Tensor
 from keisei_lightning.games import game_factory
 from keisei_lightning.models import ActorCritic, LegalCategorical, build_network
 from keisei_lightning.parallel import SelfPlayCollector
-from keisei_lightning.parallel.acting import PolicyMoves
-from keisei_lightning.parallel.questions import Question
+from keisei_lightning.parallel.policy.acting import PolicyMoves
+from keisei_lightning.parallel.policy.inference_requests import InferenceRequest
 
 CPU = torch.device("cpu")
 TIC_TAC_TOE = game_factory("tic_tac_toe")
@@ -43,9 +43,9 @@ def test_answers_are_float32_whatever_the_arithmetic(precision: str) -> None:
     game.observe(observation, legal, mover)
     moves = PolicyMoves(opinionated_policy(), CPU, precision=precision)
     moves.begin_rollout(1)
-    answer = moves.answer(Question(observation, legal))
+    answer = moves.answer(InferenceRequest(observation, legal))
     assert (answer.action.dtype, answer.log_prob.dtype, answer.value.dtype) == (np.int64, np.float32, np.float32)
-    only_values = moves.answer(Question(observation))
+    only_values = moves.answer(InferenceRequest(observation))
     assert only_values.value.dtype == np.float32
     np.testing.assert_array_equal(only_values.value, answer.value)
 

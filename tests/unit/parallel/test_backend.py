@@ -11,9 +11,9 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import game_factory, make_game
-from keisei_lightning.limits import Crew, worker_faults
 from keisei_lightning.models import ActorCritic, build_network
 from keisei_lightning.parallel import SelfPlayCollector
+from keisei_lightning.system.limits import WorkerDemand, worker_errors
 
 
 @pytest.fixture(autouse=True)
@@ -72,10 +72,10 @@ class TestDaemonicProcess:
     def test_it_may_have_no_workers(self, mode: str) -> None:
         with pytest.raises(ConfigError, match=rf"^mode={mode}: must be serial here: a daemonic process, such as a wor"):
             collector(network(), mode)
-        (line,) = worker_faults(Crew(num_workers=1, is_central=mode == "central"), prefix="parallel.")
+        (line,) = worker_errors(WorkerDemand(num_workers=1, is_central=mode == "central"), prefix="parallel.")
         assert line.startswith(f"parallel.mode={mode}: must be serial here")
 
     def test_it_may_play_by_itself(self) -> None:
-        assert worker_faults(Crew(num_workers=1, in_processes=False)) == []
+        assert worker_errors(WorkerDemand(num_workers=1, in_processes=False)) == []
         with collector(network(), "serial") as played:
             assert next(iter(played)).shape == (2, 4)

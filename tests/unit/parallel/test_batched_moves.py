@@ -9,10 +9,10 @@ import torch
 from keisei_lightning.games import game_factory
 from keisei_lightning.models import ActorCritic, build_network
 from keisei_lightning.models.transfers import Lane
-from keisei_lightning.parallel.acting import PolicyMoves
-from keisei_lightning.parallel.batched_moves import BatchedMoves
-from keisei_lightning.parallel.mailbox_layout import GroupBlock, MailboxLayout
-from keisei_lightning.parallel.questions import Question
+from keisei_lightning.parallel.memory.mailbox_layout import GroupBlock, MailboxLayout
+from keisei_lightning.parallel.policy.acting import PolicyMoves
+from keisei_lightning.parallel.policy.batched_moves import BatchedMoves
+from keisei_lightning.parallel.policy.inference_requests import InferenceRequest
 
 GAMES = 16
 
@@ -42,11 +42,11 @@ def test_a_full_request_is_answered_in_the_block_as_by_the_ordinary_source_of_mo
     policy = ActorCritic(build_network(game_factory("shogi")(1).spec, num_blocks=1, channels=8)).eval()
     expected = PolicyMoves(policy, cpu)
     expected.begin_rollout(4)
-    wanted = expected.answer(Question(block.observation.copy(), block.legal.copy()))
+    wanted = expected.answer(InferenceRequest(block.observation.copy(), block.legal.copy()))
     moves = batched(policy, cpu, block, record=True)
     assert not moves.is_recorded
     moves.begin_rollout(4)
-    pending = moves.submit(Question(block.observation, block.legal))
+    pending = moves.submit(InferenceRequest(block.observation, block.legal))
     assert pending.is_done()
     got = pending.result()
     assert got.action is block.action
@@ -69,7 +69,7 @@ def test_a_cuda_graph_draws_the_moves_that_the_same_seed_draws_step_by_step_and_
         for _ in range(3):
             torch.cuda.set_sync_debug_mode("error")
             try:
-                pending = moves.submit(Question(block.observation, block.legal))
+                pending = moves.submit(InferenceRequest(block.observation, block.legal))
             finally:
                 torch.cuda.set_sync_debug_mode("default")
             answers.append([column.copy() for column in pending.result()])

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keisei_lightning.errors import RolloutError
-from keisei_lightning.parallel.central_worker import GroupedPlayer, split_games
-from keisei_lightning.parallel.questions import Answer, Question
-from keisei_lightning.parallel.rollout import MAX_GROUPS, RolloutPlayer, RolloutResult
-from keisei_lightning.parallel.transport import SlotLayout
+from keisei_lightning.parallel.central.worker import GroupedPlayer, split_games
+from keisei_lightning.parallel.memory.slots import SlotLayout
+from keisei_lightning.parallel.playing.rollout import MAX_GROUPS, RolloutPlayer, RolloutResult
+from keisei_lightning.parallel.policy.inference_requests import InferenceRequest, InferenceResult
 
 NUM_PLIES = 20
 
@@ -32,7 +32,7 @@ class Desk:
     """Answers at once, the group that asked last first, always with the first legal move."""
 
     def __init__(self, *, value: float = 0.25) -> None:
-        self.asked: list[tuple[int, Question]] = []
+        self.asked: list[tuple[int, InferenceRequest]] = []
         self.left: list[int] = []
         self.order: list[int] = []
         self._value = value
@@ -40,18 +40,18 @@ class Desk:
     def begin_rollout(self, seed: int) -> None:
         pass
 
-    def ask(self, group: int, question: Question) -> None:
+    def ask(self, group: int, question: InferenceRequest) -> None:
         self.asked.append((group, question))
 
-    def receive(self, beat: Any) -> list[tuple[int, Answer]]:
+    def receive(self, beat: Any) -> list[tuple[int, InferenceResult]]:
         group, question = self.asked.pop()
         self.order.append(group)
         games = len(question.observation)
         value = np.full((games, 1), self._value, np.float32)
         if question.legal is None:
-            return [(group, Answer(np.zeros(0, np.int64), np.zeros(0, np.float32), value))]
+            return [(group, InferenceResult(np.zeros(0, np.int64), np.zeros(0, np.float32), value))]
         legal = np.unpackbits(question.legal, axis=1)
-        return [(group, Answer(legal.argmax(1), np.zeros(games, np.float32), value))]
+        return [(group, InferenceResult(legal.argmax(1), np.zeros(games, np.float32), value))]
 
     def leave(self, group: int) -> None:
         self.left.append(group)

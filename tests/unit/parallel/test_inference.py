@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from keisei_lightning.parallel.inference import InferenceDesk
-from keisei_lightning.parallel.mailbox import Kind, Token
-from keisei_lightning.parallel.messages import BeginRound, WorkerGone
-from keisei_lightning.parallel.questions import Answer, MoveSource, Pending, Question
+from keisei_lightning.parallel.central.inference import InferenceScheduler
+from keisei_lightning.parallel.central.mailbox import Kind, Token
+from keisei_lightning.parallel.policy.inference_requests import InferenceRequest, InferenceResult, Pending, PolicyServer
+from keisei_lightning.parallel.supervision.messages import BeginRound, WorkerGone
 
 
 @dataclass
@@ -27,10 +27,10 @@ class Box:
     def seed_of(self, worker_id: int, group: int) -> int:
         return 10 * worker_id + group
 
-    def question(self, tokens: Sequence[Token]) -> Question:
-        return Question(np.zeros((len(tokens), 1), np.uint8))
+    def question(self, tokens: Sequence[Token]) -> InferenceRequest:
+        return InferenceRequest(np.zeros((len(tokens), 1), np.uint8))
 
-    def answer(self, tokens: Sequence[Token], answer: Answer) -> None:
+    def answer(self, tokens: Sequence[Token], answer: InferenceResult) -> None:
         kind = Kind(tokens[0].kind).name
         self.batches.append((tokens[0].group, kind, [token.worker_id for token in tokens]))
 
@@ -53,22 +53,22 @@ class Weights:
 
 
 @dataclass
-class Moves(MoveSource):
+class Moves(PolicyServer):
     seeds: list[int] = field(default_factory=list)
 
     def begin_rollout(self, seed: int) -> None:
         self.seeds.append(seed)
 
-    def answer(self, question: Question) -> Answer:
+    def answer(self, question: InferenceRequest) -> InferenceResult:
         nothing: Any = np.zeros(0)
-        return Answer(nothing, nothing, nothing)
+        return InferenceResult(nothing, nothing, nothing)
 
 
 class Scene:
     def __init__(self, num_groups: int = 1, *, waits_for_round: bool = False) -> None:
         self.box, self.weights = Box(), Weights()
         self.moves = [Moves() for _ in range(num_groups)]
-        self.desk = InferenceDesk(
+        self.desk = InferenceScheduler(
             self.box,  # type: ignore[arg-type]
             self.weights,
             self.moves,
@@ -244,10 +244,10 @@ class Later(Pending):
     def is_done(self) -> bool:
         return self.done
 
-    def result(self) -> Answer:
+    def result(self) -> InferenceResult:
         assert self.done, "somebody waits for a device"
         nothing: Any = np.zeros(0)
-        return Answer(nothing, nothing, nothing)
+        return InferenceResult(nothing, nothing, nothing)
 
 
 @dataclass
@@ -256,7 +256,7 @@ class Device(Moves):
 
     pending: list[Later] = field(default_factory=list)
 
-    def submit(self, question: Question) -> Pending:
+    def submit(self, question: InferenceRequest) -> Pending:
         self.pending.append(Later())
         return self.pending[-1]
 
@@ -268,7 +268,7 @@ class DeviceScene(Scene):
         super().__init__(num_groups)
         self.devices = [Device() for _ in range(num_groups)]
         self.moves = list(self.devices)
-        self.desk = InferenceDesk(self.box, self.weights, self.moves)  # type: ignore[arg-type]
+        self.desk = InferenceScheduler(self.box, self.weights, self.moves)  # type: ignore[arg-type]
 
     def finish(self, group: int) -> None:
         self.devices[group].pending[-1].done = True

@@ -13,9 +13,9 @@ import torch
 from keisei_lightning.errors import QuarantineError, RemoteTraceback, StalePolicyError
 from keisei_lightning.games import GameSpec
 from keisei_lightning.parallel.intake import Intake
-from keisei_lightning.parallel.messages import Failure, Play, RolloutHeader
-from keisei_lightning.parallel.supervisor import WorkerHealth
-from keisei_lightning.parallel.transport import SharedBuffer, SlotLayout
+from keisei_lightning.parallel.memory.slots import SharedBuffer, SlotLayout
+from keisei_lightning.parallel.supervision.messages import Failure, Play, RolloutHeader
+from keisei_lightning.parallel.supervision.supervisor import WorkerHealth
 
 NUM_WORKERS, NUM_GAMES, NUM_PLIES = 3, 2, 4
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from fakes import CountingGame
 
-from keisei_lightning.parallel.mailbox import (
+from keisei_lightning.parallel.central.mailbox import (
     InferenceRestartedError,
     InferenceStoppedError,
     Kind,
     Mailbox,
 )
-from keisei_lightning.parallel.questions import Answer, Question
+from keisei_lightning.parallel.policy.inference_requests import InferenceRequest, InferenceResult
 
 SPEC = CountingGame(1).spec
 
@@ -30,15 +30,15 @@ def mailbox() -> Iterator[Mailbox]:
     box.close()
 
 
-def question(games: int, start: int, *, legal: bool = True) -> Question:
+def question(games: int, start: int, *, legal: bool = True) -> InferenceRequest:
     size = games * int(np.prod(SPEC.observation_shape))
     observation = (start + np.arange(size, dtype=np.uint8)).reshape(games, *SPEC.observation_shape)
-    return Question(observation, np.full((games, SPEC.mask_bytes), start, np.uint8) if legal else None)
+    return InferenceRequest(observation, np.full((games, SPEC.mask_bytes), start, np.uint8) if legal else None)
 
 
-def answer(games: int, start: int) -> Answer:
+def answer(games: int, start: int) -> InferenceResult:
     numbers = start + np.arange(games)
-    return Answer(numbers, -numbers.astype(np.float32), numbers[:, None].astype(np.float32) / 8)
+    return InferenceResult(numbers, -numbers.astype(np.float32), numbers[:, None].astype(np.float32) / 8)
 
 
 def test_the_questions_of_all_workers_make_one_batch_and_each_gets_its_own_answers(mailbox: Mailbox) -> None:

@@ -9,7 +9,7 @@ from multiprocessing import spawn
 
 import pytest
 
-from keisei_lightning.parallel.main_module import without_main_module
+from keisei_lightning.parallel.supervision.main_module import without_main_module
 
 
 @pytest.fixture(autouse=True)

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keisei_lightning.errors import WeightsError
-from keisei_lightning.parallel.central_worker import split_games
-from keisei_lightning.parallel.messages import Opponent
-from keisei_lightning.parallel.opponents import OpponentBoards, Seating, SnapshotVersions
-from keisei_lightning.parallel.questions import LEARNER
-from keisei_lightning.parallel.transport import SharedBuffer
+from keisei_lightning.parallel.central.worker import split_games
+from keisei_lightning.parallel.memory.slots import SharedBuffer
+from keisei_lightning.parallel.opponents.boards import OpponentBoards, Seating, SnapshotVersions
+from keisei_lightning.parallel.policy.inference_requests import LEARNER
+from keisei_lightning.parallel.supervision.messages import Opponent
 
 OLD, NEW = Opponent(version=3, buffer=0), Opponent(version=6, buffer=1)
 BOTH = np.array([3, 6], np.int64)

@@ -8,9 +8,9 @@ import pytest
 from fakes import TinyNetwork, counting_game
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.machine import Allowance
 from keisei_lightning.models import ActorCritic
 from keisei_lightning.parallel import SelfPlayCollector
+from keisei_lightning.system.machine import Allowance
 
 
 def collector_of(**options: Any) -> SelfPlayCollector:
@@ -76,7 +76,7 @@ def test_more_slots_than_memory_are_refused_with_the_arithmetic() -> None:
 
 def test_more_workers_than_descriptors_are_refused_with_the_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
     few = Allowance(limit=64, used=20, name="ulimit -n", ceiling=64)
-    monkeypatch.setattr("keisei_lightning.limits.descriptor_allowance", lambda: few)
+    monkeypatch.setattr("keisei_lightning.system.limits.descriptor_allowance", lambda: few)
     with pytest.raises(ConfigError, match=r"num_workers=5: must be from 1 to 4 \(47 file descriptors are needed"):
         collector_of(num_workers=5)
     with pytest.raises(ConfigError, match=r"num_workers=5: must be from 1 to 2 \(57 file descriptors .* 5 x 5 workers"):

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keisei_lightning.parallel.messages import LogRecord, Play
-from keisei_lightning.parallel.pipes import MessageReader
+from keisei_lightning.parallel.supervision.messages import LogRecord, Play
+from keisei_lightning.parallel.supervision.pipes import MessageReader
 
 
 def test_everything_that_was_sent_is_read_at_once_and_in_order() -> None:

@@ -7,8 +7,15 @@ import signal
 import pytest
 
 from keisei_lightning.errors import WorkerBootError, WorkerCrashLoopError
-from keisei_lightning.parallel.messages import Failure
-from keisei_lightning.parallel.restarts import GiveUp, Respawn, RestartPolicy, WorkerExit, WorkerState, decide
+from keisei_lightning.parallel.supervision.messages import Failure
+from keisei_lightning.parallel.supervision.restarts import (
+    GiveUp,
+    Respawn,
+    RestartPolicy,
+    WorkerExit,
+    WorkerState,
+    decide,
+)
 
 STARTING, RUNNING = WorkerState.STARTING, WorkerState.RUNNING
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from keisei_lightning.errors import ConfigError, RolloutError
 from keisei_lightning.games import Game, make_game
 from keisei_lightning.models import ActorCritic
-from keisei_lightning.parallel.acting import ActingPolicy, PolicyMoves, acting_policy
-from keisei_lightning.parallel.rollout import RolloutPlayer, RolloutResult, rollout_seeds
-from keisei_lightning.parallel.transport import Key, SlotLayout
+from keisei_lightning.parallel.memory.slots import Key, SlotLayout
+from keisei_lightning.parallel.playing.rollout import RolloutPlayer, RolloutResult, rollout_seeds
+from keisei_lightning.parallel.policy.acting import ActingPolicy, PolicyMoves, acting_policy
 
 CPU = torch.device("cpu")
 NUM_GAMES, NUM_PLIES = 5, 17

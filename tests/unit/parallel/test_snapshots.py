@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from keisei_lightning.errors import ConfigError, WeightsError
-from keisei_lightning.parallel.messages import Opponent, RolloutHeader
-from keisei_lightning.parallel.snapshots import OpponentOptions, SnapshotPool
-from keisei_lightning.parallel.weights import WeightLayout
+from keisei_lightning.parallel.memory.weights import WeightLayout
+from keisei_lightning.parallel.opponents.pool import OpponentOptions, SnapshotPool
+from keisei_lightning.parallel.supervision.messages import Opponent, RolloutHeader
 
 RING, NUM_WORKERS = 2, 3
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from keisei_lightning.parallel.messages import RolloutHeader
 from keisei_lightning.parallel.stats import CollectionStats
+from keisei_lightning.parallel.supervision.messages import RolloutHeader
 
 
 class Clock:

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from keisei_lightning.errors import RemoteTraceback, TooFewWorkersError, WorkerBootError, WorkerCrashLoopError
-from keisei_lightning.parallel import supervisor
-from keisei_lightning.parallel.messages import Failure, LogRecord, Play, Ready, RolloutHeader, Stop
-from keisei_lightning.parallel.restarts import RestartPolicy, WorkerState
-from keisei_lightning.parallel.supervisor import Exited, Received, Started, Supervisor
+from keisei_lightning.parallel.supervision import supervisor
+from keisei_lightning.parallel.supervision.messages import Failure, LogRecord, Play, Ready, RolloutHeader, Stop
+from keisei_lightning.parallel.supervision.restarts import RestartPolicy, WorkerState
+from keisei_lightning.parallel.supervision.supervisor import Exited, Received, Started, Supervisor
 
 STARTING, RUNNING, STOPPING, DEAD = (
     WorkerState.STARTING,
@@ -316,7 +316,7 @@ def test_nobody_is_hung_who_was_stopped_together_with_the_owner(
         return []
 
     with monkeypatch.context() as patch:
-        patch.setattr("keisei_lightning.parallel.supervisor.wait", stopped_for_an_hour)
+        patch.setattr("keisei_lightning.parallel.supervision.supervisor.wait", stopped_for_an_hour)
         assert crew.supervisor.wait(1.0) == []
     assert crew.states() == [RUNNING, RUNNING]
 
@@ -499,7 +499,7 @@ def test_a_second_ctrl_c_during_shutdown_still_leaves_nobody(monkeypatch: pytest
         return list(items)  # type: ignore[call-overload]
 
     with monkeypatch.context() as patch:
-        patch.setattr("keisei_lightning.parallel.supervisor.wait", interrupted)
+        patch.setattr("keisei_lightning.parallel.supervision.supervisor.wait", interrupted)
         with pytest.raises(KeyboardInterrupt):
             crew.supervisor.shutdown(10.0)
     assert [process.received for process in crew.started] == [["SIGKILL"], ["SIGKILL"]]

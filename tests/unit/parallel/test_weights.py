@@ -19,10 +19,10 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from keisei_lightning.errors import WeightsError
-from keisei_lightning.parallel import weights
-from keisei_lightning.parallel.fences import memory_fence
-from keisei_lightning.parallel.weight_sources import named_weights
-from keisei_lightning.parallel.weights import WeightLayout, WeightReader, WeightStore
+from keisei_lightning.parallel.memory import weights
+from keisei_lightning.parallel.memory.fences import memory_fence
+from keisei_lightning.parallel.memory.weight_sources import named_weights
+from keisei_lightning.parallel.memory.weights import WeightLayout, WeightReader, WeightStore
 
 CPU = torch.device("cpu")
 

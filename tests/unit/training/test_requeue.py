@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from keisei_lightning import stopping
-from keisei_lightning.stopping import Stopped
+from keisei_lightning.system import stopping
+from keisei_lightning.system.stopping import Stopped
 from keisei_lightning.training.orderly_stop import OrderlyStop
 
 

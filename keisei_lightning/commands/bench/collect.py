@@ -1,0 +1,110 @@
+"""How much of the collector's time is the network's own: rules only, network only and collected, side by side."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import psutil
+import torch
+from torch import Tensor
+
+from keisei_lightning.commands.bench.arguments import describe_rules, game_of, label_of
+from keisei_lightning.commands.bench.networks import policy_of
+from keisei_lightning.commands.bench.report import print_report
+from keisei_lightning.commands.bench.rules import RandomPlay
+from keisei_lightning.models import num_parameters
+from keisei_lightning.parallel import SelfPlayCollector
+
+__all__ = ["run"]
+
+_Mode = Literal["serial", "workers", "central"]
+
+
+@dataclass(slots=True)
+class _Rates:
+    """Plies per second, one entry a round."""
+
+    rules: list[float] = field(default_factory=list)
+    forward: list[float] = field(default_factory=list)
+    collected: list[float] = field(default_factory=list)
+
+
+@torch.inference_mode()
+def _measure_forward(network: torch.nn.Module, observation: Tensor, num_games: int) -> float:
+    """Positions per second of the bare network on the batches [G, *obs] that the collector has just played."""
+    start = time.perf_counter()
+    for ply in range(observation.shape[1]):
+        network(observation[:num_games, ply])
+    return num_games * observation.shape[1] / (time.perf_counter() - start)
+
+
+def _measure(arguments: argparse.Namespace, model: str, mode: _Mode, num_workers: int) -> dict[str, Any]:
+    game = game_of(arguments)
+    policy = policy_of(game, model, arguments.seed)
+    rates, rules = _Rates(), RandomPlay(game, arguments.games, arguments.seed)
+    torch.set_num_threads(arguments.threads)
+    with SelfPlayCollector(
+        game,
+        policy,
+        mode=mode,
+        schedule=arguments.schedule,
+        max_policy_lag=0,  # nothing is published
+        num_workers=num_workers,
+        games_per_worker=arguments.games,
+        plies_per_rollout=arguments.plies,
+        threads_per_worker=arguments.threads,
+        zero_copy=True,
+        seed=arguments.seed,
+    ) as collector:
+        started = time.perf_counter()
+        batches = iter(collector)
+        next(batches)  # start-up, and the first pass through everything
+        first_batch_s = time.perf_counter() - started
+        for _ in range(arguments.rounds):
+            start = time.perf_counter()
+            batch = next(batches)
+            rates.collected.append(collector.frames_per_batch / (time.perf_counter() - start))
+            rates.forward.append(_measure_forward(policy.network, batch["observation"].clone(), arguments.games))
+            rates.rules.append(rules.play(arguments.plies))
+        rss = max(process["rss_bytes"] or 0 for process in collector.health()[:num_workers])
+        bytes_per_ply = collector.bytes_per_ply
+    ratios = [collected / forward for collected, forward in zip(rates.collected, rates.forward, strict=True)]
+    return {
+        "model": f"{label_of(model)}, {mode}" + (f" x {num_workers}" if mode != "serial" else ""),
+        "parameters": num_parameters(policy),
+        "rules_only_plies_per_s": round(statistics.median(rates.rules)),
+        "forward_only_positions_per_s": round(statistics.median(rates.forward)),
+        "collected_plies_per_s": round(statistics.median(rates.collected)),
+        "collected_over_forward": round(statistics.median(ratios), 3),
+        "first_batch_s": round(first_batch_s, 2),
+        "bytes_per_ply": bytes_per_ply,
+        "worker_rss_mib": round(rss / 2**20),
+        "learner_rss_mib": round(psutil.Process().memory_info().rss / 2**20),
+    }
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure and print; returns the exit status."""
+    rows = [
+        _measure(arguments, model, mode, num_workers)
+        for model in arguments.model
+        for mode in arguments.mode
+        for num_workers in arguments.workers
+    ]
+    print_report(
+        f"collect: {arguments.game}, {arguments.games} games a worker, {arguments.threads} thread(s), "
+        f"{arguments.schedule}",
+        rows,
+        as_json=arguments.json,
+        write=arguments.write,
+        notes=(
+            f"medians of {arguments.rounds} alternating rounds of {arguments.plies} plies; rules and network: one "
+            f"process; seed {arguments.seed}",
+            *describe_rules(arguments),
+        ),
+    )
+    return 0

@@ -1,0 +1,136 @@
+"""Refusing a bad configuration before Hydra makes the folder of its run, so that nothing is left of it.
+
+A run is checked once: what the callback has found good is what the job runs (:func:`validated`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from keisei_lightning.config.option_checks import folder_errors, path_errors
+from keisei_lightning.config.validation import ValidatedConfig, validate
+from keisei_lightning.errors import ConfigError
+
+__all__ = ["RefuseFirst", "Refused", "one_command", "validated"]
+
+_checked: ContextVar[ValidatedConfig | None] = ContextVar("keisei_checked_config", default=None)
+"""What the callback has checked for the run that is about to begin: Hydra has no other way to hand it to the job."""
+
+
+class Refused(BaseException):
+    """A bad configuration in a single run. It passes Hydra, which would print a line of its own.
+
+    Args:
+        error: what is wrong with it.
+    """
+
+    def __init__(self, error: ConfigError) -> None:
+        self.error = error
+        super().__init__(str(error))
+
+
+@contextlib.contextmanager
+def one_command() -> Iterator[None]:
+    """Context of one command: what is checked in it is not taken for another one's."""
+    before = _checked.set(None)
+    try:
+        yield
+    finally:
+        _checked.reset(before)
+
+
+def validated(cfg: DictConfig) -> ValidatedConfig:
+    """The configuration of a job, checked: by the callback for a single run, here and now for a job of a sweep.
+
+    Args:
+        cfg: as Hydra hands it to the job.
+
+    Raises:
+        ConfigError: with one line for each fault.
+    """
+    checked = _checked.get()
+    _checked.set(None)
+    return validate(cfg) if checked is None else checked
+
+
+class RefuseFirst(Callback):
+    """Hydra callback: checks a run before its folder is made; each job of a sweep is checked when its turn comes.
+
+    Args:
+        **kwargs: Hydra's; none is used.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        pass
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check a single run.
+
+        Raises:
+            Refused: it cannot work. (Hydra turns an ``Exception`` into a warning.)
+        """
+        cfg = copy.deepcopy(config)
+        with read_write(cfg), open_dict(cfg):
+            del cfg["hydra"]
+        try:
+            with _hydra_config(config):
+                checked = validate(cfg)
+            with read_write(config), open_dict(config):
+                config.results_dir = checked.cfg.results_dir
+                config.ckpt_path = checked.cfg.ckpt_path  # what the run's folder keeps is what was resumed from
+            _check_hydra(config, "hydra.run.dir")
+        except ConfigError as error:
+            raise Refused(error) from error
+        _checked.set(checked)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check the folder of a sweep.
+
+        Raises:
+            Refused: nothing can be written there.
+        """
+        with contextlib.suppress(OmegaConfBaseException):  # its name may depend on what is swept over
+            if faults := list(folder_errors(config)):
+                raise Refused(ConfigError(faults))
+            try:
+                _check_hydra(config, "hydra.sweep.dir")
+            except ConfigError as error:
+                raise Refused(error) from error
+
+
+def _check_hydra(config: DictConfig, key: str) -> None:
+    """Whether the folder that Hydra is about to make can be made, and is not the one that paths are seen from.
+
+    Raises:
+        ConfigError: it cannot, or it has no name; or Hydra is told to change into it.
+    """
+    if config.hydra.job.chdir:
+        raise ConfigError("hydra.job.chdir=true: must be false (paths are seen from where the command was typed)")
+    try:
+        folder = str(OmegaConf.select(config, key))
+    except OmegaConfBaseException as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"{key}: cannot be resolved ({reason}); must be a folder that can be written to") from error
+    if faults := list(path_errors(key, folder)):
+        raise ConfigError(faults)
+
+
+@contextlib.contextmanager
+def _hydra_config(config: DictConfig) -> Iterator[None]:
+    """Context in which ``${hydra:...}`` resolves, as it will in the job."""
+    hydra = HydraConfig.instance()
+    before = hydra.cfg
+    hydra.set_config(config)
+    try:
+        yield
+    finally:
+        hydra.cfg = before

@@ -1,0 +1,189 @@
+"""Is what the user asked for possible here? Told before any process starts, and checked once.
+
+Types and misspelt keys are Hydra's business (see ``config.py``). What is in range, and what only shows when values meet
+each other, the game, the checkpoint or the machine, is checked here, cheap things first: nobody waits for torch to be
+told no.
+
+=========================================  =========================================  ===============
+what is checked                            where                                      needs
+=========================================  =========================================  ===============
+names, ranges, what goes together, files   ``option_checks.py``                       no more than this
+the game, its players, memory              ``game_checks.py``                         the game's rules
+what the user plugs in, GPUs, checkpoints  ``plugins.py``, ``checkpoint_header.py``   maybe torch
+=========================================  =========================================  ===============
+
+All faults of one row are told at once; the next row is looked at when there is none. What comes out is a
+:class:`ValidatedConfig`: whoever gets one does not check again.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from keisei_lightning.config.game_checks import game_errors, game_spec
+from keisei_lightning.config.option_checks import missing_keys, option_errors, publishes_per_iteration, worker_demand
+from keisei_lightning.config.targets import device_errors, target_errors
+from keisei_lightning.errors import ConfigError
+from keisei_lightning.games import GameSpec
+from keisei_lightning.system.limits import most_workers
+from keisei_lightning.system.machine import available_cpus
+from keisei_lightning.training.checkpoint_header import check_checkpoint, newest_checkpoint
+
+__all__ = ["ValidatedConfig", "config_warnings", "resolve_workers", "section_of", "validate"]
+
+
+@dataclass(frozen=True, slots=True)
+class ValidatedConfig:
+    """A configuration that :func:`validate` has resolved and found good; it alone makes them.
+
+    Attributes:
+        cfg: the configuration, read-only, with the number of workers and the path of the checkpoint filled in.
+    """
+
+    cfg: DictConfig
+
+
+def validate(cfg: DictConfig) -> ValidatedConfig:
+    """Resolve a configuration, and check everything that can be checked before anything is started.
+
+    ``parallel.num_workers=auto`` becomes a number (:func:`resolve_workers`), ``ckpt_path=last`` and ``auto`` the newest
+    whole checkpoint of this name.
+
+    Args:
+        cfg: a composed configuration, or the section of a larger one that holds it; it stays as it is.
+
+    Raises:
+        ConfigError: with one line for each fault; keys are named as they are called from outside the section.
+    """
+    cfg = copy.deepcopy(cfg)  # with its parents, which are not copied: interpolations may look there
+    section = section_of(cfg)
+    try:
+        return _validated(cfg, section)
+    except ConfigError as error:
+        if not section:
+            raise
+        raise ConfigError([section + fault for fault in error.faults]) from error
+
+
+def section_of(cfg: DictConfig) -> str:
+    """Where a configuration lies in a larger one, such as ``self_play.``; empty: it is all there is."""
+    name = cfg._get_full_key(None)
+    return f"{name}." if name else ""
+
+
+def _validated(cfg: DictConfig, section: str) -> ValidatedConfig:
+    _refuse([f"{key}: is missing; give it on the command line as {section}{key}=VALUE" for key in missing_keys(cfg)])
+    # What follows from another one has the same reason, and need not be told.
+    _refuse(list({fault.partition(": ")[2]: fault for fault in reversed(list(_unresolved(cfg)))}.values()))
+    with read_write(cfg):
+        _expand_home(cfg)
+        resolve_workers(cfg)
+        _refuse(option_errors(cfg))
+        spec = game_spec(cfg)
+        _refuse(list(game_errors(cfg, spec)))
+        _refuse([*target_errors(cfg), *device_errors(cfg), *_resolve_checkpoint(cfg, spec)])
+    OmegaConf.set_readonly(cfg, True)
+    return ValidatedConfig(cfg)
+
+
+def _unresolved(cfg: Any, prefix: str = "") -> Iterator[str]:
+    """Interpolations that come to nothing, such as ``${oc.env:NOT_SET}``, or to a value of another type."""
+    for key in list(cfg) if OmegaConf.is_dict(cfg) else range(len(cfg)):
+        name = f"{prefix}{key}"
+        try:
+            value = cfg[key]
+        except OmegaConfBaseException as error:
+            given: Any = OmegaConf.to_container(cfg, resolve=False)
+            yield f"{name}={given[key]}: cannot be resolved ({str(error).partition(chr(10))[0]})"
+            continue
+        if OmegaConf.is_config(value) and not OmegaConf.is_interpolation(cfg, key):
+            yield from _unresolved(value, f"{name}.")
+
+
+def _expand_home(cfg: DictConfig) -> None:
+    """Put the home folder in the place of a ``~`` that a path begins with; the shell leaves it in KEY=VALUE."""
+    for key in ("results_dir", "output_dir", "ckpt_path"):
+        if not OmegaConf.is_interpolation(cfg, key) and cfg[key] is not None:
+            cfg[key] = os.path.expanduser(cfg[key])
+
+
+def _refuse(faults: Sequence[str]) -> None:
+    if faults:
+        raise ConfigError(faults)
+
+
+def resolve_workers(cfg: DictConfig) -> None:
+    """Replace ``num_workers=auto`` by a number.
+
+    ``auto`` is one worker for each CPU that this process may use, or fewer where the machine's other limits do not
+    allow so many; ``serial`` has one worker. The inference process (``mode=central``) or a learner that works at the
+    same time (``schedule=async``) keeps one CPU, and one that learns on CPUs keeps three of four: it has several times
+    the work of the workers.
+
+    Args:
+        cfg: a composed configuration; it is changed in place.
+    """
+    parallel = cfg.parallel
+    if parallel.num_workers == "auto":
+        parallel.num_workers = most_workers(worker_demand(parallel, _wished_workers(cfg, available_cpus())))
+
+
+def _wished_workers(cfg: DictConfig, cpus: int) -> int:
+    """What ``num_workers=auto`` would be on a machine that has enough of everything else."""
+    if cfg.parallel.mode == "serial":
+        return 1
+    if cfg.parallel.schedule == "async" and cfg.trainer.accelerator == "cpu":
+        return max(1, cpus // 4)
+    spare = 1 if cfg.parallel.schedule == "async" or cfg.parallel.mode == "central" else 0
+    return max(1, cpus - spare)
+
+
+def _resolve_checkpoint(cfg: DictConfig, spec: GameSpec) -> list[str]:
+    """Find the checkpoint to resume from, and see that it is of this game."""
+    path = cfg.ckpt_path
+    if path is None:
+        return []
+    try:
+        if path not in ("last", "auto"):
+            header = check_checkpoint(path, spec)
+        elif (found := newest_checkpoint(Path(cfg.results_dir, cfg.name))) is None:
+            cfg.ckpt_path = None
+            return []
+        else:
+            file, header = found
+            header.check(spec, path=str(file))
+            cfg.ckpt_path = str(file)
+    except ConfigError as error:
+        return list(error.faults)
+    if cfg.trainer.max_epochs < header.epoch:
+        return [
+            f"trainer.max_epochs={cfg.trainer.max_epochs}: must be {header.epoch} or more with ckpt_path="
+            f"{cfg.ckpt_path}, which has done {header.epoch} epochs"
+        ]
+    return []
+
+
+def config_warnings(cfg: DictConfig) -> list[str]:
+    """What works, but hardly as it was meant: a line each, for the log.
+
+    Args:
+        cfg: a valid configuration.
+    """
+    parallel, lines = cfg.parallel, []
+    publishes, arithmetic = publishes_per_iteration(cfg)
+    worst = publishes * parallel.slots_per_worker
+    if parallel.schedule == "async" and parallel.max_policy_lag < worst:
+        lines.append(
+            f"parallel.max_policy_lag={parallel.max_policy_lag}: workers that are faster than the learner fill "
+            f"{parallel.slots_per_worker} slots ahead; rollouts up to {worst} versions old ({arithmetic}) will be "
+            "refused and played again"
+        )
+    return lines

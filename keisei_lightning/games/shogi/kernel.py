@@ -1,0 +1,181 @@
+"""Boards of shogi whose every ply is compiled: ``kernel.c`` beside this file, without a Python object a ply.
+
+The library is built by ``pip install`` where there is a C compiler (``hatch_build.py``). Without it, or where it was
+built from other source than lies here, :func:`load_kernel` says so and the boards are rsshogi's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from rsshogi.core import Board
+from typing_extensions import override
+
+from keisei_lightning.games.shogi.boards import ShogiBoards
+from keisei_lightning.games.shogi.codec import NUM_ACTIONS
+from keisei_lightning.games.shogi.rules import MoveCache, board_state
+
+__all__ = ["Kernel", "KernelBoards", "load_kernel", "why_no_kernel"]
+
+_SOURCE: Final = Path(__file__).with_suffix(".c")
+_LIBRARY: Final = Path(__file__).with_name("libshogi_kernel.so")
+_MASK_BYTES: Final = (NUM_ACTIONS + 7) // 8
+_FIRST_CAPACITY: Final = 320  # moves of a game; more when one is longer
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """The compiled library.
+
+    Attributes:
+        functions: of the C file, by name.
+        position_bytes: of one board in the memory that it is given.
+    """
+
+    functions: ctypes.CDLL
+    position_bytes: int
+
+
+@cache
+def load_kernel() -> Kernel | None:
+    """The compiled library, ready for use; None where there is none (see :func:`why_no_kernel`)."""
+    if why_no_kernel():
+        return None
+    library = ctypes.CDLL(str(_LIBRARY))
+    pointer, int64 = ctypes.c_void_p, ctypes.c_int64
+    library.shogi_prepare.restype = int64
+    library.shogi_begin.argtypes = [pointer, int64, pointer, ctypes.c_int32, pointer, int64]
+    library.shogi_look_up.argtypes = library.shogi_advance.argtypes = [pointer, int64, pointer, pointer, pointer]
+    library.shogi_begin.restype = library.shogi_look_up.restype = library.shogi_advance.restype = None
+    return Kernel(library, library.shogi_prepare())
+
+
+@cache
+def why_no_kernel() -> str:
+    """Why there is no compiled library, in a few words; empty where there is one."""
+    if not _LIBRARY.exists():
+        return "it was installed without a C compiler"
+    try:
+        library = ctypes.CDLL(str(_LIBRARY))
+    except OSError as error:
+        return f"it cannot be loaded: {error}"
+    library.shogi_source.restype = ctypes.c_char_p
+    if library.shogi_source().decode() != hashlib.sha256(_SOURCE.read_bytes()).hexdigest():
+        return "it was built from other source; install anew"
+    return ""
+
+
+class _Boards(ctypes.Structure):
+    """The arrays' addresses, as in the C file."""
+
+    _fields_ = (
+        ("positions", ctypes.c_void_p),
+        ("keys", ctypes.c_void_p),
+        ("codes", ctypes.c_void_p),
+        ("played", ctypes.c_void_p),
+        ("capacity", ctypes.c_int64),
+        ("state", ctypes.c_void_p),
+        ("mover", ctypes.c_void_p),
+        ("mask", ctypes.c_void_p),
+    )
+
+
+class KernelBoards(ShogiBoards):
+    """The boards as the compiled library plays them; an rsshogi board is made where somebody asks for one.
+
+    Args:
+        num_games: G.
+        kernel: from :func:`load_kernel`.
+    """
+
+    def __init__(self, num_games: int, kernel: Kernel) -> None:
+        super().__init__(num_games)
+        self._functions = kernel.functions
+        self._positions = np.zeros((num_games, kernel.position_bytes), np.uint8)
+        self._keys = np.zeros((num_games, _FIRST_CAPACITY + 1), np.uint64)
+        self._codes = np.zeros((num_games, _FIRST_CAPACITY), np.uint16)
+        self._num_played = np.zeros(num_games, np.int32)
+        self._mask = np.zeros((num_games, _MASK_BYTES), np.uint8)
+        self._boards: list[tuple[Board, int]] = [(Board(), 0)] * num_games  # and how many moves have been made on it
+        self._moves = MoveCache()
+        self._bind()
+
+    def _bind(self) -> None:
+        arrays: dict[str, NDArray[Any]] = {
+            "positions": self._positions,
+            "keys": self._keys,
+            "codes": self._codes,
+            "played": self._num_played,
+            "state": self.state,
+            "mover": self.mover,
+            "mask": self._mask,
+        }
+        addresses = {name: array.ctypes.data for name, array in arrays.items()}
+        self._struct = _Boards(capacity=self._codes.shape[1], **addresses)
+        self._address = ctypes.addressof(self._struct)
+
+    def _reserve(self, num_moves: int) -> None:
+        """Make room for games of so many moves."""
+        more = num_moves - self._codes.shape[1]
+        if more > 0:
+            more = max(more, self._codes.shape[1])
+            self._codes = np.pad(self._codes, ((0, 0), (0, more)))
+            self._keys = np.pad(self._keys, ((0, 0), (0, more)))
+            self._bind()
+
+    @override
+    def begin(self, index: int, board: Board, codes: Sequence[int] = ()) -> None:
+        self.start[index], self._boards[index] = board.to_sfen(), (board, 0)
+        self._reserve(len(codes))
+        start, moves = board_state(board), np.array(codes, np.uint16)
+        self._functions.shogi_begin(
+            self._address, index, start.ctypes.data, int(board.turn), moves.ctypes.data, len(moves)
+        )
+
+    @override
+    def advance(self, rows: NDArray[np.int64], codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        self._reserve(int(self._num_played.max()) + 1)
+        return self._ask(self._functions.shogi_advance, rows, codes)
+
+    @override
+    def lookup(self, rows: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self._ask(self._functions.shogi_look_up, rows, labels)
+
+    def _ask(
+        self, function: Callable[..., None], rows: NDArray[np.int64], numbers: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Call with a number for each of some boards; what it answers for each, int64 [n]."""
+        rows, numbers = np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(numbers, np.int64)
+        answers = np.empty(len(rows), np.int64)
+        function(self._address, len(rows), rows.ctypes.data, numbers.ctypes.data, answers.ctypes.data)
+        return answers
+
+    @override
+    def write_masks(self, legal: NDArray[np.uint8]) -> None:
+        legal[...] = self._mask
+
+    @override
+    def clear_moves(self, rows: NDArray[np.int64]) -> None:
+        self._mask[rows] = 0
+
+    @override
+    def played(self, index: int) -> list[int]:
+        played: list[int] = self._codes[index, : self._num_played[index]].tolist()
+        return played
+
+    @override
+    def board(self, index: int) -> Board:
+        board, known = self._boards[index]
+        codes = self.played(index)
+        for code in codes[known:]:
+            board.apply_move(self._moves[code])
+        self._boards[index] = board, len(codes)
+        return board

@@ -1,0 +1,1 @@
+"""Shared memory: the slots of rollouts, and the published weights."""

@@ -1,0 +1,1 @@
+"""Opponents: frozen earlier policies that a share of the games is played against."""

@@ -1,0 +1,1 @@
+"""Workers: they play rollouts into slots."""

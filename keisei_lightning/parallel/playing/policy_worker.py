@@ -1,0 +1,290 @@
+"""Workers that hold a copy of the policy: ``mode="workers"``, and ``mode="serial"`` without the process."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import cloudpickle
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils.hooks import RemovableHandle
+from typing_extensions import override
+
+from keisei_lightning.games import GameFactory
+from keisei_lightning.models.compiling import compile_for_batches
+from keisei_lightning.models.transfers import Lane
+from keisei_lightning.parallel.memory.mailbox_layout import GroupBlock
+from keisei_lightning.parallel.memory.slots import SharedBuffer, SlotLayout
+from keisei_lightning.parallel.memory.weights import WeightMemory, WeightReader
+from keisei_lightning.parallel.opponents.moves import PooledMoves
+from keisei_lightning.parallel.opponents.pool import OpponentSetup
+from keisei_lightning.parallel.playing.rollout import RolloutPlayer
+from keisei_lightning.parallel.playing.worker import Beat, PlayerOptions, RolloutWorker, Worker, make_player, serve
+from keisei_lightning.parallel.policy.acting import PolicyMoves, acting_policy
+from keisei_lightning.parallel.policy.batched_moves import BatchedMoves
+from keisei_lightning.parallel.policy.inference_requests import InferenceRequest, PolicyServer
+from keisei_lightning.parallel.supervision.messages import Play, RolloutHeader
+from keisei_lightning.system.allocator import keep_freed_memory
+from keisei_lightning.system.openmp import SpinningGovernor
+
+__all__ = [
+    "HeldPolicy",
+    "LayerBeats",
+    "PolicyWorker",
+    "WorkerBoot",
+    "make_policy_worker",
+    "resolve_device",
+    "run_worker",
+]
+
+_QUICK_PLY_S = 0.05  # a tenth of the shortest heartbeat
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerBoot:
+    """Everything a worker needs; pickled once for each start.
+
+    Attributes:
+        worker_id: which worker.
+        incarnation: which life of it.
+        game_and_policy: cloudpickled (game factory, policy without weights), so that classes of a script or a notebook
+            arrive too.
+        options: how to play.
+        slots: memory of the slots.
+        slot_layout: where its columns lie.
+        weights: published weights.
+        signs: memory of the workers' signs of life.
+        opponents: snapshots to play against; None: every game is self-play.
+    """
+
+    worker_id: int
+    incarnation: int
+    game_and_policy: bytes
+    options: PlayerOptions
+    slots: SharedBuffer
+    slot_layout: SlotLayout
+    weights: WeightMemory
+    signs: SharedBuffer
+    opponents: OpponentSetup | None = None
+
+
+class PolicyWorker(RolloutWorker):
+    """A worker whose games can be kept and gone on with (see :class:`RolloutPlayer`)."""
+
+    def __init__(self, *, player: RolloutPlayer, **options: Any) -> None:
+        super().__init__(player=player, **options)
+        self.state_dict, self.load_state_dict = player.state_dict, player.load_state_dict
+
+
+def make_policy_worker(
+    *,
+    worker_id: int,
+    incarnation: int,
+    game: GameFactory,
+    policy: nn.Module,
+    options: PlayerOptions,
+    slots: NDArray[np.uint8],
+    slot_layout: SlotLayout,
+    weights: WeightMemory,
+    opponents: OpponentSetup | None = None,
+) -> PolicyWorker:
+    """A worker that judges positions itself.
+
+    Args:
+        worker_id: which worker.
+        incarnation: which life of it.
+        game: makes its boards.
+        policy: the structure; its parameters and buffers are replaced by views of adopted weights.
+        options: how to play.
+        slots: memory of the slots, uint8 [slot_layout.num_bytes].
+        slot_layout: where its columns lie.
+        weights: published weights.
+        opponents: snapshots to play against; None: every game is self-play.
+    """
+    boards = game(slot_layout.num_games)
+    held = HeldPolicy(
+        policy,
+        weights=weights,
+        reader_id=worker_id,
+        device=resolve_device(options.device, worker_id),
+        precision=options.precision,
+        num_actions=boards.spec.num_actions,
+        opponents=opponents,
+    )
+    if options.compile_mode is not None:
+        held.compile(options.compile_mode, (slot_layout.num_games, *boards.spec.observation_shape))
+    player = make_player(
+        boards,
+        held.make_moves(),
+        worker_id=worker_id,
+        incarnation=incarnation,
+        options=options,
+        slot_layout=slot_layout,
+        opponents=None if opponents is None else opponents.seating.boards(0, slot_layout.num_games),
+    )
+    return PolicyWorker(
+        worker_id=worker_id,
+        incarnation=incarnation,
+        weights=held.weights,
+        player=player,
+        slots=slots,
+        slot_layout=slot_layout,
+    )
+
+
+class HeldPolicy:
+    """A policy in this process that has the weights which were published last, and the snapshots beside it.
+
+    Args:
+        policy: the structure; its parameters and buffers are replaced by views of adopted weights.
+        weights: published weights.
+        reader_id: which of their readers this is.
+        device: where the policies are to lie.
+        precision: of their arithmetic (see :class:`PlayerOptions`).
+        num_actions: A.
+        opponents: snapshots to play against; None: every game is self-play.
+
+    Attributes:
+        weights: adopts the published ones.
+    """
+
+    def __init__(
+        self,
+        policy: nn.Module,
+        *,
+        weights: WeightMemory,
+        reader_id: int,
+        device: torch.device,
+        precision: str,
+        num_actions: int,
+        opponents: OpponentSetup | None,
+    ) -> None:
+        self._policy, self._device, self._precision, self._num_actions = policy, device, precision, num_actions
+        self._is_compiled = False
+        self._snapshots = None if opponents is None else (opponents.memory, copy.deepcopy(policy))
+        self.weights = WeightReader(weights, reader_id=reader_id, module=policy, device=device)
+        policy.eval()
+
+    def compile(self, mode: str, batch_shape: tuple[int, ...]) -> None:
+        """Compile the network, now: nobody may wait for that in the middle of a rollout. Snapshots are not compiled.
+
+        Args:
+            mode: of ``torch.compile``.
+            batch_shape: [most boards of a question, *observation_shape].
+        """
+        nothing = InferenceRequest(np.zeros(batch_shape, np.uint8))
+        moves = self._make_policy_moves()
+        compile_for_batches(self._policy, mode=mode, batch_size=batch_shape[0], warm_up=lambda: moves.answer(nothing))
+        self._is_compiled = True
+
+    def _make_policy_moves(self) -> PolicyMoves:
+        policy = acting_policy(self._policy, num_actions=self._num_actions)
+        return PolicyMoves(policy, self._device, precision=self._precision)
+
+    def make_moves(self) -> PolicyServer:
+        """Whoever answers a rollout's questions, with a random stream of its own."""
+        return self._with_snapshots(self._make_policy_moves())
+
+    def make_batched_moves(self, blocks: Sequence[GroupBlock], *, is_pinned: bool) -> list[PolicyServer]:
+        """Whoever answers the requests of each group of games over all workers; each has a random stream of its own.
+
+        Args:
+            blocks: where the groups' full requests lie.
+            is_pinned: in pinned memory.
+        """
+        if self._device.type == "cpu":
+            return [self.make_moves() for _ in blocks]
+        # A compiled network may have CUDA graphs of its own, whose memory serves one request after the other.
+        common = Lane(self._device) if self._is_compiled else None
+        batched: list[PolicyServer] = []
+        for block in blocks:
+            moves, lane = self._make_policy_moves(), common or Lane(self._device)
+            others = self._with_snapshots(moves)
+            batched.append(BatchedMoves(moves, others, block, lane, is_pinned=is_pinned, record=not self._is_compiled))
+        return batched
+
+    def _with_snapshots(self, moves: PolicyMoves) -> PolicyServer:
+        if self._snapshots is None:
+            return moves
+        memory, structure = self._snapshots
+        return PooledMoves(moves, memory, structure=structure, num_actions=self._num_actions, device=self._device)
+
+
+def resolve_device(device: str, number: int) -> torch.device:
+    """The device of this name; for "auto" the CUDA devices in turn, else the CPU."""
+    if device != "auto":
+        return torch.device(device)
+    count = torch.cuda.device_count()
+    return torch.device(f"cuda:{number % count}" if count else "cpu")
+
+
+def run_worker(boot: WorkerBoot, connection: Connection[Any, Any]) -> None:
+    """Target of a worker process (see :func:`~keisei_lightning.parallel.playing.worker.serve`)."""
+    serve(lambda beat: _boot(boot, beat), worker_id=boot.worker_id, signs=boot.signs, connection=connection)
+
+
+def _boot(boot: WorkerBoot, beat: Beat) -> Worker:
+    keep_freed_memory()
+    torch.set_num_threads(boot.options.num_threads)
+    if boot.options.num_threads > 1:
+        SpinningGovernor().start()  # for the life of this process
+    game, policy = cloudpickle.loads(boot.game_and_policy)
+    worker = make_policy_worker(
+        worker_id=boot.worker_id,
+        incarnation=boot.incarnation,
+        game=game,
+        policy=policy,
+        options=boot.options,
+        slots=boot.slots.array(),
+        slot_layout=boot.slot_layout,
+        weights=boot.weights,
+        opponents=boot.opponents,
+    )
+    if boot.options.compile_mode is not None:
+        return worker  # a compiled network has no layers to hook
+    return _WithLayerBeats(worker, LayerBeats(beat), num_plies=boot.slot_layout.num_plies)
+
+
+class _WithLayerBeats(Worker):
+    """A worker that looks after each rollout whether layers are to show life."""
+
+    def __init__(self, worker: RolloutWorker, layers: LayerBeats, *, num_plies: int) -> None:
+        self._worker, self._layers, self._num_plies = worker, layers, num_plies
+
+    @override
+    def reset_games(self) -> None:
+        self._worker.reset_games()
+
+    @override
+    def play(self, grant: Play, *, wait_s: float = 0.0, beat: Beat = lambda: None) -> RolloutHeader:
+        header = self._worker.play(grant, wait_s=wait_s, beat=beat)
+        self._layers.adapt(header.play_s / self._num_plies)
+        return header
+
+
+class LayerBeats:
+    """Makes every layer of a forward pass a sign of life, where a pass is slow.
+
+    In a network of a few small layers the hook would take a sixth of the time, and a ply is sign enough there.
+    """
+
+    def __init__(self, beat: Callable[[], None]) -> None:
+        self._beat = beat
+        self._hook: RemovableHandle | None = None
+        self.adapt(math.inf)  # until the first rollout has shown how long a ply takes
+
+    def adapt(self, ply_s: float) -> None:
+        """Decide anew, by how long a ply has taken."""
+        if ply_s < _QUICK_PLY_S and self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+        elif ply_s >= _QUICK_PLY_S and self._hook is None:
+            self._hook = register_module_forward_pre_hook(lambda module, args: self._beat())
