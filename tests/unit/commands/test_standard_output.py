@@ -19,7 +19,7 @@ from keisei_lightning.commands import train as launch
 from keisei_lightning.system.console import Output, print_table, say, standard_output
 from keisei_lightning.system.stopping import Stopped
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @contextlib.contextmanager

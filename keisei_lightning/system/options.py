@@ -1,0 +1,243 @@
+"""How an option is declared: once, as a field of a frozen dataclass beside the component that uses it.
+
+::
+
+    @dataclass(frozen=True, kw_only=True)
+    class SupervisionOptions:
+        heartbeat_s: float = option(10.0, "A worker that is silent for this long is replaced.", low=0.5)
+
+Everything else is derived from the declaration: what is legal (:func:`errors_of`), Hydra's schemas, ``--help`` and the
+reference page (:func:`declared`). A type is written as the annotation writes it: ``int``, ``float``, ``bool``, ``str``,
+``int | None``, ``Literal["a", "b"]``, ``list[str]``; anything else is not checked here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Final, Literal
+
+from keisei_lightning.errors import ConfigError
+
+__all__ = ["Bounds", "Declaration", "check", "declared", "errors_of", "option"]
+
+_METADATA: Final = "keisei_lightning.option"
+
+_KINDS: Final = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+"""Types in a person's words."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bounds:
+    """An interval of legal numbers.
+
+    Attributes:
+        low: its lower end.
+        high: its upper end.
+        open_low: the lower end itself is not legal.
+        open_high: the upper end itself is not legal.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def contain(self, value: Any) -> bool:
+        """Whether a value is a finite number inside."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below and math.isfinite(value)
+
+    def __str__(self) -> str:
+        low, high = _plain(self.low), _plain(self.high)
+        if self.low == -math.inf:
+            return f"less than {high}" if self.open_high else f"{high} or less"
+        above = f"more than {low}" if self.open_low else f"{low} or more"
+        if self.high == math.inf:
+            return above
+        if not self.open_low and not self.open_high:
+            return f"from {low} to {high}"
+        return f"{above} and {'less than' if self.open_high else 'at most'} {high}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Declaration:
+    """One option, as it is declared.
+
+    Attributes:
+        name: of the field.
+        kinds: its types, without None.
+        may_be_none: None is legal.
+        default: its value where it is not given; ``dataclasses.MISSING`` where it must be.
+        sentence: what it does; its unit.
+        bounds: of a number; None: any finite one.
+        choices: legal words; empty: any.
+    """
+
+    name: str
+    kinds: tuple[Any, ...]
+    may_be_none: bool
+    default: Any
+    sentence: str
+    bounds: Bounds | None
+    choices: tuple[str, ...]
+
+    def allows(self, value: Any) -> bool:
+        """Whether a value is legal."""
+        if value is None:
+            return self.may_be_none
+        if self.choices and not isinstance(value, bool | int | float):
+            return value in self.choices
+        return any(_is_of(value, kind) for kind in self.kinds) and (
+            self.bounds is None or isinstance(value, str) or self.bounds.contain(value)
+        )
+
+    def legal(self, none: str = "None") -> str:
+        """What may be given, such as "a whole number from 1 to 64, or None".
+
+        Args:
+            none: how None is written.
+        """
+        parts = [", ".join(self.choices)] if self.choices else []
+        for kind in self.kinds:
+            if kind is str and self.choices:
+                continue
+            words = _KINDS.get(kind, _name(kind))
+            parts.append(f"{words}, {self.bounds}" if self.bounds and kind in (int, float) else words)
+        if len(self.choices) > 1:
+            parts[0] = f"one of {parts[0]}"
+        return ", or ".join([*parts, *([none] if self.may_be_none else [])])
+
+
+def option(
+    default: Any = dataclasses.MISSING,
+    sentence: str = "",
+    *,
+    factory: Callable[[], Any] | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: Sequence[str] = (),
+) -> Any:
+    """Declare an option: a field of a dataclass.
+
+    Args:
+        default: its value where it is not given; left out: it must be given.
+        sentence: what it does, with its unit.
+        factory: makes the default, for lists and dictionaries.
+        low: smallest legal number.
+        high: largest legal number.
+        above: every legal number is larger (instead of ``low``).
+        below: every legal number is smaller (instead of ``high``).
+        choices: legal words; those of a ``Literal`` need not be repeated.
+    """
+    is_bounded = any(end is not None for end in (low, high, above, below))
+    bounds = Bounds(
+        low=low if low is not None else -math.inf if above is None else above,
+        high=high if high is not None else math.inf if below is None else below,
+        open_low=above is not None,
+        open_high=below is not None,
+    )
+    metadata = {_METADATA: (sentence, bounds if is_bounded else None, tuple(choices))}
+    if factory is not None:
+        return dataclasses.field(default_factory=factory, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@cache
+def declared(options: type) -> tuple[Declaration, ...]:
+    """The options of a dataclass, in their order; fields that are no options are left out.
+
+    Args:
+        options: the class.
+    """
+    return tuple(_declarations(options))
+
+
+def _declarations(options: type) -> Iterator[Declaration]:
+    hints = typing.get_type_hints(options)
+    for field in dataclasses.fields(options):
+        if _METADATA not in field.metadata:
+            continue
+        sentence, bounds, choices = field.metadata[_METADATA]
+        kinds, words = [], list(choices)
+        for kind in _members(hints[field.name]):
+            if typing.get_origin(kind) is Literal:
+                words += [word for word in typing.get_args(kind) if word not in words]
+                kind = str
+            if kind not in kinds:
+                kinds.append(kind)
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        yield Declaration(
+            name=field.name,
+            kinds=tuple(kind for kind in kinds if kind is not NoneType),
+            may_be_none=NoneType in kinds,
+            default=default,
+            sentence=sentence,
+            bounds=bounds,
+            choices=tuple(words),
+        )
+
+
+def errors_of(options: Any, *, prefix: str = "", none: str = "None") -> list[str]:
+    """What is not legal in a dataclass of options: a line each, with key, value and what is legal.
+
+    Args:
+        options: the values.
+        prefix: of the keys, such as "parallel.".
+        none: how None is written.
+    """
+    return [
+        f"{prefix}{declaration.name}={_plain(value)}: must be {declaration.legal(none)}"
+        for declaration in declared(options.__class__)
+        if not declaration.allows(value := getattr(options, declaration.name))
+    ]
+
+
+def check(options: Any) -> None:
+    """Refuse options that are not legal.
+
+    Raises:
+        ConfigError: with a line for each.
+    """
+    if errors := errors_of(options):
+        raise ConfigError(errors)
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    return typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, UnionType) else (kind,)
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    if kind is bool:
+        return isinstance(value, bool)
+    if kind in (int, float):
+        numbers = int if kind is int else (int, float)
+        return isinstance(value, numbers) and not isinstance(value, bool) and math.isfinite(value)
+    if kind is str:
+        return isinstance(value, str)
+    return True  # a list, a section, an object of its own: whoever uses it looks
+
+
+def _name(kind: Any) -> str:
+    return {"list[str]": "a list of words", "list[int]": "a list of whole numbers"}.get(
+        str(kind), getattr(kind, "__name__", str(kind)) if typing.get_origin(kind) is None else str(kind)
+    )
+
+
+def _plain(value: Any) -> str:
+    """4294967295, not 4.29497e+09."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return str(int(value)) if math.isfinite(value) and value == int(value) else f"{value:g}"
