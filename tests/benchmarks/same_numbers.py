@@ -29,7 +29,7 @@ import torch
 import keisei_lightning
 from keisei_lightning import ActorCritic, SelfPlayCollector, build_network, game_factory
 
-GAMES = {"tic_tac_toe": {}, "connect_four": {"opening_plies": 4}, "shogi": {"max_plies": 60}}
+GAMES: dict[str, dict[str, int]] = {"tic_tac_toe": {}, "connect_four": {"opening_plies": 4}, "shogi": {"max_plies": 60}}
 BATCHES = 3
 OVERRIDES = (
     "parallel=serial",
@@ -59,7 +59,7 @@ def main() -> int:
     found = {"version": _version()}
     for game in GAMES:
         found |= {f"{game}: {name}": digest for name, digest in _digests(game)}
-    print(json.dumps(found, indent=1))
+    sys.stdout.write(json.dumps(found, indent=1) + "\n")
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return _compare(json.loads(arguments.compare.read_text(encoding="utf-8")), found) if arguments.compare else 0
@@ -139,8 +139,9 @@ def _compare(before: dict[str, Any], now: dict[str, Any]) -> int:
     keys = sorted((before.keys() | now.keys()) - {"version"})
     other = [key for key in keys if before.get(key) != now.get(key)]
     for key in other:
-        print(f"differs: {key}: {before.get(key)}, now {now.get(key)}")
-    print(f"{len(keys) - len(other)} of {len(keys)} equal ({before['version']}, now {now['version']})")
+        sys.stdout.write(f"differs: {key}: {before.get(key)}, now {now.get(key)}\n")
+    versions = f"{before['version']}, now {now['version']}"
+    sys.stdout.write(f"{len(keys) - len(other)} of {len(keys)} equal ({versions})\n")
     return 1 if other else 0
 
 
