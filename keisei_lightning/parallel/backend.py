@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import multiprocessing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,7 +19,7 @@ from keisei_lightning.parallel.playing.worker import PlayerOptions
 from keisei_lightning.parallel.supervision.messages import Play, RolloutHeader
 from keisei_lightning.parallel.supervision.supervisor import WorkerHealth
 
-__all__ = ["Backend", "WorkerInputs", "choose_start_method"]
+__all__ = ["Backend", "WorkerInputs"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,10 +102,3 @@ class Backend(Protocol):
     def shutdown(self, timeout_s: float) -> None:
         """End everything; twice is harmless."""
         ...
-
-
-def choose_start_method(start_method: str | None = None) -> str:
-    """The given start method, or forkserver where there is one (never fork: torch has threads), else spawn."""
-    if start_method is not None:
-        return start_method
-    return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"

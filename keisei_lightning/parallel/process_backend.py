@@ -16,7 +16,7 @@ from typing import Any
 from typing_extensions import override
 
 from keisei_lightning.errors import WorkerBootError
-from keisei_lightning.parallel.backend import Backend, WorkerInputs, choose_start_method
+from keisei_lightning.parallel.backend import Backend, WorkerInputs
 from keisei_lightning.parallel.playing.policy_worker import WorkerBoot, run_worker
 from keisei_lightning.parallel.supervision.heartbeats import HeartbeatBoard
 from keisei_lightning.parallel.supervision.main_module import without_main_module
@@ -25,6 +25,7 @@ from keisei_lightning.parallel.supervision.processes import ProcessHandle
 from keisei_lightning.parallel.supervision.restarts import RestartPolicy, WorkerExit
 from keisei_lightning.parallel.supervision.supervisor import Exited, Received, Started, Supervisor, WorkerHealth
 from keisei_lightning.system.openmp import spinning_limited
+from keisei_lightning.system.start_method import choose_start_method
 
 __all__ = ["ProcessBackend"]
 

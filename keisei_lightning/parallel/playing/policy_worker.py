@@ -33,6 +33,7 @@ from keisei_lightning.parallel.policy.batched_moves import BatchedMoves
 from keisei_lightning.parallel.policy.inference_requests import InferenceRequest, PolicyServer
 from keisei_lightning.parallel.supervision.messages import Play, RolloutHeader
 from keisei_lightning.system.allocator import keep_freed_memory
+from keisei_lightning.system.devices import resolve_device_name
 from keisei_lightning.system.openmp import SpinningGovernor
 
 __all__ = [
@@ -219,11 +220,9 @@ class HeldPolicy:
 
 
 def resolve_device(device: str, number: int) -> torch.device:
-    """The device of this name; for "auto" the CUDA devices in turn, else the CPU."""
-    if device != "auto":
-        return torch.device(device)
-    count = torch.cuda.device_count()
-    return torch.device(f"cuda:{number % count}" if count else "cpu")
+    """The device of this name; "auto" assigns the CUDA devices to processes in turn, else the CPU."""
+    count = torch.cuda.device_count() if device == "auto" else 0  # it loads the driver: only if it matters
+    return torch.device(resolve_device_name(device, num_cuda_devices=count, number=number))
 
 
 def run_worker(boot: WorkerBoot, connection: Connection[Any, Any]) -> None:
