@@ -12,7 +12,7 @@ from torch import nn
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameFactory
-from keisei_lightning.parallel.memory.slots import SharedBuffer, SlotLayout
+from keisei_lightning.parallel.memory.slots import Slots
 from keisei_lightning.parallel.memory.weights import WeightMemory
 from keisei_lightning.parallel.opponents.pool import OpponentSetup
 from keisei_lightning.parallel.playing.worker import PlayerOptions
@@ -30,8 +30,7 @@ class WorkerInputs:
         game: makes the boards.
         policy: the learner's; its structure is copied, its weights come through ``weights``.
         options: how to play.
-        slots: memory of the slots.
-        slot_layout: where its columns lie.
+        slots: where rollouts are written.
         weights: published weights.
         opponents: snapshots to play against; None: every game is self-play.
         games_in_flight: of each worker, to go on with (serial only); empty to begin anew.
@@ -40,8 +39,7 @@ class WorkerInputs:
     game: GameFactory
     policy: nn.Module
     options: PlayerOptions
-    slots: SharedBuffer
-    slot_layout: SlotLayout
+    slots: Slots
     weights: WeightMemory
     opponents: OpponentSetup | None = None
     games_in_flight: Sequence[Mapping[str, Any]] = ()

@@ -61,7 +61,7 @@ class ProcessBackend(Backend):
     ) -> None:
         self.lost_rollouts = 0
         self._work = work
-        num_workers = work.slot_layout.num_workers
+        num_workers = work.slots.layout.num_workers
         self._names = [*(f"worker {worker_id}" for worker_id in range(num_workers)), *helpers]
         self._signs = HeartbeatBoard.reserve(len(self._names))
         self._context = multiprocessing.get_context(choose_start_method(start_method))
@@ -92,7 +92,6 @@ class ProcessBackend(Backend):
             game_and_policy=self._game_and_policy,
             options=self._work.options,
             slots=self._work.slots,
-            slot_layout=self._work.slot_layout,
             weights=self._work.weights,
             signs=self._signs.buffer,
             opponents=self._work.opponents,
