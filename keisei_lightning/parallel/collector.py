@@ -90,7 +90,7 @@ class SelfPlayCollector(BaseCollector):
         zero_copy: a batch is a view of shared memory where it can be, valid until the next batch is asked for.
             Otherwise it is a copy and yours.
         replay_buffer: batches are added to it as flat plies, and the iterator yields None, as in TorchRL.
-        seed: of everything random; every worker has its own stream spawned from it.
+        seed: root seed of every random stream; every worker has its own streams, spawned from it.
 
     Raises:
         ConfigError: a value that cannot work, or a policy whose results are not those of the game.

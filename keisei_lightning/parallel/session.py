@@ -119,7 +119,7 @@ class Session:
     Args:
         plan: how to collect.
         origin: where to begin.
-        seed: of everything random.
+        seed: root seed of every random stream.
         plies: delivered so far, in earlier sessions too.
         version: of the policy's present weights.
         paused: workers that play nothing; the owner changes the set.

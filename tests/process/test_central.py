@@ -1,4 +1,4 @@
-"""Workers that only play moves, and one process that judges for all: the same promises, with real processes."""
+"""Workers that only play moves, one process that evaluates positions for all: the same promises with real processes."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_many_workers_and_groups_give_the_same_bits_in_every_run(policy: Callabl
 
 
 @pytest.mark.parametrize("schedule", ["sync", "async"])
-def test_every_ply_carries_the_version_whose_weights_judged_it(schedule: str) -> None:
+def test_every_ply_carries_the_version_whose_weights_evaluated_it(schedule: str) -> None:
     policy = ActorCritic(VersionNetwork())
     with central_of(policy=policy, schedule=schedule, max_policy_lag=2) as collector:
         audit = Audit(collector, in_order=schedule == "sync")
