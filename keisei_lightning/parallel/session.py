@@ -120,8 +120,8 @@ class Session:
     Args:
         plan: how to collect.
         origin: where to begin.
-        seed: of everything random.
-        frames: plies delivered before.
+        seed: root seed of every random stream.
+        plies: delivered so far, in earlier sessions too.
         version: of the policy's present weights.
         paused: workers that get no grants until the owner tells the intake otherwise.
 
@@ -136,7 +136,7 @@ class Session:
     """
 
     def __init__(
-        self, plan: CollectorSpec, origin: ResumeState, *, seed: int, frames: int, version: int, paused: Collection[int]
+        self, plan: CollectorSpec, origin: ResumeState, *, seed: int, plies: int, version: int, paused: Collection[int]
     ) -> None:
         self._num_readers, self._num_workers = plan.num_readers, plan.layout.num_workers
         weights = WeightLayout.of(plan.policy)
@@ -149,7 +149,7 @@ class Session:
         work = WorkerInputs(
             game=plan.game,
             policy=plan.policy,
-            options=replace(plan.player_options, seed=seed, start=frames),
+            options=replace(plan.player_options, seed=seed, start=plies),
             slots=self._slots,
             weights=self.weights.memory,
             opponents=self._opponent_setup(plan),
