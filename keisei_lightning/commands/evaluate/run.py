@@ -30,7 +30,7 @@ from keisei_lightning.evaluation.registry import (
 )
 from keisei_lightning.games import GameFactory, GameSpec
 from keisei_lightning.policies import LoadedPolicy, load_policy
-from keisei_lightning.system.console import print_table, quiet_libraries
+from keisei_lightning.system.console import bar_on_screen, print_table, quiet_libraries
 from keisei_lightning.system.devices import device_errors
 from keisei_lightning.system.stopping import Stopped
 
@@ -210,7 +210,8 @@ def _play(options: EvalOptions, field: _Field, players: list[Player], report: Re
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with bar_on_screen(progress):
         task = progress.add_task(f"match 1 of {num_matches}", total=num_matches * options.games)
 
         def show(finished: int) -> None:
