@@ -50,12 +50,12 @@ def build_network(
         [B, 1], both in the mover's view.
 
     Raises:
-        ConfigError: a value is out of range (all faults at once), or no encoder fits the game.
+        ConfigError: a value is out of range (all errors at once), or no encoder fits the game.
     """
     names = {"kind": (kind, get_args(NetworkKind)), "value_head": (value_head, get_args(ValueKind))}
     sizes = {"num_blocks": (num_blocks, _MAX_BLOCKS), "channels": (channels, _MAX_CHANNELS)}
     flags = {"equivariant": equivariant}
-    faults = [
+    errors = [
         *(
             f"model.{key}={value!r}: must be one of {', '.join(legal)}"
             for key, (value, legal) in names.items()
@@ -68,10 +68,10 @@ def build_network(
         ),
         *(f"model.{key}={value!r}: must be True or False" for key, value in flags.items() if type(value) is not bool),
     ]
-    if equivariant and not faults:
-        faults = equivariance_errors(spec, kind=kind, channels=channels)
-    if faults:
-        raise ConfigError(faults)
+    if equivariant and not errors:
+        errors = equivariance_errors(spec, kind=kind, channels=channels)
+    if errors:
+        raise ConfigError(errors)
     if kind == "mlp":
         return MLPNetwork(spec, num_blocks=num_blocks, channels=channels, value_head=value_head)
     return ResidualNetwork(
@@ -80,7 +80,7 @@ def build_network(
 
 
 def build_recorded_network(model: Mapping[str, Any], spec: GameSpec) -> nn.Module:
-    """Make the network that a file tells of; nothing is called that only the file chose.
+    """Make the network that a file describes, and call nothing that only the file chose.
 
     Args:
         model: from the file, as section ``model`` of a configuration; without ``_target_`` one of ours.
@@ -90,8 +90,8 @@ def build_recorded_network(model: Mapping[str, Any], spec: GameSpec) -> nn.Modul
         ConfigError: it is neither ours nor registered (:mod:`keisei_lightning.models.registry`); it holds more than
             plain values; or it cannot be made.
     """
-    if fault := recorded_network_fault(model):
-        raise ConfigError(fault)
+    if error := recorded_network_fault(model):
+        raise ConfigError(error)
     target = model.get("_target_", OUR_NETWORKS)
     options = {key: value for key, value in model.items() if key != "_target_"}
     entry = registered_network(target)
@@ -115,5 +115,5 @@ def _build_registered(entry: EntryPoint, target: str, options: Mapping[str, Any]
 
 
 def num_parameters(module: nn.Module) -> int:
-    """Count the trainable numbers of a module."""
+    """Count the trainable parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

@@ -313,7 +313,7 @@ def _check_numbers(options: Mapping[str, Any]) -> None:
     if not options["opponents"]:
         faults.append("opponents=[]: must name one or more")
     if num_games < 2 or num_games % 2:
-        faults.append(f"num_games={num_games}: must be an even number from 2 on (both seats of each opening)")
+        faults.append(f"num_games={num_games}: must be even, at least 2 (each opening is played from both seats)")
     if opening_plies is not None and opening_plies < 0:
         faults.append(f"opening_plies={opening_plies}: must be 0 or more")
     if every < 0:
