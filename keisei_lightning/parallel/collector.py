@@ -20,12 +20,13 @@ from torchrl.collectors import BaseCollector
 from keisei_lightning.errors import CollectorClosedError, ConfigError
 from keisei_lightning.games import GameFactory
 from keisei_lightning.models import unpack_mask
+from keisei_lightning.parallel.checks import check_memory, check_options
 from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, to_batch
-from keisei_lightning.parallel.memory.slots import Key, SlotLayout
+from keisei_lightning.parallel.memory.slots import ColumnKey, SlotLayout
 from keisei_lightning.parallel.memory.weight_sources import choose_weights
 from keisei_lightning.parallel.memory.weights import copy_weights
-from keisei_lightning.parallel.opponents.pool import OpponentOptions, SnapshotStanding
-from keisei_lightning.parallel.options import check_memory, check_options
+from keisei_lightning.parallel.opponents.pool import SnapshotStanding
+from keisei_lightning.parallel.options import OpponentOptions
 from keisei_lightning.parallel.playing.worker import PlayerOptions
 from keisei_lightning.parallel.policy.acting import check_policy
 from keisei_lightning.parallel.session import CollectorSpec, ResumeState, Session
@@ -90,7 +91,7 @@ class SelfPlayCollector(BaseCollector):
         zero_copy: a batch is a view of shared memory where it can be, valid until the next batch is asked for.
             Otherwise it is a copy and yours.
         replay_buffer: batches are added to it as flat plies, and the iterator yields None, as in TorchRL.
-        seed: of everything random; every worker has its own stream spawned from it.
+        seed: root seed of every random stream; every worker has its own streams, spawned from it.
 
     Raises:
         ConfigError: a value that cannot work, or a policy whose results are not those of the game.
@@ -204,7 +205,7 @@ class SelfPlayCollector(BaseCollector):
         self._origin = ResumeState(undelivered=NOTHING_UNDELIVERED)
         self._session: Session | None = None
         self._closed = False
-        self._paused: set[int] = set()
+        self._paused: frozenset[int] = frozenset()
 
     # ---- life
 
@@ -222,7 +223,7 @@ class SelfPlayCollector(BaseCollector):
             self._plan,
             self._origin,
             seed=self.seed,
-            frames=self._stats.frames,
+            plies=self._stats.plies,
             version=self._version,
             paused=self._paused,
         )
@@ -268,7 +269,7 @@ class SelfPlayCollector(BaseCollector):
     def iterator(self) -> Iterator[TensorDictBase | None]:
         """Yield batches until ``total_frames`` plies were delivered."""
         self.start()
-        while self.total_frames < 0 or self._stats.frames < self.total_frames:
+        while self.total_frames < 0 or self._stats.plies < self.total_frames:
             try:
                 batch = self._next_batch()
             except BaseException:
@@ -288,9 +289,9 @@ class SelfPlayCollector(BaseCollector):
         self._stats.add(headers, latest_version=self._version, learner_wait_s=time.perf_counter() - asked)
         return batch
 
-    def _build(self, columns: dict[Key, Tensor]) -> TensorDictBase:
+    def _build(self, columns: dict[ColumnKey, Tensor]) -> TensorDictBase:
         if self._unpack_action_mask:
-            columns["action_mask",] = unpack_mask(columns["action_mask",], self.spec.num_actions)
+            columns["action_mask"] = unpack_mask(columns["action_mask"], self.spec.num_actions)
         return to_batch(columns)
 
     # ---- weights
@@ -374,13 +375,16 @@ class SelfPlayCollector(BaseCollector):
 
         A batch is then made of the other workers' rollouts alone.
         """
-        self._paused |= set(range(self.num_workers) if worker_ids is None else worker_ids)
+        self._set_paused(self._paused.union(range(self.num_workers) if worker_ids is None else worker_ids))
 
     def resume_workers(self, worker_ids: Sequence[int] | None = None) -> None:
         """Let paused workers (default: all) play on."""
-        self._paused -= set(range(self.num_workers) if worker_ids is None else worker_ids)
+        self._set_paused(self._paused.difference(range(self.num_workers) if worker_ids is None else worker_ids))
+
+    def _set_paused(self, worker_ids: frozenset[int]) -> None:
+        self._paused = worker_ids
         if self._session is not None:
-            self._session.intake.open()
+            self._session.intake.set_paused(worker_ids)
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
@@ -400,9 +404,9 @@ class SelfPlayCollector(BaseCollector):
     # ---- what is going on
 
     @property
-    def frames(self) -> int:
-        """Plies delivered so far."""
-        return self._stats.frames
+    def plies(self) -> int:
+        """Plies delivered so far (TorchRL's word for them is frames)."""
+        return self._stats.plies
 
     @property
     def games(self) -> int:
@@ -461,7 +465,7 @@ class SelfPlayCollector(BaseCollector):
         """
         origin = self._origin if self._session is None or self._closed else self._session.origin()
         return OrderedDict(
-            frames=self._stats.frames,
+            plies=self._stats.plies,
             games=self._stats.games,
             policy_version=self._version,
             seed=self.seed,
@@ -476,7 +480,7 @@ class SelfPlayCollector(BaseCollector):
         """
         if self._session is not None:
             raise ConfigError("load_state_dict: the workers have started; restore before the first batch")
-        self._stats.frames = int(state_dict["frames"])
+        self._stats.plies = int(state_dict["plies" if "plies" in state_dict else "frames"])  # an older name
         self._stats.games = int(state_dict["games"])
         self._version = int(state_dict["policy_version"])
         self._origin = ResumeState.restored(state_dict)

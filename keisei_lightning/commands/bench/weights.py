@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 from keisei_lightning.commands.bench.report import print_report
-from keisei_lightning.parallel.backend import choose_start_method
 from keisei_lightning.parallel.memory.weights import WeightLayout, WeightMemory, WeightReader, WeightStore
+from keisei_lightning.system.start_method import choose_start_method
 
 __all__ = ["run"]
 

@@ -70,7 +70,7 @@ def test_training_and_evaluation_mode_compute_the_same_function(kind, shogi_spec
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_position_is_judged_alike_in_any_batch(kind, shogi_spec):
+def test_a_position_is_evaluated_alike_in_any_batch(kind, shogi_spec):
     network = build_network(shogi_spec, kind=kind, num_blocks=2, channels=16)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
@@ -152,17 +152,17 @@ def test_all_faults_of_a_network_are_named_at_once(planes_spec):
     with pytest.raises(ConfigError) as caught:
         build_network(planes_spec, kind="transformer", num_blocks=-1, channels=0, value_head="quantile")
     assert caught.value.faults == (
-        "model.kind='transformer': must be one of mlp, resnet",
-        "model.value_head='quantile': must be one of scalar, wdl",
-        "model.num_blocks=-1: must be a whole number from 1 to 256",
-        "model.channels=0: must be a whole number from 1 to 8192",
+        "kind=transformer: must be one of mlp, resnet",
+        "num_blocks=-1: must be a whole number, from 1 to 256",
+        "channels=0: must be a whole number, from 1 to 8192",
+        "value_head=quantile: must be one of scalar, wdl",
     )
 
 
 def test_a_number_that_is_not_whole_is_refused(planes_spec):
-    with pytest.raises(ConfigError, match=r"model.channels=1.5: must be a whole number"):
+    with pytest.raises(ConfigError, match=r"channels=1.5: must be a whole number"):
         build_network(planes_spec, channels=1.5)
-    with pytest.raises(ConfigError, match=r"model.num_blocks=True"):
+    with pytest.raises(ConfigError, match=r"num_blocks=True"):
         build_network(planes_spec, num_blocks=True)
 
 
