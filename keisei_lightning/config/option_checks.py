@@ -37,6 +37,7 @@ from keisei_lightning.system.options import Declaration, declared
 from keisei_lightning.training.integrity import checkpoint_files
 
 __all__ = [
+    "declared_errors",
     "folder_errors",
     "is_our_network",
     "made",
@@ -68,7 +69,7 @@ def option_errors(cfg: DictConfig) -> list[str]:
     Returns:
         A line for each error. What follows from several keys is told when each of them is legal.
     """
-    errors = [*_unknown_keys(cfg), *_illegal_values(cfg)]
+    errors = [*_unknown_keys(cfg), *declared_errors(cfg)]
     wrong = {error.partition("=")[0].rpartition(".")[0] for error in errors}
 
     def is_legal(*sections: str) -> bool:
@@ -155,8 +156,12 @@ def _unknown_keys(cfg: DictConfig) -> Iterator[str]:
                 yield no_such_key(f"{section}.{key}" if section else key, values[key])
 
 
-def _illegal_values(cfg: DictConfig) -> Iterator[str]:
-    """Values that are not what their option's declaration allows."""
+def declared_errors(cfg: DictConfig) -> Iterator[str]:
+    """Values that are not what their option's declaration allows: a line each.
+
+    Args:
+        cfg: a composed configuration without :func:`missing_keys`.
+    """
     for section, options in _our_sections(cfg):
         values = _section(cfg, section)
         for option in options:

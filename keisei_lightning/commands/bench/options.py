@@ -7,12 +7,12 @@ once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameFactory, game_factory
+from keisei_lightning.parallel.options import Mode, Schedule
 from keisei_lightning.system.machine import available_cpus
-from keisei_lightning.system.options import option
+from keisei_lightning.system.options import SeedOptions, option
 
 __all__ = [
     "BENCHES",
@@ -21,7 +21,6 @@ __all__ = [
     "CollectOptions",
     "GameOptions",
     "LearnOptions",
-    "Mode",
     "ProfileOptions",
     "ReportOptions",
     "RulesOptions",
@@ -32,8 +31,6 @@ __all__ = [
     "game_of",
     "label_of",
 ]
-
-Mode = Literal["serial", "workers", "central"]
 
 MODELS = {"tiny": (1, 16), "small": (2, 32), "medium": (6, 96), "large": (10, 128)}
 """Blocks and channels by name."""
@@ -48,7 +45,7 @@ class ReportOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GameOptions:
+class GameOptions(SeedOptions):
     """Which game is measured."""
 
     game: str = option(
@@ -59,7 +56,6 @@ class GameOptions:
     )
     opening_plies: int = option(60, "Games start after 0 to this many random plies.", low=0)
     kernel: bool = option(True, "Shogi by its compiled kernel where there is one; false: by rsshogi alone.")
-    seed: int = option(0, "Root seed of every random stream.", low=0, high=2**32 - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +64,7 @@ class CollectOptions(ReportOptions, GameOptions):
 
     model: list[str] = option(sentence="Network sizes.", factory=lambda: ["small", "medium"], choices=tuple(MODELS))
     mode: list[Mode] = option(sentence="Modes, as parallel.mode of a training.", factory=lambda: ["workers"])
-    schedule: Literal["sync", "async"] = option("sync", "As parallel.schedule of a training.")
+    schedule: Schedule = option("sync", "As parallel.schedule of a training.")
     workers: list[int] = option(sentence="Numbers of workers.", factory=lambda: [1], low=1)
     games: int = option(128, "Boards of a worker, which are one batch of the network.", low=1)
     plies: int = option(32, "Plies of each board in a round.", low=1)
