@@ -170,7 +170,7 @@ class TestBadInput:
             (["env.game=nosuch"], "env.game=nosuch: "),
             (["env=open_spiel", "env.game=backgammon"], "env.game=backgammon: "),
             (["env=open_spiel", "env.game=kuhn_poker"], "env.game=kuhn_poker: "),
-            (["model.channels=0"], "model.channels=0: must be from 1 to 8192"),
+            (["model.channels=0"], "model.channels=0: must be a whole number, from 1 to 8192"),
             (["ppo.clip_epsilon=2"], "ppo.clip_epsilon=2: must be more than 0 and less than 1"),
             (
                 ["experiment=smoke", "parallel.num_workers=1", "ppo.minibatch_size=4096"],
