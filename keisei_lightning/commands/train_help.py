@@ -7,6 +7,7 @@ listed. The template is the one of ``conf/config.yaml``; each key has beside it 
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from string import Template
 
@@ -19,7 +20,7 @@ from keisei_lightning.config.schemas import SCHEMAS, config_groups
 
 __all__ = ["help_text"]
 
-_COLUMN = 36
+_COLUMN, _WIDTH = 34, 120
 
 
 def help_text(words: Sequence[str]) -> str:
@@ -54,4 +55,7 @@ def _described(cfg: DictConfig) -> Iterator[str]:
         if found and not found[1]:
             section = found[2]
         key = keys.get(f"{section}.{found[2]}" if found[1] else found[2]) if found else None
-        yield line if key is None else f"{line:<{_COLUMN}}  # {describe(key)}"
+        comment = [] if key is None else textwrap.wrap(describe(key), _WIDTH - _COLUMN - 4, break_long_words=False)
+        first, *more = comment or [""]
+        yield f"{line:<{_COLUMN}}  # {first}" if first else line
+        yield from (f"{'':<{_COLUMN}}  # {text}" for text in more)
