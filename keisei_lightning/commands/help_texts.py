@@ -31,7 +31,7 @@ def options_help(options: type) -> str:
     indent = " " * (width + 4)
     lines = []
     for head, text in heads:
-        filled = textwrap.fill(text, _WIDTH, initial_indent=indent, subsequent_indent=indent)
+        filled = textwrap.fill(text, _WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
         is_short = len(head) <= width
         lines.append(f"  {head:<{width}}  {filled.removeprefix(indent)}" if is_short else f"  {head}\n{filled}")
     return "\n".join(lines)

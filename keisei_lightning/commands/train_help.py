@@ -55,7 +55,11 @@ def _described(cfg: DictConfig) -> Iterator[str]:
         if found and not found[1]:
             section = found[2]
         key = keys.get(f"{section}.{found[2]}" if found[1] else found[2]) if found else None
-        comment = [] if key is None else textwrap.wrap(describe(key), _WIDTH - _COLUMN - 4, break_long_words=False)
+        comment = (
+            []
+            if key is None
+            else textwrap.wrap(describe(key), _WIDTH - _COLUMN - 4, break_long_words=False, break_on_hyphens=False)
+        )
         first, *more = comment or [""]
         yield f"{line:<{_COLUMN}}  # {first}" if first else line
         yield from (f"{'':<{_COLUMN}}  # {text}" for text in more)
