@@ -268,7 +268,7 @@ class Shogi:
         """Who makes the moves: the compiled kernel, or rsshogi, and then why."""
         if self._kernel is not None:
             return "moves by the compiled kernel"
-        return f"moves by rsshogi, at a third of the speed ({why_no_kernel() or 'kernel=False'})"
+        return f"moves by rsshogi ({why_no_kernel() or 'kernel=false'}), at a third of the compiled kernel's speed"
 
     def record(self, index: int) -> str:
         """The game of one board as KIF."""
