@@ -1,4 +1,4 @@
-"""Does a game keep its contract? What a third party runs on a game of its own.
+"""Checks that a game keeps its contract: run them on a game of your own.
 
 :func:`check_game` plays random games and compares what the game says with what it does. It needs nothing but the
 :class:`~keisei_lightning.games.protocol.Game` protocol, so it cannot know the rules: those need tests of their own.
@@ -38,7 +38,7 @@ def check_game(
     are filled completely; that exactly the legal actions are accepted and a refused step moves no board; shapes, types
     and values of rewards and ends; that sitting out and finished boards change nothing, and that looking at a board
     does not either; that a reset touches only its own boards; ``max_plies``; determinism under a seed; that positions
-    can be restored; that legal actions have different names, pictures are SVG, and records tell every move; the
+    can be restored; that legal actions have different names, pictures are SVG, and records have every move; the
     symmetries; and whichever of the optional protocols the game follows.
 
     Args:
@@ -48,7 +48,7 @@ def check_game(
         seed: for the moves and for the game's own openings.
         symmetric_position: ``symmetric_position(symmetry_name, position)`` is the transformed position. Needed to
             check a symmetry under which the start is not itself (shogi's mirror); without it only the index arrays of
-            such a symmetry are looked at.
+            such a symmetry are checked.
 
     Raises:
         GameError: the game broke its contract; the message says where.
@@ -110,7 +110,7 @@ def _check_same_spec(first: GameSpec, second: GameSpec) -> None:
 
 
 class _Player:
-    """Plays one game object at random and looks at everything it says on the way."""
+    """Plays one game object at random and checks everything it says on the way."""
 
     def __init__(self, game: Game, *, seed: int) -> None:
         self._game = game
@@ -135,13 +135,13 @@ class _Player:
     def _check_state(self) -> None:
         for index in range(self._game.num_games):
             legal, over = bool(self._view.mask[index].any()), bool(self._over[index])
-            demand(legal or over, f"board {index} is going on without a legal action: {self._where(index)}")
+            demand(legal or over, f"board {index} is not over and has no legal action: {self._where(index)}")
             demand(not (legal and over), f"finished board {index} has legal actions: {self._where(index)}")
             outcome = self._game.outcome(index)
-            demand(bool(outcome) == over, f"outcome {outcome!r} of a board that is {'over' if over else 'going on'}")
+            demand(bool(outcome) == over, f"outcome {outcome!r} of a board that is {'' if over else 'not '}over")
 
     def _check_looking(self) -> None:
-        """One board's texts say something, say it again, and change nothing."""
+        """A board's texts are not empty, are the same at the second call, and change nothing."""
         game, index = self._game, int(self._rng.integers(self._game.num_games))
         texts = self._texts(index)
         for key, text in texts.items():
@@ -156,7 +156,7 @@ class _Player:
         demand(
             len(set(names)) == len(names), f"two legal actions have one name in {self._where(index)}: {sorted(names)}"
         )
-        demand(self._texts(index) == texts, "position, record or render tells something else when it is asked again")
+        demand(self._texts(index) == texts, "position, record or render gives another text at the second call")
         everything = np.ones(game.num_games, dtype=np.bool_)
         demand(same(self._view, observe(game), everything), "position, record, render or action_name changes a board")
 
@@ -277,15 +277,15 @@ def _check_positions(factory: GameFactory, num_games: int, num_plies: int, seed:
     game.reset()
     copy.reset()
     for ply in range(num_plies):
-        view, going_on = observe(game), np.array([not game.outcome(index) for index in range(num_games)])
-        for index in np.flatnonzero(going_on).tolist():
+        view, unfinished = observe(game), np.array([not game.outcome(index) for index in range(num_games)])
+        for index in np.flatnonzero(unfinished).tolist():
             position = game.position(index)
             copy.set_position(index, position)
             demand(copy.position(index) == position, f"set_position({position!r}) becomes {copy.position(index)!r}")
             demand(not copy.outcome(index), f"set_position({position!r}) leaves a finished board")
         restored = observe(copy)
-        equal = np.array_equal(view.mask[going_on], restored.mask[going_on])
-        equal = equal and np.array_equal(view.mover[going_on], restored.mover[going_on])
+        equal = np.array_equal(view.mask[unfinished], restored.mask[unfinished])
+        equal = equal and np.array_equal(view.mover[unfinished], restored.mover[unfinished])
         demand(equal, "a restored position has other legal actions or another mover")
         demand(ply > 0 or same(view, restored, everything), "a restored start has another observation")
         game.step(choose(view.mask, rng))

@@ -1,4 +1,4 @@
-"""What the checks of a game share: how they look at its boards, and how they tell a broken promise."""
+"""What the checks of a game share: how they observe its boards and report a broken promise."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def make(factory: GameFactory, num_games: int) -> Game:
 
 
 def observe(game: Game) -> View:
-    """Observe twice, into packed and into strided arrays that hold different rubbish, and compare."""
+    """Observe twice, into packed and into strided arrays that hold different bytes before, and compare."""
     spec, count = game.spec, game.num_games
     observation = np.full((count, *spec.observation_shape), 0xAA, dtype=np.uint8)
     legal = np.full((count, spec.mask_bytes), 0xAA, dtype=np.uint8)
@@ -53,8 +53,8 @@ def observe(game: Game) -> View:
         ("mover", mover, wide_mover),
     ):
         demand(np.array_equal(packed, strided[:, 1]), f"observe does not fill all of {key}, or not a strided one")
-        rubbish = strided[:, [0, 2]]
-        demand((rubbish == rubbish.flat[0]).all(), f"observe writes beside {key}")
+        untouched = strided[:, [0, 2]]
+        demand((untouched == untouched.flat[0]).all(), f"observe writes beside {key}")
     bits = np.unpackbits(legal, axis=1).astype(np.bool_)
     demand(not bits[:, spec.num_actions :].any(), "the padding bits of legal are not zero")
     demand(np.isin(mover, (0, 1)).all(), f"mover must be 0 or 1, not {sorted(set(mover.tolist()))}")

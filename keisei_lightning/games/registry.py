@@ -1,4 +1,4 @@
-"""Games by name: ours, those of other packages, and every OpenSpiel string.
+"""Games by name: built-in ones, those of other packages, and every OpenSpiel string.
 
 A package adds its game by an entry point in the group ``keisei_lightning.games``, a program by :func:`register_game`::
 
@@ -6,7 +6,7 @@ A package adds its game by an entry point in the group ``keisei_lightning.games`
     my_game = "my_package.my_game:MyGame"
 
 where ``MyGame(num_games, **options)`` returns a :class:`~keisei_lightning.games.protocol.Game`. Its options are the
-further parameters of its signature; ``env.max_plies`` and ``env.opening_plies`` are passed to a game that has
+other parameters; ``env.max_plies`` and ``env.opening_plies`` are passed to a game that has
 parameters of these names.
 """
 
