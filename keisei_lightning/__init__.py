@@ -233,7 +233,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     ),
     "config.validation": ("ValidatedConfig", "validate"),
 }
-_MODULE_OF = {name: room for room, names in _EXPORTS.items() for name in names}
+_MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
 
 
 __getattr__ = lazy_names(__name__, _MODULE_OF, globals())

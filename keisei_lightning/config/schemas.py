@@ -26,7 +26,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from keisei_lightning.models.options import NetworkOptions
 from keisei_lightning.models.registry import OUR_NETWORKS
 from keisei_lightning.parallel.options import CollectorOptions, OpponentOptions, SupervisionOptions, WorkerOptions
-from keisei_lightning.system.options import Declaration, declared, option
+from keisei_lightning.system.options import Bounds, Declaration, SeedOptions, declared, option
 from keisei_lightning.training.options import (
     CheckpointOptions,
     EvaluationOptions,
@@ -50,7 +50,8 @@ __all__ = [
 
 OUR_TRAINER = "lightning.pytorch.Trainer"
 
-_BATCHES = "a number of batches, 0 or more, or a share from 0.0 to 1.0"
+_BATCHES_PATTERN = r"\d+|0\.\d+|1\.0|\d(\.\d+)?e-\d+"
+_BATCHES_FORM = "a number of batches, 0 or more, or a share from 0.0 to 1.0"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,10 +108,10 @@ class TrainerOptions:
     accumulate_grad_batches: int = option(1, "Minibatches of one optimiser step.", low=1)
     check_val_every_n_epoch: int = option(1, "Epochs between validations, if there is a validation loader.", low=1)
     limit_train_batches: int | float | None = option(
-        None, "Minibatches of each epoch; null: all.", low=0, form=_BATCHES
+        None, "Minibatches of each epoch; null: all.", pattern=_BATCHES_PATTERN, form=_BATCHES_FORM
     )
     overfit_batches: int | float = option(
-        0.0, "Repeat the first minibatches of the first rollout.", low=0, form=_BATCHES
+        0.0, "Repeat the first minibatches of the first rollout.", pattern=_BATCHES_PATTERN, form=_BATCHES_FORM
     )
     fast_dev_run: int | bool = option(False, "Only try it out: one minibatch (or so many), nothing is kept.", low=0)
     log_every_n_steps: int = option(10, "Optimiser steps between two rows of metrics.", low=0)
@@ -137,11 +138,10 @@ class LoggerOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
+class RunOptions(SeedOptions):
     """A run: its name, its folders, and its sections."""
 
     name: str = option(sentence="Names the folder of results.")
-    seed: int = option(0, "Root seed of every random stream.", low=0, high=2**32 - 1)
     ckpt_path: str | None = option(
         None,
         "null: start anew; last: resume from the newest whole checkpoint of this name; auto: the same where there is "
@@ -178,7 +178,7 @@ def declarations(*options: type, **changes: Mapping[str, Any]) -> tuple[Declarat
 
 
 SECTIONS: dict[str, tuple[Declaration, ...]] = {
-    "": declared(RunOptions),
+    "": declarations(RunOptions, seed={"bounds": Bounds(low=0, high=2**32 - 1)}),  # as Lightning's
     "env": declared(EnvOptions),
     "model": declared(NetworkOptions),
     "ppo": declarations(PPOOptions, MinibatchOptions, final_learning_rate={"default": 3e-4}),
