@@ -67,7 +67,7 @@ def game_options(cfg: DictConfig) -> dict[str, Any]:
                 options[key] = value
         elif value != nothing:
             legal = "null" if nothing is None else nothing
-            errors.append(f"env.{key}={value}: must be {legal} ({env.game} has no such option; env=own gives it none)")
+            errors.append(f"env.{key}={value}: must be {legal}, as with env=own ({env.game} has no such option)")
     if errors:
         raise ConfigError(errors)
     further = OmegaConf.to_container(env.options, resolve=True)
