@@ -298,7 +298,7 @@ def test_training_gives_the_threads_back(tmp_path: Path, monkeypatch: pytest.Mon
         torch.set_num_threads(before)
 
 
-def test_last_goes_on_where_the_run_ended(tmp_path: Path) -> None:
+def test_last_resumes_where_the_run_ended(tmp_path: Path) -> None:
     results, shape = f"results_dir={tmp_path}", ["name=again", "logger.tensorboard=null"]
     run(composed(tmp_path / "again" / "first", results, *shape))
     config = validated(tmp_path / "again" / "second", results, *shape, "ckpt_path=last", "trainer.max_epochs=2")

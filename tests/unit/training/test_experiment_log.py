@@ -145,7 +145,7 @@ def test_tensorboard_has_games_as_text_curves_as_a_picture_and_a_row_in_the_tabl
     assert events.summary_metadata["_hparams_/session_start_info"].plugin_data.plugin_name == "hparams"
 
 
-def test_a_logger_without_the_means_breaks_nothing(tmp_path: Path) -> None:
+def test_a_logger_without_texts_and_pictures_breaks_nothing(tmp_path: Path) -> None:
     fit(tmp_path, PlainLogger(), CSVLogger(tmp_path), epochs=1)
 
 
@@ -163,7 +163,7 @@ def test_fast_dev_run_logs_nothing(tmp_path: Path) -> None:
     assert plain.hyperparameters == {}
 
 
-def test_other_loggers_get_what_they_have_means_for(tmp_path: Path) -> None:
+def test_other_loggers_get_what_they_support(tmp_path: Path) -> None:
     picture = tmp_path / "curves.png"
     mlflow, wandb = MLflowLikeLogger(), WandbLikeLogger()
     for logger in (mlflow, wandb):

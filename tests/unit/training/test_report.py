@@ -65,7 +65,7 @@ def test_a_resumed_run_has_the_whole_history(tmp_path: Path) -> None:
     assert [row["epoch"] for row in resumed.history] == [1.0, 2.0, 3.0, 4.0]
 
 
-def test_metrics_of_an_older_checkpoint_have_todays_names() -> None:
+def test_metrics_of_an_older_checkpoint_get_their_present_names() -> None:
     curves = CurvesCallback("unused")
     row = {"epoch": 1.0, "self_play/frames": 32.0, "self_play/frames_per_s": 8.0, "self_play/games": 2.0}
     curves.on_load_checkpoint(Trainer(logger=False), PlayingModule(), {"keisei_history": [row]})
