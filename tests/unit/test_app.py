@@ -190,6 +190,7 @@ class Heaps(CountingGame):
         super().__init__(num_games, goal=sum(heaps), opening_plies=opening_plies)
 
 
+@pytest.mark.slow
 def test_a_game_option_that_is_a_list_comes_as_one_and_is_saved(tmp_path: Path) -> None:
     register_game("heaps", Heaps)
     try:
@@ -202,6 +203,7 @@ def test_a_game_option_that_is_a_list_comes_as_one_and_is_saved(tmp_path: Path) 
     )
 
 
+@pytest.mark.slow
 def test_pictures_that_cannot_be_written_cost_no_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "curves.png").mkdir()
     assert 0.0 <= run(composed(tmp_path, "logger=none")) <= 1.0
@@ -294,6 +296,7 @@ def test_training_gives_the_threads_back(tmp_path: Path, monkeypatch: pytest.Mon
         torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_last_goes_on_where_the_run_ended(tmp_path: Path) -> None:
     results, shape = f"results_dir={tmp_path}", ["name=again", "logger.tensorboard=null"]
     run(composed(tmp_path / "again" / "first", results, *shape))
@@ -306,6 +309,7 @@ def test_last_goes_on_where_the_run_ended(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("signum", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.slow
 def test_a_signal_in_anybodys_program_ends_a_run_with_all_that_was_learned(
     signum: int, exit_code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

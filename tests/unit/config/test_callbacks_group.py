@@ -211,6 +211,7 @@ def test_a_callback_of_the_users_replaces_ours(kind: type[Callback], ours: type[
     assert [type(callback) for callback in callbacks if isinstance(callback, ours)] == [kind]
 
 
+@pytest.mark.slow
 def test_a_callback_runs_and_its_state_goes_on_with_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = [f"results_dir={tmp_path}", "name=counted", own("counts", Counts), "trainer.max_epochs=2"]
     run(composed(tmp_path / "counted" / "first", *results))
@@ -231,6 +232,7 @@ def test_a_callback_runs_and_its_state_goes_on_with_the_run(tmp_path: Path, caps
         ((0.1, 0.2, 0.3), {"patience": 1, "mode": "min"}, 4),
     ],
 )
+@pytest.mark.slow
 def test_training_ends_when_the_score_has_not_become_better_for_so_many_evaluations(
     scores: tuple[float, ...], options: dict[str, Any], epochs: int, tmp_path: Path
 ) -> None:
@@ -248,6 +250,7 @@ def test_early_stopping_without_an_evaluation_is_refused(tmp_path: Path) -> None
         quiet_trainer(tmp_path, max_epochs=1, callbacks=[ScoreEarlyStopping()]).fit(parts.module, datamodule=parts.data)
 
 
+@pytest.mark.slow
 def test_lightnings_learning_rate_monitor_writes_to_the_loggers(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
