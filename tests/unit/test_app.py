@@ -6,21 +6,18 @@ import dataclasses
 import logging
 import math
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from fakes import CountingGame
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from keisei_lightning.app import build, run
-from keisei_lightning.config.schemas import config_dir, register_configs
+from keisei_lightning.commands.compose import compose_training
 from keisei_lightning.config.validation import ValidatedConfig, validate
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameSpec, register_game
@@ -53,16 +50,8 @@ TINY = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _hydra() -> Iterator[None]:
-    register_configs()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        yield
-    GlobalHydra.instance().clear()
-
-
 def composed(folder: Path, *overrides: str) -> DictConfig:
-    return compose("config", overrides=[f"output_dir={folder}", *TINY, *overrides])
+    return compose_training([f"output_dir={folder}", *TINY, *overrides])
 
 
 def validated(folder: Path, *overrides: str) -> ValidatedConfig:

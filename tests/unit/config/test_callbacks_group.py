@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ProgressBar, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig
 
 from keisei_lightning.app import build, run
+from keisei_lightning.commands.compose import compose_training
 from keisei_lightning.config.compose_errors import COMPOSE_ERRORS, explain
-from keisei_lightning.config.schemas import config_dir, register_configs
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.training import (
     CurvesCallback,
@@ -81,16 +78,8 @@ def quiet_trainer(folder: Path, **options: Any) -> Trainer:
     return Trainer(**{"accelerator": "cpu", "default_root_dir": folder, **off, **options})
 
 
-@pytest.fixture(autouse=True)
-def _hydra() -> Iterator[None]:
-    register_configs()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        yield
-    GlobalHydra.instance().clear()
-
-
 def composed(folder: Path, *overrides: str) -> DictConfig:
-    return compose("config", overrides=[f"output_dir={folder}", *TINY, *overrides])
+    return compose_training([f"output_dir={folder}", *TINY, *overrides])
 
 
 def own(name: str, kind: type) -> str:
@@ -175,7 +164,7 @@ def test_a_callback_or_logger_that_cannot_be_made_is_one_line(overrides: list[st
 def test_a_misspelt_key_of_a_shipped_callback_is_named() -> None:
     word = "callbacks.early_stopping.patiense=3"
     with pytest.raises(COMPOSE_ERRORS) as caught:
-        compose("config", overrides=["callbacks=early_stopping", word])
+        compose_training(["callbacks=early_stopping", word])
     assert explain(caught.value, [word]).startswith("callbacks.early_stopping.patiense=3: no such key")
 
 
