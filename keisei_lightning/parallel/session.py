@@ -1,4 +1,4 @@
-"""What a running collector consists of: made together when it starts, given up together when it stops."""
+"""The parts of a running collector: created together when it starts, closed together when it stops."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class CollectorSpec:
         layout: of the slots.
         player_options: how every worker plays; seed and start are those of the :class:`ResumeState`.
         restart_policy: timeouts and budget.
-        start_method: of processes; None: the best there is.
-        opponents: the snapshots that are played against; None: every game is self-play.
-        max_policy_lag: what is further behind is refused.
-        zero_copy: batches are views where they can be.
+        start_method: of processes; None: the best that this system offers.
+        opponents: options of the games against snapshots; None: every game is self-play.
+        max_policy_lag: rollouts further behind the latest version are refused.
+        zero_copy: batches are views of the slots where possible.
         drop_oldest: of more rollouts than a batch takes, the newest are delivered.
-        groups_per_worker: of games, in mode "central".
+        groups_per_worker: groups of games, in mode "central".
     """
 
     game: GameFactory
@@ -66,29 +66,29 @@ class CollectorSpec:
         """Processes that hold the weights."""
         return 1 if self.mode == "central" else self.layout.num_workers
 
-    def make_backend(self, work: WorkerInputs) -> Backend:
-        """What plays; it starts nothing yet."""
+    def make_backend(self, inputs: WorkerInputs) -> Backend:
+        """The backend of this mode; it starts no process yet."""
         if self.mode == "serial":
-            return SerialBackend(work)
+            return SerialBackend(inputs)
         if self.mode == "workers":
-            return ProcessBackend(work, restart_policy=self.restart_policy, start_method=self.start_method)
+            return ProcessBackend(inputs, restart_policy=self.restart_policy, start_method=self.start_method)
         return CentralBackend(
-            work,
+            inputs,
             restart_policy=self.restart_policy,
             start_method=self.start_method,
             num_groups=self.groups_per_worker,
-            together=self.schedule == "sync",
+            in_rounds=self.schedule == "sync",
         )
 
 
 @dataclass(kw_only=True, slots=True)
 class ResumeState:
-    """Where a collector begins: anew, or where a checkpoint stopped.
+    """The state that a collector starts from: an empty one, or that of a checkpoint.
 
     Attributes:
-        undelivered: rollouts that were played whole and not delivered, by the reason.
-        games_in_flight: of each worker (serial only); empty to begin anew.
-        opponents: the pool's state; None: it is empty.
+        undelivered: counts of complete rollouts that were not delivered, by reason.
+        games_in_flight: state of each worker's games (serial only); empty: all games are new.
+        opponents: the snapshot pool's state; None: the pool is empty.
     """
 
     undelivered: Mapping[str, int]
@@ -97,7 +97,7 @@ class ResumeState:
 
     @classmethod
     def restored(cls, state: Mapping[str, Any]) -> ResumeState:
-        """From :meth:`Session.state_dict` (or what an earlier version wrote)."""
+        """From a :meth:`state_dict`, also of an earlier version."""
         return cls(
             undelivered={name: int(state.get(name, 0)) for name in NOTHING_UNDELIVERED},
             games_in_flight=state.get("games_in_flight", ()),
@@ -105,7 +105,7 @@ class ResumeState:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """The same as plain numbers, text and tensors."""
+        """This state as plain numbers, text and tensors."""
         return {
             **self.undelivered,
             "games_in_flight": list(self.games_in_flight),
@@ -114,63 +114,70 @@ class ResumeState:
 
 
 class Session:
-    """Slots, published weights, snapshots, and the backend that plays; it starts with :meth:`open`.
+    """Slots, published weights, snapshots, and the backend that plays. :meth:`open` starts it.
 
     Args:
-        plan: how to collect.
-        origin: where to begin.
-        seed: of everything random.
+        spec: how to collect.
+        resume_state: the state to start from.
+        seed: root seed of every random stream.
         frames: plies delivered before.
         version: of the policy's present weights.
-        paused: workers that get no grants until the owner tells the intake otherwise.
+        paused: workers that get no grants at first (see :meth:`Intake.set_paused`).
 
     Attributes:
-        weights: published weights.
+        weights: publishes weights.
         pool: snapshots; None without opponents.
-        backend: plays.
-        intake: takes rollouts in.
+        backend: plays rollouts.
+        intake: receives rollouts and makes batches of them.
 
     Raises:
-        ConfigError: the machine has not so much memory, or the snapshots are of another network.
+        ConfigError: the machine has not enough memory, or the snapshots are of another network.
     """
 
     def __init__(
-        self, plan: CollectorSpec, origin: ResumeState, *, seed: int, frames: int, version: int, paused: Collection[int]
+        self,
+        spec: CollectorSpec,
+        resume_state: ResumeState,
+        *,
+        seed: int,
+        frames: int,
+        version: int,
+        paused: Collection[int],
     ) -> None:
-        self._num_readers, self._num_workers = plan.num_readers, plan.layout.num_workers
-        weights = WeightLayout.of(plan.policy)
-        self._slots = Slots.reserve(plan.layout)
-        self.weights = WeightStore(weights, plan.num_readers)
-        self.weights.publish(plan.policy, version)
-        self.pool = None if plan.opponents is None else SnapshotPool(plan.opponents, weights, seed)
-        if self.pool is not None and origin.opponents is not None:
-            self.pool.load_state_dict(origin.opponents)
-        work = WorkerInputs(
-            game=plan.game,
-            policy=plan.policy,
-            options=replace(plan.player_options, seed=seed, start=frames),
+        self._num_readers, self._num_workers = spec.num_readers, spec.layout.num_workers
+        weights = WeightLayout.of(spec.policy)
+        self._slots = Slots.reserve(spec.layout)
+        self.weights = WeightStore(weights, spec.num_readers)
+        self.weights.publish(spec.policy, version)
+        self.pool = None if spec.opponents is None else SnapshotPool(spec.opponents, weights, seed)
+        if self.pool is not None and resume_state.opponents is not None:
+            self.pool.load_state_dict(resume_state.opponents)
+        inputs = WorkerInputs(
+            game=spec.game,
+            policy=spec.policy,
+            options=replace(spec.player_options, seed=seed, start=frames),
             slots=self._slots,
             weights=self.weights.memory,
-            opponents=self._opponent_setup(plan),
-            games_in_flight=origin.games_in_flight,
+            opponents=self._opponent_setup(spec),
+            games_in_flight=resume_state.games_in_flight,
         )
-        self.backend = plan.make_backend(work)
+        self.backend = spec.make_backend(inputs)
         self.intake = Intake(
             self.backend,
             self._slots,
-            schedule=plan.schedule,
-            max_policy_lag=plan.max_policy_lag,
-            zero_copy=plan.zero_copy,
-            drop_oldest=plan.drop_oldest,
+            schedule=spec.schedule,
+            max_policy_lag=spec.max_policy_lag,
+            zero_copy=spec.zero_copy,
+            drop_oldest=spec.drop_oldest,
             paused=paused,
-            undelivered=origin.undelivered,
+            undelivered=resume_state.undelivered,
             pool=self.pool,
         )
 
-    def _opponent_setup(self, plan: CollectorSpec) -> OpponentSetup | None:
-        if self.pool is None or plan.opponents is None:
+    def _opponent_setup(self, spec: CollectorSpec) -> OpponentSetup | None:
+        if self.pool is None or spec.opponents is None:
             return None
-        return OpponentSetup(memory=self.pool.memory, share=plan.opponents.share)
+        return OpponentSetup(memory=self.pool.memory, share=spec.opponents.share)
 
     def open(self) -> None:
         """Start playing; returns before all workers are ready."""
@@ -178,7 +185,7 @@ class Session:
         self.intake.open()
 
     def close(self, timeout_s: float) -> None:
-        """End all processes and give up the memory; twice is harmless."""
+        """End all processes and close the memory; twice is harmless."""
         self.backend.shutdown(timeout_s)
         self._slots.close()
         self.weights.close()
@@ -186,7 +193,7 @@ class Session:
             self.pool.close()
 
     def is_healthy(self) -> bool:
-        """Every worker is starting (within its time) or running."""
+        """Whether every worker is starting (within its time limit) or running."""
         return all(worker.state in _HEALTHY for worker in self.backend.health())
 
     def health(self, latest_version: int) -> list[dict[str, Any]]:
@@ -208,7 +215,7 @@ class Session:
         return {"policy_version": version, "policy_lag": lag}
 
     def summary(self, latest_version: int) -> dict[str, float]:
-        """Numbers for loggers: of the workers, and of the pool."""
+        """Metrics of the workers and of the pool."""
         workers = self.backend.health()
         lags = [self._adoption(worker.worker_id, latest_version)["policy_lag"] for worker in workers]
         return {
@@ -219,8 +226,8 @@ class Session:
             "lost_rollouts": self.backend.lost_rollouts,
         }
 
-    def origin(self) -> ResumeState:
-        """Where a collector would go on from here."""
+    def resume_state(self) -> ResumeState:
+        """The state from which a collector could resume."""
         return ResumeState(
             undelivered=self.intake.undelivered,
             games_in_flight=self.backend.games_in_flight(),

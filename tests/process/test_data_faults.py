@@ -90,7 +90,7 @@ def test_row_24_nonsense_is_quarantined_and_counted_and_training_goes_on(
     assert stats["frames"] == 6 * GAMES * PLIES
     (line,) = [line for line in caplog.messages if "not delivered" in line]
     assert line.startswith(
-        "a rollout was not delivered, the games begin anew: worker 0 (incarnation 0): " + NONSENSE[what]
+        "a rollout was not delivered, its worker begins new games: worker 0 (incarnation 0): " + NONSENSE[what]
     )
 
 

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.process, pytest.mark.timeout(TIMEOUT_S)]
         ("unpicklable", "raised ValueError: cannot be pickled;", "raise error"),
         ("unshowable", "raised UnshowableError: its message cannot be shown;", "raise UnshowableError"),
         ("long message", "raised ValueError: " + "x" * 2000 + ";", ""),
-        ("os._exit", "left without being asked, exit code 0;", None),
+        ("os._exit", "ended by itself, exit code 0;", None),
         ("SIGSEGV", "was ended by SIGSEGV;", None),
         ("SIGABRT", "was ended by SIGABRT;", None),
         ("SIGBUS", "was ended by SIGBUS;", None),

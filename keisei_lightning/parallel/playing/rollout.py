@@ -1,7 +1,7 @@
-"""Playing one rollout: T plies of G games by one policy version, written into a slot.
+"""Plays one rollout: T plies of G games by one policy version, written into a slot.
 
 The same code runs in a worker process and, with ``mode="serial"``, in the learner: that is why both give the same bits.
-It knows no torch: it asks questions, and whoever has the policy answers them, in this process or in another.
+It knows no torch: it sends inference requests to a policy server, in this process or in another.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class RolloutPlayer:
 
     Args:
         game: G boards.
-        moves: chooses them.
+        server: serves the inference requests.
         num_plies: T.
         worker_id: stored with every ply.
         incarnation: which life of the worker; makes trajectory ids unique.
@@ -132,7 +132,7 @@ class RolloutPlayer:
         self,
         *,
         game: Game,
-        moves: PolicyServer,
+        server: PolicyServer,
         num_plies: int,
         worker_id: int,
         incarnation: int,
@@ -145,7 +145,7 @@ class RolloutPlayer:
         group: int = 0,
     ) -> None:
         self._opponents = opponents
-        self._game, self._moves, self._num_plies = game, moves, num_plies
+        self._game, self._server, self._num_plies = game, server, num_plies
         self._worker_id, self._incarnation, self._group = worker_id, incarnation, group
         self._seed, self._position, self._stride = seed, start, stride
         symmetry = game.spec.symmetries[0] if augment_symmetry and game.spec.symmetries else None
@@ -169,7 +169,7 @@ class RolloutPlayer:
         self._position += self._stride
         self._game.seed(seeds[0])
         self._view.rng = np.random.default_rng(seeds[0])
-        self._moves.begin_rollout(seeds[1])
+        self._server.begin_rollout(seeds[1])
         if self._opponents is not None:
             self._opponents.begin_rollout(opponent)
         return seeds
@@ -233,9 +233,9 @@ class RolloutPlayer:
         """
         steps = self.steps(slot, policy_version, beat, opponent=opponent)
         try:
-            question = next(steps)
+            request = next(steps)
             while True:
-                question = steps.send(self._moves.answer(question))
+                request = steps.send(self._server.infer(request))
         except StopIteration as end:
             result: RolloutResult = end.value
             return result
@@ -248,7 +248,7 @@ class RolloutPlayer:
         *,
         opponent: Opponent | None = None,
     ) -> Generator[InferenceRequest, InferenceResult, RolloutResult]:
-        """The same as :meth:`play`, by somebody who answers the questions that this yields.
+        """The same as :meth:`play`, as a generator that yields inference requests and is sent their results.
 
         Raises:
             RolloutError: the policy gave numbers of a wrong shape or dtype or that are not finite, or an action out of
@@ -343,8 +343,8 @@ class RolloutPlayer:
             )
 
     def _value(self) -> Generator[InferenceRequest, InferenceResult, NDArray[np.float32]]:
-        answer = yield InferenceRequest(self._view.observation)
-        return answer.value
+        result = yield InferenceRequest(self._view.observation)
+        return result.value
 
     def _link_next_states(self, slot: Mapping[ColumnKey, NDArray[Any]], last: NDArray[np.float32]) -> None:
         """Fill the value after each ply of a game that went on: the next ply's own, or the one after the last ply."""

@@ -94,9 +94,7 @@ def test_a_first_incarnation_that_never_got_ready_is_not_restarted() -> None:
     decision = decide(worker_exit(state=STARTING), [], 0.0, POLICY)
     assert decision == GiveUp(
         error=WorkerBootError,
-        message=(
-            "worker 3 (incarnation 0) left without being asked, exit code 1, before it was ready; nothing was restarted"
-        ),
+        message=("worker 3 (incarnation 0) ended by itself, exit code 1, before it was ready; nothing was restarted"),
     )
     assert isinstance(decide(worker_exit(state=STARTING, incarnation=1), [0.0], 1.0, POLICY), Respawn)
 
@@ -113,7 +111,7 @@ def test_a_first_incarnation_that_never_got_ready_is_not_restarted() -> None:
             "was ended by SIGKILL (likely out of memory, if nobody killed it; it held 700 MiB)",
         ),
         (worker_exit(exit_code=-200), "was ended by signal 200"),
-        (worker_exit(exit_code=0), "left without being asked, exit code 0"),
+        (worker_exit(exit_code=0), "ended by itself, exit code 0"),
         (worker_exit(exit_code=-9, reason="gave no sign of life"), "gave no sign of life"),
         (
             worker_exit(failure=Failure(kind="KeyError", message="'x'", traceback=""), reason="was mute"),

@@ -18,7 +18,7 @@ from keisei_lightning.games import Game, make_game
 from keisei_lightning.models import ActorCritic
 from keisei_lightning.parallel.memory.slots import ColumnKey, SlotLayout
 from keisei_lightning.parallel.playing.rollout import RolloutPlayer, RolloutResult, rollout_seeds
-from keisei_lightning.parallel.policy.acting import ActingPolicy, PolicyMoves, acting_policy
+from keisei_lightning.parallel.policy.acting import ActingPolicy, LocalPolicyServer, acting_policy
 
 CPU = torch.device("cpu")
 NUM_GAMES, NUM_PLIES = 5, 17
@@ -58,7 +58,7 @@ def player_of(
 ) -> RolloutPlayer:
     return RolloutPlayer(
         game=game,
-        moves=PolicyMoves(policy, CPU),
+        server=LocalPolicyServer(policy, CPU),
         num_plies=num_plies,
         worker_id=worker_id,
         incarnation=incarnation,
