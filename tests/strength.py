@@ -26,13 +26,13 @@ from rich.console import Console
 from rich.table import Table
 
 from keisei_lightning.commands.bench.report import describe_machine
-from keisei_lightning.commands.evaluate.policies import LoadedPolicy, load_policy
 from keisei_lightning.evaluation import PolicyPlayer, play_match
 from keisei_lightning.evaluation.ladder import load_ladder
 from keisei_lightning.evaluation.positions import load_positions, share_optimal
 from keisei_lightning.evaluation.ratings import rate_against
 from keisei_lightning.evaluation.registry import closing_player, make_player
 from keisei_lightning.evaluation.solvers import SmallGame, policy_probabilities
+from keisei_lightning.policies import LoadedPolicy, load_policy
 from keisei_lightning.system.machine import available_cpus
 from keisei_lightning.system.openmp import governed_spinning
 from keisei_lightning.training.report import HISTORY_KEY
@@ -170,7 +170,7 @@ def kept_policies(checkpoints: Path) -> Iterator[tuple[dict[str, float], LoadedP
     """The policies that a run kept on its way, each with the minutes and plies that it had taken."""
     for path in sorted(checkpoints.glob("epoch_*.ckpt")):
         latest = torch.load(path, weights_only=True)[HISTORY_KEY][-1]
-        yield {key: latest[key] for key in ("minutes", "self_play/frames")}, load_policy(path)
+        yield {key: latest[key] for key in ("minutes", "self_play/plies")}, load_policy(path)
 
 
 def climb_connect_four(checkpoints: Path) -> list[dict[str, float]]:
@@ -324,10 +324,10 @@ def train(
         "command": " ".join(["python", *command, *(["ckpt_path=..."] if going_on else [])]),
         "seed": seed,
         "minutes": minutes,
-        "plies": history[-1]["self_play/frames"],
+        "plies": history[-1]["self_play/plies"],
         **measure(part, folder),
         "curve": [
-            {key: row[key] for key in row if key in ("minutes", "self_play/frames") or key.startswith("eval/")}
+            {key: row[key] for key in row if key in ("minutes", "self_play/plies") or key.startswith("eval/")}
             for row in history
             if any(key.startswith("eval/") for key in row)
         ],

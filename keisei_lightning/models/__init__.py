@@ -9,12 +9,13 @@ from keisei_lightning.system.lazy import lazy_names
 if TYPE_CHECKING:
     from keisei_lightning.models.actor_critic import NEW_STATE_VALUE, ActorCritic, logits_actor, value_selector
     from keisei_lightning.models.bitmask import pack_mask, unpack_mask
-    from keisei_lightning.models.build import NetworkKind, build_network, build_recorded_network, num_parameters
+    from keisei_lightning.models.build import build_network, build_recorded_network, num_parameters
     from keisei_lightning.models.distribution import LegalCategorical
-    from keisei_lightning.models.encoder import Encoder, PlanesEncoder, ShogiEncoder, build_encoder
-    from keisei_lightning.models.heads import ValueKind
+    from keisei_lightning.models.encoder import Encoder, PlanesEncoder, build_encoder, register_encoder
     from keisei_lightning.models.mlp import MLPNetwork
     from keisei_lightning.models.modes import evaluation_mode
+    from keisei_lightning.models.options import NetworkKind, NetworkOptions, ValueKind
+    from keisei_lightning.models.registry import register_network
     from keisei_lightning.models.resnet import ResidualNetwork
 
 __all__ = [
@@ -24,9 +25,9 @@ __all__ = [
     "LegalCategorical",
     "MLPNetwork",
     "NetworkKind",
+    "NetworkOptions",
     "PlanesEncoder",
     "ResidualNetwork",
-    "ShogiEncoder",
     "ValueKind",
     "build_encoder",
     "build_network",
@@ -35,6 +36,8 @@ __all__ = [
     "logits_actor",
     "num_parameters",
     "pack_mask",
+    "register_encoder",
+    "register_network",
     "unpack_mask",
     "value_selector",
 ]
@@ -45,11 +48,11 @@ _MODULE_OF = {
     "Encoder": "encoder",
     "LegalCategorical": "distribution",
     "MLPNetwork": "mlp",
-    "NetworkKind": "build",
+    "NetworkKind": "options",
+    "NetworkOptions": "options",
     "PlanesEncoder": "encoder",
     "ResidualNetwork": "resnet",
-    "ShogiEncoder": "encoder",
-    "ValueKind": "heads",
+    "ValueKind": "options",
     "build_encoder": "encoder",
     "build_network": "build",
     "build_recorded_network": "build",
@@ -57,6 +60,8 @@ _MODULE_OF = {
     "logits_actor": "actor_critic",
     "num_parameters": "build",
     "pack_mask": "bitmask",
+    "register_encoder": "encoder",
+    "register_network": "registry",
     "unpack_mask": "bitmask",
     "value_selector": "actor_critic",
 }

@@ -4,74 +4,50 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint
-from typing import Any, Literal, get_args
+from typing import Any
 
 from torch import nn
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models.equivariance import equivariance_errors
-from keisei_lightning.models.heads import ValueKind
 from keisei_lightning.models.mlp import MLPNetwork
-from keisei_lightning.models.registry import OUR_NETWORKS, recorded_network_fault, registered_network
+from keisei_lightning.models.options import NetworkKind, NetworkOptions, ValueKind
+from keisei_lightning.models.registry import NETWORKS, OUR_NETWORKS, recorded_network_error
 from keisei_lightning.models.resnet import ResidualNetwork
 
-__all__ = ["NetworkKind", "build_network", "build_recorded_network", "num_parameters"]
-
-NetworkKind = Literal["mlp", "resnet"]
-
-_MAX_BLOCKS = 256
-_MAX_CHANNELS = 8192
+__all__ = ["build_network", "build_recorded_network", "num_parameters"]
 
 
 def build_network(
     spec: GameSpec,
     *,
-    kind: NetworkKind = "resnet",
-    num_blocks: int = 6,
-    channels: int = 96,
-    value_head: ValueKind = "scalar",
-    equivariant: bool = False,
+    kind: NetworkKind = NetworkOptions.kind,
+    num_blocks: int = NetworkOptions.num_blocks,
+    channels: int = NetworkOptions.channels,
+    value_head: ValueKind = NetworkOptions.value_head,
+    equivariant: bool = NetworkOptions.equivariant,
 ) -> nn.Module:
     """Make a network for a game.
 
     Args:
         spec: the game.
-        kind: ``"resnet"`` (residual convolutions) or ``"mlp"`` (fully connected, for small boards).
-        num_blocks: residual blocks, or hidden layers.
-        channels: features of each square, or units of each hidden layer.
-        value_head: ``"scalar"`` (tanh) or ``"wdl"`` (win, draw, loss; the value is ``p(win) - p(loss)``).
-        equivariant: judge a position and its mirror image alike, by construction (``"resnet"``, an even number of
-            channels, a game whose symmetry is a flip of the board).
+        kind: as all that follows, see :class:`~keisei_lightning.models.options.NetworkOptions`.
+        num_blocks: its depth.
+        channels: its width.
+        value_head: its kind of value.
+        equivariant: whether it is symmetric by construction.
 
     Returns:
         A module that maps uint8 observations [B, *observation_shape] to logits float32 [B, A] and state values float32
         [B, 1], both in the mover's view.
 
     Raises:
-        ConfigError: a value is out of range (all faults at once), or no encoder fits the game.
+        ConfigError: a value is illegal (a line for each), or no encoder fits the game.
     """
-    names = {"kind": (kind, get_args(NetworkKind)), "value_head": (value_head, get_args(ValueKind))}
-    sizes = {"num_blocks": (num_blocks, _MAX_BLOCKS), "channels": (channels, _MAX_CHANNELS)}
-    flags = {"equivariant": equivariant}
-    faults = [
-        *(
-            f"model.{key}={value!r}: must be one of {', '.join(legal)}"
-            for key, (value, legal) in names.items()
-            if value not in legal
-        ),
-        *(
-            f"model.{key}={value!r}: must be a whole number from 1 to {highest}"
-            for key, (value, highest) in sizes.items()
-            if type(value) is not int or not 1 <= value <= highest
-        ),
-        *(f"model.{key}={value!r}: must be True or False" for key, value in flags.items() if type(value) is not bool),
-    ]
-    if equivariant and not faults:
-        faults = equivariance_errors(spec, kind=kind, channels=channels)
-    if faults:
-        raise ConfigError(faults)
+    NetworkOptions(kind=kind, num_blocks=num_blocks, channels=channels, value_head=value_head, equivariant=equivariant)
+    if equivariant and (errors := equivariance_errors(spec, kind=kind, channels=channels)):
+        raise ConfigError(errors)
     if kind == "mlp":
         return MLPNetwork(spec, num_blocks=num_blocks, channels=channels, value_head=value_head)
     return ResidualNetwork(
@@ -80,7 +56,7 @@ def build_network(
 
 
 def build_recorded_network(model: Mapping[str, Any], spec: GameSpec) -> nn.Module:
-    """Make the network that a file tells of; nothing is called that only the file chose.
+    """Make the network that a file describes, and call nothing that only the file chose.
 
     Args:
         model: from the file, as section ``model`` of a configuration; without ``_target_`` one of ours.
@@ -90,22 +66,22 @@ def build_recorded_network(model: Mapping[str, Any], spec: GameSpec) -> nn.Modul
         ConfigError: it is neither ours nor registered (:mod:`keisei_lightning.models.registry`); it holds more than
             plain values; or it cannot be made.
     """
-    if fault := recorded_network_fault(model):
-        raise ConfigError(fault)
+    if error := recorded_network_error(model):
+        raise ConfigError(error)
     target = model.get("_target_", OUR_NETWORKS)
     options = {key: value for key, value in model.items() if key != "_target_"}
-    entry = registered_network(target)
-    if entry is not None:
-        return _build_registered(entry, target, options, spec)
+    if target != OUR_NETWORKS:
+        return _build_registered(target, options, spec)
     known = [name for name in inspect.signature(build_network).parameters if name != "spec"]
     if unknown := next((name for name in options if name not in known), None):
         raise ConfigError(f"model.{unknown}={options[unknown]}: no such key; must be one of {', '.join(known)}")
     return build_network(spec, **options)
 
 
-def _build_registered(entry: EntryPoint, target: str, options: Mapping[str, Any], spec: GameSpec) -> nn.Module:
+def _build_registered(target: str, options: Mapping[str, Any], spec: GameSpec) -> nn.Module:
+    maker = NETWORKS.load(target)
     try:
-        network = entry.load()(spec, **options)
+        network = maker(spec, **options)
     except Exception as error:  # a third party's package may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(f"its network {target} cannot be made ({reason})") from error
@@ -115,5 +91,5 @@ def _build_registered(entry: EntryPoint, target: str, options: Mapping[str, Any]
 
 
 def num_parameters(module: nn.Module) -> int:
-    """Count the trainable numbers of a module."""
+    """Count the trainable parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

@@ -12,7 +12,8 @@ from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models.encoder import build_encoder
 from keisei_lightning.models.equivariance import Flip, board_flip
 from keisei_lightning.models.equivariant import LiftingConv2d, MirrorConv2d, split_images
-from keisei_lightning.models.heads import LinearPolicyHead, SquarePolicyHead, ValueHead, ValueKind
+from keisei_lightning.models.heads import LinearPolicyHead, SquarePolicyHead, ValueHead
+from keisei_lightning.models.options import ValueKind
 from keisei_lightning.models.two_heads import TwoHeads
 
 __all__ = ["ResidualBlock", "ResidualNetwork"]
@@ -62,7 +63,7 @@ class ResidualNetwork(TwoHeads):
         num_blocks: residual blocks, 1 or more.
         channels: width of the tower.
         value_head: ``"scalar"`` or ``"wdl"``.
-        equivariant: judge a position and its mirror image alike (see :mod:`keisei_lightning.models.equivariant`).
+        equivariant: evaluate a position and its mirror image alike (see :mod:`keisei_lightning.models.equivariant`).
 
     Raises:
         ConfigError: ``equivariant``, and the game's symmetry is no flip of the board.
@@ -82,7 +83,7 @@ class ResidualNetwork(TwoHeads):
             *(ResidualBlock(channels, depth=num_blocks, flip=self._flip) for _ in range(num_blocks))
         )
         head_features = channels if self._flip is None else channels // 2
-        policy_class = SquarePolicyHead if spec.encoding == "shogi" else LinearPolicyHead
+        policy_class = SquarePolicyHead if spec.actions_by_square else LinearPolicyHead
         self.policy_head = policy_class(
             num_features=head_features, board_shape=spec.board_shape, num_actions=spec.num_actions
         )

@@ -24,7 +24,7 @@ from keisei_lightning.config.schemas import config_dir, register_configs
 from keisei_lightning.config.validation import ValidatedConfig, validate
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameSpec, register_game
-from keisei_lightning.games.registry import _registered
+from keisei_lightning.games.registry import GAMES
 from keisei_lightning.models import build_network
 from keisei_lightning.parallel import OpponentOptions
 from keisei_lightning.system.stopping import Stopped
@@ -115,7 +115,11 @@ def test_every_key_reaches_its_part(tmp_path: Path) -> None:
     data, module, trainer = parts.data, parts.module, parts.trainer
     assert (data.gamma, data.lmbda, data.num_epochs, data.minibatch_size, data.seed) == (0.9, 0.8, 3, 32, 11)
     assert module.hparams["clip_epsilon"] == 0.3
-    assert (module.entropy_coeff, module.learning_rate, module.final_learning_rate) == (0.07, 0.002, None)
+    assert (module.options.entropy_coeff, module.learning_rate, module.options.final_learning_rate) == (
+        0.07,
+        0.002,
+        None,
+    )
     assert data.collector.frames_per_batch == 128
     assert (trainer.max_epochs, trainer.gradient_clip_val) == (9, 0.7)
     assert (parts.evaluation.num_games, parts.evaluation.every_n_epochs) == (6, 4)
@@ -125,7 +129,7 @@ def test_every_key_reaches_its_part(tmp_path: Path) -> None:
     assert parts.evaluation.ladder is not None
     assert parts.evaluation.ladder.names == ["random", "x"]
     assert parts.evaluation.max_time_share == 0.25
-    assert (module.kl_target, data.decoupled) == (0.02, True)
+    assert (module.options.kl_target, data.options.decoupled) == (0.02, True)
     (snapshots,) = (callback for callback in trainer.callbacks if isinstance(callback, SnapshotCallback))
     assert snapshots.every_n_epochs == 3
     assert data.collector._plan.opponents == OpponentOptions(share=0.25, max_snapshots=12, choice="prioritised")
@@ -196,7 +200,7 @@ def test_a_game_option_that_is_a_list_comes_as_one_and_is_saved(tmp_path: Path) 
         cfg = composed(tmp_path, "env.game=heaps", "env.opening_plies=0", "+env.options.heaps=[6,4]", "logger=none")
         run(cfg)
     finally:
-        _registered.pop("heaps")
+        GAMES._registered.pop("heaps")
     assert read_recipe(tmp_path / "checkpoints" / "last.ckpt") == Recipe(
         game="heaps", game_options={"opening_plies": 0, "heaps": [6, 4]}, model=OmegaConf.to_container(cfg.model)
     )

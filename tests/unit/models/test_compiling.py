@@ -6,14 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from keisei_lightning.config.bounds import CHOICES
+from keisei_lightning.config.schemas import SECTIONS
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.models import ActorCritic
-from keisei_lightning.models.compiling import COMPILE_MODES, FixedBatches, check_compile_mode, compile_for_batches
+from keisei_lightning.models.compiling import FixedBatches, check_compile_mode, compile_for_batches
+from keisei_lightning.models.options import COMPILE_MODES
 
 
 class ReusesItsMemory:
-    """A judge that writes every answer to the same memory, as a CUDA graph does; it takes four positions."""
+    """An evaluator that writes every result to the same memory, as a CUDA graph does; it takes four positions."""
 
     def __init__(self) -> None:
         self.asked: list[int] = []
@@ -27,17 +28,20 @@ class ReusesItsMemory:
 
 
 @pytest.mark.parametrize(("num_boards", "passes"), [(1, 1), (3, 1), (4, 1), (5, 2), (8, 2), (11, 3)])
-def test_any_number_of_boards_is_judged_in_passes_of_one_size(num_boards: int, passes: int) -> None:
-    judge = ReusesItsMemory()
+def test_any_number_of_boards_is_evaluated_in_passes_of_one_size(num_boards: int, passes: int) -> None:
+    evaluator = ReusesItsMemory()
     observation = torch.arange(1, num_boards + 1, dtype=torch.uint8).unsqueeze(1)
-    logits, value = FixedBatches(judge, 4)(observation)
-    assert judge.asked == [4] * passes
+    logits, value = FixedBatches(evaluator, 4)(observation)
+    assert evaluator.asked == [4] * passes
     torch.testing.assert_close(value, observation / 10)
     torch.testing.assert_close(logits, observation.float() + torch.arange(3))
 
 
 def test_the_modes_are_those_that_the_configuration_allows() -> None:
-    assert CHOICES["ppo.compile_mode"] == CHOICES["parallel.compile_mode"] == COMPILE_MODES
+    choices = [
+        each.choices for section in ("ppo", "parallel") for each in SECTIONS[section] if each.name == "compile_mode"
+    ]
+    assert choices == [COMPILE_MODES, COMPILE_MODES]
 
 
 def test_a_mode_that_does_not_exist_and_a_policy_without_a_network_are_refused() -> None:

@@ -4,8 +4,9 @@ import torch
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameSpec, game_factory
-from keisei_lightning.models import LegalCategorical, PlanesEncoder, ShogiEncoder, build_network, num_parameters
+from keisei_lightning.models import LegalCategorical, PlanesEncoder, build_network, num_parameters
 from keisei_lightning.models.heads import expected_score
+from keisei_lightning.models.shogi_encoder import ShogiEncoder
 
 KINDS = ["mlp", "resnet"]
 VALUE_HEADS = ["scalar", "wdl"]
@@ -69,7 +70,7 @@ def test_training_and_evaluation_mode_compute_the_same_function(kind, shogi_spec
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_position_is_judged_alike_in_any_batch(kind, shogi_spec):
+def test_a_position_is_evaluated_alike_in_any_batch(kind, shogi_spec):
     network = build_network(shogi_spec, kind=kind, num_blocks=2, channels=16)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
@@ -151,26 +152,28 @@ def test_all_faults_of_a_network_are_named_at_once(planes_spec):
     with pytest.raises(ConfigError) as caught:
         build_network(planes_spec, kind="transformer", num_blocks=-1, channels=0, value_head="quantile")
     assert caught.value.faults == (
-        "model.kind='transformer': must be one of mlp, resnet",
-        "model.value_head='quantile': must be one of scalar, wdl",
-        "model.num_blocks=-1: must be a whole number from 1 to 256",
-        "model.channels=0: must be a whole number from 1 to 8192",
+        "kind=transformer: must be one of mlp, resnet",
+        "num_blocks=-1: must be a whole number, from 1 to 256",
+        "channels=0: must be a whole number, from 1 to 8192",
+        "value_head=quantile: must be one of scalar, wdl",
     )
 
 
 def test_a_number_that_is_not_whole_is_refused(planes_spec):
-    with pytest.raises(ConfigError, match=r"model.channels=1.5: must be a whole number"):
+    with pytest.raises(ConfigError, match=r"channels=1.5: must be a whole number"):
         build_network(planes_spec, channels=1.5)
-    with pytest.raises(ConfigError, match=r"model.num_blocks=True"):
+    with pytest.raises(ConfigError, match=r"num_blocks=True"):
         build_network(planes_spec, num_blocks=True)
 
 
 def test_a_game_that_no_encoder_fits_is_refused():
     unknown = GameSpec(name="go", num_actions=4, observation_shape=(4,), max_plies=9, encoding="sgf")
-    with pytest.raises(ConfigError, match="encoding='sgf' of game 'go': must be 'planes' or 'shogi'"):
+    with pytest.raises(
+        ConfigError, match="encoding='sgf' of game 'go': encoder sgf: there is none; must be one of planes, shogi"
+    ):
         build_network(unknown)
     flat = GameSpec(name="nim", num_actions=4, observation_shape=(4,), max_plies=9)
-    with pytest.raises(ConfigError, match=r"observation_shape=\(4,\) of game 'nim'.*\(planes, 1, 1\)"):
+    with pytest.raises(ConfigError, match=r"game 'nim': observation_shape=\(4,\): must be \(planes, 1, 1\)"):
         build_network(flat)
 
 
