@@ -31,6 +31,7 @@ from keisei_lightning.parallel.memory.shared_buffer import SharedBuffer
 from keisei_lightning.parallel.memory.slots import ColumnKey, SlotLayout, Slots
 from keisei_lightning.parallel.opponents.boards import OpponentBoards
 from keisei_lightning.parallel.playing.rollout import RolloutPlayer, RolloutResult
+from keisei_lightning.parallel.playing.streams import RolloutStreams
 from keisei_lightning.parallel.policy.inference_requests import PolicyServer
 from keisei_lightning.parallel.supervision.heartbeats import IDLE_BEAT_S, HeartbeatBoard
 from keisei_lightning.parallel.supervision.messages import (
@@ -118,15 +119,17 @@ def make_player(
         game=game,
         server=server,
         num_plies=slot_layout.num_plies,
-        worker_id=worker_id,
-        incarnation=incarnation,
-        seed=options.seed,
-        start=options.start,
-        stride=slot_layout.plies_per_batch,
+        streams=RolloutStreams(
+            seed=options.seed,
+            worker_id=worker_id,
+            incarnation=incarnation,
+            position=options.start,
+            stride=slot_layout.plies_per_batch,
+            group=group,
+        ),
         stagger_games=options.stagger_games,
         augment_symmetry=options.augment_symmetry,
         opponents=opponents,
-        group=group,
     )
 
 

@@ -16,6 +16,7 @@ from keisei_lightning.parallel.central.worker import GroupedPlayer, split_games
 from keisei_lightning.parallel.memory.slots import SlotLayout
 from keisei_lightning.parallel.options import MAX_GROUPS
 from keisei_lightning.parallel.playing.rollout import RolloutPlayer, RolloutResult
+from keisei_lightning.parallel.playing.streams import RolloutStreams
 from keisei_lightning.parallel.policy.inference_requests import InferenceRequest, InferenceResult
 
 NUM_PLIES = 20
@@ -64,9 +65,7 @@ def grouped(client: FakeClient, sizes: list[int]) -> GroupedPlayer:
             game=CountingGame(size),
             server=client,  # type: ignore[arg-type]
             num_plies=NUM_PLIES,
-            worker_id=0,
-            incarnation=0,
-            group=group,
+            streams=RolloutStreams(worker_id=0, incarnation=0, group=group),
         )
         for group, size in enumerate(sizes)
     ]
@@ -101,9 +100,7 @@ def test_games_of_all_groups_of_all_incarnations_are_numbered_apart() -> None:
                     game=CountingGame(1),
                     server=FakeClient(),  # type: ignore[arg-type]
                     num_plies=NUM_PLIES,
-                    worker_id=worker_id,
-                    incarnation=incarnation,
-                    group=group,
+                    streams=RolloutStreams(worker_id=worker_id, incarnation=incarnation, group=group),
                 )
                 first = player._next_trajectory
                 assert first >> 48 == worker_id

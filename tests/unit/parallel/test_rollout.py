@@ -17,7 +17,8 @@ from keisei_lightning.errors import ConfigError, RolloutError
 from keisei_lightning.games import Game, make_game
 from keisei_lightning.models import ActorCritic
 from keisei_lightning.parallel.memory.slots import ColumnKey, SlotLayout
-from keisei_lightning.parallel.playing.rollout import RolloutPlayer, RolloutResult, rollout_seeds
+from keisei_lightning.parallel.playing.rollout import RolloutPlayer, RolloutResult
+from keisei_lightning.parallel.playing.streams import RolloutStreams, rollout_seeds
 from keisei_lightning.parallel.policy.acting import ActingPolicy, LocalPolicyServer, acting_policy
 
 CPU = torch.device("cpu")
@@ -60,11 +61,7 @@ def player_of(
         game=game,
         server=LocalPolicyServer(policy, CPU),
         num_plies=num_plies,
-        worker_id=worker_id,
-        incarnation=incarnation,
-        seed=seed,
-        start=start,
-        stride=stride,
+        streams=RolloutStreams(worker_id=worker_id, incarnation=incarnation, seed=seed, position=start, stride=stride),
         augment_symmetry=augment_symmetry,
         stagger_games=stagger_games,
     )
