@@ -135,7 +135,7 @@ class Intake:
     def _active_workers(self) -> list[int]:
         active = [worker_id for worker_id in range(self._slots.layout.num_workers) if worker_id not in self.paused]
         if not active:
-            raise RuntimeError("all workers are paused: resume_workers() before asking for a batch")
+            raise RuntimeError("all workers are paused: call resume_workers() before requesting a batch")
         return active
 
     def _wait_for_batch(self, latest_version: int) -> int:

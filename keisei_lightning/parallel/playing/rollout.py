@@ -184,9 +184,7 @@ class RolloutPlayer:
             GameError: the game found its own state invalid, or the policy's move illegal; likewise.
         """
         seeds = self._begin_streams(opponent)
-        if (
-            self._needs_new_games
-        ):  # here, where a hang or a crash counts as the game's and not as a failed start of the worker
+        if self._needs_new_games:  # not at the start, where a hang or a crash would be a failed start of the worker
             self._begin_games(seeds, beat)
         result = RolloutResult()
         slot["collector", "policy_version"][:] = policy_version

@@ -1,6 +1,6 @@
 """Starting a child process that does not import the user's script again.
 
-multiprocessing imports the main module anew in every child, so that functions of a script can be unpickled. Here they
+multiprocessing imports the main module again in every child, so that functions of a script can be unpickled. Here they
 travel by cloudpickle, and importing a script (with Lightning and Hydra at its top, or without an
 ``if __name__ == "__main__"``) would cost seconds for each worker, or start the training again in each.
 

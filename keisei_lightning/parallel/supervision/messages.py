@@ -104,7 +104,7 @@ class RolloutHeader:
         opponents_in_use: buffers of the snapshots that games in flight meet.
         opponent_results: the learner's wins, draws and losses in finished games, by its opponent's version.
         lost_rollouts: rollouts begun before this one and aborted, because the inference process was replaced.
-        failure: why the rollout is invalid and must not be delivered; the worker goes on with new games.
+        failure: why the rollout is invalid and must not be delivered; the worker continues with new games.
     """
 
     worker_id: int

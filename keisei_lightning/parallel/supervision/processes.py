@@ -33,7 +33,7 @@ class ProcessHandle(Protocol):
 def ends_by(process: ProcessHandle, deadline: float) -> bool:
     """Wait until a process has an exit code, at most until a time of ``time.monotonic``.
 
-    ``Process.join`` will not do: it waits for the sentinel only as long as it is told to, and then for the exit code
+    ``Process.join`` will not do: it waits for the sentinel at most as long as its timeout, and then for the exit code
     without a limit. A process may hang between the two, and one that closes every descriptor that it finds never dies.
     """
     while process.exitcode is None:

@@ -163,7 +163,7 @@ class Supervisor:
             for worker in self._workers
         ]
 
-    # ---- one worker's life
+    # ---- one worker
 
     def _start_worker(self, worker: WorkerRecord) -> None:
         worker.begin_incarnation()

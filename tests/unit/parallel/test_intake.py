@@ -1,4 +1,4 @@
-"""What makes a batch, with a backend that the test plays itself."""
+"""Which rollouts make a batch, with a fake backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both ends of the mailbox in request process: requests get their results, and tokens of dead processes are ignored."""
+"""Both ends of the mailbox in one process: requests get their results, and tokens of dead processes are ignored."""
 
 from __future__ import annotations
 

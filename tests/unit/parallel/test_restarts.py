@@ -1,4 +1,4 @@
-"""When a dead worker is replaced and when not: a table, on no clock at all."""
+"""When a dead worker is replaced: a table of cases, without a clock."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ POLICY = RestartPolicy(max_restarts=5, window_s=300.0, backoff_s=0.5, backoff_ca
         ([900.0, 941.0], 1000.0, 1.0),  # two on end: 41 s and 59 s
     ],
 )
-def test_a_restart_comes_at_once_and_after_each_short_life_on_end_the_delay_doubles_up_to_the_cap(
+def test_a_restart_comes_at_once_and_after_each_further_consecutive_short_life_the_delay_doubles_up_to_the_cap(
     history: list[float], now: float, delay_s: float
 ) -> None:
     assert decide(worker_exit(), history, now, POLICY) == Respawn(delay_s=delay_s)

@@ -1,4 +1,4 @@
-"""Supervision on a clock that the test turns, with processes that are a pipe and a flag."""
+"""Supervision with a fake clock, and processes that are a pipe and a flag."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class Scene:
 
 
 @pytest.fixture
-def crews() -> Iterator[list[Scene]]:
+def scenes() -> Iterator[list[Scene]]:
     made: list[Scene] = []
     yield made
     for scene in made:
@@ -149,8 +149,8 @@ def header(sequence: int = 0) -> RolloutHeader:
     return RolloutHeader(worker_id=0, incarnation=0, sequence=sequence, slot=0, policy_version=0, plies=1)
 
 
-def test_all_workers_are_started_at_once_and_are_running_once_they_say_so(crews: list[Scene]) -> None:
-    crews.append(scene := Scene(3))
+def test_all_workers_are_started_at_once_and_run_once_they_are_ready(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(3))
     scene.supervisor.start()
     assert [(process.worker_id, process.incarnation) for process in scene.started] == [(0, 0), (1, 0), (2, 0)]
     assert scene.states() == [STARTING] * 3
@@ -162,8 +162,8 @@ def test_all_workers_are_started_at_once_and_are_running_once_they_say_so(crews:
     assert scene.started[1].heard() == [Play(slot=5)]
 
 
-def test_what_a_worker_announced_before_its_death_comes_before_its_exit(crews: list[Scene]) -> None:
-    crews.append(scene := Scene(1))
+def test_what_a_worker_announced_before_its_death_comes_before_its_exit(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(1))
     scene.run()
     scene.started[0].say(header(0))
     scene.started[0].say(header(1))
@@ -175,8 +175,8 @@ def test_what_a_worker_announced_before_its_death_comes_before_its_exit(crews: l
     assert scene.states() == [STARTING]  # its replacement
 
 
-def test_restarts_wait_for_their_backoff_and_give_up_past_the_budget(crews: list[Scene]) -> None:
-    crews.append(scene := Scene(2, max_restarts=3, backoff_s=1.0))
+def test_restarts_wait_for_their_backoff_and_stop_past_the_budget(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(2, max_restarts=3, backoff_s=1.0))
     scene.run()
     for restart, delay_s in enumerate((0.0, 1.0, 2.0)):
         scene.started[-1].die(1)
@@ -205,8 +205,8 @@ def test_restarts_wait_for_their_backoff_and_give_up_past_the_budget(crews: list
 
 
 @pytest.mark.parametrize(("jitter", "delay_s"), [(-1.0, 8.0), (1.0, 12.0)])
-def test_delays_vary_by_a_fifth(crews: list[Scene], jitter: float, delay_s: float) -> None:
-    crews.append(scene := Scene(1, backoff_s=10.0, jitter=jitter))
+def test_delays_vary_by_a_fifth(scenes: list[Scene], jitter: float, delay_s: float) -> None:
+    scenes.append(scene := Scene(1, backoff_s=10.0, jitter=jitter))
     scene.run()
     scene.started[0].die(1)
     scene.supervisor.wait(0.0)
@@ -222,8 +222,8 @@ def test_delays_vary_by_a_fifth(crews: list[Scene], jitter: float, delay_s: floa
     assert scene.states() == [STARTING]
 
 
-def test_a_boot_failure_is_an_error_at_once_with_the_childs_traceback(crews: list[Scene]) -> None:
-    crews.append(scene := Scene(2))
+def test_a_boot_failure_is_an_error_at_once_with_the_childs_traceback(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(2))
     scene.supervisor.start()
     scene.started[1].say(Failure(kind="ImportError", message="no game", traceback="line 3"))
     scene.started[1].die(1)
@@ -235,8 +235,8 @@ def test_a_boot_failure_is_an_error_at_once_with_the_childs_traceback(crews: lis
     assert len(scene.started) == 2
 
 
-def test_too_few_workers_end_the_run_naming_who_died(crews: list[Scene]) -> None:
-    crews.append(scene := Scene(3, min_healthy_workers=2))
+def test_too_few_workers_end_the_run_and_the_error_names_the_dead_worker(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(3, min_healthy_workers=2))
     scene.run()
     scene.started[0].die(1)
     assert len(scene.supervisor.wait(0.0)) == 1  # two are left, and a replacement comes: a warning
@@ -249,8 +249,8 @@ def test_too_few_workers_end_the_run_naming_who_died(crews: list[Scene]) -> None
 
 
 @pytest.mark.parametrize("ignores_sigterm", [False, True])
-def test_a_worker_without_a_sign_of_life_is_ended_and_replaced(crews: list[Scene], ignores_sigterm: bool) -> None:
-    crews.append(scene := Scene(2, heartbeat_s=10.0))
+def test_a_worker_without_a_sign_of_life_is_ended_and_replaced(scenes: list[Scene], ignores_sigterm: bool) -> None:
+    scenes.append(scene := Scene(2, heartbeat_s=10.0))
     scene.run()
     hung = scene.started[0]
     hung.ignores_sigterm = ignores_sigterm
@@ -266,8 +266,8 @@ def test_a_worker_without_a_sign_of_life_is_ended_and_replaced(crews: list[Scene
     assert scene.states() == [STARTING, RUNNING]
 
 
-def test_a_hung_worker_that_wakes_while_it_is_ended_is_not_heard(crews: list[Scene]) -> None:
-    crews.append(scene := Scene(1, heartbeat_s=10.0))
+def test_messages_of_a_hung_worker_that_continues_while_it_is_ended_are_ignored(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(1, heartbeat_s=10.0))
     scene.run()
     hung = scene.started[0]
     cut_off = []
@@ -284,8 +284,8 @@ def test_a_hung_worker_that_wakes_while_it_is_ended_is_not_heard(crews: list[Sce
     assert cut_off == [True]
 
 
-def test_a_beat_or_a_message_is_a_sign_of_life(crews: list[Scene]) -> None:
-    crews.append(scene := Scene(2, heartbeat_s=10.0))
+def test_a_heartbeat_or_a_message_is_a_sign_of_life(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(2, heartbeat_s=10.0))
     scene.run()
     scene.clock.now += 9.0
     scene.beats[0] = scene.clock.now
@@ -297,8 +297,8 @@ def test_a_beat_or_a_message_is_a_sign_of_life(crews: list[Scene]) -> None:
     assert [worker.last_sign_of_life_s for worker in scene.supervisor.health()] == [9.0, 9.0]
 
 
-def test_a_worker_that_spoke_while_the_owner_was_busy_is_not_late(crews: list[Scene]) -> None:
-    crews.append(scene := Scene(1, start_timeout_s=60.0))
+def test_a_worker_that_sent_a_message_while_the_owner_was_busy_is_not_late(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(1, start_timeout_s=60.0))
     scene.supervisor.start()
     scene.started[0].say(Ready(pid=0))
     scene.clock.now += 3600.0  # the owner compiled its network
@@ -306,10 +306,10 @@ def test_a_worker_that_spoke_while_the_owner_was_busy_is_not_late(crews: list[Sc
     assert scene.states() == [RUNNING]
 
 
-def test_nobody_is_hung_who_was_stopped_together_with_the_owner(
-    crews: list[Scene], monkeypatch: pytest.MonkeyPatch
+def test_a_worker_that_was_stopped_together_with_the_owner_is_not_hung(
+    scenes: list[Scene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    crews.append(scene := Scene(2, heartbeat_s=10.0))
+    scenes.append(scene := Scene(2, heartbeat_s=10.0))
     scene.run()
 
     def stopped_for_an_hour(items: object, timeout: float | None = None) -> list[object]:
@@ -322,8 +322,8 @@ def test_nobody_is_hung_who_was_stopped_together_with_the_owner(
     assert scene.states() == [RUNNING, RUNNING]
 
 
-def test_who_was_silent_while_the_owner_was_away_gets_a_little_time_to_show_life(crews: list[Scene]) -> None:
-    crews.append(scene := Scene(2, heartbeat_s=10.0))
+def test_a_worker_that_was_silent_while_the_owner_was_away_gets_a_grace_period(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(2, heartbeat_s=10.0))
     scene.run()
     scene.clock.now += 3600.0  # the owner was busy, or stopped and its workers with it: it cannot tell
     assert scene.supervisor.wait(0.0) == []
@@ -340,10 +340,10 @@ def test_who_was_silent_while_the_owner_was_away_gets_a_little_time_to_show_life
 
 @pytest.mark.parametrize("away_s", [0.3, 0.6, 3.0, 30.0])
 def test_a_hung_worker_is_ended_though_the_other_one_has_always_something_to_say(
-    crews: list[Scene], away_s: float
+    scenes: list[Scene], away_s: float
 ) -> None:
     """The owner is busy for a while, again and again, and finds a message each time: it never waits."""
-    crews.append(scene := Scene(2, heartbeat_s=10.0))
+    scenes.append(scene := Scene(2, heartbeat_s=10.0))
     scene.run()
     begin, exits = scene.clock.now, []
     while not exits:
@@ -355,8 +355,8 @@ def test_a_hung_worker_is_ended_though_the_other_one_has_always_something_to_say
     assert scene.clock.now >= begin + 10.0
 
 
-def test_workers_that_show_life_are_excused_each_time_that_the_owner_was_away(crews: list[Scene]) -> None:
-    crews.append(scene := Scene(1, heartbeat_s=10.0))
+def test_workers_that_show_signs_of_life_are_excused_each_time_the_owner_was_away(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(1, heartbeat_s=10.0))
     scene.run()
     for _ in range(5):
         scene.clock.now += 3600.0  # stopped together, again and again
@@ -365,8 +365,8 @@ def test_workers_that_show_life_are_excused_each_time_that_the_owner_was_away(cr
         assert scene.watch(5.0) == []
 
 
-def test_a_start_that_takes_too_long_is_a_boot_failure(crews: list[Scene]) -> None:
-    crews.append(scene := Scene(1, start_timeout_s=60.0, heartbeat_s=1.0))
+def test_a_start_that_takes_too_long_is_a_boot_failure(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(1, start_timeout_s=60.0, heartbeat_s=1.0))
     scene.supervisor.start()
     scene.clock.now += 59.9
     assert scene.supervisor.wait(0.0) == []  # a slow start is no missed heartbeat
@@ -376,8 +376,8 @@ def test_a_start_that_takes_too_long_is_a_boot_failure(crews: list[Scene]) -> No
         scene.supervisor.wait(0.0)
 
 
-def test_a_worker_that_closes_its_pipe_and_stays_is_ended_after_a_grace(crews: list[Scene]) -> None:
-    crews.append(scene := Scene(1))
+def test_a_worker_that_closes_its_pipe_and_stays_is_ended_after_a_grace(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(1))
     scene.run()
     scene.started[0].connection.close()
     assert scene.supervisor.wait(0.0) == []
@@ -387,8 +387,8 @@ def test_a_worker_that_closes_its_pipe_and_stays_is_ended_after_a_grace(crews: l
     assert "closed its pipe but did not end" in events[0].exit.describe()  # type: ignore[union-attr]
 
 
-def test_a_workers_log_records_arrive_with_its_name(crews: list[Scene], caplog: pytest.LogCaptureFixture) -> None:
-    crews.append(scene := Scene(1))
+def test_a_workers_log_records_arrive_with_its_name(scenes: list[Scene], caplog: pytest.LogCaptureFixture) -> None:
+    scenes.append(scene := Scene(1))
     scene.run()
     scene.started[0].say(LogRecord(level=logging.WARNING, name="game", message="odd position"))
     scene.supervisor.wait(0.0)
@@ -447,8 +447,8 @@ def test_shutdown_leaves_behind_whom_sigkill_does_not_end(
 
 
 @pytest.mark.usefixtures("little_patience")
-def test_a_hung_worker_that_sigkill_does_not_end_is_replaced(crews: list[Scene]) -> None:
-    crews.append(scene := Scene(2, heartbeat_s=10.0))
+def test_a_hung_worker_that_sigkill_does_not_end_is_replaced(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(2, heartbeat_s=10.0))
     scene.run()
     stuck = scene.started[0]
     sleep_in_the_kernel(stuck)
@@ -464,9 +464,9 @@ def test_a_hung_worker_that_sigkill_does_not_end_is_replaced(crews: list[Scene])
 
 
 @pytest.mark.usefixtures("little_patience")
-def test_a_process_that_closes_its_sentinel_and_stays_is_killed(crews: list[Scene]) -> None:
+def test_a_process_that_closes_its_sentinel_and_stays_is_killed(scenes: list[Scene]) -> None:
     """As a game does that closes every descriptor it finds: where a process is spawned, that is all there is to see."""
-    crews.append(scene := Scene(1))
+    scenes.append(scene := Scene(1))
     scene.run()
     os.close(scene.started[0]._alive)
     scene.started[0]._alive = os.open(os.devnull, os.O_RDONLY)
@@ -477,8 +477,8 @@ def test_a_process_that_closes_its_sentinel_and_stays_is_killed(crews: list[Scen
     assert not scene.abandoned
 
 
-def test_shutdown_asks_running_workers_and_ends_starting_ones_at_once(crews: list[Scene]) -> None:
-    crews.append(scene := Scene(2))
+def test_shutdown_asks_running_workers_and_ends_starting_ones_at_once(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(2))
     scene.supervisor.start()
     scene.started[0].say(Ready(pid=0))
     scene.supervisor.wait(0.0)
@@ -488,7 +488,7 @@ def test_shutdown_asks_running_workers_and_ends_starting_ones_at_once(crews: lis
     assert running.received == ["SIGTERM"] or running.received == ["SIGTERM", "SIGKILL"]
 
 
-def test_a_second_ctrl_c_during_shutdown_still_leaves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_ctrl_c_during_shutdown_still_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene(2)
     scene.run()
     calls = [0]
@@ -519,15 +519,15 @@ def test_an_illegal_transition_is_refused(state: WorkerState, to: WorkerState) -
         worker.move(to)
 
 
-def test_a_worker_that_gets_ready_twice_breaks_the_protocol(crews: list[Scene]) -> None:
-    crews.append(scene := Scene(1))
+def test_a_worker_that_gets_ready_twice_breaks_the_protocol(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(1))
     scene.run()
     scene.started[0].say(Ready(pid=0))
     with pytest.raises(RuntimeError, match="cannot go from running to running"):
         scene.supervisor.wait(0.0)
 
 
-def test_a_stop_is_what_a_running_worker_hears_at_shutdown() -> None:
+def test_a_running_worker_receives_stop_at_shutdown() -> None:
     scene = Scene(1)
     scene.run()
     heard: list[object] = []
@@ -551,10 +551,10 @@ class ClosedToOthers(FakeProcess):
 
 
 def test_health_can_be_asked_for_by_another_thread_while_a_process_is_being_closed(
-    crews: list[Scene], monkeypatch: pytest.MonkeyPatch
+    scenes: list[Scene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(f"{__name__}.FakeProcess", ClosedToOthers)
-    crews.append(scene := Scene(1))
+    scenes.append(scene := Scene(1))
     scene.run()
     (first,) = scene.started
     assert [worker.pid for worker in scene.supervisor.health()] == [4711]
