@@ -11,7 +11,7 @@ import math
 import os
 import signal
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ from keisei_lightning.training import (
     WeightSyncCallback,
     remove_stale_temporaries,
 )
-from keisei_lightning.training.options import MinibatchOptions, PPOOptions
+from keisei_lightning.training.options import EvaluationOptions, MinibatchOptions, PPOOptions
 
 __all__ = ["Run", "build", "run"]
 
@@ -181,9 +181,8 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
         opponents=pool,
         seed=cfg.seed,
     )
-    minibatches = asdict(made(MinibatchOptions, cfg.ppo))
-    data = SelfPlayDataModule(collector, num_epochs=minibatches.pop("epochs"), **minibatches, seed=cfg.seed)
-    evaluation = EvaluationCallback(game, **_plain(cfg.evaluation), seed=cfg.seed)
+    data = SelfPlayDataModule(collector, made(MinibatchOptions, cfg.ppo), seed=cfg.seed)
+    evaluation = EvaluationCallback(game, made(EvaluationOptions, cfg.evaluation), seed=cfg.seed)
     curves = CurvesCallback(folder)
     last = _last_checkpoint(folder) if _keeps_checkpoints(cfg) else None
     stop = OrderlyStop(last)
@@ -204,7 +203,7 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
     ]
     return Run(
         trainer=_build_trainer(cfg, callbacks, folder),
-        module=PPOModule(actor_critic, **asdict(made(PPOOptions, cfg.ppo)), recipe=_recipe(cfg)),
+        module=PPOModule(actor_critic, made(PPOOptions, cfg.ppo), recipe=_recipe(cfg)),
         data=data,
         evaluation=evaluation,
         curves=curves,
