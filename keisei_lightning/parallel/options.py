@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from keisei_lightning.models.options import CompileMode
+from keisei_lightning.system.compile_modes import CompileMode
 from keisei_lightning.system.devices import DEVICE_NAMES, DEVICE_PATTERN
 from keisei_lightning.system.limits import WorkerDemand, most_workers, worker_errors
 from keisei_lightning.system.machine import available_cpus

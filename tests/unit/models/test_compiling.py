@@ -10,7 +10,7 @@ from keisei_lightning.config.schemas import SECTIONS
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.models import ActorCritic
 from keisei_lightning.models.compiling import FixedBatches, check_compile_mode, compile_for_batches
-from keisei_lightning.models.options import COMPILE_MODES
+from keisei_lightning.system.compile_modes import COMPILE_MODES
 
 
 class ReusesItsMemory:
