@@ -88,13 +88,10 @@ class CollectorSpec:
             ConfigError: with a line for each error.
         """
         options = with_number_of_workers(options, workers, learns_on_cpu=not torch.cuda.is_available())
-        device = workers.worker_device
+        device, on_gpu = workers.worker_device, workers.worker_device.startswith("cuda")
+        num_devices = torch.cuda.device_count() if on_gpu else None
         errors = [
-            *device_errors(
-                "worker_device",
-                device,
-                num_cuda_devices=torch.cuda.device_count() if device.startswith("cuda") else None,
-            ),
+            *device_errors("worker_device", device, num_cuda_devices=num_devices),
             *check_compile_mode("compile_mode", workers.compile_mode, policy),
             *collector_errors(options, workers, supervision, opponents),
         ]
