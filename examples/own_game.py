@@ -38,9 +38,7 @@ from keisei_lightning import (
     play_match,
     register_game,
 )
-from keisei_lightning.games import RenderFormat
-from keisei_lightning.games.arrays import as_actions, as_indices
-from keisei_lightning.games.open_spiel.grid_svg import grid_svg
+from keisei_lightning.games import RenderFormat, as_actions, as_indices, grid_svg
 
 SQUARES = ".|-"  # empty, seat 0's domino, seat 1's domino
 

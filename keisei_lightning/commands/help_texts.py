@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import textwrap
-from typing import Any
+from collections.abc import Sequence
 
-from keisei_lightning.system.options import Declaration, declared
+from keisei_lightning.config.reference import Key, keys_of
+from keisei_lightning.system.options import declared
 
-__all__ = ["asks_for_help", "describe", "options_help", "yaml_word"]
+__all__ = ["asks_for_help", "describe", "options_help", "paragraphs"]
 
 _FLAGS = ("-h", "--help", "help")
 
 _WIDTH, _LONGEST = 110, 24
 
 
-def asks_for_help(words: list[str]) -> bool:
+def asks_for_help(words: Sequence[str]) -> bool:
     """Whether a command line asks for help (``--hydra-help`` is Hydra's)."""
     return any(word in _FLAGS for word in words)
 
@@ -26,28 +26,28 @@ def options_help(options: type) -> str:
     Args:
         options: the class.
     """
-    heads = {declaration: f"{declaration.name}={yaml_word(declaration.default)}" for declaration in declared(options)}
-    width = min(_LONGEST, max(map(len, heads.values())))
+    return paragraphs([(f"{key.name}={key.default}", describe(key)) for key in keys_of(declared(options))])
+
+
+def paragraphs(heads: Sequence[tuple[str, str]], *, longest: int = _LONGEST) -> str:
+    """Words with what is said of each in a column beside them.
+
+    Args:
+        heads: each word, such as "games=400", and what is said of it.
+        longest: a longer word has its text below.
+    """
+    width = min(longest, max((len(head) for head, _ in heads), default=0))
+    indent = " " * (width + 4)
     lines = []
-    for declaration, head in heads.items():
-        indent = " " * (width + 4)
-        text = textwrap.fill(describe(declaration), _WIDTH, initial_indent=indent, subsequent_indent=indent)
-        first = f"  {head:<{width}}  "
-        lines.append(first + text.removeprefix(indent) if len(head) <= width else f"  {head}\n{text}")
+    for head, text in heads:
+        filled = textwrap.fill(text, _WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+        if len(head) <= width:
+            lines.append(f"  {head:<{width}}  {filled.removeprefix(indent)}".rstrip())
+        else:
+            lines += [f"  {head}", *filled.splitlines()]
     return "\n".join(lines)
 
 
-def describe(declaration: Declaration) -> str:
+def describe(key: Key) -> str:
     """What an option does, and what is legal."""
-    return f"{declaration.sentence} ({declaration.legal('null')})"
-
-
-def yaml_word(value: Any) -> str:
-    """A value as it is typed."""
-    if value is dataclasses.MISSING:
-        return "???"
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(yaml_word, value))}]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+    return f"{key.sentence} ({key.legal})"

@@ -1,4 +1,4 @@
-"""For which games there are equivariant networks: those whose symmetry is a flip of the board. Needs no torch."""
+"""Which games have equivariant networks: those whose symmetry is a flip of the board. Needs no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keisei_lightning.games.protocol import GameSpec, Symmetry
 __all__ = ["Flip", "board_flip", "equivariance_errors"]
 
 Flip = tuple[int, ...]
-"""Dimensions of [B, C, H, W] that the mirror image of a board turns round."""
+"""Dimensions of [B, C, H, W] that the mirror image of a board reverses."""
 
 _FLIPS: Final[tuple[Flip, ...]] = ((3,), (2,), (2, 3))
 
@@ -21,7 +21,7 @@ def board_flip(spec: GameSpec) -> tuple[Symmetry, Flip]:
     """The game's symmetry, and how it moves the squares.
 
     Raises:
-        ConfigError: the game has none, or one that is no flip of the board.
+        ConfigError: the game has no symmetry, or one that is no flip of the board.
     """
     if not spec.symmetries:
         raise ConfigError(f"model.equivariant=true: must be false ({spec.name} has no symmetry)")
@@ -30,24 +30,23 @@ def board_flip(spec: GameSpec) -> tuple[Symmetry, Flip]:
     squares = np.arange(height * width).reshape(1, 1, height, width)
     for flip in _FLIPS:
         flipped = np.flip(squares, flip).reshape(1, -1)
-        if spec.encoding == "planes":
+        if len(spec.observation_shape) == 3:  # planes
             planes = np.arange(spec.observation_shape[0]).reshape(-1, 1)
             expected = (planes * height * width + flipped).reshape(-1)
-            found = symmetry.observation_index
-        else:  # bytes of the squares, then what belongs to no square
-            expected, found = flipped[0], symmetry.observation_index[: height * width]
-        if np.array_equal(expected, found):
+        else:  # a byte for each square, then what belongs to no square
+            expected = np.concatenate([flipped[0], np.arange(height * width, spec.observation_bytes)])
+        if np.array_equal(expected, symmetry.observation_index):
             return symmetry, flip
     raise ConfigError(f"model.equivariant=true: must be false (the symmetry of {spec.name} is no flip of the board)")
 
 
 def equivariance_errors(spec: GameSpec, *, kind: str, channels: int) -> list[str]:
-    """Why there is no equivariant network of this kind and size for a game; empty: there is one."""
+    """Why a game has no equivariant network of this kind and size; no line where it has one."""
     if kind != "resnet":
         return [f"model.equivariant=true: must be false with model.kind={kind}"]
-    faults = [f"model.channels={channels}: must be even with model.equivariant=true"] if channels % 2 else []
+    errors = [f"model.channels={channels}: must be even with model.equivariant=true"] if channels % 2 else []
     try:
         board_flip(spec)
     except ConfigError as error:
-        faults += error.faults
-    return faults
+        errors += error.errors
+    return errors

@@ -16,6 +16,7 @@ from typing import Any
 from typing_extensions import override
 
 from keisei_lightning.errors import WorkerBootError
+from keisei_lightning.games.registry import GAMES
 from keisei_lightning.parallel.backend import Backend, WorkerInputs
 from keisei_lightning.parallel.playing.policy_worker import WorkerBoot, run_worker
 from keisei_lightning.parallel.supervision.heartbeats import HeartbeatBoard
@@ -32,7 +33,7 @@ __all__ = ["ProcessBackend"]
 _PRELOAD = (
     "keisei_lightning.parallel.central.inference",
     "keisei_lightning.models",
-    "keisei_lightning.games.shogi.game",
+    *GAMES.built_in_modules(),
 )
 """Imported once by the fork server, so that a process starts in a fraction of a second. There is one fork server for
 all modes; workers that need no torch share its memory with it."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.games import GameFactory, game_factory
+from keisei_lightning.games import DescribedGame, GameFactory, game_factory
+from keisei_lightning.games.registry import takes_option
+from keisei_lightning.parallel.options import Mode, Schedule
 from keisei_lightning.system.machine import available_cpus
-from keisei_lightning.system.options import option
+from keisei_lightning.system.options import SeedOptions, option
 
 __all__ = [
     "BENCHES",
@@ -40,17 +42,23 @@ class ReportOptions:
     """How the figures are told; of every bench."""
 
     json: bool = option(False, "Print JSON instead of a table.")
-    write: str | None = option(None, "A file that gets the JSON too.")
+    write: str | None = option(None, "A file that gets the JSON too.", pattern=r"(?s).+", form="a file")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GameOptions:
+class GameOptions(SeedOptions):
     """Which game is measured."""
 
-    game: str = option("shogi", "A game that `keisei games` lists, or one of OpenSpiel's such as hex(board_size=5).")
-    opening_plies: int = option(60, "Games start after 0 to this many random plies.", low=0)
-    kernel: bool = option(True, "Shogi by its compiled kernel where there is one; false: by rsshogi alone.")
-    seed: int = option(0, "Root seed of every random stream.", low=0, high=2**32 - 1)
+    game: str = option(
+        "shogi",
+        "A game that `keisei games` lists, or one of OpenSpiel's such as hex(board_size=5).",
+        form="the name of a game",
+        pattern=r"(?s).+",
+    )
+    opening_plies: int = option(
+        60, "Games start after 0 to this many random plies, if the game has such an option.", low=0
+    )
+    kernel: bool = option(True, "Moves by a compiled library where the game has one; false: without it.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +66,8 @@ class CollectOptions(ReportOptions, GameOptions):
     """Of ``collect``."""
 
     model: list[str] = option(sentence="Network sizes.", factory=lambda: ["small", "medium"], choices=tuple(MODELS))
-    mode: list[str] = option(
-        sentence="Who evaluates positions: one process, each worker, or an inference process for all workers.",
-        factory=lambda: ["workers"],
-        choices=("serial", "workers", "central"),
-    )
-    schedule: str = option("sync", "Of the collector.", choices=("sync", "async"))
+    mode: list[Mode] = option(sentence="Modes, as parallel.mode of a training.", factory=lambda: ["workers"])
+    schedule: Schedule = option("sync", "As parallel.schedule of a training.")
     workers: list[int] = option(sentence="Numbers of workers.", factory=lambda: [1], low=1)
     games: int = option(128, "Boards of a worker, which are one batch of the network.", low=1)
     plies: int = option(32, "Plies of each board in a round.", low=1)
@@ -165,7 +169,9 @@ def check_game(options: GameOptions) -> None:
 
 def game_of(options: GameOptions) -> GameFactory:
     """The game that was asked for."""
-    keywords = {"opening_plies": options.opening_plies} if options.opening_plies else {}
+    keywords: dict[str, object] = {}
+    if options.opening_plies and takes_option(options.game, "opening_plies"):
+        keywords["opening_plies"] = options.opening_plies
     if not options.kernel:
         keywords["kernel"] = False
     return game_factory(options.game, **keywords)
@@ -173,12 +179,8 @@ def game_of(options: GameOptions) -> GameFactory:
 
 def describe_rules(options: GameOptions) -> tuple[str, ...]:
     """For a report: who makes the moves, where there is a choice."""
-    if options.game != "shogi":
-        return ()
-    from keisei_lightning.games.shogi.kernel import why_no_kernel  # loads the rules library, which help does not need
-
-    reason = why_no_kernel() if options.kernel else "kernel=false"
-    return (f"moves by rsshogi ({reason})" if reason else "moves by the compiled kernel",)
+    game = game_of(options)(1)
+    return (game.implementation,) if isinstance(game, DescribedGame) else ()
 
 
 def label_of(model: str) -> str:

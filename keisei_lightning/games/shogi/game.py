@@ -1,7 +1,6 @@
-"""Shogi on G boards: who may move how, and who has won.
+"""Shogi on G boards: legal moves and results.
 
-Observation bytes and action labels are described in :mod:`keisei_lightning.games.shogi.codec`, whose layout constants
-are exported here too.
+Observation bytes and action labels are described in :mod:`keisei_lightning.games.shogi.codec`.
 
 A game ends, in this order of precedence:
 
@@ -26,7 +25,7 @@ also reads and writes positions and games; both play alike, number by number.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -41,23 +40,16 @@ from keisei_lightning.games.protocol import NO_MOVE, GameSpec, RenderFormat, Ste
 from keisei_lightning.games.shogi.boards import LibraryBoards, ShogiBoards
 from keisei_lightning.games.shogi.codec import (
     CHECK_BYTE,
-    HAND_LIMITS,
-    MOVE_TYPES,
     NUM_ACTIONS,
-    NUM_MOVE_TYPES,
-    NUM_SQUARE_CODES,
-    NUM_SQUARES,
     OBSERVATION_BYTES,
-    PIECE_NAMES,
     PLY_BYTE,
     REPETITION_BYTE,
     describe_label,
     label_table,
-    mirror_sfen,
     mirror_symmetry,
 )
 from keisei_lightning.games.shogi.kernel import KernelBoards, load_kernel, why_no_kernel
-from keisei_lightning.games.shogi.record import diagram, write_csa, write_record
+from keisei_lightning.games.shogi.record import diagram, finish_record, write_csa, write_record
 from keisei_lightning.games.shogi.rules import (
     CHECKMATE,
     DECLARATION,
@@ -72,23 +64,7 @@ from keisei_lightning.games.shogi.rules import (
     random_opening,
 )
 
-__all__ = [
-    "CHECK_BYTE",
-    "DEFAULT_MAX_PLIES",
-    "HAND_LIMITS",
-    "MOVE_TYPES",
-    "NUM_ACTIONS",
-    "NUM_MOVE_TYPES",
-    "NUM_SQUARES",
-    "NUM_SQUARE_CODES",
-    "OBSERVATION_BYTES",
-    "OUTCOMES",
-    "PIECE_NAMES",
-    "PLY_BYTE",
-    "REPETITION_BYTE",
-    "Shogi",
-    "mirror_sfen",
-]
+__all__ = ["DEFAULT_MAX_PLIES", "OUTCOMES", "Shogi"]
 
 DEFAULT_MAX_PLIES: Final = 320
 """The usual limit of computer shogi tournaments; a game between people takes about 110 plies."""
@@ -138,6 +114,7 @@ class Shogi:
             observation_shape=(OBSERVATION_BYTES,),
             max_plies=max_plies,
             encoding="shogi",
+            actions_by_square=True,
             board_shape=(9, 9),
             symmetries=(mirror_symmetry(),),
         )
@@ -195,7 +172,7 @@ class Shogi:
             sizes = boards.advance(rows, codes)
             self._ply[rows] += 1
             boards.state[rows, PLY_BYTE] = self._ply_byte(self._ply[rows])
-            reward[rows] = self._judge(rows, sizes)
+            reward[rows] = self._finish_games(rows, sizes)
         return StepResult(reward, self._ended.copy(), np.zeros(self.num_games, dtype=np.bool_))
 
     def position(self, index: int) -> str:
@@ -277,7 +254,7 @@ class Shogi:
         return NO_MOVE if move is None else self.action_of(index, move.to_usi())
 
     def outcome(self, index: int) -> str:
-        """How a board's game ended, one of :data:`OUTCOMES`; empty while it is going on."""
+        """How a board's game ended, one of :data:`OUTCOMES`; empty while it is not over."""
         return self._outcome[self._index(index)]
 
     def render(self, index: int, format: RenderFormat = "text") -> str:
@@ -286,9 +263,25 @@ class Shogi:
         going_on = f"ply {self._ply[index]}, {('first', 'second')[self._boards.mover[index]]} to move"
         return diagram(board, status=self._outcome[index] or going_on, format=format)
 
+    @property
+    def implementation(self) -> str:
+        """What makes the moves: the compiled kernel; or rsshogi, with the reason."""
+        if self._kernel is not None:
+            return "moves by the compiled kernel"
+        return f"moves by rsshogi ({why_no_kernel() or 'kernel=false'}), at a third of the compiled kernel's speed"
+
     def record(self, index: int) -> str:
         """The game of one board as KIF."""
         return str(self._record(index).to_kif())
+
+    def record_files(self, index: int, *, players: tuple[str, str], outcome: str) -> Mapping[str, str]:
+        """The game of one board as KIF and CSA, with the players' names and its end.
+
+        The ending ``.kifu`` says UTF-8; ``.kif`` would say Shift JIS, which lacks letters of other alphabets.
+        """
+        record = self._record(index)
+        finish_record(record, players, outcome=outcome, loser=int(self._boards.mover[index]))
+        return {".kifu": str(record.to_kif()), ".csa": write_csa(record)}
 
     def csa(self, index: int) -> str:
         """The game of one board as CSA."""
@@ -332,16 +325,19 @@ class Shogi:
     def _ply_byte(self, ply: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.minimum(255, ply * 255 // self._spec.max_plies)
 
-    def _judge(self, rows: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.float32]:
-        """End the games that are over; returns the rewards to those who have just moved, float32 [n].
+    def _finish_games(self, rows: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """End the games that are over.
 
         Args:
             rows: int64 [n], the boards that moved.
             sizes: int64 [n], how many legal moves each has now.
+
+        Returns:
+            The rewards to the players who have just moved, float32 [n].
         """
         boards = self._boards
         states, movers = boards.state[rows], boards.mover[rows]
-        ends: dict[int, tuple[str, int]] = {}  # first come, first served: the order is the order of precedence
+        ends: dict[int, tuple[str, int]] = {}  # the first entry of a board counts: this is the order of precedence
         for at in np.flatnonzero(sizes == 0).tolist():
             ends[at] = (CHECKMATE if states[at, CHECK_BYTE] else NO_LEGAL_MOVE, 1)
         for at in np.flatnonzero(states[:, REPETITION_BYTE] >= FOURTH).tolist():
@@ -365,7 +361,7 @@ class Shogi:
         return reward
 
     def _fourfold(self, row: int) -> tuple[str, int]:
-        """How a fourth occurrence ends; rsshogi's answer is from the view of the side to move."""
+        """How a fourth occurrence ends; rsshogi tells it from the view of the side to move."""
         state = self._boards.board(row).repetition_state()
         if state == RepetitionState.WIN:  # it was in check all the time
             return PERPETUAL_CHECK, -1

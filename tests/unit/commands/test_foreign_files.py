@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import yaml
+from installed_packages import installed
 from omegaconf import OmegaConf
 from policy_checkpoints import SMALL, write_policy
 from torch import Tensor, nn
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameSpec, make_game
-from keisei_lightning.models import registry
+from keisei_lightning.models.registry import NETWORKS
 from keisei_lightning.policies import load_policy
 from keisei_lightning.training.checkpoint import AtomicCheckpointIO
 from keisei_lightning.training.checkpoint_header import HEADER_KEY, RECIPE_KEY
@@ -156,16 +157,13 @@ def test_a_file_that_was_written_by_the_attack_of_the_report_is_not_there(tmp_pa
 
 class TestRegistered:
     @pytest.fixture(autouse=True)
-    def installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def _installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         entries = [
             EntryPoint(name="linear", value=f"{__name__}:Linear", group=GROUP),
             EntryPoint(name="of_a_class", value=f"{__name__}:Outer.Linear [extra]", group=GROUP),
             EntryPoint(name="broken", value="no_such_package.networks:Net", group=GROUP),
         ]
-        registry._installed.cache_clear()
-        monkeypatch.setattr(registry, "entry_points", lambda group: [e for e in entries if e.group == group])
-        yield
-        registry._installed.cache_clear()
+        installed(monkeypatch, NETWORKS, *entries)
 
     @pytest.mark.parametrize("target", [LINEAR, f"{__name__}.Outer.Linear"])
     @pytest.mark.parametrize("write", PLACES)
