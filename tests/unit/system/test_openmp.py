@@ -31,7 +31,7 @@ CALM, BUSY = (1.0, 0.01), (1.0, 1.0)
 
 @pytest.fixture(autouse=True)
 def _nothing_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No variable is set, and nobody has called too late."""
+    """No variable is set, and no call came too late."""
     for name in USER_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(openmp, "_called_too_late", False)
@@ -155,11 +155,11 @@ class Kernel:
 
 
 def governed(*intervals: tuple[float, float], works: bool = True) -> tuple[SpinningGovernor, FakeThrottle]:
-    """A governor that has looked at these intervals."""
+    """A governor that has sampled these intervals."""
     throttle = FakeThrottle(works=works)
     governor = SpinningGovernor(read=Kernel([*intervals, (0.0, 0.0)]), throttle=throttle)
     for _ in intervals:
-        governor.look()
+        governor.sample()
     return governor, throttle
 
 
@@ -174,8 +174,8 @@ class TestTheGovernor:
         assert governor.is_throttled
         assert throttle.asked == ["engage"]
 
-    def test_they_spin_again_after_some_calm_intervals_in_a_row(self) -> None:
-        calm = [CALM] * (SpinningGovernor.CALM_LOOKS - 1)
+    def test_they_spin_again_after_some_consecutive_calm_intervals(self) -> None:
+        calm = [CALM] * (SpinningGovernor.CALM_SAMPLES - 1)
         governor, throttle = governed(BUSY, *calm, BUSY, *calm)
         assert throttle.asked == ["engage"]
         governor, throttle = governed(BUSY, *calm, CALM)
@@ -189,7 +189,7 @@ class TestTheGovernor:
 
     def test_an_interval_in_which_nothing_was_computed_says_nothing(self) -> None:
         assert governed((0.001, 0.01), (0.0, 0.0))[1].asked == []
-        asleep = [(0.001, 0.0)] * (2 * SpinningGovernor.CALM_LOOKS)
+        asleep = [(0.001, 0.0)] * (2 * SpinningGovernor.CALM_SAMPLES)
         assert governed(BUSY, *asleep)[1].asked == ["engage"]
 
     def test_threads_that_end_take_their_time_along(self) -> None:
@@ -203,7 +203,7 @@ class TestTheGovernor:
         monkeypatch.setitem(sys.modules, "torch", sys)
         governor = SpinningGovernor(read=Kernel([BUSY] * 3), throttle=FakeThrottle(works=False))
         with caplog.at_level(logging.WARNING, logger="keisei_lightning.system.openmp"):
-            assert not governor.look()  # and its thread ends
+            assert not governor.sample()  # and its thread ends
         (message,) = caplog.messages
         assert "threads waited for a CPU in 50 % of their time" in message
         assert "keisei_lightning.limit_spinning() before torch is imported" in message
@@ -217,15 +217,15 @@ class TestTheGovernor:
         monkeypatch.setattr(openmp, "_called_too_late", too_late)
         governor = SpinningGovernor(read=Kernel([BUSY] * 3), throttle=FakeThrottle(works=False))
         with caplog.at_level(logging.WARNING, logger="keisei_lightning.system.openmp"):
-            assert not governor.look()
+            assert not governor.sample()
         assert len(caplog.messages) == warnings
 
-    def test_before_torch_is_imported_it_goes_on_looking(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_before_torch_is_imported_it_goes_on_sampling(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, "torch", raising=False)
         governor = SpinningGovernor(read=Kernel([BUSY] * 3), throttle=FakeThrottle(works=False))
-        assert governor.look()
+        assert governor.sample()
 
-    def test_its_thread_looks_and_ends(self) -> None:
+    def test_its_thread_samples_and_ends(self) -> None:
         throttle = FakeThrottle()
         governor = SpinningGovernor(read=Kernel([BUSY] * 99), throttle=throttle, interval_s=0.001)
         governor.start()
