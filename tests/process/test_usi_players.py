@@ -347,31 +347,31 @@ def refusal(**options: object) -> str:
     """The one line that refuses a player's options."""
     with pytest.raises(ConfigError) as caught:
         make_usi(Shogi(1).spec, seed=0, name="usi(...)", **{"command": " ".join(FAKE), "nodes": 1, **options}).start()  # type: ignore[arg-type]
-    (line,) = caught.value.faults
+    (line,) = caught.value.errors
     return line
 
 
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"nodes": 0}, "nodes=0 must be an integer of at least 1"),
-        ({"depth": 2.5}, "depth=2.5 must be an integer of at least 1"),
-        ({"movetime_ms": True}, "movetime_ms=True must be an integer of at least 1"),
-        ({"processes": 0}, "processes=0 must be an integer of at least 1"),
-        ({"timeout_s": 0}, "timeout_s=0 must be a number of seconds above 0"),
-        ({"startup_timeout_s": float("inf")}, "startup_timeout_s=inf must be a number of seconds above 0"),
+        ({"nodes": 0}, "nodes=0: must be a whole number, at least 1"),
+        ({"depth": 2.5}, "depth=2.5: must be a whole number, at least 1"),
+        ({"movetime_ms": True}, "movetime_ms=True: must be a whole number, at least 1"),
+        ({"processes": 0}, "processes=0: must be a whole number, at least 1"),
+        ({"timeout_s": 0}, "timeout_s=0: must be a number of seconds above 0"),
+        ({"startup_timeout_s": float("inf")}, "startup_timeout_s=inf: must be a number of seconds above 0"),
         ({"nodes": None}, "one of nodes, depth and movetime_ms must be given, or the engine thinks without end"),
-        ({"command": ""}, "command='' must be the engine's program, with arguments where it needs some"),
-        ({"command": "nowhere -x"}, "command='nowhere -x' must be an executable program"),
-        ({"command": "'x"}, 'command="\'x" cannot be read: No closing quotation'),
+        ({"command": ""}, "command='': must be the engine's program, with arguments where it needs some"),
+        ({"command": "nowhere -x"}, "command='nowhere -x': must be an executable program"),
+        ({"command": "'x"}, 'command="\'x": cannot be read: No closing quotation'),
         (
             {"Skil": 3},
-            "Skil=3 is no option of the engine, which has Book, Clear, Ponder, Skill Level, Style, UCI_Variant",
+            "Skil=3: the engine has no such option; it has Book, Clear, Ponder, Skill Level, Style, UCI_Variant",
         ),
-        ({"Skill_Level": 21}, "Skill_Level=21 must be a whole number from -20 to 20"),
-        ({"Skill_Level": "x"}, "Skill_Level=x must be a whole number from -20 to 20"),
-        ({"Style": "wild"}, "Style=wild must be one of calm, very wild"),
-        ({"Ponder": 1}, "Ponder=1 must be true or false"),
+        ({"Skill_Level": 21}, "Skill_Level=21: must be a whole number from -20 to 20"),
+        ({"Skill_Level": "x"}, "Skill_Level=x: must be a whole number from -20 to 20"),
+        ({"Style": "wild"}, "Style=wild: must be one of calm, very wild"),
+        ({"Ponder": 1}, "Ponder=1: must be true or false"),
     ],
 )
 def test_an_option_that_cannot_work_is_refused_in_one_line(options: dict[str, object], line: str) -> None:
@@ -435,8 +435,8 @@ def test_a_missing_fairy_stockfish_says_how_to_install_it(monkeypatch: pytest.Mo
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     with pytest.raises(ConfigError) as caught:
         make_fairy_stockfish(Shogi(1).spec, seed=0, name="fairy_stockfish", skill=-21)
-    assert caught.value.faults == (
-        "player fairy_stockfish: skill=-21 must be an integer from -20 to 20",
+    assert caught.value.errors == (
+        "player fairy_stockfish: skill=-21: must be a whole number from -20 to 20",
         "player fairy_stockfish: there is no program fairy-stockfish: install it (apt-get install fairy-stockfish), "
         "or give its path by command=",
     )
@@ -470,7 +470,7 @@ def test_skill_levels_of_fairy_stockfish_differ() -> None:
 
 @needs_fairy_stockfish
 def test_the_limit_is_the_engines_own_option_and_wrong_ones_are_refused() -> None:
-    with pytest.raises(ConfigError, match="Threads=0 must be a whole number from 1 to 512"):
+    with pytest.raises(ConfigError, match="Threads=0: must be a whole number from 1 to 512"):
         make_fairy_stockfish(Shogi(1).spec, seed=0, name="fairy", Threads="0").start()
 
 

@@ -88,7 +88,7 @@ def made(name: str, seed: int = 0) -> Engine:
 def fault(name: str) -> str:
     with pytest.raises(ConfigError) as caught:
         make_player(name, SPEC)
-    (line,) = caught.value.faults
+    (line,) = caught.value.errors
     assert "\n" not in line
     return line
 
@@ -206,7 +206,7 @@ class TestMaking:
     def test_all_bad_options_are_told_at_once(self) -> None:
         with pytest.raises(ConfigError) as caught:
             make_player("engine(depth=a,nodes=b)", SPEC)
-        assert len(caught.value.faults) == 2
+        assert len(caught.value.errors) == 2
 
 
 class TestNames:

@@ -179,7 +179,7 @@ def test_a_player_who_can_be_beaten_from_both_seats_has_exploitability_one(tic_t
 def test_games_that_are_too_large_are_refused_in_one_line() -> None:
     with pytest.raises(UnsupportedGameError) as caught:
         SmallGame("connect_four", max_positions=1000)
-    assert caught.value.faults == (
+    assert caught.value.errors == (
         "game=connect_four: has more than max_positions=1000 positions; exact measures need a small game, such as "
         "tic_tac_toe",
     )

@@ -83,7 +83,7 @@ def test_a_network_that_cannot_take_the_observations_is_told_in_one_line() -> No
     network = build_network(CONNECT_FOUR, kind="mlp", num_blocks=1, channels=8)
     with pytest.raises(ConfigError) as caught:
         check_network(ActorCritic(network), COUNTING)
-    (line,) = caught.value.faults
+    (line,) = caught.value.errors
     assert line.startswith(
         "network=MLPNetwork: cannot evaluate observations uint8 [2, 2, 1, 1] of counting (RuntimeError: "
     )
