@@ -98,7 +98,7 @@ def is_gone(pid: int) -> bool:
 # The conversation
 
 
-def test_an_engine_is_greeted_set_up_and_asked_about_every_board_with_its_history(fake: Fake, diary: Path) -> None:
+def test_an_engine_gets_its_options_and_every_board_with_its_history(fake: Fake, diary: Path) -> None:
     game, player = Shogi(2), fake(options={"skill_level": -5, "STYLE": "very wild", "Ponder": False, "Clear": True})
     assert moves_of(game, player) == ["1g1f", "1g1f"]
     game.step(np.array([game.action_of(0, "1g1f"), NO_MOVE]))
@@ -142,7 +142,7 @@ def test_a_match_against_an_engine_is_counted_and_leaves_no_process(fake: Fake, 
     assert all(is_gone(pid) for pid in lives(diary))
 
 
-def test_a_resignation_is_handed_on(fake: Fake) -> None:
+def test_a_resignation_is_returned_as_it_is(fake: Fake) -> None:
     assert moves_of(Shogi(2), fake("--fault", "resign", "--at", "2")) == ["1g1f", "resigns"]
 
 
@@ -189,11 +189,11 @@ def test_a_fault_voids_the_game_at_hand_and_a_new_engine_answers_for_the_next(
     assert psutil.pid_exists(second)
 
 
-def test_every_fault_of_the_fake_engine_is_tested_somewhere() -> None:
+def test_every_fault_of_the_fake_engine_has_a_test() -> None:
     assert set(FAULTS) == {*WHAT_IS_SAID, "resign", "answer and leave", "answer twice"}
 
 
-def test_an_engine_that_left_after_its_answer_costs_no_game(
+def test_an_engine_that_ends_after_its_answer_voids_no_game(
     fake: Fake, diary: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     game, player = Shogi(1), fake("--fault", "answer and leave", "--lives", "1")
@@ -205,7 +205,7 @@ def test_an_engine_that_left_after_its_answer_costs_no_game(
     ]
 
 
-def test_an_answer_that_nobody_asked_for_is_passed_over(fake: Fake, diary: Path) -> None:
+def test_an_unasked_answer_is_ignored(fake: Fake, diary: Path) -> None:
     game, player = Shogi(1), fake("--fault", "answer twice")
     assert moves_of(game, player) == ["1g1f"]
     while "misbehaved" not in diary.read_text():
@@ -241,7 +241,7 @@ def test_an_engine_that_only_fails_is_an_error_after_three_faults(
     assert len(lives(diary)) == MAX_CONSECUTIVE_FAULTS == 3
 
 
-def test_faults_with_good_answers_between_them_are_no_error(fake: Fake) -> None:
+def test_faults_with_legal_answers_between_them_are_no_error(fake: Fake) -> None:
     moves = moves_of(Shogi(9), fake("--fault", "crash", "--at", "2"))
     assert moves == ["1g1f", "void"] * 4 + ["1g1f"]
 
@@ -283,7 +283,7 @@ def test_an_engine_ends_with_its_player(fake: Fake, diary: Path) -> None:
     assert not psutil.pid_exists(pid)
 
 
-def test_a_question_that_is_broken_off_leaves_no_engine_with_an_answer_to_come(fake: Fake, diary: Path) -> None:
+def test_an_interrupted_question_leaves_no_engine_that_has_yet_to_answer(fake: Fake, diary: Path) -> None:
     game, player = Shogi(2), fake("--fault", "silence", "--lives", "1")
 
     def interrupt(*_: object) -> None:
@@ -386,7 +386,7 @@ def test_a_program_that_does_not_speak_usi_is_refused_in_one_line() -> None:
     )
 
 
-def test_an_engine_may_be_told_its_hash_size_without_having_declared_that(diary: Path) -> None:
+def test_an_engine_gets_its_hash_size_without_having_declared_the_option(diary: Path) -> None:
     command = " ".join([*FAKE, "--diary", str(diary)])
     player = make_usi(Shogi(1).spec, seed=0, name="one", command=command, depth=3, movetime_ms=50, USI_Hash=16)
     assert player.name == "one"

@@ -247,7 +247,7 @@ def test_logits_that_are_not_finite_are_no_policy(fault: float, greedy: bool) ->
         policy(np.zeros((3, 1, 1, 1), np.uint8), LEGAL)
 
 
-def test_a_network_is_asked_in_evaluation_mode_and_left_in_its_own() -> None:
+def test_a_network_is_evaluated_in_evaluation_mode_and_its_own_mode_is_restored() -> None:
     network = ByBias([0.0, 0.0, 0.0])
     actor_critic = ActorCritic(network)
     actor_critic.eval()

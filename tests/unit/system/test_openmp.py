@@ -63,20 +63,20 @@ class TestTheVariables:
         assert run_python(code).split() == ["True", "False", SETTINGS["KMP_BLOCKTIME"]]
 
     @pytest.mark.parametrize("name", USER_VARIABLES)
-    def test_a_user_who_has_set_one_has_decided(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def test_a_variable_of_the_user_is_kept(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         monkeypatch.setenv(name, "ACTIVE")
         assert limit_spinning()
         with spinning_limited():
             assert variables_now() == {name: "ACTIVE"}
         assert variables_now() == {name: "ACTIVE"}
 
-    def test_after_torch_it_says_that_it_is_too_late_and_says_so_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_after_torch_each_call_reports_that_it_is_too_late(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "torch", sys)
         assert not limit_spinning()
         assert not limit_spinning()
         assert variables_now() == SETTINGS  # for the processes that this one starts
 
-    def test_before_torch_twice_is_harmless(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_two_calls_before_torch_are_allowed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, "torch", raising=False)
         assert limit_spinning()
         assert limit_spinning()
@@ -104,14 +104,14 @@ class TestCpuTime:
             (tmp_path / thread / "schedstat").write_text(line)
         assert cpu_time(tmp_path) == CpuTime(run_s=4.0, wait_s=0.75)
 
-    def test_a_thread_that_has_ended_and_a_kernel_that_does_not_tell(self, tmp_path: Path) -> None:
+    def test_a_thread_that_has_ended_and_a_kernel_that_reports_nothing_are_no_error(self, tmp_path: Path) -> None:
         (tmp_path / "1").mkdir()
         (tmp_path / "1" / "schedstat").write_text("gone")
         assert cpu_time(tmp_path) is None
         assert cpu_time(tmp_path / "no such folder") is None
 
     @LINUX
-    def test_the_kernel_tells_of_this_process(self) -> None:
+    def test_the_kernel_reports_times_of_this_process(self) -> None:
         before = cpu_time()
         sum(range(3_000_000))
         after = cpu_time()
@@ -192,12 +192,12 @@ class TestTheGovernor:
         asleep = [(0.001, 0.0)] * (2 * SpinningGovernor.CALM_SAMPLES)
         assert governed(BUSY, *asleep)[1].asked == ["engage"]
 
-    def test_threads_that_end_take_their_time_along(self) -> None:
+    def test_threads_that_end_lower_the_sums_without_an_error(self) -> None:
         governor, throttle = governed(BUSY, (-5.0, -2.0), CALM)
         assert throttle.asked == ["engage"]
         assert governor.is_throttled
 
-    def test_another_runtime_is_warned_of_once_where_nobody_has_limited_it(
+    def test_another_runtime_without_a_limit_is_one_warning(
         self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, "torch", sys)
@@ -235,7 +235,7 @@ class TestTheGovernor:
         assert throttle.asked == ["engage", "release"]
 
     @pytest.mark.parametrize("name", USER_VARIABLES)
-    def test_it_leaves_a_user_alone_who_has_decided(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def test_it_does_nothing_if_the_user_has_decided(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         monkeypatch.setenv(name, "77")
         governor = SpinningGovernor(read=Kernel([BUSY] * 99), throttle=FakeThrottle(), interval_s=0.001)
         before = threading.active_count()
@@ -287,14 +287,14 @@ print(spun(), threads.engage() and spun(), threads.release() or spun())
         assert throttled < free / 4
         assert throttled < free_again / 4
 
-    def test_a_process_without_libgomp_is_told(self, tmp_path: Path) -> None:
+    def test_without_libgomp_nothing_is_engaged(self, tmp_path: Path) -> None:
         maps = tmp_path / "maps"
         maps.write_text("7f00-7f01 r-xp 00000000 fe:00 1 /usr/lib/libc.so.6\n")
         assert not ExtraThreads(maps).engage()
         assert not ExtraThreads(tmp_path / "none").engage()
 
     @pytest.mark.slow
-    def test_they_are_gone_after_it_and_twice_is_harmless(self) -> None:
+    def test_they_end_at_release_and_both_calls_may_be_repeated(self) -> None:
         code = (
             "import os, torch\n"
             "from keisei_lightning.system.openmp import ExtraThreads\n"
