@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.models.options import COMPILE_MODES
+from keisei_lightning.system.compile_modes import COMPILE_MODES
 
 __all__ = ["Evaluator", "FixedBatches", "check_compile_mode", "compile_for_batches"]
 

@@ -6,23 +6,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from keisei_lightning.models.options import CompileMode
+from keisei_lightning.system.compile_modes import CompileMode
 from keisei_lightning.system.devices import DEVICE_NAMES, DEVICE_PATTERN
 from keisei_lightning.system.limits import WorkerDemand, most_workers, worker_errors
 from keisei_lightning.system.machine import available_cpus
 from keisei_lightning.system.options import Options, option
+from keisei_lightning.system.start_method import StartMethod
 
 __all__ = [
     "MAX_GROUPS",
     "BatchOptions",
     "CollectorOptions",
+    "Mode",
     "OpponentOptions",
+    "Schedule",
     "SupervisionOptions",
     "WorkerOptions",
     "collector_errors",
     "with_number_of_workers",
     "worker_demand",
 ]
+
+Mode = Literal["serial", "workers", "central"]
+Schedule = Literal["sync", "async"]
 
 MAX_GROUPS: Final = 16
 """Of a worker's games, each with a random stream of its own."""
@@ -35,12 +41,12 @@ _SPARE_BUFFERS: Final = 4
 class CollectorOptions(Options):
     """What is played, by how many workers, and how it is delivered."""
 
-    mode: Literal["serial", "workers", "central"] = option(
+    mode: Mode = option(
         "workers",
         "workers: a policy copy in each worker process; central: workers only play moves, and one process evaluates "
         "positions for all of them (for an accelerator); serial: no process, the same results as workers.",
     )
-    schedule: Literal["sync", "async"] = option(
+    schedule: Schedule = option(
         "sync", "sync: collect, train, publish (on-policy); async: collect while training, with a bounded lag."
     )
     num_workers: int | Literal["auto"] = option(
@@ -73,7 +79,7 @@ class CollectorOptions(Options):
 class WorkerOptions(Options):
     """How a worker process (with ``mode="central"``, the inference process) runs the policy."""
 
-    start_method: Literal["forkserver", "spawn"] | None = option(
+    start_method: StartMethod | None = option(
         None, "How processes are started; null: forkserver where there is one, spawn elsewhere."
     )
     worker_device: str = option(

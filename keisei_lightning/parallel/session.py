@@ -161,14 +161,7 @@ class CollectorSpec:
         """The backend of this mode; it starts no process yet."""
         if self.options.mode == "serial":
             return SerialBackend(inputs)
-        restart_policy = RestartPolicy(
-            heartbeat_s=self.supervision.heartbeat_s,
-            start_timeout_s=self.supervision.start_timeout_s,
-            max_restarts=self.supervision.max_restarts,
-            window_s=self.supervision.restart_window_s,
-            backoff_s=self.supervision.restart_backoff_s,
-            min_healthy_workers=self.supervision.min_healthy_workers,
-        )
+        restart_policy = RestartPolicy(**asdict(self.supervision))
         start_method = self.workers.start_method
         if self.options.mode == "workers":
             return ProcessBackend(inputs, restart_policy=restart_policy, start_method=start_method)

@@ -118,7 +118,7 @@ class PoolAndItsReaders(RuleBasedStateMachine):
         assert all(weight_in(self.pool, snapshot.buffer) == snapshot.version for snapshot in self.pool.standings)
 
 
-TestPoolAndItsReaders = PoolAndItsReaders.TestCase
+TestPoolAndItsReaders = pytest.mark.slow(PoolAndItsReaders.TestCase)
 
 
 def saved(pool: SnapshotPool) -> io.BytesIO:

@@ -521,5 +521,5 @@ class Interleaving(RuleBasedStateMachine):
         self.store.close()
 
 
-TestInterleaving = Interleaving.TestCase
+TestInterleaving = pytest.mark.slow(Interleaving.TestCase)
 TestInterleaving.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
