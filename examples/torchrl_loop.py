@@ -1,7 +1,7 @@
 """Self-play in a plain TorchRL loop: the collector alone, without Lightning.
 
     python examples/torchrl_loop.py               # a quarter of a minute: tic-tac-toe
-    python examples/torchrl_loop.py --frames 200000 --workers 4
+    python examples/torchrl_loop.py --plies 200000 --workers 4
 
 ``SelfPlayCollector`` is a ``torchrl.collectors.BaseCollector``. Its batches are TensorDicts [games, time] with
 TorchRL's keys, and TorchRL's ``ClipPPOLoss`` takes them as they are. Advantages of two players are computed by
@@ -30,7 +30,7 @@ from keisei_lightning.rl import batch_advantages
 def main() -> None:
     """Train, publish after each batch, and play against random play before and after."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=40_960, help="plies to play in all")
+    parser.add_argument("--plies", type=int, default=40_960, help="plies to play in all")
     parser.add_argument("--workers", type=int, default=1, help="worker processes")
     parser.add_argument("--games", type=int, default=400, help="games against random play, an even number")
     arguments = parser.parse_args()
@@ -47,7 +47,7 @@ def main() -> None:
         num_workers=arguments.workers,
         games_per_worker=64,
         plies_per_rollout=32,
-        total_frames=arguments.frames,
+        total_frames=arguments.plies,
     )
 
     def evaluate() -> None:
@@ -79,7 +79,7 @@ def main() -> None:
     file = Path("results", "torchrl_loop", "policy.pt")
     file.parent.mkdir(parents=True, exist_ok=True)
     torch.save(policy.state_dict(), file)
-    print(f"{stats['frames']} plies, {stats['games']} games; weights of version {collector.policy_version} in {file}")
+    print(f"{stats['plies']} plies, {stats['games']} games; weights of version {collector.policy_version} in {file}")
 
 
 if __name__ == "__main__":

@@ -332,7 +332,7 @@ def _start_rows(cfg: DictConfig, parts: Run) -> dict[str, object]:
         "game": f"{spec.name} ({spec.num_actions} actions, at most {spec.max_plies} plies)",
         "network": f"{kind}, {num_parameters(parts.module.actor_critic):,} parameters, on {cfg.trainer.accelerator}",
         "players": f"{player} x {parallel.games_per_worker} games, {parallel.schedule}",
-        "frames": f"{collector.frames_per_batch:,} plies per epoch x {parts.trainer.max_epochs:,} epochs",
+        "plies": f"{collector.frames_per_batch:,} per epoch x {parts.trainer.max_epochs:,} epochs",
         "learning": f"{cfg.ppo.epochs} passes, minibatches of {cfg.ppo.minibatch_size} plies",
         "callbacks": ", ".join(name for name, entry in cfg.callbacks.items() if entry is not None) or None,
         "goes on from": cfg.ckpt_path,

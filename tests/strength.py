@@ -170,7 +170,7 @@ def kept_policies(checkpoints: Path) -> Iterator[tuple[dict[str, float], LoadedP
     """The policies that a run kept on its way, each with the minutes and plies that it had taken."""
     for path in sorted(checkpoints.glob("epoch_*.ckpt")):
         latest = torch.load(path, weights_only=True)[HISTORY_KEY][-1]
-        yield {key: latest[key] for key in ("minutes", "self_play/frames")}, load_policy(path)
+        yield {key: latest[key] for key in ("minutes", "self_play/plies")}, load_policy(path)
 
 
 def climb_connect_four(checkpoints: Path) -> list[dict[str, float]]:
@@ -324,10 +324,10 @@ def train(
         "command": " ".join(["python", *command, *(["ckpt_path=..."] if going_on else [])]),
         "seed": seed,
         "minutes": minutes,
-        "plies": history[-1]["self_play/frames"],
+        "plies": history[-1]["self_play/plies"],
         **measure(part, folder),
         "curve": [
-            {key: row[key] for key in row if key in ("minutes", "self_play/frames") or key.startswith("eval/")}
+            {key: row[key] for key in row if key in ("minutes", "self_play/plies") or key.startswith("eval/")}
             for row in history
             if any(key.startswith("eval/") for key in row)
         ],

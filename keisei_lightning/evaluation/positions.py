@@ -1,4 +1,4 @@
-"""Fixed sets of positions whose moves a perfect solver has judged: how often does a player choose an optimal one?
+"""Fixed sets of positions labelled by a perfect solver: how often does a player choose an optimal one?
 
 Against an opponent a player is only asked about positions that the two of them reach. A labelled set asks everybody
 the same questions, and the answer says how far from perfect a player is, not only who is stronger.

@@ -1,4 +1,4 @@
-"""A network as a player and as a judge: plain tensors for workers, TensorDict modules for TorchRL."""
+"""A network that chooses moves and evaluates positions: plain tensors for workers, TensorDict modules for TorchRL."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ActorCritic(nn.Module):
         self.network = network
 
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Judge positions.
+        """Evaluate positions.
 
         Args:
             observation: uint8 [B, *observation_shape].

@@ -42,7 +42,7 @@ def build_network(
         num_blocks: residual blocks, or hidden layers.
         channels: features of each square, or units of each hidden layer.
         value_head: ``"scalar"`` (tanh) or ``"wdl"`` (win, draw, loss; the value is ``p(win) - p(loss)``).
-        equivariant: judge a position and its mirror image alike, by construction (``"resnet"``, an even number of
+        equivariant: evaluate a position and its mirror image alike, by construction (``"resnet"``, an even number of
             channels, a game whose symmetry is a flip of the board).
 
     Returns:

@@ -12,19 +12,19 @@ from torch import Tensor, nn
 
 from keisei_lightning.errors import ConfigError
 
-__all__ = ["COMPILE_MODES", "FixedBatches", "Judge", "check_compile_mode", "compile_for_batches"]
+__all__ = ["COMPILE_MODES", "Evaluator", "FixedBatches", "check_compile_mode", "compile_for_batches"]
 
 COMPILE_MODES: Final = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 """Modes of ``torch.compile``; the second and third record CUDA graphs on an accelerator."""
 
-Judge = Callable[[Tensor], tuple[Tensor, Tensor]]
+Evaluator = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Observations [B, *obs] to logits [B, A] and state values [B, 1]."""
 
 _log = logging.getLogger(__name__)
 
 
 def check_compile_mode(key: str, mode: str | None, policy: nn.Module | None = None) -> list[str]:
-    """Faults of an option that names a mode of ``torch.compile``.
+    """Errors of an option that names a mode of ``torch.compile``: no line, or one.
 
     Args:
         key: the option's name.
@@ -41,32 +41,34 @@ def check_compile_mode(key: str, mode: str | None, policy: nn.Module | None = No
 
 
 class FixedBatches:
-    """Judges positions by a function that takes one number of them: fewer are filled up, more are taken in parts.
+    """Evaluates positions in batches of one size: a smaller batch is padded, a larger one is split.
 
     ``torch.compile`` would compile anew for another number, which takes longer than a worker may be silent; and CUDA
     graphs are of one shape anyway.
 
     Args:
-        judge: the function.
-        batch_size: that number.
+        evaluator: takes just so many positions at once.
+        batch_size: how many.
     """
 
-    def __init__(self, judge: Judge, batch_size: int) -> None:
-        self._judge, self._batch_size = judge, batch_size
+    def __init__(self, evaluator: Evaluator, batch_size: int) -> None:
+        self._evaluator, self._batch_size = evaluator, batch_size
 
     def __call__(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Judge positions: uint8 [B, *obs] to logits [B, A] and state values [B, 1]."""
+        """Evaluate positions: uint8 [B, *obs] to logits [B, A] and state values [B, 1]."""
         if len(observation) == self._batch_size:
-            return self._judge(observation)
+            return self._evaluator(observation)
         # Copies: a CUDA graph writes the next part's results where this part's lie.
-        parts = [tuple(out.clone() for out in self._judge_part(part)) for part in observation.split(self._batch_size)]
+        parts = [
+            tuple(out.clone() for out in self._evaluate_part(part)) for part in observation.split(self._batch_size)
+        ]
         logits, state_value = (torch.cat(column) for column in zip(*parts, strict=True))
         return logits, state_value
 
-    def _judge_part(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+    def _evaluate_part(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         given = len(observation)
         missing = observation.new_zeros(self._batch_size - given, *observation.shape[1:])
-        logits, state_value = self._judge(torch.cat([observation, missing]))
+        logits, state_value = self._evaluator(torch.cat([observation, missing]))
         return logits[:given], state_value[:given]
 
 
@@ -79,7 +81,7 @@ def compile_for_batches(policy: nn.Module, *, mode: str, batch_size: int, warm_u
         policy: with a module ``network``, as :class:`~keisei_lightning.models.ActorCritic`.
         mode: one of :data:`COMPILE_MODES`.
         batch_size: boards of one pass.
-        warm_up: asks the policy to judge so many positions, in the way that it will be asked later.
+        warm_up: evaluates so many positions by the policy, in the way that it will be used later.
 
     Returns:
         Seconds that it took.

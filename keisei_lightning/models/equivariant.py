@@ -1,4 +1,4 @@
-"""Convolutions that commute with a board's mirror image, so that a network judges both images alike.
+"""Convolutions that commute with a board's mirror image, so that a network evaluates both images alike.
 
 A feature map has two halves. Mirroring the board flips the map and swaps the halves (the regular representation of the
 group of two: T. Cohen, M. Welling, "Group Equivariant Convolutional Networks", arXiv:1602.07576). Half of a layer's

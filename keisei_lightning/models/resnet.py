@@ -62,7 +62,7 @@ class ResidualNetwork(TwoHeads):
         num_blocks: residual blocks, 1 or more.
         channels: width of the tower.
         value_head: ``"scalar"`` or ``"wdl"``.
-        equivariant: judge a position and its mirror image alike (see :mod:`keisei_lightning.models.equivariant`).
+        equivariant: evaluate a position and its mirror image alike (see :mod:`keisei_lightning.models.equivariant`).
 
     Raises:
         ConfigError: ``equivariant``, and the game's symmetry is no flip of the board.

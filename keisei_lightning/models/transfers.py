@@ -136,7 +136,7 @@ class DeviceEvent:
 
 
 class Lane:
-    """WorkerInputs of a device that is done in order, beside that of other lanes: a CUDA stream.
+    """Work of a device that is done in order, beside the work of other lanes: a CUDA stream.
 
     On other devices all lanes are one, and calls return when their work is done.
 
@@ -153,7 +153,7 @@ class Lane:
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def entered(self) -> AbstractContextManager[Any]:
-        """WorkerInputs that is begun inside is this lane's."""
+        """Context in which work is queued on this lane."""
         return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
 
     def catch_up(self) -> None:

@@ -90,7 +90,7 @@ class SelfPlayCollector(BaseCollector):
         zero_copy: a batch is a view of shared memory where it can be, valid until the next batch is asked for.
             Otherwise it is a copy and yours.
         replay_buffer: batches are added to it as flat plies, and the iterator yields None, as in TorchRL.
-        seed: of everything random; every worker has its own stream spawned from it.
+        seed: root seed of every random stream; every worker has its own streams, spawned from it.
 
     Raises:
         ConfigError: a value that cannot work, or a policy whose results are not those of the game.
@@ -222,7 +222,7 @@ class SelfPlayCollector(BaseCollector):
             self._plan,
             self._origin,
             seed=self.seed,
-            frames=self._stats.frames,
+            plies=self._stats.plies,
             version=self._version,
             paused=self._paused,
         )
@@ -268,7 +268,7 @@ class SelfPlayCollector(BaseCollector):
     def iterator(self) -> Iterator[TensorDictBase | None]:
         """Yield batches until ``total_frames`` plies were delivered."""
         self.start()
-        while self.total_frames < 0 or self._stats.frames < self.total_frames:
+        while self.total_frames < 0 or self._stats.plies < self.total_frames:
             try:
                 batch = self._next_batch()
             except BaseException:
@@ -400,9 +400,9 @@ class SelfPlayCollector(BaseCollector):
     # ---- what is going on
 
     @property
-    def frames(self) -> int:
-        """Plies delivered so far."""
-        return self._stats.frames
+    def plies(self) -> int:
+        """Plies delivered so far (TorchRL's word for them is frames)."""
+        return self._stats.plies
 
     @property
     def games(self) -> int:
@@ -461,7 +461,7 @@ class SelfPlayCollector(BaseCollector):
         """
         origin = self._origin if self._session is None or self._closed else self._session.origin()
         return OrderedDict(
-            frames=self._stats.frames,
+            plies=self._stats.plies,
             games=self._stats.games,
             policy_version=self._version,
             seed=self.seed,
@@ -476,7 +476,7 @@ class SelfPlayCollector(BaseCollector):
         """
         if self._session is not None:
             raise ConfigError("load_state_dict: the workers have started; restore before the first batch")
-        self._stats.frames = int(state_dict["frames"])
+        self._stats.plies = int(state_dict["plies" if "plies" in state_dict else "frames"])  # an older name
         self._stats.games = int(state_dict["games"])
         self._version = int(state_dict["policy_version"])
         self._origin = ResumeState.restored(state_dict)

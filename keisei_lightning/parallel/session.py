@@ -119,8 +119,8 @@ class Session:
     Args:
         plan: how to collect.
         origin: where to begin.
-        seed: of everything random.
-        frames: plies delivered before.
+        seed: root seed of every random stream.
+        plies: delivered so far, in earlier sessions too.
         version: of the policy's present weights.
         paused: workers that play nothing; the owner changes the set.
 
@@ -135,7 +135,7 @@ class Session:
     """
 
     def __init__(
-        self, plan: CollectorSpec, origin: ResumeState, *, seed: int, frames: int, version: int, paused: set[int]
+        self, plan: CollectorSpec, origin: ResumeState, *, seed: int, plies: int, version: int, paused: set[int]
     ) -> None:
         self._paused, self._num_readers, self._num_workers = paused, plan.num_readers, plan.layout.num_workers
         weights = WeightLayout.of(plan.policy)
@@ -148,7 +148,7 @@ class Session:
         work = WorkerInputs(
             game=plan.game,
             policy=plan.policy,
-            options=replace(plan.player_options, seed=seed, start=frames),
+            options=replace(plan.player_options, seed=seed, start=plies),
             slots=self._slots,
             slot_layout=plan.layout,
             weights=self.weights.memory,

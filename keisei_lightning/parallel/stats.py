@@ -15,7 +15,7 @@ __all__ = ["CollectionStats"]
 @dataclass(frozen=True, slots=True)
 class _Delivery:
     time: float
-    frames: int
+    plies: int
     games: int
     game_plies: int
     lags: tuple[int, ...]
@@ -32,14 +32,14 @@ class CollectionStats:
     Attributes:
         window_s: length of the window.
         clock: seconds; injected by tests.
-        frames: plies delivered.
+        plies: delivered so far.
         games: games finished in delivered rollouts.
         publish_s: duration of the last publish.
     """
 
     window_s: float = 60.0
     clock: Callable[[], float] = time.monotonic
-    frames: int = 0
+    plies: int = 0
     games: int = 0
     publish_s: float = 0.0
     _window: deque[_Delivery] = field(default_factory=deque)
@@ -65,7 +65,7 @@ class CollectionStats:
             outcomes.update(header.outcomes)
         delivery = _Delivery(
             time=self.clock(),
-            frames=sum(header.plies for header in headers),
+            plies=sum(header.plies for header in headers),
             games=sum(header.games for header in headers),
             game_plies=sum(header.game_plies for header in headers),
             lags=tuple(latest_version - header.policy_version for header in headers),
@@ -74,7 +74,7 @@ class CollectionStats:
             results=results,
             outcomes=outcomes,
         )
-        self.frames += delivery.frames
+        self.plies += delivery.plies
         self.games += delivery.games
         self._window.append(delivery)
         while len(self._window) > 1 and self._window[0].time < delivery.time - self.window_s:
@@ -85,7 +85,7 @@ class CollectionStats:
         """The numbers by name; shares and means are of the window, NaN-free: left out while no game has finished."""
         window = self._window
         out: dict[str, float] = {
-            "frames": self.frames,
+            "plies": self.plies,
             "games": self.games,
             "publish_ms": self.publish_s * 1e3,
         }
@@ -95,7 +95,7 @@ class CollectionStats:
         seconds = max(window[-1].time - start, 1e-9)
         lags = [lag for delivery in window for lag in delivery.lags]
         out |= {
-            "frames_per_s": sum(delivery.frames for delivery in window) / seconds,
+            "plies_per_s": sum(delivery.plies for delivery in window) / seconds,
             "games_per_s": sum(delivery.games for delivery in window) / seconds,
             "policy_lag_mean": sum(lags) / max(len(lags), 1),
             "policy_lag_max": max(lags, default=0),

@@ -16,6 +16,7 @@ from keisei_lightning.system.machine import (
     largest_file,
     task_allowances,
 )
+from keisei_lightning.system.start_method import START_METHODS, choose_start_method
 
 __all__ = [
     "DESCRIPTORS_BESIDES",
@@ -92,9 +93,8 @@ class WorkerDemand:
     @property
     def method(self) -> str:
         """The start method that will be used."""
-        if self.start_method in _PROCESS_BYTES:
-            return str(self.start_method)
-        return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+        # One that is refused elsewhere must not fail here: all errors of a configuration are told together.
+        return choose_start_method(self.start_method if self.start_method in START_METHODS else None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

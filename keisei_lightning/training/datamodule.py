@@ -353,7 +353,7 @@ def _minibatch_errors(size: int, collector: RolloutSource | None) -> list[str]:
     """Whether a minibatch can be so large; without a collector, whether it is one at all."""
     if collector is None:
         return [] if size >= 1 else [f"minibatch_size={size}: must be 1 or more"]
-    frames = collector.frames_per_batch
-    if 1 <= size <= frames:
+    plies = collector.frames_per_batch
+    if 1 <= size <= plies:
         return []
-    return [f"minibatch_size={size}: must be from 1 to {frames}, the plies of one rollout"]
+    return [f"minibatch_size={size}: must be from 1 to {plies}, the plies of one rollout"]

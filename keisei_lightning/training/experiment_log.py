@@ -35,7 +35,7 @@ class ExperimentLog(Callback):
 
     =============================  =================================================================================
     hyperparameters                what is given, ``versions``, ``num_parameters``, and of the collector ``game``
-                                   and ``frames_per_epoch``; beside what Lightning logs of the module itself
+                                   and ``plies_per_epoch``; beside what Lightning logs of the module itself
     text ``last_game``             the record of a game of each evaluation (TensorBoard, W&B, MLflow)
     picture ``curves``             at the end, what a :class:`CurvesCallback` has drawn (the same)
     TensorBoard's table of runs    at the end, the hyperparameters with the last evaluation's score
@@ -55,7 +55,7 @@ class ExperimentLog(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what the run is; before Lightning does, which then writes all of it to files."""
         source = find_source(trainer)
-        of_collector = {} if source is None else {"game": source.spec.name, "frames_per_epoch": source.frames_per_batch}
+        of_collector = {} if source is None else {"game": source.spec.name, "plies_per_epoch": source.frames_per_batch}
         self.hyperparameters |= {
             "num_parameters": num_parameters(pl_module),
             "versions": software_versions(),

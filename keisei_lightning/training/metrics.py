@@ -15,7 +15,7 @@ __all__ = ["SelfPlayMetrics"]
 class SelfPlayMetrics(Callback):
     """Logs ``collector.stats()`` at the end of each PPO iteration, as ``self_play/<name>``.
 
-    Frames and games are counts since training began; ``frames_per_s`` and ``games_per_s`` are over a sliding window. A
+    Plies and games are counts since training began; ``plies_per_s`` and ``games_per_s`` are over a sliding window. A
     figure that does not exist yet (a mean over no game) is left out.
 
     Args:

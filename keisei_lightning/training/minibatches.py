@@ -17,7 +17,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from keisei_lightning.models import LegalCategorical
-from keisei_lightning.models.compiling import Judge
+from keisei_lightning.models.compiling import Evaluator
 from keisei_lightning.models.transfers import to_device, to_host
 from keisei_lightning.rl.advantages import batch_advantages, normalize_advantage
 from keisei_lightning.rl.outcomes import outcome_targets
@@ -72,7 +72,7 @@ def add_advantages(
 
 
 @torch.no_grad()
-def decouple(plies: TensorDict, trainable: Tensor, evaluate: Judge, *, num_minibatches: int) -> TensorDict:
+def decouple(plies: TensorDict, trainable: Tensor, evaluate: Evaluator, *, num_minibatches: int) -> TensorDict:
     """Let the trust region be around the learner's present policy instead of the older one that played.
 
     The objective is that of :class:`~keisei_lightning.training.ppo_loss.LegalMovesPPOLoss`. The policy is evaluated in
@@ -100,7 +100,7 @@ def decouple(plies: TensorDict, trainable: Tensor, evaluate: Judge, *, num_minib
 
 @torch.no_grad()
 def add_outcomes(
-    plies: TensorDict, rollout: TensorDictBase, evaluate: Judge, *, gamma: float, lmbda: float, num_minibatches: int
+    plies: TensorDict, rollout: TensorDictBase, evaluate: Evaluator, *, gamma: float, lmbda: float, num_minibatches: int
 ) -> TensorDict:
     """Give a head of win, draw and loss what it learns from; it costs a forward pass of every ply.
 

@@ -20,7 +20,7 @@ from torchrl.objectives import ClipPPOLoss
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models import NEW_STATE_VALUE, ActorCritic, logits_actor, value_selector
-from keisei_lightning.models.compiling import Judge
+from keisei_lightning.models.compiling import Evaluator
 from keisei_lightning.models.heads import expected_score
 from keisei_lightning.models.output_check import check_network
 from keisei_lightning.models.transfers import module_to_device
@@ -150,7 +150,7 @@ class PPOModule(RecordedModule):
         self.adam_eps = adam_eps
         self.weight_decay = weight_decay
         self.compile_mode = compile_mode
-        self._judge: Judge | None = None  # compiled, while there is a fit
+        self._evaluator: Evaluator | None = None  # compiled, while there is a fit
         self._compiling_since: float | None = None  # perf_counter() when the first minibatch began
         self._is_to_compile = False
         self._spec = spec
@@ -199,7 +199,7 @@ class PPOModule(RecordedModule):
 
     def _evaluate(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, A], and state values [B, 1] or log-probabilities [B, 3] of win, draw and loss."""
-        evaluate = self._judge
+        evaluate = self._evaluator
         if evaluate is None:
             policy = self.actor_critic
             evaluate = policy.evaluate_outcomes if policy.predicts_outcomes else policy
@@ -307,7 +307,7 @@ class PPOModule(RecordedModule):
             # Dynamic: minibatches differ by a ply. A function, and not a module: that would have weights to save.
             policy = self.actor_critic
             evaluate = policy.evaluate_outcomes if policy.predicts_outcomes else policy.forward
-            self._judge = torch.compile(evaluate, mode=self.compile_mode, dynamic=True)
+            self._evaluator = torch.compile(evaluate, mode=self.compile_mode, dynamic=True)
             self._is_to_compile = True
 
     def on_train_batch_start(self, batch: TensorDictBase, batch_idx: int) -> None:
@@ -323,7 +323,7 @@ class PPOModule(RecordedModule):
 
     def on_fit_end(self) -> None:
         """Let go of the compiled network."""
-        self._judge = None
+        self._evaluator = None
 
     def on_train_start(self) -> None:
         """Go on exactly where a checkpoint stopped: Lightning begins no epoch anew that was left in its middle."""

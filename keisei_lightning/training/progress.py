@@ -248,8 +248,8 @@ def _epoch_text(trainer: Trainer) -> str:
 def _figures(trainer: Trainer) -> list[str]:
     stats = source_of(trainer).stats()
     words = []
-    if "frames_per_s" in stats:
-        words.append(f"{stats['frames_per_s']:.0f} frames/s")
+    if "plies_per_s" in stats:
+        words.append(f"{stats['plies_per_s']:.0f} plies/s")
     if "games_per_s" in stats:
         words.append(f"{stats['games_per_s']:.1f} games/s")
     if "policy_lag_max" in stats:

@@ -29,7 +29,10 @@ __all__ = ["HISTORY_KEY", "CurvesCallback", "plot_curves", "write_last_game"]
 HISTORY_KEY = "keisei_history"
 """Where a checkpoint keeps the metrics so far, so that the curves of a resumed run are whole."""
 
-_PLIES = "self_play/frames"
+_PLIES = "self_play/plies"
+
+_OLDER_NAMES = {"self_play/frames": _PLIES, "self_play/frames_per_s": "self_play/plies_per_s"}
+"""Metrics of checkpoints that earlier versions wrote, and what they are called now."""
 
 _KIF_COLUMNS = "手数----指手"
 """The line above the moves in every KIF file."""
@@ -93,7 +96,8 @@ class CurvesCallback(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Go on with the curves of the run that is resumed."""
-        self.history = [dict(row) for row in checkpoint.get(HISTORY_KEY, [])]
+        rows = checkpoint.get(HISTORY_KEY, [])
+        self.history = [{_OLDER_NAMES.get(name, name): value for name, value in row.items()} for row in rows]
 
     def _record(self, trainer: Trainer, *, epochs_done: int) -> None:
         """Add one row; where that epoch has one, what it does not have yet (a score of the very end)."""
@@ -259,7 +263,7 @@ def _draw_kl(axes: Axes, history: History) -> None:
 
 
 def _draw_speed(axes: Axes, history: History) -> None:
-    _lines(axes, history, "collected plies per second", {"self_play/frames_per_s": "plies/s"})
+    _lines(axes, history, "collected plies per second", {"self_play/plies_per_s": "plies/s"})
     axes.set_ylim(bottom=0.0)
     axes.yaxis.set_major_formatter(EngFormatter(sep=""))
 

@@ -35,7 +35,7 @@ GAMES, PLIES, MINIBATCH = 128, 8, 512
 
 
 def forward(policy: ActorCritic, observation: Tensor) -> int:
-    """Judge every position of a rollout, batch by batch; the number of positions."""
+    """Evaluate every position of a rollout, batch by batch; the number of positions."""
     with torch.inference_mode():
         for positions in observation:
             policy(positions)

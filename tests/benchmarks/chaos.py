@@ -105,7 +105,7 @@ class Recorder(Callback):
         self.chaos, self.evaluation = chaos, evaluation
         self.epochs: list[tuple[float, float, int]] = []  # begin, end (evaluation left out), plies
         self.curve: list[tuple[int, float]] = []
-        self._begin, self._frames = 0.0, 0
+        self._begin, self._plies = 0.0, 0
         self._thread = threading.Thread(target=chaos.run, daemon=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -123,12 +123,12 @@ class Recorder(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note what the epoch brought."""
-        frames = self.chaos.collector.frames
-        self.epochs.append((self._begin, self._end, frames - self._frames))
-        self._frames = frames
+        plies = self.chaos.collector.plies
+        self.epochs.append((self._begin, self._end, plies - self._plies))
+        self._plies = plies
         if self.evaluation.evaluated_step == trainer.global_step and self.evaluation.last_result is not None:
-            self.curve.append((frames, self.evaluation.last_result.score))
-            CONSOLE.print(f"{frames:,} plies, {len(self.chaos.faults)} faults: {self.evaluation.last_result}")
+            self.curve.append((plies, self.evaluation.last_result.score))
+            CONSOLE.print(f"{plies:,} plies, {len(self.chaos.faults)} faults: {self.evaluation.last_result}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End the faults."""
@@ -198,7 +198,7 @@ def train(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "ratio_of_medians": round(statistics.median(in_chaos) / statistics.median(in_quiet), 3),
         "curve": recorder.curve,
         "final_score": parts.evaluation.last_result.score if parts.evaluation.last_result else None,
-        **{name: stats[name] for name in ("frames", "restarts", "lost_rollouts", "refused_batches")},
+        **{name: stats[name] for name in ("plies", "restarts", "lost_rollouts", "refused_batches")},
         "quarantined_batches": stats["quarantined_batches"],
     }
 

@@ -53,7 +53,7 @@ class Move:
 
 
 class Watched:
-    """Plays a policy's most likely moves, and has the solver judge each of them."""
+    """Plays a policy's most likely moves, and has the solver grade each of them."""
 
     name = "policy"
 

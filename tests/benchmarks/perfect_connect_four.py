@@ -5,7 +5,7 @@
     pip install --no-deps "bitbully==0.0.79" "bitbully-databases==0.0.2"
     python tests/benchmarks/perfect_connect_four.py tactics random 'alpha_beta(depth=5)'
 
-The solver (AGPL) judges every move; among the best ones the first in the order of columns from the centre is played, so
+The solver (AGPL) grades every move; among the best ones the first in the order of columns from the centre is played, so
 it neither hurries to win nor sets traps. The openings are those of ``tests/strength.py``.
 """
 
@@ -29,7 +29,7 @@ CENTRE_FIRST = (3, 2, 4, 1, 5, 0, 6)
 
 
 class Solver:
-    """The solver's judgement of every legal move."""
+    """The solver's value of every legal move."""
 
     def __init__(self) -> None:
         from bitbully import BitBully

@@ -37,7 +37,7 @@ def train(seed: int, folder: Path, overrides: list[str]) -> list[dict[str, float
     options = ["evaluation.opponents=[random]", "evaluation.every_n_epochs=5", "trainer.enable_progress_bar=false"]
     subprocess.run([sys.executable, *command, *options], cwd=ROOT, check=True)
     history: list[dict[str, float]] = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)[HISTORY_KEY]
-    keys = ("minutes", "self_play/frames", SCORE)
+    keys = ("minutes", "self_play/plies", SCORE)
     return [{key: row[key] for key in keys} for row in history if SCORE in row]
 
 
@@ -70,7 +70,7 @@ def main() -> int:
         reached = first_reached(curve, arguments.target)
         minutes.append(reached["minutes"] if reached else float("inf"))
         scores = " ".join(f"{100 * row[SCORE]:.0f}" for row in curve)
-        plies = f"{reached['self_play/frames']:,.0f}" if reached else "-"
+        plies = f"{reached['self_play/plies']:,.0f}" if reached else "-"
         table.add_row(str(seed), f"{minutes[-1]:.1f}", plies, scores)
     table.caption = f"median {statistics.median(minutes):.1f} minutes"
     Console(width=120).print(table)

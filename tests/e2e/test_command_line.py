@@ -76,7 +76,7 @@ def test_a_run_shows_what_it_does_and_leaves_checkpoint_curves_and_a_game(tmp_pa
     assert code == 0, err
     assert row(out, "game") == "tic_tac_toe (9 actions, at most 9 plies)"
     assert row(out, "players") == "1 worker x 8 games, sync"
-    assert row(out, "frames") == "128 plies per epoch x 2 epochs"
+    assert row(out, "plies") == "128 per epoch x 2 epochs"
     assert re.fullmatch(
         r"policy scores [\d.]+% against random \(95 % interval .* wins, .* draws, .* losses\)", row(out, "score")
     )

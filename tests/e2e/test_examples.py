@@ -198,8 +198,8 @@ def test_the_own_trainer_logs_evaluates_and_keeps_the_best_checkpoint(tmp_path: 
     folder = tmp_path / "results" / "own_trainer"
     with (folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    by_epoch = [row for row in rows if row["self_play/frames"]]
-    assert [float(row["self_play/frames"]) for row in by_epoch] == [2048, 4096]
+    by_epoch = [row for row in rows if row["self_play/plies"]]
+    assert [float(row["self_play/plies"]) for row in by_epoch] == [2048, 4096]
     evaluated = [row for row in rows if row["eval/score_vs_random"]]
     assert [row["epoch"] for row in evaluated] == ["1"]
     played = re.search(r"(\d+) games played", output)
@@ -219,7 +219,7 @@ def test_the_own_trainer_logs_evaluates_and_keeps_the_best_checkpoint(tmp_path: 
 @pytest.mark.process
 @pytest.mark.slow
 def test_the_torchrl_loop_publishes_once_for_each_batch_and_saves_what_it_learned(tmp_path: Path) -> None:
-    output = run_example("torchrl_loop", "--frames=10240", "--games=20", folder=tmp_path)
+    output = run_example("torchrl_loop", "--plies=10240", "--games=20", folder=tmp_path)
     assert re.findall(r"version (\d+):", output) == ["0", "5", "5"]  # before, in the fifth batch's turn, after
     assert "10240 plies, " in output
     assert "weights of version 5 in " in output

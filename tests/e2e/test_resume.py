@@ -238,7 +238,7 @@ def test_sigterm_while_the_learner_waits_changes_nothing(tmp_path: Path, whole: 
     first.fit_until_stopped()
     assert first.collector.signal_at == 0
     assert loaded(first.path)["global_step"] == 2 * STEPS
-    assert loaded(first.path)["SelfPlayDataModule"]["collector"]["frames"] == 2 * GAMES * PLIES
+    assert loaded(first.path)["SelfPlayDataModule"]["collector"]["plies"] == 2 * GAMES * PLIES
     resumed = Parts(tmp_path / "resumed", seed=99)
     resumed.fit(first.path)
     assert_same_run(resumed, whole)
@@ -268,10 +268,10 @@ def test_worker_processes_go_on_counting_where_they_stopped(step: int, tmp_path:
     assert content["global_step"] == EPOCHS * STEPS * 2
     assert content["SelfPlayDataModule"]["iteration"] == EPOCHS
     collector = content["SelfPlayDataModule"]["collector"]
-    assert collector["frames"] == EPOCHS * frames
+    assert collector["plies"] == EPOCHS * frames
     assert collector["policy_version"] == EPOCHS
     rows = resumed.metrics()
-    assert [row["self_play/frames"] for row in rows] == [frames * (epoch + 1) for epoch in range(EPOCHS)]
+    assert [row["self_play/plies"] for row in rows] == [frames * (epoch + 1) for epoch in range(EPOCHS)]
     games = [row["self_play/games"] for row in rows]
     assert games == sorted(games)
     assert games[-1] == collector["games"]

@@ -62,7 +62,7 @@ def test_sigterm_to_all_processes_while_workers_play_ends_at_once(tmp_path: Path
         (checkpoint,) = run.checkpoints()
         content = loaded(checkpoint)
         assert content["global_step"] == 1
-        assert content["SelfPlayDataModule"]["collector"]["frames"] == 8 * 1000  # type: ignore[index]
+        assert content["SelfPlayDataModule"]["collector"]["plies"] == 8 * 1000  # type: ignore[index]
 
 
 @pytest.mark.parametrize(

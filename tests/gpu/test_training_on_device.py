@@ -42,7 +42,7 @@ def test_training_runs_from_end_to_end(device: str, mode: str, tmp_path: Path) -
     num_workers = 1 if mode == "serial" else 2
     fitted = fit(device, tmp_path, mode=mode, num_workers=num_workers)
     assert_learned(fitted, device)
-    assert fitted.data.collector.stats()["frames"] == 2 * num_workers * GAMES * PLIES
+    assert fitted.data.collector.stats()["plies"] == 2 * num_workers * GAMES * PLIES
 
 
 def test_players_run_ahead_of_the_learner_on_the_same_device(device: str, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_training_resumes_on_another_device_and_back(device: str, tmp_path: Path
             for at_start, at_end in zip(fitted.weights_at_start, earlier.module.parameters(), strict=True):
                 assert torch.equal(at_start, at_end.detach().cpu())
         assert fitted.data.iteration == epochs
-        assert fitted.data.collector.stats()["frames"] == epochs * GAMES * PLIES
+        assert fitted.data.collector.stats()["plies"] == epochs * GAMES * PLIES
         assert fitted.trainer.global_step == epochs * 2 * 2  # two passes of two minibatches
         moments = [value["exp_avg"] for value in fitted.trainer.optimizers[0].state.values()]
         assert {str(moment.device) for moment in moments} == {place}

@@ -52,7 +52,7 @@ def of_smoke(work: Path, output: str) -> Figures:
         rows.append(
             {
                 "mode": mode[1] if mode else run.name,
-                "plies": last.get("self_play/frames"),
+                "plies": last.get("self_play/plies"),
                 "first_ratio": last.get("train/first_ratio"),
                 "score_vs_random": last.get("eval/score_vs_random"),
             }
@@ -87,7 +87,7 @@ def of_training(work: Path, output: str) -> Figures:
     with file.open(encoding="utf-8", newline="") as lines:
         plies = 0.0
         for line in csv.DictReader(lines):
-            plies = float(line.get("self_play/frames") or plies)
+            plies = float(line.get("self_play/plies") or plies)
             scores = {key: float(line[key]) for key in line if _is_score(key) and line[key]}
             if scores:
                 rows.append({"epoch": int(line["epoch"]), "plies": plies, **scores})
@@ -96,8 +96,8 @@ def of_training(work: Path, output: str) -> Figures:
 
 
 _TRAINING = {
-    "plies": "self_play/frames",
-    "plies_per_s": "self_play/frames_per_s",
+    "plies": "self_play/plies",
+    "plies_per_s": "self_play/plies_per_s",
     "learner_wait_s": "self_play/learner_wait_s",
     "first_ratio": "train/first_ratio",
     "kl": "train/kl_approx",

@@ -1,4 +1,4 @@
-"""Workers that only play moves, and one process that judges for all: the same promises, with real processes."""
+"""Workers that only play moves, one process that evaluates positions for all: the same promises with real processes."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_many_workers_and_groups_give_the_same_bits_in_every_run(policy: Callabl
 
 
 @pytest.mark.parametrize("schedule", ["sync", "async"])
-def test_every_ply_carries_the_version_whose_weights_judged_it(schedule: str) -> None:
+def test_every_ply_carries_the_version_whose_weights_evaluated_it(schedule: str) -> None:
     policy = ActorCritic(VersionNetwork())
     with central_of(policy=policy, schedule=schedule, max_policy_lag=2) as collector:
         audit = Audit(collector, in_order=schedule == "sync")
@@ -157,7 +157,7 @@ def test_a_killed_worker_loses_its_rollout_and_the_others_lose_nothing(tmp_path:
             audit.take(next(batches))
         stats = collector.stats()
     assert (tmp_path / "once").exists()
-    assert (stats["restarts"], stats["lost_rollouts"], stats["frames"]) == (1, 1, 5 * 3 * GAMES * PLIES)
+    assert (stats["restarts"], stats["lost_rollouts"], stats["plies"]) == (1, 1, 5 * 3 * GAMES * PLIES)
 
 
 def test_killed_workers_are_replaced_whenever_that_happens() -> None:
@@ -205,7 +205,7 @@ def test_rollouts_begin_anew_when_the_inference_process_is_replaced_in_their_mid
     assert not psutil.pid_exists(pid)
     assert [entry["incarnation"] for entry in health] == [0, 0, 1]
     assert 1 <= stats["lost_rollouts"] <= 2
-    assert stats["frames"] == 5 * 2 * GAMES * 40
+    assert stats["plies"] == 5 * 2 * GAMES * 40
     said = "was ended by SIGKILL" if how is signal.SIGKILL else f"gave no sign of life for heartbeat_s={HEARTBEAT_S:g}"
     assert f"the inference process (incarnation 0) {said}" in caplog.text
 

@@ -209,14 +209,14 @@ def test_it_ends_after_total_frames_and_counts_exactly() -> None:
     with collector_of(total_frames=3 * FRAMES - 1) as collector:
         assert collector.frames_per_batch == collector.requested_frames_per_batch == FRAMES
         games = sum(int(batch["next", "done"].sum()) for batch in collector)
-        assert collector.frames == 3 * FRAMES
+        assert collector.plies == 3 * FRAMES
         assert collector.games == games > 0
         stats = collector.stats()
-    assert stats["frames"] == 3 * FRAMES
+    assert stats["plies"] == 3 * FRAMES
     assert stats["games"] == games
     assert stats["first_win_share"] + stats["second_win_share"] == pytest.approx(1.0)
     assert stats["outcome/goal"] == 1.0
-    assert stats["frames_per_s"] > 0
+    assert stats["plies_per_s"] > 0
     assert stats["restarts"] == stats["lost_rollouts"] == stats["refused_batches"] == 0
 
 
@@ -333,7 +333,7 @@ def test_it_works_inside_torchrls_own_trainer() -> None:
         )
         UpdateWeights(collector, 1).register(trainer)
         trainer.train()
-        assert trainer.collected_frames == collector.frames == 5 * FRAMES
+        assert trainer.collected_frames == collector.plies == 5 * FRAMES
         assert collector.policy_version == 5
     assert not torch.equal(policy.network.linear.weight, before)
 

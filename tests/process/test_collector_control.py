@@ -162,7 +162,7 @@ def test_a_restored_collector_counts_on_and_plays_new_games(tmp_path: Path) -> N
         games = collector.games
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert state == {
-        "frames": 3 * FRAMES,
+        "plies": 3 * FRAMES,
         "games": games,
         "refused_batches": 0,
         "quarantined_batches": 0,
@@ -172,12 +172,15 @@ def test_a_restored_collector_counts_on_and_plays_new_games(tmp_path: Path) -> N
         "games_in_flight": [],
         "opponents": None,
     }
+    with collector_of(policy, mode="serial") as collector:  # a state that an earlier version wrote
+        collector.load_state_dict({"frames" if name == "plies" else name: value for name, value in state.items()})
+        assert collector.plies == 3 * FRAMES
     with collector_of(policy, mode="serial", total_frames=5 * FRAMES) as collector:
         collector.load_state_dict(state)
-        assert (collector.frames, collector.games, collector.policy_version) == (3 * FRAMES, games, 5)
+        assert (collector.plies, collector.games, collector.policy_version) == (3 * FRAMES, games, 5)
         after = list(collector)
         assert len(after) == 2
-        assert collector.frames == 5 * FRAMES
+        assert collector.plies == 5 * FRAMES
         assert {int(version) for batch in after for version in batch["collector", "policy_version"].unique()} == {5}
         assert not torch.equal(after[0]["action"], before[0]["action"])  # another random stream
         collector.update_policy_weights_()
@@ -197,11 +200,11 @@ def test_a_collector_that_was_shut_down_can_be_opened_again():
         collector.reopen()
         assert collector.is_healthy()
         second = take(collector, 1)[0]
-        assert collector.frames == 2 * FRAMES
+        assert collector.plies == 2 * FRAMES
         assert not pids & {worker["pid"] for worker in collector.health()}
         assert not torch.equal(first["observation"], second["observation"])  # with random streams of its own
         collector.reopen()  # an open one is left alone
         take(collector, 1)
-        assert collector.frames == 3 * FRAMES
+        assert collector.plies == 3 * FRAMES
     finally:
         collector.shutdown()

@@ -87,7 +87,7 @@ def test_row_24_nonsense_is_quarantined_and_counted_and_training_goes_on(
     assert (tmp_path / "once").exists()
     assert stats["quarantined_batches"] == 1
     assert stats["restarts"] == stats["lost_rollouts"] == 0
-    assert stats["frames"] == 6 * GAMES * PLIES
+    assert stats["plies"] == 6 * GAMES * PLIES
     (line,) = [line for line in caplog.messages if "not delivered" in line]
     assert line.startswith(
         "a rollout was not delivered, the games begin anew: worker 0 (incarnation 0): " + NONSENSE[what]
@@ -100,7 +100,7 @@ def test_row_24_nonsense_without_end_is_an_error_that_names_the_worker(what: str
     with collector_of(policy=Nonsense(what), mode=mode) as collector:
         with pytest.raises(QuarantineError) as info:
             batches_of(collector, 100)
-        whole = collector.stats()["frames"] // (GAMES * PLIES)
+        whole = collector.stats()["plies"] // (GAMES * PLIES)
     assert whole >= 1  # the first rollout
     assert str(info.value).startswith("worker 0 (incarnation 0): " + NONSENSE[what])
     assert str(info.value).endswith(

@@ -52,7 +52,7 @@ def test_what_workers_had_announced_is_delivered_after_an_interrupt(mode: str, s
             else:
                 with pytest.raises(KeyboardInterrupt):
                     next(iter(collector))
-        assert collector.frames == delivered * collector.frames_per_batch
+        assert collector.plies == delivered * collector.frames_per_batch
         stats = collector.stats()
         assert {stats[key] for key in ("refused_batches", "dropped_batches", "lost_rollouts", "restarts")} == {0}
 
@@ -81,7 +81,7 @@ def test_a_rollout_that_is_broken_off_in_this_process_is_counted_and_played_agai
             next(iter(collector))
         after = next(iter(collector))
         assert collector.stats()["lost_rollouts"] == 1
-        assert collector.frames == 2 * collector.frames_per_batch
+        assert collector.plies == 2 * collector.frames_per_batch
     assert_whole(after, games_per_worker=GAMES)
     spliced = set(before["collector", "traj_ids"].flatten().tolist()) & set(
         after["collector", "traj_ids"].flatten().tolist()
@@ -96,4 +96,4 @@ def test_next_goes_on_after_an_interrupt() -> None:
             collector.next()
         for _ in range(2):
             assert_whole(collector.next(), games_per_worker=GAMES)
-        assert collector.frames == 2 * collector.frames_per_batch
+        assert collector.plies == 2 * collector.frames_per_batch

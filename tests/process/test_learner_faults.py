@@ -199,7 +199,7 @@ def test_row_19_workers_wait_for_a_learner_that_sleeps_and_nothing_is_dropped(so
             audit.take(next(batches))
         stats = collector.stats()
     assert stats["restarts"] == stats["lost_rollouts"] == stats["dropped_batches"] == stats["refused_batches"] == 0
-    assert stats["frames"] == 25 * 2 * GAMES * PLIES
+    assert stats["plies"] == 25 * 2 * GAMES * PLIES
     assert max(later - earlier for earlier, later in zip(before, after, strict=True)) < 2**20
     soak_report.add("19", f"learner asleep for {pause_s:.0f} s, heartbeat 1 s", 1, "0 dropped, 0 restarts, RSS flat")
 
@@ -252,7 +252,7 @@ def test_row_19_drop_oldest_counts_exactly_what_it_drops() -> None:
         waiting = len(collector._session.intake._ready)
     heard = sum(last) + 2
     assert stats["dropped_batches"] >= 10
-    assert heard == stats["dropped_batches"] + stats["frames"] / (GAMES * PLIES) + waiting
+    assert heard == stats["dropped_batches"] + stats["plies"] / (GAMES * PLIES) + waiting
 
 
 def test_row_19_dropping_needs_a_queue() -> None:

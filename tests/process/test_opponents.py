@@ -213,7 +213,7 @@ def test_a_killed_worker_leaves_the_pool_as_it_is(mode: str) -> None:
             versions = (100 * batch["state_value"].squeeze(-1)[theirs]).round().unique().tolist()
             assert all(version % 3 == 0 for version in versions)
             if number % 4 == 2:
-                processes = collector.health()  # in central, the last one judges the positions
+                processes = collector.health()  # in central, the last one evaluates the positions
                 os.kill(processes[number // 4 % len(processes)]["pid"], signal.SIGKILL)
         assert collector.stats()["restarts"] >= 5
         assert collector.stats()["snapshots"] == 3

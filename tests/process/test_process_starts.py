@@ -22,7 +22,7 @@ pytestmark = pytest.mark.process
 def test_two_threads_that_start_collectors_leave_the_main_module_alone() -> None:
     main, barrier, rounds = sys.modules["__main__"], threading.Barrier(2), 20
     seen: list[object] = []
-    frames: list[int] = []
+    plies: list[int] = []
 
     def collect(seed: int) -> None:
         for number in range(rounds):
@@ -32,7 +32,7 @@ def test_two_threads_that_start_collectors_leave_the_main_module_alone() -> None
                 seen.append(sys.modules["__main__"])
                 if number == rounds - 1:
                     take(collector, 1)
-                    frames.append(collector.frames)
+                    plies.append(collector.plies)
 
     threads = [threading.Thread(target=collect, args=(seed,)) for seed in range(2)]
     for thread in threads:
@@ -41,7 +41,7 @@ def test_two_threads_that_start_collectors_leave_the_main_module_alone() -> None
         thread.join()
     assert sys.modules["__main__"] is main
     assert {id(module) for module in seen} == {id(main)}
-    assert frames == [FRAMES // WORKERS] * 2
+    assert plies == [FRAMES // WORKERS] * 2
 
 
 class KilledForkServer:

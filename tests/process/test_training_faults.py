@@ -160,4 +160,4 @@ def test_each_fit_of_one_data_module_has_workers_of_its_own_and_leaves_none(tmp_
             assert time.monotonic() < deadline
             time.sleep(0.01)
     assert len({pid for pids in seen for pid in pids}) == 6
-    assert (data.iteration, collector.frames) == (5, 5 * 64)
+    assert (data.iteration, collector.plies) == (5, 5 * 64)

@@ -82,7 +82,7 @@ def test_row_1_workers_killed_at_random_moments_lose_at_most_what_they_were_play
     assert len(set(killed)) == count
     assert stats["restarts"] == count
     assert 0 < stats["lost_rollouts"] <= count
-    assert stats["frames"] == audit.batches * num_workers * GAMES * 32
+    assert stats["plies"] == audit.batches * num_workers * GAMES * 32
     assert stats["refused_batches"] == 0
     soak_report.add(
         "1",
@@ -106,7 +106,7 @@ def test_row_1_a_lost_rollout_is_counted_and_an_idle_worker_loses_none(tmp_path:
         audit.take(next(batches))
         assert collector.stats()["restarts"] == 2
         audit.take(next(batches))
-        assert collector.frames == 4 * GAMES * PLIES
+        assert collector.plies == 4 * GAMES * PLIES
 
 
 # ---- row 2: SIGKILL and SIGSTOP at named points
@@ -133,7 +133,7 @@ def test_row_2_a_worker_killed_at_a_named_point_loses_what_it_was_playing_and_no
     assert (tmp_path / "once").exists()
     assert stats["restarts"] == 1
     assert stats["lost_rollouts"] == (at != "header sent")
-    assert stats["frames"] == 6 * 2 * GAMES * PLIES
+    assert stats["plies"] == 6 * 2 * GAMES * PLIES
     assert_within(2.0, max(seconds[1:]))  # 1 s on a quiet machine: with a replacement in it
 
 
@@ -187,7 +187,7 @@ def test_rows_1_and_2_lives_that_all_end_at_points_drawn_for_them(tmp_path: Path
     assert set(ends) == set(POINTS)
     assert 0 <= deaths - stats["restarts"] <= num_workers  # the last ones were not seen any more
     assert 0 <= deaths - ends["header sent"] - stats["lost_rollouts"] <= num_workers
-    assert stats["frames"] == audit.batches * num_workers * GAMES * PLIES
+    assert stats["plies"] == audit.batches * num_workers * GAMES * PLIES
     soak_report.add(
         "1, 2",
         f"SIGKILL at drawn points, {num_workers} workers",

@@ -1,4 +1,4 @@
-"""Make random.csv and tactical.csv: connect four positions in which a mistake is possible, judged by a perfect solver.
+"""Make random.csv and tactical.csv: connect four positions where a mistake is possible, labelled by a perfect solver.
 
     pip install --no-deps "bitbully==0.0.79" "bitbully-databases==0.0.2"
     python tests/data/connect_four/make_sets.py [folder]
@@ -94,7 +94,7 @@ def key(state: State) -> str:
     return min("\n".join(rows), "\n".join(row[::-1] for row in rows))
 
 
-def judge(solver: Any, state: State) -> dict[int, int]:
+def results_of(solver: Any, state: State) -> dict[int, int]:
     """The mover's result (1, 0 or -1) after each legal move, found twice: for the board and for its mirror image."""
     from bitbully import Board
 
@@ -120,7 +120,7 @@ def main(folder: Path) -> None:
             if key(state) in seen:
                 continue
             seen.add(key(state))
-            results = judge(solver, state)
+            results = results_of(solver, state)
             if len(set(results.values())) == 1:
                 continue  # no mistake is possible
             quiet = not winning_columns(state) and not threats(state)

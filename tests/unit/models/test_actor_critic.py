@@ -89,8 +89,8 @@ def test_actor_and_critic_write_torchrls_keys(planes_spec):
     batch = make_minibatch(planes_spec, policy).select("observation", "action_mask")
     acted = policy.as_actor()(batch.clone())
     assert set(acted.keys()) == {"observation", "action_mask", "logits", "action", "action_log_prob"}
-    judged = policy.as_critic()(batch.clone())
-    assert set(judged.keys()) == {"observation", "action_mask", "state_value"}
+    evaluated = policy.as_critic()(batch.clone())
+    assert set(evaluated.keys()) == {"observation", "action_mask", "state_value"}
     with set_exploration_type(ExplorationType.DETERMINISTIC):
         greedy = policy.as_actor()(batch.clone())["action"]
     assert torch.equal(greedy, policy.act(batch["observation"], batch["action_mask"], greedy=True)[0])

@@ -13,7 +13,7 @@ from keisei_lightning.models.compiling import COMPILE_MODES, FixedBatches, check
 
 
 class ReusesItsMemory:
-    """A judge that writes every answer to the same memory, as a CUDA graph does; it takes four positions."""
+    """An evaluator that writes every result to the same memory, as a CUDA graph does; it takes four positions."""
 
     def __init__(self) -> None:
         self.asked: list[int] = []
@@ -27,11 +27,11 @@ class ReusesItsMemory:
 
 
 @pytest.mark.parametrize(("num_boards", "passes"), [(1, 1), (3, 1), (4, 1), (5, 2), (8, 2), (11, 3)])
-def test_any_number_of_boards_is_judged_in_passes_of_one_size(num_boards: int, passes: int) -> None:
-    judge = ReusesItsMemory()
+def test_any_number_of_boards_is_evaluated_in_passes_of_one_size(num_boards: int, passes: int) -> None:
+    evaluator = ReusesItsMemory()
     observation = torch.arange(1, num_boards + 1, dtype=torch.uint8).unsqueeze(1)
-    logits, value = FixedBatches(judge, 4)(observation)
-    assert judge.asked == [4] * passes
+    logits, value = FixedBatches(evaluator, 4)(observation)
+    assert evaluator.asked == [4] * passes
     torch.testing.assert_close(value, observation / 10)
     torch.testing.assert_close(logits, observation.float() + torch.arange(3))
 

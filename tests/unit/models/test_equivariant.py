@@ -1,4 +1,4 @@
-"""A network that judges a position and its mirror image alike, whatever its weights are."""
+"""A network that evaluates a position and its mirror image alike, whatever its weights are."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def test_training_and_evaluation_mode_compute_the_same_function(kind, shogi_spec
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_position_is_judged_alike_in_any_batch(kind, shogi_spec):
+def test_a_position_is_evaluated_alike_in_any_batch(kind, shogi_spec):
     network = build_network(shogi_spec, kind=kind, num_blocks=2, channels=16)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)

@@ -27,7 +27,7 @@ def opinionated_policy() -> ActorCritic:
     return policy
 
 
-def judge(policy: ActorCritic, observation: Tensor, legal: Tensor, action: Tensor, *, mixed: bool) -> Tensor:
+def log_probs_of(policy: ActorCritic, observation: Tensor, legal: Tensor, action: Tensor, *, mixed: bool) -> Tensor:
     """float32 [B, 2]: log-probability of the action and state value, as a learner computes them."""
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=mixed):
         logits, value = policy(observation)
@@ -59,7 +59,7 @@ def test_a_rollout_is_on_policy_for_a_learner_of_the_same_precision(precision: s
         plies = next(iter(collector)).flatten()
     played = torch.stack([plies["action_log_prob"], plies["state_value"][:, 0]], dim=-1)
     columns = plies["observation"], plies["action_mask"], plies["action"]
-    alike, other = (judge(policy, *columns, mixed=precise) for precise in (mixed, not mixed))
+    alike, other = (log_probs_of(policy, *columns, mixed=precise) for precise in (mixed, not mixed))
     torch.testing.assert_close(played, alike, atol=1e-4, rtol=0)  # sums of another batch size, in another order
     differences = (played - other).abs()
     assert differences.mean() > 5e-4

@@ -514,7 +514,7 @@ def test_a_torchrl_actor_and_critic_in_sequence_are_a_policy() -> None:
     )
 
 
-def test_a_policy_that_cannot_play_or_judge_is_refused_with_what_is_missing() -> None:
+def test_a_policy_that_cannot_choose_moves_or_evaluate_positions_is_refused_with_what_is_missing() -> None:
     with pytest.raises(ConfigError, match=r"policy: its out_keys lack \['state_value'\]"):
         acting_policy(ActorCritic(TinyNetwork()).as_actor(), num_actions=3)
     with pytest.raises(ConfigError, match=r"policy: Linear has neither act\(\) and value\(\)"):

@@ -53,8 +53,8 @@ def test_rates_of_the_first_batches_count_from_the_start() -> None:
     stats.start()  # twice is harmless: the clock of the first rate goes on
     stats.add([header(0), header(1)], latest_version=0, learner_wait_s=0.5)
     summary = stats.summary()
-    assert summary["frames"] == 200
-    assert summary["frames_per_s"] == pytest.approx(200 / 4)
+    assert summary["plies"] == 200
+    assert summary["plies_per_s"] == pytest.approx(200 / 4)
     assert summary["learner_wait_s"] == pytest.approx(0.75)
 
 
@@ -65,22 +65,22 @@ def test_the_time_between_two_starts_counts_for_no_rate() -> None:
         stats.start()
         clock.now += 2.0
         stats.add([header(0), header(1)], latest_version=0, learner_wait_s=1.0)
-        assert stats.summary()["frames_per_s"] == pytest.approx(100 / 2)
+        assert stats.summary()["plies_per_s"] == pytest.approx(100 / 2)
         stats.forget_window()
         clock.now += 30.0
-    assert stats.summary()["frames"] == 200
+    assert stats.summary()["plies"] == 200
 
 
 def test_the_window_slides_and_totals_stay() -> None:
     clock = Clock()
     stats = CollectionStats(window_s=10.0, clock=clock)
     stats.start()
-    for frames in (1000, 10, 20, 30):  # at 6, 12, 18, 24 seconds
+    for plies in (1000, 10, 20, 30):  # at 6, 12, 18, 24 seconds
         clock.now += 6.0
-        stats.add([header(plies=frames)], latest_version=0, learner_wait_s=0.0)
+        stats.add([header(plies=plies)], latest_version=0, learner_wait_s=0.0)
     summary = stats.summary()
-    assert summary["frames"] == 1060
-    assert summary["frames_per_s"] == pytest.approx((20 + 30) / 12)  # since the batch that left last, at 12 seconds
+    assert summary["plies"] == 1060
+    assert summary["plies_per_s"] == pytest.approx((20 + 30) / 12)  # since the batch that left last, at 12 seconds
 
 
 def test_the_last_batch_stays_in_the_window_however_long_it_took() -> None:
@@ -91,7 +91,7 @@ def test_the_last_batch_stays_in_the_window_however_long_it_took() -> None:
     stats.add([header(plies=1)], latest_version=0, learner_wait_s=0.0)
     clock.now += 100.0
     stats.add([header(plies=500)], latest_version=0, learner_wait_s=0.0)
-    assert stats.summary()["frames_per_s"] == pytest.approx(5.0)
+    assert stats.summary()["plies_per_s"] == pytest.approx(5.0)
 
 
 def test_lag_is_counted_for_each_rollout_against_the_latest_version() -> None:
@@ -126,7 +126,7 @@ def test_shares_of_results_and_outcomes_and_the_mean_length() -> None:
 
 def test_without_a_batch_there_are_totals_alone_and_without_a_game_no_shares() -> None:
     stats = CollectionStats(clock=Clock())
-    assert stats.summary() == {"frames": 0, "games": 0, "publish_ms": 0.0}
+    assert stats.summary() == {"plies": 0, "games": 0, "publish_ms": 0.0}
     stats.publish_s = 0.0025
     stats.add([header()], latest_version=0, learner_wait_s=0.0)
     summary = stats.summary()

@@ -379,7 +379,7 @@ def test_readers_that_pause_in_every_step_never_see_two_versions_at_once_however
 
     with concurrent.futures.ThreadPoolExecutor(num_readers + 1) as pool:
         running = [pool.submit(publish), *(pool.submit(read, reader_id) for reader_id in range(num_readers))]
-        # For a second and a half, and on a machine with other work until there is something to judge.
+        # For a second and a half, and on a machine with other work until there is something to compare.
         least_s, most_s = time.monotonic() + 1.5, time.monotonic() + 60
         while time.monotonic() < least_s or (not shown_enough() and time.monotonic() < most_s):
             if concurrent.futures.wait(running, timeout=0.1, return_when=concurrent.futures.FIRST_EXCEPTION).done:

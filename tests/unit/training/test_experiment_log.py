@@ -124,7 +124,7 @@ def test_hyperparameters_are_the_whole_configuration_with_versions_and_parameter
         assert found["ratings"] == {"alpha_beta_depth_1_": 5.0}
         assert found["num_parameters"] == num_parameters(module) == 12
         assert found["versions"] == software_versions()
-        assert found["collector"] == {"game": "counting", "frames_per_epoch": 32}
+        assert found["collector"] == {"game": "counting", "plies_per_epoch": 32}
         assert (found["learning_rate"], found["data"]["seed"]) == (0.05, 3)  # of the module and the data module
 
 

@@ -15,7 +15,7 @@ from training_fakes import SPEC, FakeCollector, FourByteNetwork, quiet_trainer
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.models import ActorCritic, LegalCategorical, build_network
-from keisei_lightning.models.compiling import Judge
+from keisei_lightning.models.compiling import Evaluator
 from keisei_lightning.models.heads import WinDrawLossValue
 from keisei_lightning.models.two_heads import TwoHeads
 from keisei_lightning.parallel.collector import SelfPlayCollector
@@ -86,30 +86,30 @@ def test_the_network_is_compiled_for_the_time_of_a_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked: list[dict[str, Any]] = []
-    judged: list[int] = []
+    evaluated: list[int] = []
 
-    def compile_nothing(function: Judge, **options: Any) -> Judge:
+    def compile_nothing(function: Evaluator, **options: Any) -> Evaluator:
         asked.append(options)
 
-        def judge(observation: Tensor) -> tuple[Tensor, Tensor]:
-            judged.append(len(observation))
+        def evaluate(observation: Tensor) -> tuple[Tensor, Tensor]:
+            evaluated.append(len(observation))
             return function(observation)
 
-        return judge
+        return evaluate
 
     plain, module = self_play(tmp_path)
     monkeypatch.setattr(torch, "compile", compile_nothing)
     with caplog.at_level(logging.INFO):
         compiled, same = self_play(tmp_path, compile_mode="reduce-overhead")
     assert asked == [{"mode": "reduce-overhead", "dynamic": True}]
-    assert judged == [32] * (4 * 3 * 4)  # epochs, passes, minibatches
+    assert evaluated == [32] * (4 * 3 * 4)  # epochs, passes, minibatches
     assert caplog.text.count("network compiled (reduce-overhead): the first minibatch took") == 1
     assert list(same.state_dict()) == list(module.state_dict())
     assert compiled == plain
     with SelfPlayCollector(counting_game(), same.actor_critic, mode="serial", games_per_worker=2) as collector:
         plies, _ = add_advantages(next(iter(collector)), gamma=0.9, lmbda=0.8, normalize=True)
     same.training_step(plies, 0)
-    assert len(judged) == 4 * 3 * 4  # what was compiled has gone with the fit
+    assert len(evaluated) == 4 * 3 * 4  # what was compiled has gone with the fit
 
 
 def test_the_trunk_runs_once_for_each_minibatch() -> None:

@@ -178,7 +178,7 @@ def test_a_second_fit_goes_on_with_the_same_collector(tmp_path: Path) -> None:
     policy, data = parts()
     for fits in (1, 2):
         quiet_trainer(tmp_path, max_epochs=3).fit(ppo(policy), datamodule=data)
-        assert (data.iteration, data.collector.stats()["frames"]) == (3 * fits, 3 * 32 * fits)
+        assert (data.iteration, data.collector.stats()["plies"]) == (3 * fits, 3 * 32 * fits)
         with pytest.raises(CollectorClosedError, match="was shut down"):
             data.collector.start()
 
@@ -240,7 +240,7 @@ def test_a_fit_after_one_that_was_broken_off(error: BaseException, tmp_path: Pat
         signal.signal(signal.SIGINT, handler)  # Lightning leaves it ignored
     assert not data.collector.is_healthy()  # type: ignore[attr-defined]  # shut down
     quiet_trainer(tmp_path, max_epochs=2).fit(ppo(policy), datamodule=data)
-    assert (data.iteration, data.collector.stats()["frames"]) == (4, 4 * 32)
+    assert (data.iteration, data.collector.stats()["plies"]) == (4, 4 * 32)
 
 
 def test_a_rollout_that_a_ctrl_c_broke_off_is_played_again(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_a_rollout_that_a_ctrl_c_broke_off_is_played_again(tmp_path: Path) -> No
     finally:
         signal.signal(signal.SIGINT, handler)
     quiet_trainer(tmp_path, max_epochs=2).fit(ppo(policy), datamodule=data)
-    assert (data.iteration, collector.frames) == (2, 64)
+    assert (data.iteration, collector.plies) == (2, 64)
 
 
 def test_the_same_module_goes_on_from_its_own_checkpoint(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_the_same_module_goes_on_from_its_own_checkpoint(tmp_path: Path) -> None
     quiet_trainer(tmp_path, max_epochs=1).fit(module, datamodule=data)  # leads elsewhere
     last = quiet_trainer(tmp_path, max_epochs=3)
     last.fit(module, datamodule=data, ckpt_path=tmp_path / "two.ckpt", weights_only=True)
-    assert (data.iteration, data.collector.stats()["frames"], last.global_step) == (3, 96, 6)
+    assert (data.iteration, data.collector.stats()["plies"], last.global_step) == (3, 96, 6)
     assert data.collector.policy_version == 3
     assert any(not torch.equal(old, new) for old, new in zip(weights, policy.parameters(), strict=True))
 
@@ -288,7 +288,7 @@ def test_a_collector_that_plays_already_goes_back_to_a_checkpoint(tmp_path: Path
     next(iter(again.collector))  # tried by hand before the fit
     last = quiet_trainer(tmp_path, max_epochs=3)
     last.fit(ppo(other), datamodule=again, ckpt_path=tmp_path / "two.ckpt", weights_only=True)
-    assert (again.iteration, again.collector.stats()["frames"]) == (3, 96)
+    assert (again.iteration, again.collector.stats()["plies"]) == (3, 96)
 
 
 @pytest.mark.parametrize("final", [None, 2e-5])
@@ -307,7 +307,7 @@ def test_lightnings_learning_rate_finder_works(final: float | None, tmp_path: Pa
     assert finder.optimal_lr is not None
     assert len(finder.optimal_lr.results["lr"]) == 16
     assert 1e-4 <= module.learning_rate <= 0.1
-    assert (trainer.global_step, data.iteration, data.collector.stats()["frames"]) == (16, 8, 256)
+    assert (trainer.global_step, data.iteration, data.collector.stats()["plies"]) == (16, 8, 256)
     assert data.collector.policy_version == 8
     assert list(tmp_path.glob(".lr_find*")) == []
     found, last = module.learning_rate, module.learning_rate if final is None else final

@@ -40,7 +40,7 @@ def test_without_a_terminal_there_is_a_plain_line_every_ten_seconds(tmp_path: Pa
     assert 2 <= len(lines) <= 5
     assert "\x1b" not in "".join(lines)
     assert lines[-1].startswith("0:")
-    assert "epoch 2/2  100%  1234 frames/s  5.5 games/s  lag 1  " in lines[-1]
+    assert "epoch 2/2  100%  1234 plies/s  5.5 games/s  lag 1  " in lines[-1]
     assert "% against random" in lines[-1]
 
 
@@ -60,7 +60,7 @@ def test_on_a_terminal_there_is_one_bar_over_the_whole_fit(tmp_path: Path) -> No
     text = "\n".join(shown(tmp_path, terminal=True, seconds=0.3))
     assert "epoch 2/2" in text
     assert "100%" in text
-    assert "1234 frames/s" in text
+    assert "1234 plies/s" in text
 
 
 def test_a_limit_by_time_or_steps_drives_the_bar_as_well(tmp_path: Path) -> None:

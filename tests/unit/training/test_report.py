@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from fakes import counting_game
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from training_fakes import FakeCollector, NotingModule, PlayingModule, quiet_trainer
 
 from keisei_lightning.evaluation import MatchResult, Tally
@@ -41,7 +41,7 @@ def fit(directory: Path, *, max_epochs: int, module: PlayingModule | None = None
 
 def test_each_epoch_is_one_row_and_a_score_belongs_to_its_own_epoch(tmp_path: Path) -> None:
     rows = fit(tmp_path, max_epochs=5).history
-    assert [(row["epoch"], row["global_step"], row["self_play/frames"]) for row in rows] == [
+    assert [(row["epoch"], row["global_step"], row["self_play/plies"]) for row in rows] == [
         (1.0, 1.0, 32.0),
         (2.0, 2.0, 64.0),
         (3.0, 3.0, 96.0),
@@ -63,6 +63,15 @@ def test_a_resumed_run_has_the_whole_history(tmp_path: Path) -> None:
     fit(tmp_path, max_epochs=2)
     resumed = fit(tmp_path, max_epochs=4, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
     assert [row["epoch"] for row in resumed.history] == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_metrics_of_an_older_checkpoint_have_todays_names() -> None:
+    curves = CurvesCallback("unused")
+    row = {"epoch": 1.0, "self_play/frames": 32.0, "self_play/frames_per_s": 8.0, "self_play/games": 2.0}
+    curves.on_load_checkpoint(Trainer(logger=False), PlayingModule(), {"keisei_history": [row]})
+    assert curves.history == [
+        {"epoch": 1.0, "self_play/plies": 32.0, "self_play/plies_per_s": 8.0, "self_play/games": 2.0}
+    ]
 
 
 def test_a_run_that_fails_leaves_what_it_has(tmp_path: Path) -> None:

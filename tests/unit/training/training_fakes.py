@@ -59,7 +59,7 @@ class FakeCollector:
         self.frames_per_batch = num_games * num_plies
         self.schedule = schedule
         self.policy_version = 0
-        self.frames = 0
+        self.plies = 0
         self.events: list[str] = []
         self._policy = policy
         self._trainable_share = trainable_share
@@ -108,7 +108,7 @@ class FakeCollector:
         while self._num_rollouts < 0 or self._number < self._num_rollouts:
             self.events.append("collect")
             self._number += 1
-            self.frames += self.frames_per_batch
+            self.plies += self.frames_per_batch
             yield self.rollout(self._number)
 
     def start(self) -> None:
@@ -126,13 +126,13 @@ class FakeCollector:
             self.events.append("reopen")
 
     def stats(self) -> dict[str, float]:
-        return {"frames": self.frames, "frames_per_s": 1234.4, "games_per_s": 5.5, "policy_lag_max": 1.0}
+        return {"plies": self.plies, "plies_per_s": 1234.4, "games_per_s": 5.5, "policy_lag_max": 1.0}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"frames": self.frames, "number": self._number}
+        return {"plies": self.plies, "number": self._number}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.frames, self._number = state_dict["frames"], state_dict["number"]
+        self.plies, self._number = state_dict["plies"], state_dict["number"]
 
 
 class NotingModule(LightningModule):
