@@ -1,361 +1,245 @@
-"""The configuration's schemas: one dataclass for each Hydra group, so that a typo fails before anything starts.
+"""The sections of the configuration: which options each takes, and the schema that Hydra checks it with.
 
 Every YAML file of a group names its schema as its first default (``- /schema@_here_: ppo``). Hydra then refuses keys
-that the dataclass does not have and values of another type; what is in range, and what fits together, is checked by
-:func:`keisei_lightning.config.validation.validate`. This module imports no torch, so that ``--help`` and a mistyped
-command answer at once.
+that the schema does not have and values of another type; what is in range, and what fits together, is checked by
+:func:`keisei_lightning.config.validation.validate`. What an option is called, does and may be is declared beside the
+component that uses it; here stand those of the parts that are not ours. This module imports no torch, so that
+``--help`` and a mistyped command answer at once.
 """
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import re
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Union
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from keisei_lightning.models.options import NetworkOptions
+from keisei_lightning.models.registry import OUR_NETWORKS
+from keisei_lightning.parallel.options import CollectorOptions, OpponentOptions, SupervisionOptions, WorkerOptions
+from keisei_lightning.system.options import Declaration, declared, option
+from keisei_lightning.training.options import (
+    CheckpointOptions,
+    EvaluationOptions,
+    MinibatchOptions,
+    PPOOptions,
+    SnapshotOptions,
+    WeightSyncOptions,
+)
+
 __all__ = [
-    "CheckpointConfig",
+    "OUR_TRAINER",
+    "SCHEMAS",
+    "SECTIONS",
     "Config",
-    "EnvConfig",
-    "EvaluationConfig",
-    "LoggerConfig",
-    "MLPConfig",
-    "OpponentsConfig",
-    "PPOConfig",
-    "ParallelConfig",
-    "ResNetConfig",
-    "TrainerConfig",
-    "WeightSyncConfig",
     "config_dir",
     "config_groups",
+    "declarations",
     "register_configs",
+    "schema_of",
 ]
 
+OUR_TRAINER = "lightning.pytorch.Trainer"
 
-@dataclass
-class EnvConfig:
-    """The game (group ``env``).
+_BATCHES = "a number of batches, 0 or more, or a share from 0.0 to 1.0"
 
-    Attributes:
-        game: a registered game (``keisei games`` lists them) or the string of an OpenSpiel game, such as
-            ``hex(board_size=5)``.
-        max_plies: a game is over after this many plies; null leaves it to the game.
-        opening_plies: every game starts after 0 to this many random legal plies.
-        options: further keyword arguments of the game's maker.
+
+@dataclass(frozen=True, kw_only=True)
+class EnvOptions:
+    """The game."""
+
+    game: str = option(
+        sentence="A registered game (`keisei games` lists them), or the string of an OpenSpiel game, such as "
+        "hex(board_size=5)."
+    )
+    max_plies: int | None = option(None, "A game is over after this many plies; null leaves it to the game.", low=1)
+    opening_plies: int = option(0, "Every game starts after 0 to this many random legal plies.", low=0)
+    options: dict[str, Any] = option(factory=dict, sentence="Further keyword arguments of the game's maker.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpponentMode:
+    """Whether there is a pool of opponents at all."""
+
+    mode: Literal["none", "snapshots"] = option(
+        "none",
+        "none: self-play only; snapshots: a share of the games is against frozen earlier policies, and only the "
+        "learner's own moves are learned from.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerOptions:
+    """Lightning's Trainer; every argument has Lightning's own meaning.
+
+    Arguments that are not listed are added by ``+trainer.NAME=VALUE``; callbacks and loggers have groups of their own.
     """
 
-    game: str = MISSING
-    max_plies: int | None = None
-    opening_plies: int = 0
-    options: dict[str, Any] = field(default_factory=dict)
+    max_epochs: int = option(100, "Epochs of the whole training; one epoch is one PPO iteration.", low=1)
+    max_time: str | None = option(
+        None,
+        "Longest time of the training; null: no limit.",
+        pattern=r"\d+:\d\d:\d\d:\d\d",
+        form="DD:HH:MM:SS, such as 00:12:00:00",
+    )
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = option("cpu", "Kind of device of the learner.")
+    devices: int | str = option(
+        1,
+        "Device of the learner; there is one learner.",
+        pattern=r"1|auto|\d+,",
+        form="1, auto or one device's number with a comma, such as 0,",
+    )
+    strategy: str = option("auto", "Lightning's strategy.")
+    # Lightning's others cast the weights, and the workers' are float32; "16" and "bf16" are its names of mixed ones.
+    precision: Literal["32-true", "16-mixed", "bf16-mixed", "32", "16", "bf16"] = option(
+        "32-true", "Precision of the learner's arithmetic."
+    )
+    gradient_clip_val: float | None = option(0.5, "Largest norm of the gradient; null: not clipped.", low=0)
+    accumulate_grad_batches: int = option(1, "Minibatches of one optimiser step.", low=1)
+    check_val_every_n_epoch: int = option(1, "Epochs between validations, if there is a validation loader.", low=1)
+    limit_train_batches: int | float | None = option(
+        None, "Minibatches of each epoch; null: all.", low=0, form=_BATCHES
+    )
+    overfit_batches: int | float = option(
+        0.0, "Repeat the first minibatches of the first rollout.", low=0, form=_BATCHES
+    )
+    fast_dev_run: int | bool = option(False, "Only try it out: one minibatch (or so many), nothing is kept.", low=0)
+    log_every_n_steps: int = option(10, "Optimiser steps between two rows of metrics.", low=0)
+    num_sanity_val_steps: int = option(0, "Validation batches before training; -1: all.", low=-1)
+    deterministic: bool | None = option(None, "Only deterministic algorithms of torch; null: as torch is set.")
+    detect_anomaly: bool = option(False, "Torch's anomaly detection, which is slow.")
+    profiler: Literal["simple", "advanced", "pytorch"] | None = option(
+        None, "Lightning's profiler, whose table is shown at the end; null: none."
+    )
+    enable_progress_bar: bool = option(True, "Show progress while training.")
+    enable_checkpointing: bool = option(True, "Write checkpoints.")
+    enable_model_summary: bool = option(False, "Show Lightning's table of the module's parts.")
 
 
-@dataclass
-class ResNetConfig:
-    """A residual network (group ``model``); any other network is a YAML file with a ``_target_`` of its own.
+@dataclass(frozen=True, kw_only=True)
+class LoggerOptions:
+    """Where metrics go: each entry is a Lightning logger with a ``_target_``, or null."""
 
-    Attributes:
-        kind: ``resnet``.
-        num_blocks: residual blocks.
-        channels: channels of each block.
-        value_head: ``scalar`` (one number in [-1, 1]) or ``wdl`` (win, draw, loss).
-        equivariant: judge a position and its mirror image alike, by construction.
+    csv: dict[str, Any] | None = option(None, "metrics.csv, from which the PNG of the curves is drawn.")
+    tensorboard: dict[str, Any] | None = option(None, "TensorBoard's event files.")
+    wandb: dict[str, Any] | None = option(None, "Weights & Biases (extra: tracking).")
+    mlflow: dict[str, Any] | None = option(None, "MLflow (extra: tracking).")
+    other: dict[str, Any] = option(factory=dict, sentence="Any further loggers by name.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """A run: its name, its folders, and its sections."""
+
+    name: str = option(sentence="Names the folder of results.")
+    seed: int = option(0, "Root seed of every random stream.", low=0, high=2**32 - 1)
+    ckpt_path: str | None = option(
+        None,
+        "null: start anew; last: resume from the newest whole checkpoint of this name; auto: the same where there is "
+        "one (for jobs that are queued again); else a checkpoint file.",
+    )
+    results_dir: str = option("results", "Holds a folder for each name, which holds a folder for each run.")
+    output_dir: str = option(sentence="The folder of this run.")
+    env: Any = option(sentence="The game.")
+    model: Any = option(sentence="The network; one of your own is a file with a _target_ and keys of its own.")
+    ppo: Any = option(sentence="The learning rule: PPO with two-player advantages.")
+    parallel: Any = option(sentence="Who plays the games, and how.")
+    opponents: Any = option(sentence="Whom the learner plays against.")
+    weight_sync: Any = option(sentence="When the workers get new weights.")
+    trainer: Any = option(sentence="Lightning's Trainer.")
+    logger: Any = option(sentence="Where metrics go.")
+    evaluation: Any = option(sentence="Matches of the policy while it trains.")
+    callbacks: dict[str, Any] = option(
+        factory=dict,
+        sentence="Further callbacks of Lightning's Trainer by name, each with a _target_, or null; several options may "
+        "be chosen.",
+    )
+    checkpoint: Any = option(sentence="What is kept of a run.")
+
+
+def declarations(*options: type, **changes: Mapping[str, Any]) -> tuple[Declaration, ...]:
+    """The declarations of several classes of options, in their order.
+
+    Args:
+        options: the classes.
+        changes: what is otherwise here, by key, such as ``num_workers={"default": "auto"}``.
     """
-
-    _target_: str = "keisei_lightning.models.build_network"
-    kind: str = "resnet"
-    num_blocks: int = 2
-    channels: int = 32
-    value_head: str = "scalar"
-    equivariant: bool = False
+    found = [declaration for cls in options for declaration in declared(cls)]
+    return tuple(dataclasses.replace(each, **changes.get(each.name, {})) for each in found)
 
 
-@dataclass
-class MLPConfig:
-    """A plain perceptron (group ``model``), for the smallest games.
+SECTIONS: dict[str, tuple[Declaration, ...]] = {
+    "": declared(RunOptions),
+    "env": declared(EnvOptions),
+    "model": declared(NetworkOptions),
+    "ppo": declarations(PPOOptions, MinibatchOptions, final_learning_rate={"default": 3e-4}),
+    "parallel": declarations(CollectorOptions, WorkerOptions, SupervisionOptions, num_workers={"default": "auto"}),
+    "opponents": declarations(OpponentMode, OpponentOptions, SnapshotOptions),
+    "weight_sync": declared(WeightSyncOptions),
+    "trainer": declared(TrainerOptions),
+    "logger": declared(LoggerOptions),
+    "evaluation": declarations(EvaluationOptions, num_games={"default": 200}),
+    "checkpoint": declared(CheckpointOptions),
+}
+"""The options of each section of the configuration; the top level is "". A recipe may begin elsewhere than a library:
+three defaults are not those of the component alone."""
 
-    Attributes:
-        kind: ``mlp``.
-        num_blocks: hidden layers.
-        channels: units of each hidden layer.
-        value_head: ``scalar`` or ``wdl``.
-        equivariant: must be false.
+
+def schema_of(
+    name: str, options: Iterable[Declaration], *, target: str = "", sections: Mapping[str, type] | None = None
+) -> type:
+    """Make the dataclass that OmegaConf checks types with (which makes frozen ones read-only, and knows no Literal).
+
+    Args:
+        name: of the class.
+        options: its keys.
+        target: of ``_target_``; empty: there is none.
+        sections: schemas of keys that are sections of their own.
     """
-
-    _target_: str = "keisei_lightning.models.build_network"
-    kind: str = "mlp"
-    num_blocks: int = 2
-    channels: int = 128
-    value_head: str = "scalar"
-    equivariant: bool = False
-
-
-@dataclass
-class PPOConfig:
-    """The learning rule (group ``ppo``): proximal policy optimisation with two-player advantages.
-
-    Attributes:
-        gamma: discount of a ply.
-        lmbda: lambda of generalised advantage estimation.
-        clip_epsilon: the new policy's probability ratio is clipped to 1 - epsilon and 1 + epsilon.
-        entropy_coeff: weight of the policy's entropy at the start.
-        final_entropy_coeff: at the end (linear in between); null keeps it constant.
-        critic_coeff: weight of the value loss.
-        critic_loss: distance of the value from its target: ``l2``, ``smooth_l1`` or ``l1``.
-        clip_value: limit of the value's change in one update; null: none.
-        learning_rate: Adam's step size at the start.
-        final_learning_rate: at the end (linear in between); null keeps it constant.
-        epochs: passes over each batch.
-        minibatch_size: plies in one optimiser step.
-        normalize_advantage: give the advantages of a batch mean 0 and variance 1.
-        kl_target: adapt the learning rate so that a batch changes the policy by about this KL divergence; null: do not.
-        decoupled: keep the behaviour policy apart from the proximal one, for batches some versions old (async).
-        adam_eps: Adam's epsilon.
-        weight_decay: decoupled, as in AdamW.
-        compile_mode: of ``torch.compile`` for the learner's network, as ``parallel.compile_mode``; null: not compiled.
-    """
-
-    gamma: float = 0.995
-    lmbda: float = 0.95
-    clip_epsilon: float = 0.2
-    entropy_coeff: float = 0.01
-    final_entropy_coeff: float | None = None
-    critic_coeff: float = 0.5
-    critic_loss: str = "l2"
-    clip_value: float | None = None
-    learning_rate: float = 1e-3
-    final_learning_rate: float | None = 3e-4
-    epochs: int = 2
-    minibatch_size: int = 1024
-    normalize_advantage: bool = True
-    kl_target: float | None = None
-    decoupled: bool = False
-    adam_eps: float = 1e-5
-    weight_decay: float = 0.0
-    compile_mode: str | None = None
+    fields: list[Any] = [("_target_", str, target)] if target else []
+    for each in options:
+        if sections and each.name in sections:
+            fields.append((each.name, sections[each.name], field(default_factory=sections[each.name])))
+            continue
+        kind: Any = Union[(*each.kinds, *([None] if each.may_be_none else []))]
+        if isinstance(each.default, list | dict):
+            fields.append((each.name, kind, field(default_factory=partial(copy.copy, each.default))))
+        else:
+            fields.append((each.name, kind, MISSING if each.default is dataclasses.MISSING else each.default))
+    made = dataclasses.make_dataclass(name, fields)
+    made.__module__ = sys._getframe(1).f_globals["__name__"]  # where it can be found again, as for copies of a process
+    return made
 
 
-@dataclass
-class ParallelConfig:
-    """Who plays the games (group ``parallel``).
-
-    Attributes:
-        mode: ``workers`` (a policy copy in each worker process), ``central`` (the workers only play moves; one process
-            judges positions for all of them: for an accelerator) or ``serial`` (no process; the same results as
-            ``workers``).
-        schedule: ``sync`` (collect, train, publish; on-policy) or ``async`` (collect while training; lag is bounded).
-        num_workers: worker processes, or ``auto``: as many as this process may use CPUs; with ``async``, a quarter of
-            them where the learner is on the CPU too, else all but one.
-        games_per_worker: boards that a worker plays at once.
-        plies_per_rollout: plies of each board in one batch.
-        max_policy_lag: rollouts older than this many published versions are refused.
-        slots_per_worker: rollouts that are stored for each worker; with ``async`` it plays on while one is free.
-        drop_oldest: with ``async``, deliver the newest of the rollouts that wait, and drop (and count) the others.
-        start_method: of the processes; null picks forkserver where there is one, spawn elsewhere.
-        worker_device: device of the workers' policy, or of the inference process's: ``cpu``, ``cuda:N`` or ``auto``.
-        worker_precision: of the policy's arithmetic there, ``32-true`` or ``bf16-mixed``, as ``trainer.precision``.
-        compile_mode: of ``torch.compile`` for the network there (``default``, ``reduce-overhead``,
-            ``max-autotune``, ``max-autotune-no-cudagraphs``); null: not compiled.
-        threads_per_worker: torch threads of a worker, or of the inference process; null shares the CPUs out, with
-            ``async`` half of them (at most OMP_NUM_THREADS each).
-        groups_per_worker: with ``central``, a worker plays the moves of one group of its games while the positions of
-            another are judged.
-        heartbeat_s: a worker that is silent for this long is replaced.
-        start_timeout_s: time for all workers to become ready.
-        shutdown_timeout_s: time for all workers to end by themselves.
-        max_restarts: restarts of one worker inside ``restart_window_s`` before training gives up.
-        restart_window_s: see ``max_restarts``.
-        restart_backoff_s: pause before a restart after a short life; doubled for each further one on end.
-        min_healthy_workers: with fewer workers alive training gives up; 0: only when a restart budget is used up.
-        stagger_games: begin the first games somewhere in their course, so that a batch holds all phases of a game.
-        augment_symmetry: play half of the games in the game's mirror image.
-    """
-
-    mode: str = "workers"
-    schedule: str = "sync"
-    num_workers: int | str = "auto"
-    games_per_worker: int = 64
-    plies_per_rollout: int = 32
-    max_policy_lag: int = 2
-    slots_per_worker: int = 2
-    drop_oldest: bool = False
-    start_method: str | None = None
-    worker_device: str = "cpu"
-    worker_precision: str = "32-true"
-    compile_mode: str | None = None
-    threads_per_worker: int | None = None
-    groups_per_worker: int = 2
-    heartbeat_s: float = 10.0
-    start_timeout_s: float = 120.0
-    shutdown_timeout_s: float = 10.0
-    max_restarts: int = 5
-    restart_window_s: float = 300.0
-    restart_backoff_s: float = 0.5
-    min_healthy_workers: int = 0
-    stagger_games: bool = True
-    augment_symmetry: bool = False
-
-
-@dataclass
-class OpponentsConfig:
-    """Whom the learner plays against (group ``opponents``).
-
-    Attributes:
-        mode: ``none`` (self-play only) or ``snapshots`` (a share of the games is against frozen earlier policies; only
-            the learner's own moves are learned from).
-        share: of the games that are played against snapshots.
-        max_snapshots: of the pool; the oldest one leaves it first.
-        every_n_epochs: PPO iterations between two snapshots.
-        choice: of the snapshot: ``uniform``, or ``prioritised`` (those that the learner does worst against).
-    """
-
-    mode: str = "none"
-    share: float = 0.5
-    max_snapshots: int = 12
-    every_n_epochs: int = 20
-    choice: str = "uniform"
-
-
-@dataclass
-class WeightSyncConfig:
-    """When the workers get new weights (group ``weight_sync``).
-
-    Attributes:
-        every_n_steps: publish after this many optimiser steps; null publishes once per PPO iteration.
-    """
-
-    every_n_steps: int | None = None
-
-
-@dataclass
-class TrainerConfig:
-    """Lightning's Trainer (group ``trainer``); every argument has Lightning's own meaning.
-
-    One epoch is one PPO iteration. Arguments that are not listed are added by ``+trainer.NAME=VALUE``; callbacks and
-    loggers have groups of their own.
-    """
-
-    _target_: str = "lightning.pytorch.Trainer"
-    max_epochs: int = 100
-    max_time: str | None = None
-    accelerator: str = "cpu"
-    devices: int | str = 1
-    strategy: str = "auto"
-    precision: str = "32-true"
-    gradient_clip_val: float | None = 0.5
-    accumulate_grad_batches: int = 1
-    check_val_every_n_epoch: int = 1
-    limit_train_batches: int | float | None = None
-    overfit_batches: int | float = 0.0
-    fast_dev_run: int | bool = False
-    log_every_n_steps: int = 10
-    num_sanity_val_steps: int = 0
-    deterministic: bool | None = None
-    detect_anomaly: bool = False
-    profiler: str | None = None
-    enable_progress_bar: bool = True
-    enable_checkpointing: bool = True
-    enable_model_summary: bool = False
-
-
-@dataclass
-class LoggerConfig:
-    """Where metrics go (group ``logger``): each entry is a Lightning logger with a ``_target_``, or null.
-
-    Attributes:
-        csv: ``metrics.csv``, from which the PNG of the curves is drawn.
-        tensorboard: event files.
-        wandb: Weights & Biases (extra ``tracking``).
-        mlflow: MLflow (extra ``tracking``).
-        other: any further loggers by name.
-    """
-
-    csv: dict[str, Any] | None = None
-    tensorboard: dict[str, Any] | None = None
-    wandb: dict[str, Any] | None = None
-    mlflow: dict[str, Any] | None = None
-    other: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class EvaluationConfig:
-    """Matches of the policy, greedy, while it trains (group ``evaluation``).
-
-    Attributes:
-        opponents: players by name, such as ``random`` or ``alpha_beta(depth=3)``; the final score against the first one
-            is the objective of a sweep.
-        every_n_epochs: PPO iterations between evaluations; 0 evaluates only at the end. The last one is always played.
-        num_games: games against each opponent (even: each opening is played from both seats).
-        opening_plies: each opening has 0 to this many random plies; null takes ``env.opening_plies``.
-        at_start: also evaluate the weights that training starts from.
-        against_epochs_ago: also play the policy of so many iterations ago (a multiple of ``every_n_epochs``).
-        ladder: of opponents whose games against each other are known, so that ``eval/rating`` (Elo) can be computed:
-            ``shogi``, or the path of a ``results.json`` of ``keisei eval round_robin=true``.
-        max_time_share: of the time that evaluations may take; one that would exceed it is left out. null: no limit.
-    """
-
-    opponents: list[str] = field(default_factory=lambda: ["random"])
-    every_n_epochs: int = 10
-    num_games: int = 200
-    opening_plies: int | None = None
-    at_start: bool = False
-    against_epochs_ago: int | None = None
-    ladder: str | None = None
-    max_time_share: float | None = None
-
-
-@dataclass
-class CheckpointConfig:
-    """What is kept of a run.
-
-    Attributes:
-        every_n_epochs: PPO iterations between checkpoints; ``last.ckpt`` is always the newest one.
-        keep: how many older checkpoints stay beside ``last.ckpt``; -1 keeps all, 0 none.
-        keep_best: also keep ``best.ckpt``, the evaluated policy with the highest score against the first of
-            ``evaluation.opponents``.
-    """
-
-    every_n_epochs: int = 10
-    keep: int = 1
-    keep_best: bool = False
-
-
-@dataclass
-class Config:
-    """The whole configuration.
-
-    Attributes:
-        name: names the folder of results.
-        seed: every random stream of the run is spawned from it.
-        ckpt_path: null starts anew; ``last`` goes on with the newest whole checkpoint of this name; ``auto`` does so
-            where there is one (for jobs that are queued again); else a checkpoint file.
-        results_dir: holds one folder for each name, which holds one folder for each run.
-        output_dir: the folder of this run.
-        callbacks: further callbacks of Lightning's Trainer by name, each with a ``_target_``, or null (group
-            ``callbacks``, of which several may be chosen).
-    """
-
-    name: str = MISSING
-    seed: int = 0
-    ckpt_path: str | None = None
-    results_dir: str = "results"
-    output_dir: str = MISSING
-    env: Any = MISSING
-    model: Any = MISSING
-    ppo: Any = MISSING
-    parallel: Any = MISSING
-    opponents: Any = MISSING
-    weight_sync: Any = MISSING
-    trainer: Any = MISSING
-    logger: Any = MISSING
-    evaluation: Any = MISSING
-    callbacks: dict[str, Any] = field(default_factory=dict)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-
+EnvConfig = schema_of("EnvConfig", SECTIONS["env"])
+ResNetConfig = schema_of(
+    "ResNetConfig",
+    declarations(NetworkOptions, num_blocks={"default": 2}, channels={"default": 32}),
+    target=OUR_NETWORKS,
+)
+MLPConfig = schema_of(
+    "MLPConfig",
+    declarations(NetworkOptions, kind={"default": "mlp"}, num_blocks={"default": 2}, channels={"default": 128}),
+    target=OUR_NETWORKS,
+)
+PPOConfig = schema_of("PPOConfig", SECTIONS["ppo"])
+ParallelConfig = schema_of("ParallelConfig", SECTIONS["parallel"])
+OpponentsConfig = schema_of("OpponentsConfig", SECTIONS["opponents"])
+WeightSyncConfig = schema_of("WeightSyncConfig", SECTIONS["weight_sync"])
+TrainerConfig = schema_of("TrainerConfig", SECTIONS["trainer"], target=OUR_TRAINER)
+LoggerConfig = schema_of("LoggerConfig", SECTIONS["logger"])
+EvaluationConfig = schema_of("EvaluationConfig", SECTIONS["evaluation"])
+CheckpointConfig = schema_of("CheckpointConfig", SECTIONS["checkpoint"])
+Config = schema_of("Config", SECTIONS[""], sections={"checkpoint": CheckpointConfig})
 
 SCHEMAS: dict[str, type] = {
     "env": EnvConfig,

@@ -9,12 +9,12 @@ from keisei_lightning.system.lazy import lazy_names
 if TYPE_CHECKING:
     from keisei_lightning.models.actor_critic import NEW_STATE_VALUE, ActorCritic, logits_actor, value_selector
     from keisei_lightning.models.bitmask import pack_mask, unpack_mask
-    from keisei_lightning.models.build import NetworkKind, build_network, build_recorded_network, num_parameters
+    from keisei_lightning.models.build import build_network, build_recorded_network, num_parameters
     from keisei_lightning.models.distribution import LegalCategorical
     from keisei_lightning.models.encoder import Encoder, PlanesEncoder, ShogiEncoder, build_encoder
-    from keisei_lightning.models.heads import ValueKind
     from keisei_lightning.models.mlp import MLPNetwork
     from keisei_lightning.models.modes import evaluation_mode
+    from keisei_lightning.models.options import NetworkKind, NetworkOptions, ValueKind
     from keisei_lightning.models.resnet import ResidualNetwork
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "LegalCategorical",
     "MLPNetwork",
     "NetworkKind",
+    "NetworkOptions",
     "PlanesEncoder",
     "ResidualNetwork",
     "ShogiEncoder",
@@ -45,11 +46,12 @@ _MODULE_OF = {
     "Encoder": "encoder",
     "LegalCategorical": "distribution",
     "MLPNetwork": "mlp",
-    "NetworkKind": "build",
+    "NetworkKind": "options",
+    "NetworkOptions": "options",
     "PlanesEncoder": "encoder",
     "ResidualNetwork": "resnet",
     "ShogiEncoder": "encoder",
-    "ValueKind": "heads",
+    "ValueKind": "options",
     "build_encoder": "encoder",
     "build_network": "build",
     "build_recorded_network": "build",

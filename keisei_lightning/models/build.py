@@ -5,73 +5,50 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint
-from typing import Any, Literal, get_args
+from typing import Any
 
 from torch import nn
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models.equivariance import equivariance_errors
-from keisei_lightning.models.heads import ValueKind
 from keisei_lightning.models.mlp import MLPNetwork
+from keisei_lightning.models.options import NetworkKind, NetworkOptions, ValueKind
 from keisei_lightning.models.registry import OUR_NETWORKS, recorded_network_fault, registered_network
 from keisei_lightning.models.resnet import ResidualNetwork
 
-__all__ = ["NetworkKind", "build_network", "build_recorded_network", "num_parameters"]
-
-NetworkKind = Literal["mlp", "resnet"]
-
-_MAX_BLOCKS = 256
-_MAX_CHANNELS = 8192
+__all__ = ["build_network", "build_recorded_network", "num_parameters"]
 
 
 def build_network(
     spec: GameSpec,
     *,
-    kind: NetworkKind = "resnet",
-    num_blocks: int = 6,
-    channels: int = 96,
-    value_head: ValueKind = "scalar",
-    equivariant: bool = False,
+    kind: NetworkKind = NetworkOptions.kind,
+    num_blocks: int = NetworkOptions.num_blocks,
+    channels: int = NetworkOptions.channels,
+    value_head: ValueKind = NetworkOptions.value_head,
+    equivariant: bool = NetworkOptions.equivariant,
 ) -> nn.Module:
     """Make a network for a game.
 
     Args:
         spec: the game.
-        kind: ``"resnet"`` (residual convolutions) or ``"mlp"`` (fully connected, for small boards).
-        num_blocks: residual blocks, or hidden layers.
-        channels: features of each square, or units of each hidden layer.
-        value_head: ``"scalar"`` (tanh) or ``"wdl"`` (win, draw, loss; the value is ``p(win) - p(loss)``).
-        equivariant: evaluate a position and its mirror image alike, by construction (``"resnet"``, an even number of
-            channels, a game whose symmetry is a flip of the board).
+        kind: as all that follows, see :class:`~keisei_lightning.models.options.NetworkOptions`.
+        num_blocks: its depth.
+        channels: its width.
+        value_head: its kind of value.
+        equivariant: whether it is symmetric by construction.
 
     Returns:
         A module that maps uint8 observations [B, *observation_shape] to logits float32 [B, A] and state values float32
         [B, 1], both in the mover's view.
 
     Raises:
-        ConfigError: a value is out of range (all faults at once), or no encoder fits the game.
+        ConfigError: with a line for each value that is not legal; or no encoder fits the game.
     """
-    names = {"kind": (kind, get_args(NetworkKind)), "value_head": (value_head, get_args(ValueKind))}
-    sizes = {"num_blocks": (num_blocks, _MAX_BLOCKS), "channels": (channels, _MAX_CHANNELS)}
-    flags = {"equivariant": equivariant}
-    faults = [
-        *(
-            f"model.{key}={value!r}: must be one of {', '.join(legal)}"
-            for key, (value, legal) in names.items()
-            if value not in legal
-        ),
-        *(
-            f"model.{key}={value!r}: must be a whole number from 1 to {highest}"
-            for key, (value, highest) in sizes.items()
-            if type(value) is not int or not 1 <= value <= highest
-        ),
-        *(f"model.{key}={value!r}: must be True or False" for key, value in flags.items() if type(value) is not bool),
-    ]
-    if equivariant and not faults:
-        faults = equivariance_errors(spec, kind=kind, channels=channels)
-    if faults:
-        raise ConfigError(faults)
+    NetworkOptions(kind=kind, num_blocks=num_blocks, channels=channels, value_head=value_head, equivariant=equivariant)
+    if equivariant and (errors := equivariance_errors(spec, kind=kind, channels=channels)):
+        raise ConfigError(errors)
     if kind == "mlp":
         return MLPNetwork(spec, num_blocks=num_blocks, channels=channels, value_head=value_head)
     return ResidualNetwork(

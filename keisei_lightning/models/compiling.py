@@ -5,17 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.models.options import COMPILE_MODES
 
-__all__ = ["COMPILE_MODES", "Evaluator", "FixedBatches", "check_compile_mode", "compile_for_batches"]
-
-COMPILE_MODES: Final = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
-"""Modes of ``torch.compile``; the second and third record CUDA graphs on an accelerator."""
+__all__ = ["Evaluator", "FixedBatches", "check_compile_mode", "compile_for_batches"]
 
 Evaluator = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Observations [B, *obs] to logits [B, A] and state values [B, 1]."""

@@ -6,10 +6,10 @@ legal moves and the first value close to 0: no move is ruled out before a game h
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
+
+from keisei_lightning.models.options import ValueKind
 
 __all__ = [
     "POLICY_SCALE",
@@ -17,13 +17,10 @@ __all__ = [
     "ScalarValue",
     "SquarePolicyHead",
     "ValueHead",
-    "ValueKind",
     "WinDrawLossValue",
     "build_value_output",
     "expected_score",
 ]
-
-ValueKind = Literal["scalar", "wdl"]
 
 POLICY_SCALE = 0.01
 """Standard deviation of the first policy logits, roughly."""

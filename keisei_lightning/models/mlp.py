@@ -10,7 +10,8 @@ from typing_extensions import override
 
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models.encoder import build_encoder
-from keisei_lightning.models.heads import POLICY_SCALE, ValueKind, build_value_output
+from keisei_lightning.models.heads import POLICY_SCALE, build_value_output
+from keisei_lightning.models.options import ValueKind
 from keisei_lightning.models.two_heads import TwoHeads
 
 __all__ = ["MLPNetwork"]

@@ -12,7 +12,8 @@ from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models.encoder import build_encoder
 from keisei_lightning.models.equivariance import Flip, board_flip
 from keisei_lightning.models.equivariant import LiftingConv2d, MirrorConv2d, split_images
-from keisei_lightning.models.heads import LinearPolicyHead, SquarePolicyHead, ValueHead, ValueKind
+from keisei_lightning.models.heads import LinearPolicyHead, SquarePolicyHead, ValueHead
+from keisei_lightning.models.options import ValueKind
 from keisei_lightning.models.two_heads import TwoHeads
 
 __all__ = ["ResidualBlock", "ResidualNetwork"]

@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from keisei_lightning.models.heads import ValueKind, expected_score
+from keisei_lightning.models.heads import expected_score
+from keisei_lightning.models.options import ValueKind
 
 __all__ = ["TwoHeads"]
 

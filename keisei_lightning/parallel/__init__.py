@@ -34,15 +34,26 @@ from keisei_lightning.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     from keisei_lightning.parallel.collector import SelfPlayCollector
-    from keisei_lightning.parallel.opponents.pool import OpponentOptions
+    from keisei_lightning.parallel.options import CollectorOptions, OpponentOptions, SupervisionOptions, WorkerOptions
     from keisei_lightning.parallel.supervision.restarts import RestartPolicy, WorkerState
 
-__all__ = ["OpponentOptions", "RestartPolicy", "SelfPlayCollector", "WorkerState"]
+__all__ = [
+    "CollectorOptions",
+    "OpponentOptions",
+    "RestartPolicy",
+    "SelfPlayCollector",
+    "SupervisionOptions",
+    "WorkerOptions",
+    "WorkerState",
+]
 
 _MODULE_OF = {
-    "OpponentOptions": "opponents.pool",
+    "CollectorOptions": "options",
+    "OpponentOptions": "options",
     "RestartPolicy": "supervision.restarts",
     "SelfPlayCollector": "collector",
+    "SupervisionOptions": "options",
+    "WorkerOptions": "options",
     "WorkerState": "supervision.restarts",
 }
 

@@ -20,12 +20,13 @@ from torchrl.collectors import BaseCollector
 from keisei_lightning.errors import CollectorClosedError, ConfigError
 from keisei_lightning.games import GameFactory
 from keisei_lightning.models import unpack_mask
+from keisei_lightning.parallel.checks import check_memory, check_options
 from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, to_batch
 from keisei_lightning.parallel.memory.slots import Key, SlotLayout
 from keisei_lightning.parallel.memory.weight_sources import choose_weights
 from keisei_lightning.parallel.memory.weights import copy_weights
-from keisei_lightning.parallel.opponents.pool import OpponentOptions, SnapshotStanding
-from keisei_lightning.parallel.options import check_memory, check_options
+from keisei_lightning.parallel.opponents.pool import SnapshotStanding
+from keisei_lightning.parallel.options import OpponentOptions
 from keisei_lightning.parallel.playing.worker import PlayerOptions
 from keisei_lightning.parallel.policy.acting import check_policy
 from keisei_lightning.parallel.session import CollectorSpec, ResumeState, Session

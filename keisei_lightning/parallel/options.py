@@ -1,148 +1,150 @@
-"""Checks of the collector's arguments: everything that cannot work is named before anything starts."""
+"""Options of the collector, in groups. Needs no torch; what needs a game or this machine is checked elsewhere."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Final, Literal
 
-import torch
-from torch import nn
+from keisei_lightning.models.options import CompileMode
+from keisei_lightning.system.options import Options, option
 
-from keisei_lightning.errors import ConfigError
-from keisei_lightning.models.compiling import check_compile_mode
-from keisei_lightning.parallel.memory.slots import SlotLayout
-from keisei_lightning.parallel.memory.weights import WeightLayout
-from keisei_lightning.parallel.playing.rollout import MAX_GROUPS
-from keisei_lightning.system.limits import MemoryDemand, WorkerDemand, memory_errors, worker_errors
+__all__ = [
+    "DEVICE_FORM",
+    "DEVICE_PATTERN",
+    "MAX_GROUPS",
+    "CollectorOptions",
+    "OpponentOptions",
+    "SupervisionOptions",
+    "WorkerOptions",
+]
 
-__all__ = ["MIN_HEARTBEAT_S", "check_memory", "check_options"]
+DEVICE_PATTERN: Final = r"auto|cpu|cuda(:\d+)?"
+DEVICE_FORM: Final = "auto, cpu or cuda:N"
 
-MIN_HEARTBEAT_S = 0.5
-"""Below this, an idle worker, which shows life four times a second, could be taken for a hung one."""
+MAX_GROUPS: Final = 16
+"""Of a worker's games, each with a random stream of its own."""
 
-_CHOICES: dict[str, tuple[str | None, ...]] = {
-    "mode": ("serial", "workers", "central"),
-    "schedule": ("sync", "async"),
-    "start_method": (None, "forkserver", "spawn"),
-    "worker_precision": ("32-true", "bf16-mixed"),
-}
-_LOWEST = {
-    "num_workers": 1,
-    "games_per_worker": 1,
-    "plies_per_rollout": 1,
-    "max_policy_lag": 0,
-    "slots_per_worker": 1,
-    "groups_per_worker": 1,
-    "max_restarts": 0,
-    "min_healthy_workers": 0,
-    "total_frames": -1,
-    "seed": 0,
-}
-_DURATIONS = ("heartbeat_s", "start_timeout_s", "shutdown_timeout_s", "restart_window_s", "restart_backoff_s")
+_SPARE_BUFFERS: Final = 4
+"""Snapshots that have left the ring and that games still need; with more of them, a push is put off."""
 
 
-def check_options(options: Mapping[str, Any]) -> None:
-    """Check the collector's arguments, all of them, and whether this machine can run so many workers.
+@dataclass(frozen=True, kw_only=True)
+class CollectorOptions(Options):
+    """What is played, by how many workers, and how it is delivered."""
+
+    mode: Literal["serial", "workers", "central"] = option(
+        "workers",
+        "workers: a policy copy in each worker process; central: workers only play moves, and one process evaluates "
+        "positions for all of them (for an accelerator); serial: no process, the same results as workers.",
+    )
+    schedule: Literal["sync", "async"] = option(
+        "sync", "sync: collect, train, publish (on-policy); async: collect while training, with a bounded lag."
+    )
+    num_workers: int | Literal["auto"] = option(
+        1,
+        "Worker processes; auto: one for each CPU that this process may use, or fewer where the machine allows fewer. "
+        "The inference process, or with async a learner on a GPU, keeps one CPU; with async a learner on the CPU keeps "
+        "three of four.",
+        low=1,
+    )
+    games_per_worker: int = option(64, "Games that a worker plays at once.", low=1, high=65_536)
+    plies_per_rollout: int = option(32, "Plies of each game in one batch.", low=1, high=65_536)
+    max_policy_lag: int = option(
+        2, "Rollouts that are more published versions than this behind the latest one are refused.", low=0
+    )
+    slots_per_worker: int = option(
+        2, "Rollouts stored for each worker; with async, a worker plays on while one is free.", low=1, high=64
+    )
+    drop_oldest: bool = option(
+        False,
+        "With async: deliver the newest of the waiting rollouts, and drop (and count) the others. Otherwise workers "
+        "wait for the learner, and nothing is dropped.",
+    )
+    stagger_games: bool = option(
+        True, "Begin the first games somewhere in their course, so that every batch holds all phases of a game."
+    )
+    augment_symmetry: bool = option(False, "Play half of the games in the game's mirror image.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerOptions(Options):
+    """How a worker process (with ``mode="central"``, the inference process) runs the policy."""
+
+    start_method: Literal["forkserver", "spawn"] | None = option(
+        None, "How processes are started; null: forkserver where there is one, spawn elsewhere."
+    )
+    worker_device: str = option(
+        "cpu",
+        "Device of the workers' policy, or of the inference process's; auto: CUDA devices in turn, else the CPU.",
+        pattern=DEVICE_PATTERN,
+        form=DEVICE_FORM,
+    )
+    worker_precision: Literal["32-true", "bf16-mixed"] = option(
+        "32-true",
+        "Precision of the policy's arithmetic there. It should be the learner's: train/first_ratio shows the "
+        "difference.",
+    )
+    compile_mode: CompileMode | None = option(
+        None, "Mode of torch.compile for the network there, compiled when a worker starts; null: not compiled."
+    )
+    threads_per_worker: int | None = option(
+        None,
+        "Torch threads of a worker, or of the inference process; null: its share of the CPUs (with async, of half of "
+        "them), at most OMP_NUM_THREADS.",
+        low=1,
+        high=1024,
+    )
+    groups_per_worker: int = option(
+        2,
+        "With central: a worker plays the moves of one group of its games while the positions of another are "
+        "evaluated.",
+        low=1,
+        high=MAX_GROUPS,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisionOptions(Options):
+    """How long to wait for workers, and how often to replace one."""
+
+    # An idle worker shows life four times a second: with less it could be taken for a hung one.
+    heartbeat_s: float = option(10.0, "Seconds of silence after which a worker is hung, and replaced.", low=0.5)
+    start_timeout_s: float = option(120.0, "Seconds in which every worker must become ready.", above=0)
+    shutdown_timeout_s: float = option(10.0, "Seconds in which workers may end by themselves, before a kill.", above=0)
+    max_restarts: int = option(
+        5, "Restarts of one worker within restart_window_s; the next death ends the training.", low=0
+    )
+    restart_window_s: float = option(300.0, "Seconds of the sliding window of max_restarts.", above=0)
+    restart_backoff_s: float = option(
+        0.5,
+        "Seconds before a restart after a short life; doubled for each further consecutive one, up to 30.",
+        above=0,
+    )
+    min_healthy_workers: int = option(
+        0, "With fewer workers alive the training ends; 0: only when a worker's restarts are used up.", low=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpponentOptions(Options):
+    """Games against frozen snapshots of the policy.
 
     Raises:
-        ConfigError: with a line for each fault.
+        ConfigError: with a line for each value that is not legal.
     """
-    faults = [
-        f"{key}={options[key]}: must be one of {', '.join(map(str, choices))}"
-        for key, choices in _CHOICES.items()
-        if options[key] not in choices
-    ]
-    faults += [
-        f"{key}={options[key]}: must be a whole number, at least {lowest}"
-        for key, lowest in _LOWEST.items()
-        if not _is_whole(options[key]) or options[key] < lowest
-    ]
-    faults += [
-        f"{key}={options[key]}: must be above 0 seconds, and finite"
-        for key in _DURATIONS
-        if not _is_number(options[key]) or not 0 < options[key] < math.inf
-    ]
-    heartbeat, threads = options["heartbeat_s"], options["threads_per_worker"]
-    if _is_number(heartbeat) and 0 < heartbeat < MIN_HEARTBEAT_S:
-        faults.append(f"heartbeat_s={heartbeat}: must be at least {MIN_HEARTBEAT_S} seconds")
-    if threads is not None and (not _is_whole(threads) or threads < 1):
-        faults.append(f"threads_per_worker={threads}: must be at least 1, or None")
-    if options["drop_oldest"] and options["schedule"] == "sync":
-        faults.append("drop_oldest=True: must be False with schedule=sync (no more than one batch ever waits)")
-    if _is_whole(options["groups_per_worker"]) and options["groups_per_worker"] > MAX_GROUPS:
-        faults.append(f"groups_per_worker={options['groups_per_worker']}: must be at most {MAX_GROUPS}")
-    faults += _device_errors(options["worker_device"])
-    faults += check_compile_mode("compile_mode", options["compile_mode"], options["policy"])
-    if not faults:
-        faults += _crew_errors(options)
-    if faults:
-        raise ConfigError(faults)
 
-
-def check_memory(
-    layout: SlotLayout,
-    *,
-    policy: nn.Module | None = None,
-    num_snapshots: int = 0,
-    mode: str = "serial",
-    start_method: str | None = None,
-) -> None:
-    """Check that the slots, the published weights, the snapshots and the worker processes fit into memory.
-
-    Args:
-        layout: of the slots.
-        policy: its weights are published; None leaves them out.
-        num_snapshots: sets of its weights in the opponent pool.
-        mode: of the collector; "workers" adds what the processes take.
-        start_method: of the processes.
-
-    Raises:
-        ConfigError: with the arithmetic.
-    """
-    faults = memory_errors(
-        WorkerDemand(num_workers=layout.num_workers, in_processes=mode != "serial", start_method=start_method),
-        MemoryDemand(
-            slots_per_worker=layout.num_slots,
-            games_per_worker=layout.num_games,
-            plies_per_rollout=layout.num_plies,
-            bytes_per_ply=layout.bytes_per_ply,
-            weight_bytes=0 if policy is None else WeightLayout.of(policy).num_bytes,
-            num_snapshots=num_snapshots,
-        ),
+    share: float = option(
+        0.5, "Share of the games that are against snapshots; the others are self-play.", above=0, high=1
     )
-    if faults:
-        raise ConfigError(faults)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _device_errors(device: Any) -> list[str]:
-    if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        return [f"worker_device={device}: must be auto, cpu or cuda:N"]
-    count = torch.cuda.device_count() if device.startswith("cuda") else 0
-    if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= count:
-        return [f"worker_device={device}: must be {f'cuda:0 to cuda:{count - 1}' if count else 'cpu (no GPU here)'}"]
-    return []
-
-
-def _crew_errors(options: Mapping[str, Any]) -> list[str]:
-    workers = options["num_workers"]
-    if options["min_healthy_workers"] > workers:
-        return [f"min_healthy_workers={options['min_healthy_workers']}: must be at most num_workers={workers}"]
-    return worker_errors(
-        WorkerDemand(
-            num_workers=workers,
-            in_processes=options["mode"] != "serial",
-            start_method=options["start_method"],
-            threads_per_worker=options["threads_per_worker"],
-            is_central=options["mode"] == "central",
-        )
+    max_snapshots: int = option(12, "Size of the ring of snapshots; the oldest one leaves it first.", low=1, high=1024)
+    # Prioritised: in proportion to (1 - score) ** 2, where the score is the learner's points per game against a
+    # snapshot (Vinyals et al. 2019, "Grandmaster level in StarCraft II", prioritised fictitious self-play, f_hard with
+    # p = 2); where every score is 1, uniform, as in that paper's pseudocode.
+    choice: Literal["uniform", "prioritised"] = option(
+        "uniform", "uniform: any snapshot; prioritised: more often one that the learner does badly against."
     )
+
+    @property
+    def num_buffers(self) -> int:
+        """Sets of weights in shared memory."""
+        return self.max_snapshots + _SPARE_BUFFERS

@@ -14,7 +14,8 @@ from keisei_lightning.parallel.central.backend import CentralBackend
 from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, Intake
 from keisei_lightning.parallel.memory.slots import SharedBuffer, SlotLayout
 from keisei_lightning.parallel.memory.weights import WeightLayout, WeightStore
-from keisei_lightning.parallel.opponents.pool import OpponentOptions, OpponentSetup, SnapshotPool
+from keisei_lightning.parallel.opponents.pool import OpponentSetup, SnapshotPool
+from keisei_lightning.parallel.options import OpponentOptions
 from keisei_lightning.parallel.playing.worker import PlayerOptions
 from keisei_lightning.parallel.process_backend import ProcessBackend
 from keisei_lightning.parallel.serial_backend import SerialBackend

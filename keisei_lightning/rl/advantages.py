@@ -76,8 +76,6 @@ def two_player_gae(
         seats={"mover": mover, "next_mover": next_mover},
         trainable=trainable,
     )
-    if bool((terminated & ~done).any()):
-        raise ValueError("terminated must imply done: a game has ended by its rules and is not done")
     dtype = torch.promote_types(state_value.dtype, torch.float32)
     # Time first: each step of the recursion then reads and writes contiguous rows [B].
     value, bootstrap, rewards = (
@@ -88,19 +86,44 @@ def two_player_gae(
     sign = torch.where((mover == next_mover).T.contiguous(), value.new_tensor(gamma), value.new_tensor(-gamma))
     delta = rewards + sign * bootstrap.masked_fill(final, 0.0) - value
     carry = (lmbda * sign).masked_fill(over, 0.0)
-    if trainable is not None:
-        learner = trainable.T.contiguous()
-        # A successor that is an opponent's ply: lambda = 1, and its critic's value cancels out of delta.
-        through = ~learner[1:] & ~over[:-1]
-        carry[:-1] = torch.where(through, sign[:-1], carry[:-1])
-        delta[:-1] += torch.where(through, sign[:-1] * (value[1:] - bootstrap[:-1]), 0.0)
-    advantage = delta
-    for t in range(len(advantage) - 2, -1, -1):
-        advantage[t] += carry[t] * advantage[t + 1]
-    if trainable is not None:
-        advantage.masked_fill_(~learner, 0.0)
+    learner = None if trainable is None else trainable.T.contiguous()
+    if learner is not None:
+        _skip_opponent_plies(delta, carry, sign=sign, value=value, bootstrap=bootstrap, over=over, learner=learner)
+    advantage = _accumulate(delta, carry, learner)
     advantage, target = (x.T.unsqueeze(-1).to(state_value.dtype).contiguous() for x in (advantage, advantage + value))
     return advantage, target
+
+
+def _skip_opponent_plies(
+    delta: Tensor, carry: Tensor, *, sign: Tensor, value: Tensor, bootstrap: Tensor, over: Tensor, learner: Tensor
+) -> None:
+    """Where the successor is an opponent's ply: lambda = 1, so that the critic's value there cancels out of delta.
+
+    Args:
+        delta: float [T, B], as all others; written to.
+        carry: factor of the next advantage; written to.
+        sign: gamma, negative where the mover changes.
+        value: V(s[t]).
+        bootstrap: V(s[t+1]).
+        over: bool, the game ended.
+        learner: bool, the learner made this move.
+    """
+    through = ~learner[1:] & ~over[:-1]
+    carry[:-1] = torch.where(through, sign[:-1], carry[:-1])
+    delta[:-1] += torch.where(through, sign[:-1] * (value[1:] - bootstrap[:-1]), 0.0)
+
+
+def _accumulate(delta: Tensor, carry: Tensor, learner: Tensor | None) -> Tensor:
+    """The recursion ``A[t] = delta[t] + carry[t] * A[t+1]``, in place.
+
+    Args:
+        delta: float [T, B]; becomes the advantage.
+        carry: float [T, B], factor of the next ply's advantage; not read at the last ply.
+        learner: bool [T, B], elsewhere the advantage becomes 0; None: everywhere.
+    """
+    for t in range(len(delta) - 2, -1, -1):
+        delta[t] += carry[t] * delta[t + 1]
+    return delta if learner is None else delta.masked_fill_(~learner, 0.0)
 
 
 def batch_advantages(batch: TensorDictBase, *, gamma: float, lmbda: float) -> tuple[Tensor, Tensor]:
@@ -177,7 +200,7 @@ def _check_tensors(
     seats: dict[str, Tensor],
     trainable: Tensor | None,
 ) -> None:
-    """Refuse tensors of the wrong shape or dtype, before broadcasting makes something of them."""
+    """Refuse tensors of the wrong shape or dtype, before broadcasting accepts them, and flags that contradict."""
     if len(shape) != 3 or shape[-1] != 1 or shape[1] == 0:
         raise ValueError(f"state_value must be [B, T, 1] with T > 0, not {list(shape)}")
     plies = shape[:-1]
@@ -192,3 +215,5 @@ def _check_tensors(
             raise ValueError(f"{name} must be int8 {list(plies)}, not {tensor.dtype} {list(tensor.shape)}")
     if trainable is not None and (trainable.shape != plies or trainable.dtype != torch.bool):
         raise ValueError(f"trainable must be bool {list(plies)}, not {trainable.dtype} {list(trainable.shape)}")
+    if bool((flags["terminated"] & ~flags["done"]).any()):
+        raise ValueError("terminated must imply done: a game has ended by its rules and is not done")

@@ -3,7 +3,7 @@
 ::
 
     @dataclass(frozen=True, kw_only=True)
-    class SupervisionOptions:
+    class SupervisionOptions(Options):
         heartbeat_s: float = option(10.0, "A worker that is silent for this long is replaced.", low=0.5)
 
 Everything else is derived from the declaration: what is legal (:func:`errors_of`), Hydra's schemas, ``--help`` and the
@@ -14,9 +14,11 @@ reference page (:func:`declared`). A type is written as the annotation writes it
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
+import re
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import NoneType, UnionType
@@ -24,11 +26,30 @@ from typing import Any, Final, Literal
 
 from keisei_lightning.errors import ConfigError
 
-__all__ = ["Bounds", "Declaration", "check", "declared", "errors_of", "option"]
+__all__ = [
+    "Bounds",
+    "Declaration",
+    "Options",
+    "check",
+    "declared",
+    "errors_of",
+    "nearest",
+    "option",
+    "spelled",
+    "with_keywords",
+]
 
 _METADATA: Final = "keisei_lightning.option"
 
-_KINDS: Final = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+_KINDS: Final[dict[str, str]] = {
+    "bool": "true or false",
+    "dict[str, Any]": "a section of keys",
+    "float": "a number",
+    "int": "a whole number",
+    "list[int]": "a list of whole numbers",
+    "list[str]": "a list of words",
+    "str": "a word",
+}
 """Types in a person's words."""
 
 
@@ -80,6 +101,9 @@ class Declaration:
         sentence: what it does; its unit.
         bounds: of a number; None: any finite one.
         choices: legal words; empty: any.
+        pattern: regular expression of legal words; empty: any.
+        form: what ``pattern`` means, for a person, such as "cpu or cuda:N".
+        is_even: only even numbers are legal.
     """
 
     name: str
@@ -89,6 +113,9 @@ class Declaration:
     sentence: str
     bounds: Bounds | None
     choices: tuple[str, ...]
+    pattern: str = ""
+    form: str = ""
+    is_even: bool = False
 
     def allows(self, value: Any) -> bool:
         """Whether a value is legal."""
@@ -96,25 +123,41 @@ class Declaration:
             return self.may_be_none
         if self.choices and not isinstance(value, bool | int | float):
             return value in self.choices
-        return any(_is_of(value, kind) for kind in self.kinds) and (
-            self.bounds is None or isinstance(value, str) or self.bounds.contain(value)
-        )
+        if not any(_is_of(value, kind) for kind in self.kinds):
+            return False
+        if self.pattern and not (isinstance(value, str | int) and re.fullmatch(self.pattern, str(value))):
+            return False
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return True
+        return (self.bounds is None or self.bounds.contain(value)) and not (self.is_even and value % 2)
 
     def legal(self, none: str = "None") -> str:
-        """What may be given, such as "a whole number from 1 to 64, or None".
+        """What may be given, such as "a whole number, from 1 to 64, or None".
 
         Args:
             none: how None is written.
         """
-        parts = [", ".join(self.choices)] if self.choices else []
-        for kind in self.kinds:
+        parts = [", ".join(self.choices)] if self.choices else [self.form] if self.form else []
+        for kind in () if self.form else self.kinds:
             if kind is str and self.choices:
                 continue
-            words = _KINDS.get(kind, _name(kind))
+            words = "an even number" if self.is_even else _KINDS.get(_name(kind), _name(kind))
             parts.append(f"{words}, {self.bounds}" if self.bounds and kind in (int, float) else words)
         if len(self.choices) > 1:
             parts[0] = f"one of {parts[0]}"
         return ", or ".join([*parts, *([none] if self.may_be_none else [])])
+
+    def error(self, value: Any, *, prefix: str = "", none: str = "None") -> str | None:
+        """The line for a value that is not legal, with key, value and what is legal; None for a legal one.
+
+        Args:
+            value: as given.
+            prefix: of the key, such as "parallel.".
+            none: how None is written; "null" writes the value as YAML does.
+        """
+        if self.allows(value):
+            return None
+        return f"{prefix}{self.name}={spelled(value, none=none)}: must be {self.legal(none)}"
 
 
 def option(
@@ -127,6 +170,9 @@ def option(
     above: float | None = None,
     below: float | None = None,
     choices: Sequence[str] = (),
+    pattern: str = "",
+    form: str = "",
+    is_even: bool = False,
 ) -> Any:
     """Declare an option: a field of a dataclass.
 
@@ -139,6 +185,9 @@ def option(
         above: every legal number is larger (instead of ``low``).
         below: every legal number is smaller (instead of ``high``).
         choices: legal words; those of a ``Literal`` need not be repeated.
+        pattern: regular expression of legal words.
+        form: what ``pattern`` means, for a person, such as "cpu or cuda:N".
+        is_even: only even numbers are legal.
     """
     is_bounded = any(end is not None for end in (low, high, above, below))
     bounds = Bounds(
@@ -147,7 +196,16 @@ def option(
         open_low=above is not None,
         open_high=below is not None,
     )
-    metadata = {_METADATA: (sentence, bounds if is_bounded else None, tuple(choices))}
+    metadata = {
+        _METADATA: {
+            "sentence": sentence,
+            "bounds": bounds if is_bounded else None,
+            "choices": tuple(choices),
+            "pattern": pattern,
+            "form": form,
+            "is_even": is_even,
+        }
+    }
     if factory is not None:
         return dataclasses.field(default_factory=factory, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -168,8 +226,8 @@ def _declarations(options: type) -> Iterator[Declaration]:
     for field in dataclasses.fields(options):
         if _METADATA not in field.metadata:
             continue
-        sentence, bounds, choices = field.metadata[_METADATA]
-        kinds, words = [], list(choices)
+        metadata = dict(field.metadata[_METADATA])
+        kinds, words = [], list(metadata.pop("choices"))
         for kind in _members(hints[field.name]):
             if typing.get_origin(kind) is Literal:
                 words += [word for word in typing.get_args(kind) if word not in words]
@@ -184,9 +242,8 @@ def _declarations(options: type) -> Iterator[Declaration]:
             kinds=tuple(kind for kind in kinds if kind is not NoneType),
             may_be_none=NoneType in kinds,
             default=default,
-            sentence=sentence,
-            bounds=bounds,
             choices=tuple(words),
+            **metadata,
         )
 
 
@@ -196,13 +253,13 @@ def errors_of(options: Any, *, prefix: str = "", none: str = "None") -> list[str
     Args:
         options: the values.
         prefix: of the keys, such as "parallel.".
-        none: how None is written.
+        none: how None is written; "null" writes all values as YAML does.
     """
-    return [
-        f"{prefix}{declaration.name}={_plain(value)}: must be {declaration.legal(none)}"
+    lines = (
+        declaration.error(getattr(options, declaration.name), prefix=prefix, none=none)
         for declaration in declared(options.__class__)
-        if not declaration.allows(value := getattr(options, declaration.name))
-    ]
+    )
+    return [line for line in lines if line is not None]
 
 
 def check(options: Any) -> None:
@@ -213,6 +270,68 @@ def check(options: Any) -> None:
     """
     if errors := errors_of(options):
         raise ConfigError(errors)
+
+
+class Options:
+    """Base of the dataclasses of options: what is not legal is never made.
+
+    Raises:
+        ConfigError: with a line for each value that is not legal.
+    """
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+def with_keywords(owner: str, *groups: Any, keywords: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Options as objects and as keywords, for a class that takes both: a keyword counts more than its object.
+
+    Args:
+        owner: name of the class that takes them, for messages.
+        groups: objects of options, each of another dataclass.
+        keywords: options of any of them.
+
+    Returns:
+        An object for each group.
+
+    Raises:
+        ConfigError: with a line for each value that is not legal, of all groups.
+        TypeError: a keyword is no option.
+    """
+    known = [field.name for group in groups for field in dataclasses.fields(group)]
+    if unknown := next((name for name in keywords if name not in known), None):
+        near = nearest(unknown, known)
+        raise TypeError(f"{owner} has no option {unknown!r}" + (f" (did you mean {near!r}?)" if near else ""))
+    made: list[Any] = []
+    errors: list[str] = []
+    for group in groups:
+        own = {field.name: keywords[field.name] for field in dataclasses.fields(group) if field.name in keywords}
+        try:
+            made.append(dataclasses.replace(group, **own))
+        except ConfigError as error:
+            errors += error.faults
+    if errors:
+        raise ConfigError(errors)
+    return tuple(made)
+
+
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """The known word that was probably meant; None: there is none like it."""
+    return next(iter(difflib.get_close_matches(word, known, n=1)), None)
+
+
+def spelled(value: Any, *, none: str = "None") -> str:
+    """A value as the reader writes it: 4294967295, not 4.29497e+09.
+
+    Args:
+        value: any.
+        none: how None is written; "null" writes true and false as YAML does.
+    """
+    if value is None:
+        return none
+    if isinstance(value, bool):
+        return str(value).lower() if none == "null" else str(value)
+    return _plain(value)
 
 
 def _members(kind: Any) -> tuple[Any, ...]:
@@ -231,13 +350,10 @@ def _is_of(value: Any, kind: Any) -> bool:
 
 
 def _name(kind: Any) -> str:
-    return {"list[str]": "a list of words", "list[int]": "a list of whole numbers"}.get(
-        str(kind), getattr(kind, "__name__", str(kind)) if typing.get_origin(kind) is None else str(kind)
-    )
+    return str(getattr(kind, "__name__", kind)) if typing.get_origin(kind) is None else str(kind).replace("typing.", "")
 
 
 def _plain(value: Any) -> str:
-    """4294967295, not 4.29497e+09."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     return str(int(value)) if math.isfinite(value) and value == int(value) else f"{value:g}"

@@ -11,7 +11,21 @@ from torch import Tensor
 from torchrl.objectives import ClipPPOLoss
 from typing_extensions import override
 
-__all__ = ["MAX_IMPORTANCE", "OUTCOME_LOG_PROBS", "OUTCOME_TARGET", "PROXIMAL_LOG_PROB", "LegalMovesPPOLoss"]
+from keisei_lightning.models import logits_actor, value_selector
+from keisei_lightning.training.options import PPOOptions
+
+__all__ = [
+    "LOSS_TERMS",
+    "MAX_IMPORTANCE",
+    "OUTCOME_LOG_PROBS",
+    "OUTCOME_TARGET",
+    "PROXIMAL_LOG_PROB",
+    "LegalMovesPPOLoss",
+    "make_loss",
+]
+
+LOSS_TERMS: Final = ("loss_objective", "loss_critic", "loss_entropy")
+"""The parts of the loss; their sum is minimised."""
 
 OUTCOME_TARGET: Final = "outcome_target"
 """Key of a minibatch: probabilities of the mover's win, draw and loss, float32 [b, 3], for a head that learns them."""
@@ -99,6 +113,27 @@ class LegalMovesPPOLoss(ClipPPOLoss):
     def _get_entropy(self, dist: Any, adv_shape: Any) -> Tensor:
         entropy: Tensor = dist.entropy()
         return entropy.unsqueeze(-1)
+
+
+def make_loss(options: PPOOptions) -> LegalMovesPPOLoss:
+    """The loss of minibatches whose ``logits`` and new state values are computed before, in one pass of the network.
+
+    Args:
+        options: its coefficients, its clipping, and the distance of values.
+    """
+    return LegalMovesPPOLoss(
+        logits_actor(),
+        value_selector(),
+        functional=False,
+        clip_epsilon=options.clip_epsilon,
+        entropy_bonus=True,
+        entropy_coeff=options.entropy_coeff,
+        critic_coeff=options.critic_coeff,
+        loss_critic_type=options.critic_loss,
+        clip_value=options.clip_value,
+        normalize_advantage=False,
+        log_explained_variance=False,  # of each minibatch; the meter computes that of the epoch
+    )
 
 
 def _log_importance(tensordict: TensorDictBase) -> Tensor:

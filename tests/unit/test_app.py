@@ -115,7 +115,11 @@ def test_every_key_reaches_its_part(tmp_path: Path) -> None:
     data, module, trainer = parts.data, parts.module, parts.trainer
     assert (data.gamma, data.lmbda, data.num_epochs, data.minibatch_size, data.seed) == (0.9, 0.8, 3, 32, 11)
     assert module.hparams["clip_epsilon"] == 0.3
-    assert (module.entropy_coeff, module.learning_rate, module.final_learning_rate) == (0.07, 0.002, None)
+    assert (module.options.entropy_coeff, module.learning_rate, module.options.final_learning_rate) == (
+        0.07,
+        0.002,
+        None,
+    )
     assert data.collector.frames_per_batch == 128
     assert (trainer.max_epochs, trainer.gradient_clip_val) == (9, 0.7)
     assert (parts.evaluation.num_games, parts.evaluation.every_n_epochs) == (6, 4)
@@ -125,7 +129,7 @@ def test_every_key_reaches_its_part(tmp_path: Path) -> None:
     assert parts.evaluation.ladder is not None
     assert parts.evaluation.ladder.names == ["random", "x"]
     assert parts.evaluation.max_time_share == 0.25
-    assert (module.kl_target, data.decoupled) == (0.02, True)
+    assert (module.options.kl_target, data.decoupled) == (0.02, True)
     (snapshots,) = (callback for callback in trainer.callbacks if isinstance(callback, SnapshotCallback))
     assert snapshots.every_n_epochs == 3
     assert data.collector._plan.opponents == OpponentOptions(share=0.25, max_snapshots=12, choice="prioritised")

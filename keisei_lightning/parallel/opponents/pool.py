@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,12 +25,10 @@ from keisei_lightning.parallel.memory.weight_sources import named_weights
 from keisei_lightning.parallel.memory.weight_transfer import WeightFetcher
 from keisei_lightning.parallel.memory.weights import WeightLayout
 from keisei_lightning.parallel.opponents.boards import Seating, SnapshotVersions
+from keisei_lightning.parallel.options import OpponentOptions
 from keisei_lightning.parallel.supervision.messages import Opponent, RolloutHeader
 
-__all__ = ["OpponentOptions", "OpponentSetup", "SnapshotMemory", "SnapshotPool", "SnapshotStanding"]
-
-_SPARE_BUFFERS = 4
-"""Snapshots that have left the ring and that games still need; with more of them, a push is put off."""
+__all__ = ["OpponentSetup", "SnapshotMemory", "SnapshotPool", "SnapshotStanding"]
 
 _WINDOW_GAMES = 200
 """The score against a snapshot is a mean over about this many games: the learner changes."""
@@ -41,43 +39,6 @@ _NO_WEIGHT = 1e-10  # of all snapshots together: the learner beats every one of 
 _ALIGNMENT = 64
 
 _KEPT = ("version", "games", "score")  # of a snapshot in a checkpoint; its place is found anew
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OpponentOptions:
-    """Games against frozen snapshots of the policy.
-
-    Attributes:
-        share: of the games, in (0, 1]; the others are self-play.
-        max_snapshots: K, size of the ring; the oldest one leaves it first.
-        choice: "uniform", or "prioritised": in proportion to ``(1 - score) ** 2``, where the score is the learner's
-            points per game against a snapshot (Vinyals et al. 2019, "Grandmaster level in StarCraft II", prioritised
-            fictitious self-play, ``f_hard`` with p = 2); where every score is 1, uniform, as in that paper's
-            pseudocode.
-
-    Raises:
-        ConfigError: a value that cannot work.
-    """
-
-    share: float = 0.5
-    max_snapshots: int = 12
-    choice: Literal["uniform", "prioritised"] = "uniform"
-
-    def __post_init__(self) -> None:
-        faults = []
-        if not 0 < self.share <= 1:
-            faults.append(f"share={self.share}: must be above 0 and at most 1")
-        if self.max_snapshots < 1:
-            faults.append(f"max_snapshots={self.max_snapshots}: must be 1 or more")
-        if self.choice not in ("uniform", "prioritised"):
-            faults.append(f"choice={self.choice}: must be one of uniform, prioritised")
-        if faults:
-            raise ConfigError(faults)
-
-    @property
-    def num_buffers(self) -> int:
-        """Sets of weights in shared memory."""
-        return self.max_snapshots + _SPARE_BUFFERS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,9 +21,8 @@ from keisei_lightning.parallel.opponents.boards import OpponentBoards
 from keisei_lightning.parallel.policy.inference_requests import LEARNER, InferenceRequest, InferenceResult, PolicyServer
 from keisei_lightning.parallel.supervision.messages import Opponent
 
-__all__ = ["MAX_GROUPS", "RolloutPlayer", "RolloutResult", "rollout_seeds"]
+__all__ = ["RolloutPlayer", "RolloutResult", "rollout_seeds"]
 
-MAX_GROUPS = 16
 """Groups of games that one worker may play: their games are numbered apart."""
 
 _TRAJECTORY_BITS = 32  # games of one incarnation ...

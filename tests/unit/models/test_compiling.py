@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from keisei_lightning.config.bounds import CHOICES
+from keisei_lightning.config.schemas import SECTIONS
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.models import ActorCritic
-from keisei_lightning.models.compiling import COMPILE_MODES, FixedBatches, check_compile_mode, compile_for_batches
+from keisei_lightning.models.compiling import FixedBatches, check_compile_mode, compile_for_batches
+from keisei_lightning.models.options import COMPILE_MODES
 
 
 class ReusesItsMemory:
@@ -37,7 +38,10 @@ def test_any_number_of_boards_is_evaluated_in_passes_of_one_size(num_boards: int
 
 
 def test_the_modes_are_those_that_the_configuration_allows() -> None:
-    assert CHOICES["ppo.compile_mode"] == CHOICES["parallel.compile_mode"] == COMPILE_MODES
+    choices = [
+        each.choices for section in ("ppo", "parallel") for each in SECTIONS[section] if each.name == "compile_mode"
+    ]
+    assert choices == [COMPILE_MODES, COMPILE_MODES]
 
 
 def test_a_mode_that_does_not_exist_and_a_policy_without_a_network_are_refused() -> None:

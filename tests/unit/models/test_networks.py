@@ -151,17 +151,17 @@ def test_all_faults_of_a_network_are_named_at_once(planes_spec):
     with pytest.raises(ConfigError) as caught:
         build_network(planes_spec, kind="transformer", num_blocks=-1, channels=0, value_head="quantile")
     assert caught.value.faults == (
-        "model.kind='transformer': must be one of mlp, resnet",
-        "model.value_head='quantile': must be one of scalar, wdl",
-        "model.num_blocks=-1: must be a whole number from 1 to 256",
-        "model.channels=0: must be a whole number from 1 to 8192",
+        "kind=transformer: must be one of mlp, resnet",
+        "num_blocks=-1: must be a whole number, from 1 to 256",
+        "channels=0: must be a whole number, from 1 to 8192",
+        "value_head=quantile: must be one of scalar, wdl",
     )
 
 
 def test_a_number_that_is_not_whole_is_refused(planes_spec):
-    with pytest.raises(ConfigError, match=r"model.channels=1.5: must be a whole number"):
+    with pytest.raises(ConfigError, match=r"channels=1.5: must be a whole number"):
         build_network(planes_spec, channels=1.5)
-    with pytest.raises(ConfigError, match=r"model.num_blocks=True"):
+    with pytest.raises(ConfigError, match=r"num_blocks=True"):
         build_network(planes_spec, num_blocks=True)
 
 

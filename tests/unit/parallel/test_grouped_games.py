@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from keisei_lightning.errors import RolloutError
 from keisei_lightning.parallel.central.worker import GroupedPlayer, split_games
 from keisei_lightning.parallel.memory.slots import SlotLayout
-from keisei_lightning.parallel.playing.rollout import MAX_GROUPS, RolloutPlayer, RolloutResult
+from keisei_lightning.parallel.options import MAX_GROUPS
+from keisei_lightning.parallel.playing.rollout import RolloutPlayer, RolloutResult
 from keisei_lightning.parallel.policy.inference_requests import InferenceRequest, InferenceResult
 
 NUM_PLIES = 20

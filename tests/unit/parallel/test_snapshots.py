@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from keisei_lightning.errors import ConfigError, WeightsError
 from keisei_lightning.parallel.memory.weights import WeightLayout
-from keisei_lightning.parallel.opponents.pool import OpponentOptions, SnapshotPool
+from keisei_lightning.parallel.opponents.pool import SnapshotPool
+from keisei_lightning.parallel.options import OpponentOptions
 from keisei_lightning.parallel.supervision.messages import Opponent, RolloutHeader
 
 RING, NUM_WORKERS = 2, 3

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from keisei_lightning.models.two_heads import TwoHeads
 from keisei_lightning.parallel.collector import SelfPlayCollector
 from keisei_lightning.training import PPOModule, SelfPlayDataModule, WeightSyncCallback
 from keisei_lightning.training.minibatches import add_advantages, add_outcomes
+from keisei_lightning.training.optimizer import KLScale, fraction_trained
+from keisei_lightning.training.options import PPOOptions
 
 
 class KeepsMetrics(Callback):
@@ -286,14 +289,14 @@ def test_the_learning_rate_follows_the_kl_target(tmp_path: Path, kl_target: floa
 
 
 def test_the_adapted_learning_rate_stays_within_a_factor_of_a_hundred() -> None:
-    module = module_of(FourByteNetwork(), kl_target=0.01)
+    scale = KLScale(0.01)
     for kl, bound in ((1.0, 0.01), (0.0, 100.0)):
         for _ in range(50):
-            module._adapt_learning_rate(kl)
-        assert module._learning_rate_scale == pytest.approx(bound)
+            scale.adapt(kl)
+        assert scale.value == pytest.approx(bound)
     for kl in (0.006, 0.019):
-        module._adapt_learning_rate(kl)
-        assert module._learning_rate_scale == pytest.approx(100.0)
+        scale.adapt(kl)
+        assert scale.value == pytest.approx(100.0)
 
 
 def test_a_resumed_run_keeps_its_adapted_learning_rate(tmp_path: Path) -> None:
@@ -325,12 +328,10 @@ def test_checkpoints_carry_the_recipe_along(tmp_path: Path) -> None:
 
 
 def test_the_schedule_goes_by_time_only_where_nothing_else_ends_training(tmp_path: Path) -> None:
-    module = PPOModule(ActorCritic(FourByteNetwork()))
     for options, expected in (({"max_epochs": -1, "max_time": "00:00:01:40"}, 0.0), ({"max_epochs": 4}, 0.25)):
         trainer = quiet_trainer(tmp_path, **options)
-        module.trainer = trainer
         total_steps = math.inf if trainer.max_epochs == -1 else 40.0
-        assert module._fraction_done(10, total_steps) == pytest.approx(expected, abs=1e-3)
+        assert fraction_trained(trainer, 10, total_steps) == pytest.approx(expected, abs=1e-3)
 
 
 def saved(tmp_path: Path) -> Path:
@@ -391,7 +392,7 @@ def test_a_checkpoint_of_another_network_is_refused_in_one_line(tmp_path: Path) 
         quiet_trainer(tmp_path).fit(module, datamodule=data, ckpt_path=path, weights_only=True)
 
 
-def test_a_resumed_run_goes_on_with_the_restored_weights(tmp_path: Path) -> None:
+def test_a_run_resumes_with_the_restored_weights(tmp_path: Path) -> None:
     path = saved(tmp_path)
     actor_critic = ActorCritic(FourByteNetwork())
     trainer = quiet_trainer(tmp_path, max_epochs=3)
@@ -404,15 +405,38 @@ def test_a_resumed_run_goes_on_with_the_restored_weights(tmp_path: Path) -> None
     assert metrics.epochs[0]["train/first_ratio"] == pytest.approx(1.0, abs=1e-4)
 
 
-def test_numbers_that_cannot_work_are_refused_a_line_each() -> None:
+def test_options_out_of_bounds_are_refused_a_line_each() -> None:
     with pytest.raises(ConfigError) as caught:
         module_of(FourByteNetwork(), clip_epsilon=2, learning_rate=0.0, entropy_coeff=-0.1, clip_value=0.0)
     assert caught.value.faults == (
-        "clip_epsilon=2: must be above 0 and below 1",
-        "learning_rate=0.0: must be above 0",
-        "entropy_coeff=-0.1: must be 0 or more",
-        "clip_value=0.0: must be above 0, or null for no limit",
+        "clip_epsilon=2: must be a number, more than 0 and less than 1",
+        "entropy_coeff=-0.1: must be a number, 0 or more",
+        "clip_value=0: must be a number, more than 0, or None",
+        "learning_rate=0: must be a number, more than 0 and at most 1",
     )
+
+
+def test_options_are_given_as_an_object_or_by_name_and_a_name_counts_more() -> None:
+    by_name = module_of(FourByteNetwork(), learning_rate=0.01, kl_target=0.02)
+    together = PPOModule(
+        ActorCritic(FourByteNetwork()), PPOOptions(learning_rate=0.5, kl_target=0.02), learning_rate=0.01
+    )
+    assert by_name.options == together.options == PPOOptions(learning_rate=0.01, kl_target=0.02)
+    assert dict(by_name.hparams) == dict(together.hparams) == asdict(by_name.options)
+
+
+def test_an_unknown_option_is_one_line_with_the_nearest_name() -> None:
+    with pytest.raises(TypeError, match=r"^PPOModule has no option 'learning_rat' \(did you mean 'learning_rate'\?\)$"):
+        module_of(FourByteNetwork(), learning_rat=0.01)
+
+
+def test_a_subclass_keeps_its_own_hyperparameters() -> None:
+    class Warm(PPOModule):
+        def __init__(self, actor_critic: ActorCritic, *, warmup_steps: int = 10, **options: Any) -> None:
+            super().__init__(actor_critic, **options)
+
+    module = Warm(ActorCritic(FourByteNetwork()), learning_rate=0.01)
+    assert dict(module.hparams) == asdict(PPOOptions(learning_rate=0.01)) | {"warmup_steps": 10}
 
 
 def test_the_behaviour_policy_of_the_fake_is_the_learners() -> None:

@@ -1,0 +1,137 @@
+"""Options of training: the loss, its minibatches, evaluation, checkpoints and publishing. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from keisei_lightning.models.options import CompileMode
+from keisei_lightning.system.options import Options, option
+
+__all__ = [
+    "CheckpointOptions",
+    "EvaluationOptions",
+    "MinibatchOptions",
+    "PPOOptions",
+    "SnapshotOptions",
+    "WeightSyncOptions",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOOptions(Options):
+    """Loss and optimiser of :class:`~keisei_lightning.training.PPOModule`."""
+
+    clip_epsilon: float = option(
+        0.2, "The new policy's probability ratio is clipped to 1 - epsilon and 1 + epsilon.", above=0, below=1
+    )
+    entropy_coeff: float = option(0.01, "Weight of the policy's entropy at the start.", low=0)
+    final_entropy_coeff: float | None = option(
+        None, "Weight of the entropy at the end, reached linearly; null: constant.", low=0
+    )
+    critic_coeff: float = option(0.5, "Weight of the value loss.", above=0)
+    critic_loss: Literal["l2", "smooth_l1", "l1"] = option("l2", "Distance of the value from its target.")
+    clip_value: float | None = option(None, "Limit of the value's change in one update; null: no limit.", above=0)
+    learning_rate: float = option(1e-3, "Adam's step size at the start.", above=0, high=1)
+    final_learning_rate: float | None = option(
+        None, "Adam's step size at the end, reached linearly over the training; null: constant.", low=0, high=1
+    )
+    # It is divided by 1.5 after an iteration above twice the target and multiplied by 1.5 after one below half of it,
+    # within a factor of 100 of what the schedule says. (Schulman et al. 2017, section 4, adapts a penalty by this rule;
+    # Rudin et al. 2022, arXiv:2109.11978, the learning rate.)
+    kl_target: float | None = option(
+        None,
+        "Adapt the learning rate so that an iteration changes the policy by about this KL divergence (nats); null: the "
+        "schedule alone.",
+        above=0,
+    )
+    adam_eps: float = option(1e-5, "Adam's epsilon.", above=0)
+    weight_decay: float = option(0.0, "Decoupled weight decay, as in AdamW.", low=0)
+    compile_mode: CompileMode | None = option(
+        None,
+        "Mode of torch.compile for the learner's network, for which the first minibatch waits; null: not compiled.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MinibatchOptions(Options):
+    """How :class:`~keisei_lightning.training.SelfPlayDataModule` makes minibatches of a rollout."""
+
+    gamma: float = option(0.995, "Discount of a ply.", low=0, high=1)
+    lmbda: float = option(0.95, "Lambda of generalised advantage estimation (GAE).", low=0, high=1)
+    epochs: int = option(2, "Shuffled passes over each batch.", low=1, high=100)
+    minibatch_size: int = option(
+        1024, "Plies of a minibatch, at most; a pass is split evenly, so that no part is tiny.", low=1
+    )
+    normalize_advantage: bool = option(True, "Give the advantages of a batch mean 0 and standard deviation 1.")
+    decoupled: bool = option(
+        False, "Keep the behaviour policy apart from the proximal one, for batches some versions old (async)."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions(Options):
+    """Matches of the policy, greedy, while it trains (:class:`~keisei_lightning.training.EvaluationCallback`)."""
+
+    opponents: list[str] = option(
+        factory=lambda: ["random"],
+        sentence="Players by name, such as random or alpha_beta(depth=3). The final score against the first one is the "
+        "objective of a sweep.",
+    )
+    every_n_epochs: int = option(
+        10, "PPO iterations between evaluations; 0: only at the end. The last one is always played.", low=0
+    )
+    num_games: int = option(
+        100,
+        "Games against each opponent; each opening is played from both seats.",
+        low=2,
+        high=100_000,
+        is_even=True,
+    )
+    opening_plies: int | None = option(
+        None, "Each opening has 0 to this many random plies; null: as the game's own options say.", low=0
+    )
+    at_start: bool = option(False, "Also evaluate the weights that training starts from.")
+    against_epochs_ago: int | None = option(
+        None, "Also play the policy of so many iterations ago (a multiple of every_n_epochs); null: do not.", low=1
+    )
+    ladder: str | None = option(
+        None,
+        "Opponents whose games against each other are known, so that eval/rating (Elo) can be computed: a ladder's "
+        "name, such as shogi, or the path of a results.json of `keisei eval round_robin=true`.",
+    )
+    max_time_share: float | None = option(
+        None,
+        "Share of the time that evaluations may take; one that would exceed it is left out (the first and the last are "
+        "always played). null: no limit.",
+        above=0,
+        high=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointOptions(Options):
+    """What is kept of a run."""
+
+    every_n_epochs: int = option(10, "PPO iterations between checkpoints; last.ckpt is always the newest one.", low=1)
+    keep: int = option(1, "Older checkpoints that stay beside last.ckpt; -1: all of them.", low=-1)
+    keep_best: bool = option(
+        False,
+        "Also keep best.ckpt, the evaluated policy with the highest score against the first of evaluation.opponents.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightSyncOptions(Options):
+    """When :class:`~keisei_lightning.training.WeightSyncCallback` publishes new weights to the workers."""
+
+    every_n_steps: int | None = option(
+        None, "Publish whenever the optimiser steps are a multiple of this; null: once per PPO iteration.", low=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotOptions(Options):
+    """When :class:`~keisei_lightning.training.SnapshotCallback` freezes the policy."""
+
+    every_n_epochs: int = option(20, "PPO iterations between two snapshots of the policy.", low=1)
