@@ -58,13 +58,13 @@ docs: $(STAMP)  ## the pages as a site in site/, with the reference made from th
 	@echo "site/index.html"
 
 bench: $(STAMP)  ## speed on this machine: collecting, learning, publishing, all of it, and TorchRL beside it (half an hour)
-	@$(BIN)/keisei bench rules --write results/bench/rules.json
-	@$(BIN)/keisei bench rules --no-kernel --write results/bench/rules_of_rsshogi.json
-	@$(BIN)/keisei bench collect --write results/bench/collect.json
-	@$(BIN)/keisei bench collect --model small --mode workers central --workers 1 2 --write results/bench/modes.json
-	@$(BIN)/keisei bench learn --write results/bench/learn.json
-	@$(BIN)/keisei bench profile experiment=shogi --write results/bench/profile.json
-	@$(BIN)/keisei bench weights --write results/bench/weights.json
+	@$(BIN)/keisei bench rules write=results/bench/rules.json
+	@$(BIN)/keisei bench rules kernel=false write=results/bench/rules_of_rsshogi.json
+	@$(BIN)/keisei bench collect write=results/bench/collect.json
+	@$(BIN)/keisei bench collect model=small 'mode=[workers,central]' 'workers=[1,2]' write=results/bench/modes.json
+	@$(BIN)/keisei bench learn write=results/bench/learn.json
+	@$(BIN)/keisei bench profile experiment=shogi write=results/bench/profile.json
+	@$(BIN)/keisei bench weights write=results/bench/weights.json
 	@$(BIN)/python tests/benchmarks/allocator.py --write results/bench/allocator.json
 	@$(BIN)/python tests/benchmarks/collectors.py --json results/bench/collectors.json
 

@@ -15,6 +15,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+from keisei_lightning.games.open_spiel.grid_svg import grid_svg
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import LambdaCallback
 from numpy.typing import NDArray
@@ -40,7 +41,6 @@ from keisei_lightning import (
 )
 from keisei_lightning.games import RenderFormat
 from keisei_lightning.games.arrays import as_actions, as_indices
-from keisei_lightning.games.open_spiel.grid_svg import grid_svg
 
 SQUARES = ".|-"  # empty, seat 0's domino, seat 1's domino
 

@@ -32,7 +32,6 @@ from keisei_lightning.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     from keisei_lightning.app import Run, build, run
-    from keisei_lightning.commands.evaluate.policies import LoadedPolicy, load_policy
     from keisei_lightning.config.validation import ValidatedConfig, validate
     from keisei_lightning.envs import BoardGameEnv
     from keisei_lightning.errors import (
@@ -79,6 +78,7 @@ if TYPE_CHECKING:
     )
     from keisei_lightning.models import ActorCritic, LegalCategorical, build_network
     from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
+    from keisei_lightning.policies import LoadedPolicy, load_policy
     from keisei_lightning.rl import two_player_gae
     from keisei_lightning.system.allocator import keep_freed_memory
     from keisei_lightning.system.openmp import limit_spinning
@@ -183,7 +183,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "WorkerCrashLoopError",
         "WorkerError",
     ),
-    "commands.evaluate.policies": ("LoadedPolicy", "load_policy"),
+    "policies": ("LoadedPolicy", "load_policy"),
     "evaluation": (
         "MatchResult",
         "Player",

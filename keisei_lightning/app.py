@@ -351,8 +351,8 @@ def _end_rows(parts: Run, checkpoint: Path | None, section: str) -> list[tuple[s
         for kept in parts.trainer.checkpoint_callbacks
         if isinstance(kept, BestCheckpoint) and kept.best_model_score is not None
     ]
-    names = {".png": "curves", ".svg": "last game", ".kifu": "its record", ".txt": "its record"}
-    rows += [(names.get(file.suffix, "file"), _short(file)) for file in parts.curves.files]
+    names = {".png": "curves", ".svg": "last game"}
+    rows += [(names.get(file.suffix, "its record"), _short(file)) for file in parts.curves.files]
     if checkpoint is not None:
         resume = resume_command(_short(checkpoint), 2 * (parts.trainer.max_epochs or 1), section)
         rows.append(("go on by", resume))

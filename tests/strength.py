@@ -26,13 +26,13 @@ from rich.console import Console
 from rich.table import Table
 
 from keisei_lightning.commands.bench.report import describe_machine
-from keisei_lightning.commands.evaluate.policies import LoadedPolicy, load_policy
 from keisei_lightning.evaluation import PolicyPlayer, play_match
 from keisei_lightning.evaluation.ladder import load_ladder
 from keisei_lightning.evaluation.positions import load_positions, share_optimal
 from keisei_lightning.evaluation.ratings import rate_against
 from keisei_lightning.evaluation.registry import closing_player, make_player
 from keisei_lightning.evaluation.solvers import SmallGame, policy_probabilities
+from keisei_lightning.policies import LoadedPolicy, load_policy
 from keisei_lightning.system.machine import available_cpus
 from keisei_lightning.system.openmp import governed_spinning
 from keisei_lightning.training.report import HISTORY_KEY

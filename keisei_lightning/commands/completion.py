@@ -14,9 +14,12 @@ import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from keisei_lightning.commands.exit_codes import BAD_USAGE, DONE
+from keisei_lightning.system.console import say
+from keisei_lightning.system.options import Declaration, declared
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -25,9 +28,6 @@ __all__ = ["FLAGS", "candidates", "main"]
 
 FLAGS = ("-sc", "--shell-completion")
 """Hydra's, for what this module does."""
-
-_FILES = frozenset({"ckpt_path", "checkpoint", "results_dir", "output_dir"})
-"""Keys whose values are files and folders."""
 
 _BASH = """\
 _keisei_completion() {
@@ -74,16 +74,16 @@ def main(words: Sequence[str], commands: Sequence[str]) -> int:
         commands: of ``keisei``.
 
     Returns:
-        The exit code: 0 done, 2 there is no such shell.
+        The exit code.
     """
     verb, _, shell = words[0].partition("=") if words else ("", "", "")
     if len(words) != 1 or verb not in ("install", "uninstall", "query") or shell not in _INSTALL:
         given = " ".join(words)
-        sys.stderr.write(
-            f"keisei: -sc {given}".rstrip()
-            + f": must be install=SHELL, uninstall=SHELL or query=SHELL with SHELL one of {', '.join(_INSTALL)}\n"
+        shells = ", ".join(_INSTALL)
+        say(
+            f"{f'-sc {given}'.rstrip()}: must be install=SHELL, uninstall=SHELL or query=SHELL with SHELL one of {shells}"
         )
-        return 2
+        return BAD_USAGE
     if verb == "query":
         line = os.environ.get("COMP_LINE", "")
         point = os.environ.get("COMP_POINT", "")
@@ -91,7 +91,7 @@ def main(words: Sequence[str], commands: Sequence[str]) -> int:
         sys.stdout.write("".join(f"{word}\n" for word in found))
     else:
         sys.stdout.write((_INSTALL if verb == "install" else _UNINSTALL)[shell])
-    return 0
+    return DONE
 
 
 def candidates(line: str, commands: Sequence[str]) -> list[str]:
@@ -109,13 +109,13 @@ def candidates(line: str, commands: Sequence[str]) -> list[str]:
     if len(words) < 2:
         return [f"{command} " for command in sorted(commands) if words and command.startswith(word)]
     command, before = words[1], words[2:]
-    if command == "bench" and not before:
-        from keisei_lightning.commands.bench.arguments import BENCHES
-
-        return [f"{name} " for name in BENCHES if name.startswith(word)]
-    if command == "train" or (command == "bench" and before[0] == "profile"):
+    if command == "train":
         return sorted(_of_training(word, before))
-    return sorted(_of_evaluation(word)) if command == "eval" else []
+    if command == "eval":
+        from keisei_lightning.commands.evaluate.options import EvalOptions
+
+        return sorted(_of_options(word, EvalOptions))
+    return sorted(_of_bench(word, before)) if command == "bench" else []
 
 
 def _split(line: str) -> list[str]:
@@ -125,9 +125,35 @@ def _split(line: str) -> list[str]:
         return line.split()
 
 
+def _of_bench(word: str, before: Sequence[str]) -> Iterator[str]:
+    """Names of benches, and keys of one."""
+    from keisei_lightning.commands.bench.options import BENCHES
+
+    if not before:
+        yield from (f"{name} " for name in BENCHES if name.startswith(word))
+    elif before[0] in BENCHES:
+        yield from _of_options(word, BENCHES[before[0]].options)
+        if before[0] == "profile":
+            yield from _of_training(word, before[1:])
+
+
+def _of_options(word: str, options: type) -> Iterator[str]:
+    """Keys that a dataclass declares, and their values."""
+    key, equals, value = word.partition("=")
+    for option in declared(options):
+        if not equals and option.name.startswith(key):
+            yield f"{option.name}="
+        elif equals and option.name == key:
+            yield from _values(value, option, option.default, f"{key}=")
+
+
 def _of_training(word: str, before: Sequence[str]) -> Iterator[str]:
     """Groups, their options, keys and their values."""
-    from keisei_lightning.config.schemas import config_groups
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from keisei_lightning.config.quoting import PATH_KEYS
+    from keisei_lightning.config.schemas import SECTIONS, config_groups
 
     found = re.fullmatch(r"(\+{0,2}|~)(.*)", word)
     assert found
@@ -135,30 +161,28 @@ def _of_training(word: str, before: Sequence[str]) -> Iterator[str]:
     groups = config_groups()
     key, equals, value = word.partition("=")
     if equals and key in groups:
-        matches: Iterable[str] = (f"{key}={option} " for option in groups[key] if option.startswith(value))
-    elif equals and key in _FILES:
-        matches = _files(key, value)
+        yield from (f"{mark}{key}={option} " for option in groups[key] if option.startswith(value))
+    elif equals:
+        section, _, name = key.rpartition(".")
+        option = next((option for option in SECTIONS.get(section, ()) if option.name == name), None)
+        now = None
+        if key not in PATH_KEYS and not (option and option.choices):
+            with contextlib.suppress(OmegaConfBaseException):  # an interpolation that means something only in a run
+                now = OmegaConf.select(_composed(before), key)
+        yield from _values(value, option, now, f"{mark}{key}=")
     else:
-        cfg = _composed(before)
-        matches = _values(key, value, cfg) if equals else _keys(word, cfg, groups)
-    yield from (mark + match for match in matches)
+        yield from (mark + match for match in _keys(word, _composed(before), groups))
 
 
 def _composed(before: Sequence[str]) -> DictConfig:
     """The configuration of the words before the cursor; the default one, if they are no configuration."""
-    from hydra import compose, initialize_config_dir
-
+    from keisei_lightning.commands.compose import compose_training
     from keisei_lightning.config.compose_errors import COMPOSE_ERRORS
-    from keisei_lightning.config.quoting import quote_texts
-    from keisei_lightning.config.schemas import config_dir, register_configs
 
-    register_configs()
-    with initialize_config_dir(config_dir=str(config_dir()), version_base="1.3", job_name="train"):
-        overrides = [word for word in quote_texts(before) if not word.startswith("-")]
-        try:
-            return compose("config", overrides=overrides, return_hydra_config=True)
-        except COMPOSE_ERRORS:
-            return compose("config", return_hydra_config=True)
+    try:
+        return compose_training([word for word in before if not word.startswith("-")], with_hydra=True)
+    except COMPOSE_ERRORS:
+        return compose_training([], with_hydra=True)
 
 
 def _keys(word: str, cfg: DictConfig, groups: Iterable[str]) -> Iterator[str]:
@@ -175,39 +199,24 @@ def _keys(word: str, cfg: DictConfig, groups: Iterable[str]) -> Iterator[str]:
                 yield f"{section}{dot}{text}{'.' if isinstance(value, DictConfig) else '='}"
 
 
-def _values(key: str, value: str, cfg: DictConfig) -> Iterator[str]:
-    """The legal words, if there are few; else what the value is now."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+def _values(value: str, option: Declaration | None, now: Any, before: str) -> Iterator[str]:
+    """Files where a path is wanted; the legal words, if there are few; else what the value is now."""
+    from keisei_lightning.config.quoting import PATH_KEYS
 
-    from keisei_lightning.config.bounds import CHOICES
-
-    now = None
-    with contextlib.suppress(OmegaConfBaseException):  # an interpolation that means something only in a run
-        now = OmegaConf.select(cfg, key)
-    words = CHOICES.get(key) or (("true", "false") if isinstance(now, bool) else (now,))
+    if before.lstrip("+~").rstrip("=") in PATH_KEYS:
+        yield from (before + file for file in _files(value))
+        return
+    words = option.choices if option else ()
+    words = words or (("true", "false") if isinstance(now, bool) else (now,))
     yield from (
-        f"{key}={word} " for word in words if isinstance(word, str | int | float) and str(word).startswith(value)
+        f"{before}{word} " for word in words if isinstance(word, str | int | float) and str(word).startswith(value)
     )
 
 
-def _of_evaluation(word: str) -> Iterator[str]:
-    from keisei_lightning.commands.evaluate.options import Options
-
-    key, equals, value = word.partition("=")
-    if equals and key in _FILES:
-        yield from _files(key, value)
-    for field in fields(Options):
-        if not equals and field.name.startswith(key):
-            yield f"{field.name}="
-        elif equals and field.name == key and field.type == "bool":
-            yield from (f"{key}={word} " for word in ("true", "false") if word.startswith(value))
-
-
-def _files(key: str, value: str) -> Iterator[str]:
+def _files(value: str) -> Iterator[str]:
     """Files and folders whose path begins so."""
     folder, name = os.path.split(value)
     with contextlib.suppress(OSError):  # there is no such folder, or it may not be read
         for path in Path(folder or ".").iterdir():
             if path.name.startswith(name) and (name or not path.name.startswith(".")):
-                yield f"{key}={os.path.join(folder, path.name)}{'/' if path.is_dir() else ' '}"
+                yield f"{os.path.join(folder, path.name)}{'/' if path.is_dir() else ' '}"

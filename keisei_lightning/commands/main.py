@@ -9,13 +9,12 @@ from collections.abc import Callable, Sequence
 from keisei_lightning import __version__
 from keisei_lightning.commands.completion import FLAGS as COMPLETION_FLAGS
 from keisei_lightning.commands.completion import main as complete
+from keisei_lightning.commands.exit_codes import BAD_USAGE, DONE, FAILED
 from keisei_lightning.system.allocator import keep_freed_memory
 from keisei_lightning.system.console import Output, say, standard_output
 from keisei_lightning.system.openmp import governed_spinning, limit_spinning
 
 __all__ = ["main"]
-
-DONE, FAILED, BAD_USAGE = 0, 1, 2
 
 HELP = """\
 usage: keisei COMMAND ...
@@ -25,7 +24,7 @@ commands:
   train -m KEY=VALUE,VALUE ...               a sweep: one run for each combination
   eval checkpoint=FILE [KEY=VALUE ...]       a trained policy against other players; `keisei eval --help`
   games                                      games that are known by name
-  bench NAME                                 speed on this machine, and what suits it; `keisei bench --help`
+  bench NAME [KEY=VALUE ...]                 speed on this machine, and what suits it; `keisei bench --help`
   -sc install=SHELL                          completion by TAB for bash, fish and zsh: eval "$(keisei -sc install=bash)"
 
 examples:
@@ -43,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: words after ``keisei``; None takes ``sys.argv``.
 
     Returns:
-        The exit code: 0 done, 1 failed, 2 bad usage or configuration, 128 and its number for a signal (130: Ctrl-C).
+        The exit code (:mod:`keisei_lightning.commands.exit_codes`).
     """
     words = list(sys.argv[1:] if argv is None else argv)
     with standard_output() as out:

@@ -1,13 +1,4 @@
-"""From a command line to an exit code: compose, validate, run.
-
-========  ==========================================================================================
-code      meaning
-========  ==========================================================================================
-0         done
-1         failed; the traceback is on the screen and in the run's log
-2         bad configuration; a line each on standard error, and nothing was started
-130, 143  stopped by Ctrl-C or SIGTERM (129: SIGHUP); workers are gone, ``ckpt_path=last`` goes on
-========  ==========================================================================================
+"""From a command line to an exit code (``exit_codes.py``): compose, validate, run. Stopped, ``ckpt_path=last`` resumes.
 
 Torch and Lightning are imported only after the configuration has been found good: a mistyped command answers at once.
 """
@@ -20,7 +11,6 @@ import gc
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 
 import hydra
@@ -28,9 +18,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from keisei_lightning.commands.exit_codes import BAD_USAGE, DONE, FAILED, exit_code_of
+from keisei_lightning.commands.help_texts import asks_for_help
 from keisei_lightning.commands.hydra_checks import Refused, one_command, validated
 from keisei_lightning.commands.sweep import collected_jobs, print_summary
-from keisei_lightning.commands.train_help import asks_for_help, help_text
+from keisei_lightning.commands.train_help import help_text
 from keisei_lightning.config.compose_errors import COMPOSE_ERRORS, explain
 from keisei_lightning.config.quoting import quote_texts
 from keisei_lightning.config.schemas import config_dir, register_configs
@@ -44,8 +36,6 @@ __all__ = ["Stopped", "main"]
 
 log = logging.getLogger("keisei_lightning")
 
-DONE, FAILED, BAD_CONFIG = 0, 1, 2
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train as the command line says.
@@ -54,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Hydra overrides and flags, without the program's name; None takes ``sys.argv``.
 
     Returns:
-        The exit code (see the module's table).
+        The exit code (:mod:`keisei_lightning.commands.exit_codes`).
     """
     # As it ends, the interpreter looks several times for cycles among all that torch and Lightning have made, which
     # takes two to four seconds: too long for a person who pressed Ctrl-C.
@@ -80,21 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _exit_code(error: BaseException, words: Sequence[str]) -> int:
     """Tell the person what happened, unless that has been done, and choose the code."""
-    if isinstance(error, Stopped):
-        say(str(error))
-        return error.exit_code
     if isinstance(error, Refused):
-        error = error.error
-    if isinstance(error, ConfigError):  # in a multirun the first bad job's, after all jobs
-        say(*error.faults)
-        return BAD_CONFIG
+        error = error.error  # in a multirun the first bad job's, after all jobs
     if getattr(error, "keisei_reported", False):
         return FAILED
     if isinstance(error, COMPOSE_ERRORS):
         say(explain(error, words))
-        return BAD_CONFIG
-    traceback.print_exception(error)
-    return FAILED
+        return BAD_USAGE
+    return exit_code_of(error)
 
 
 def _job(cfg: DictConfig) -> float:

@@ -12,6 +12,7 @@ from keisei_lightning.errors import ConfigError, KeiseiError
 from keisei_lightning.evaluation.ladder import load_ladder
 from keisei_lightning.evaluation.registry import closing_player, make_player
 from keisei_lightning.games import GameSpec, make_game
+from keisei_lightning.games.registry import takes_option
 from keisei_lightning.models.equivariance import equivariance_errors
 from keisei_lightning.system.limits import MemoryDemand, memory_errors
 
@@ -34,8 +35,10 @@ def game_spec(cfg: DictConfig) -> GameSpec:
     try:
         return make_game(env.game, 1, **game_options(cfg)).spec
     except ConfigError as error:
-        faults = [line if line.startswith("env.") else f"env.game={env.game}: {line}" for line in error.faults]
-        raise ConfigError([" ".join(fault.split()) for fault in faults]) from error
+        lines = [" ".join(line.split()).removeprefix(f"game {env.game}: ") for line in error.faults]
+        raise ConfigError(
+            [line if line.startswith("env.") else f"env.game={env.game}: {line}" for line in lines]
+        ) from error
     except Exception as error:  # a third party's game may raise anything; a worker would as well
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         options = f" with env.options={dict(env.options)}" if env.options else ""
@@ -45,15 +48,27 @@ def game_spec(cfg: DictConfig) -> GameSpec:
 
 
 def game_options(cfg: DictConfig) -> dict[str, Any]:
-    """Keyword arguments for the game's maker, in plain containers; what is null is left to the game.
+    """Keyword arguments for the game's maker, in plain containers.
+
+    ``env.opening_plies`` and ``env.max_plies`` are passed to a game that has such an option; a game need not have any.
 
     Args:
         cfg: a configuration; of it section ``env`` is looked at.
+
+    Raises:
+        ConfigError: there is no such game; or one of the two is given, and the game has no such option.
     """
-    env = cfg.env
-    options: dict[str, Any] = {"opening_plies": env.opening_plies}
-    if env.max_plies is not None:
-        options["max_plies"] = env.max_plies
+    env, options, errors = cfg.env, {}, []
+    for key, nothing in (("opening_plies", 0), ("max_plies", None)):
+        value = env[key]
+        if takes_option(env.game, key):
+            if value is not None:
+                options[key] = value
+        elif value != nothing:
+            legal = "null" if nothing is None else nothing
+            errors.append(f"env.{key}={value}: must be {legal} ({env.game} has no such option; env=own gives it none)")
+    if errors:
+        raise ConfigError(errors)
     further = OmegaConf.to_container(env.options, resolve=True)
     assert isinstance(further, dict)
     return {**options, **{str(key): value for key, value in further.items()}}

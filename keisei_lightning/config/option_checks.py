@@ -309,7 +309,8 @@ def _game_name_errors(cfg: DictConfig) -> Iterator[str]:
     try:
         canonical_name(name)
     except ConfigError as error:
-        yield from (" ".join(f"env.game={name}: {fault}".split()) for fault in error.faults)
+        lines = (" ".join(fault.split()).removeprefix(f"game {name}: ") for fault in error.faults)
+        yield from (f"env.game={name}: {line}" for line in lines)
 
 
 def _checkpoint_path_errors(cfg: DictConfig) -> Iterator[str]:

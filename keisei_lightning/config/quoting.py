@@ -18,17 +18,17 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 
-__all__ = ["override_word", "quote_texts", "resume_command"]
+__all__ = ["PATH_KEYS", "override_word", "quote_texts", "resume_command"]
 
-_PATH_KEYS = frozenset(
-    {"checkpoint", "ckpt_path", "hydra.run.dir", "hydra.sweep.dir", "output_dir", "results_dir"},
+PATH_KEYS = frozenset(
+    {"checkpoint", "ckpt_path", "hydra.run.dir", "hydra.sweep.dir", "output_dir", "results_dir", "write"},
 )
 """Keys whose values are paths."""
 
 _LIST_KEYS = frozenset({"evaluation.opponents", "opponents"})
 """Keys whose values may be lists of players, ``[random,alpha_beta(depth=5)]``, and of checkpoint files."""
 
-_TEXT_KEYS = _PATH_KEYS | _LIST_KEYS | {"env.game", "game", "name"}
+_TEXT_KEYS = PATH_KEYS | _LIST_KEYS | {"env.game", "game", "name"}
 
 _CHECKPOINT_SUFFIX = ".ckpt"
 
@@ -94,7 +94,7 @@ def _quote(word: str, *, is_sweep: bool) -> str:
     if name not in _TEXT_KEYS or not value:
         return word
     # A comma is a part of a path; between games or players it is a sweep's, or a mistake.
-    choices = list(_split(value)) if is_sweep or name not in _PATH_KEYS | {"name"} else [value]
+    choices = list(_split(value)) if is_sweep or name not in PATH_KEYS | {"name"} else [value]
     return key + equals + ",".join(_quote_choice(name, choice) for choice in choices)
 
 
@@ -107,7 +107,7 @@ def _quote_choice(key: str, value: str) -> str:
 
 def _quote_text(key: str, text: str) -> str:
     """One value: a path, a name, a game or a player."""
-    if key in _PATH_KEYS or (key in _LIST_KEYS and text.endswith(_CHECKPOINT_SUFFIX)):
+    if key in PATH_KEYS or (key in _LIST_KEYS and text.endswith(_CHECKPOINT_SUFFIX)):
         text = os.path.expanduser(text)
     if not text or text[0] in "'\"" or _PLAIN.fullmatch(text):
         return text

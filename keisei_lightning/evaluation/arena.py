@@ -11,7 +11,7 @@ rests on the pairs of games: these are independent, the two games of a pair are 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from keisei_lightning.errors import ConfigError, GameError
 from keisei_lightning.evaluation.players import RESIGN, Player, RandomPlayer, Turn, ask_player
 from keisei_lightning.evaluation.results import GameRecord, MatchResult, Tally
-from keisei_lightning.games.protocol import NO_MOVE, Game, GameFactory, OpeningGame
+from keisei_lightning.games.protocol import NO_MOVE, Game, GameFactory, OpeningGame, RecordedGame
 
 __all__ = ["play_match"]
 
@@ -243,6 +243,7 @@ def _summarise(
         mean_length=float(np.average(played.plies, weights=played.times)),
         records=tuple(_record(board, played, index, players) for index in kept),
         last_record=board.record(last),
+        last_files=_files(board, played, last, (first, second)),
         last_svg=board.render(last, "svg"),
         last_title=f"{first} (first) against {second} (second): {played.outcomes[last]}",
     )
@@ -291,8 +292,16 @@ def _record(board: Game, played: _Played, index: int, players: tuple[Player, Pla
         points=int(played.points[index]),
         plies=int(played.plies[index]),
         record=board.record(index),
+        files=_files(board, played, index, (first, second)),
         times=int(played.times[index]),
     )
+
+
+def _files(board: Game, played: _Played, index: int, players: tuple[str, str]) -> Mapping[str, str]:
+    """One game as files, if the game writes any."""
+    if not isinstance(board, RecordedGame):
+        return {}
+    return board.record_files(index, players=players, outcome=played.outcomes[index])
 
 
 def _count(points: NDArray[np.int8], times: NDArray[np.int64]) -> Tally:

@@ -17,8 +17,6 @@ player's ``start()``, which is called once, before the first match (:func:`start
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import inspect
 import re
 import types
@@ -26,16 +24,15 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluation.players import Player
 from keisei_lightning.games.protocol import GameSpec
+from keisei_lightning.system.registry import Registry, nearest
 
 __all__ = [
-    "ENTRY_POINT_GROUP",
+    "PLAYERS",
     "PlayerMaker",
     "PlayerName",
     "closing_player",
@@ -47,23 +44,23 @@ __all__ = [
     "start_player",
 ]
 
-ENTRY_POINT_GROUP: Final = "keisei_lightning.players"
-
 PlayerMaker = Callable[..., Player]
 """``make(spec, *, seed, name, **options) -> Player``."""
 
-# Known without entry points, so that a checkout works that was never installed; a test holds them to pyproject.toml.
-_BUILT_IN: Final = {
-    "alpha_beta": "keisei_lightning.evaluation.search:make_alpha_beta",
-    "fairy_stockfish": "keisei_lightning.evaluation.usi.players:make_fairy_stockfish",
-    "greedy_capture": "keisei_lightning.evaluation.shogi_players:make_greedy_capture",
-    "mate_in_one": "keisei_lightning.evaluation.shogi_players:make_mate_in_one",
-    "mcts": "keisei_lightning.evaluation.search:make_mcts",
-    "random": "keisei_lightning.evaluation.players:make_random",
-    "tactics": "keisei_lightning.evaluation.search:make_tactics",
-    "usi": "keisei_lightning.evaluation.usi.players:make_usi",
-}
-_registered: dict[str, PlayerMaker] = {}
+PLAYERS: Final[Registry[PlayerMaker]] = Registry(
+    "player",
+    group="keisei_lightning.players",
+    built_in={  # a test holds them to pyproject.toml
+        "alpha_beta": "keisei_lightning.evaluation.search:make_alpha_beta",
+        "fairy_stockfish": "keisei_lightning.evaluation.usi.players:make_fairy_stockfish",
+        "greedy_capture": "keisei_lightning.evaluation.shogi_players:make_greedy_capture",
+        "mate_in_one": "keisei_lightning.evaluation.shogi_players:make_mate_in_one",
+        "mcts": "keisei_lightning.evaluation.search:make_mcts",
+        "random": "keisei_lightning.evaluation.players:make_random",
+        "tactics": "keisei_lightning.evaluation.search:make_tactics",
+        "usi": "keisei_lightning.evaluation.usi.players:make_usi",
+    },
+)
 
 _NAME = re.compile(r"\s*([A-Za-z_]\w*)\s*")
 _KEY = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*")
@@ -102,12 +99,12 @@ def register_player(name: str, maker: PlayerMaker) -> None:
     """
     if not name.isidentifier() or not name.isascii():
         raise ConfigError(f"player name {name!r}: must be letters, digits and underscores, with no digit first")
-    _registered[name] = maker
+    PLAYERS.register(name, maker)
 
 
 def player_names() -> list[str]:
     """Names of all players known here, sorted. Not every player can play every game."""
-    return sorted({*_registered, *_BUILT_IN, *_installed()})
+    return PLAYERS.names()
 
 
 def parse_player(text: str) -> PlayerName:
@@ -124,10 +121,8 @@ def parse_player(text: str) -> PlayerName:
         raise _unreadable(text, text, "it begins with no name")
     player, rest = found[1], text[found.end() :].rstrip()
     options, written = _options(text, rest) if rest else ({}, [])
-    if player not in player_names():
-        near = difflib.get_close_matches(player, player_names(), n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise ConfigError(f"player {player}: there is none{hint}; must be one of {', '.join(player_names())}")
+    if player not in PLAYERS:
+        raise ConfigError(PLAYERS.unknown(player))
     return PlayerName(player=player, options=options, text=f"{player}({','.join(written)})" if written else player)
 
 
@@ -141,7 +136,7 @@ def player_options(name: PlayerName) -> dict[str, Any]:
         ConfigError: the player cannot be loaded; or it has no such option, one is missing, or a value is of another
             type, all at once.
     """
-    return _typed_options(name, _maker(name.player))
+    return _typed_options(name, PLAYERS.load(name.player))
 
 
 def make_player(name: str | PlayerName, spec: GameSpec, *, seed: int = 0) -> Player:
@@ -160,7 +155,7 @@ def make_player(name: str | PlayerName, spec: GameSpec, *, seed: int = 0) -> Pla
             cannot play this game.
     """
     parsed = parse_player(name) if isinstance(name, str) else name
-    maker = _maker(parsed.player)
+    maker = PLAYERS.load(parsed.player)
     return maker(spec, seed=seed, name=parsed.text, **_typed_options(parsed, maker))
 
 
@@ -217,26 +212,6 @@ def _unreadable(text: str, where: str, reason: str) -> ConfigError:
     return ConfigError(f"player {text.strip()!r}: cannot be read ({reason}{here}); must be NAME or NAME(KEY=VALUE,...)")
 
 
-def _maker(player: str) -> PlayerMaker:
-    """The maker of a name that is known.
-
-    Raises:
-        ConfigError: it cannot be imported; its package is broken, or lacks something.
-    """
-    if player in _registered:
-        return _registered[player]
-    try:
-        if player in _BUILT_IN:
-            module, _, attribute = _BUILT_IN[player].partition(":")
-            maker: PlayerMaker = getattr(importlib.import_module(module), attribute)
-        else:
-            maker = _installed()[player].load()
-    except (ImportError, AttributeError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(f"player {player}: cannot be loaded ({reason})") from error
-    return maker
-
-
 def _typed_options(name: PlayerName, maker: PlayerMaker) -> dict[str, Any]:
     """Options as keyword arguments of the maker.
 
@@ -254,10 +229,8 @@ def _typed_options(name: PlayerName, maker: PlayerMaker) -> dict[str, Any]:
     for key, text in name.options.items():
         parameter = known.get(key, other)
         if parameter is None:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
             allowed = f"must be one of {', '.join(sorted(known))}" if known else "it has no options"
-            faults.append(f"player {name}: unknown option {key}={text}{hint}; {allowed}")
+            faults.append(f"player {name}: unknown option {key}={text}{nearest(key, known)}; {allowed}")
             continue
         try:
             options[key] = _typed(text, parameter.annotation)
@@ -318,9 +291,3 @@ def _read(text: str, kind: type) -> Any:
     if text.lower() not in words:
         raise ValueError(text)
     return words[text.lower()]
-
-
-@cache
-def _installed() -> dict[str, EntryPoint]:
-    """Entry points of all installed packages, by name."""
-    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}

@@ -145,7 +145,9 @@ class GameRecord:
         outcome: how it ended ("checkmate", "resignation", "void", ...).
         points: +1, 0 or -1, to the match's first-named player.
         plies: of the game without its opening.
-        record: the moves, as other programs read them (KIF for shogi); it begins with the position after the opening.
+        record: the moves; it begins with the position after the opening.
+        files: the game as files that other programs read, text by the ending of the file's name, where the game writes
+            any (:class:`~keisei_lightning.games.RecordedGame`).
         times: how often it counts: an opening that was drawn again is not played again by deterministic players.
     """
 
@@ -155,6 +157,7 @@ class GameRecord:
     points: int
     plies: int
     record: str
+    files: Mapping[str, str] = field(default_factory=dict)
     times: int = 1
 
 
@@ -177,8 +180,8 @@ class MatchResult:
         outcomes: how many games ended in which way ("checkmate", "max plies", ...).
         mean_length: plies of a game on average, without its opening.
         records: all games that were played, if they were to be kept.
-        last_record: one game as a record that other programs read (KIF for shogi): the last to be won or lost, or the
-            last to end where all were drawn.
+        last_record: the moves of one game: the last to be won or lost, or the last to end where all were drawn.
+        last_files: that game as files that other programs read; see :attr:`GameRecord.files`.
         last_svg: the final position of that game as a drawing.
         last_title: one line that names that game's players, seats and end.
     """
@@ -196,6 +199,7 @@ class MatchResult:
     mean_length: float = 0.0
     records: tuple[GameRecord, ...] = ()
     last_record: str = ""
+    last_files: Mapping[str, str] = field(default_factory=dict)
     last_svg: str = ""
     last_title: str = ""
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from keisei_lightning.errors import GameError, UnsupportedGameError
 from keisei_lightning.evaluation.players import RandomPlayer, Turn
 from keisei_lightning.games.protocol import NO_MOVE, GameSpec
-from keisei_lightning.games.shogi.game import NUM_ACTIONS, NUM_MOVE_TYPES, NUM_SQUARE_CODES, NUM_SQUARES, Shogi
+from keisei_lightning.games.shogi.codec import NUM_ACTIONS, NUM_MOVE_TYPES, NUM_SQUARE_CODES, NUM_SQUARES
+from keisei_lightning.games.shogi.game import Shogi
 
 __all__ = [
     "PIECE_VALUES",
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 PIECE_VALUES: Final = (90, 315, 405, 495, 855, 990, 540, 0, 540, 540, 540, 540, 945, 1395)
-"""Values of the pieces in the order of :data:`~keisei_lightning.games.shogi.game.PIECE_NAMES`, a pawn is 90: the
+"""Values of the pieces in the order of :data:`~keisei_lightning.games.shogi.codec.PIECE_NAMES`, a pawn is 90: the
 material values of the engine Apery (26th World Computer Shogi Championship, 2016). A king is never captured."""
 
 _FIRST_OPPONENTS_CODE: Final = 15

@@ -1,15 +1,31 @@
-"""The contract between games and everything else: arrays in, arrays out, no torch.
+"""The contract between a game and everything else: arrays in, arrays out, no torch.
 
-A :class:`Game` is many boards of one game that advance together. It never chooses a move, never sees a network, and
-writes observations and legal moves into arrays that its caller owns (a slot in shared memory, say), so that a ply
-costs no allocation. Everything is from the *mover's* view: the observation, the action labels and the reward of the
-player who has just moved.
+A :class:`Game` is many boards of one game that advance together. It never chooses a move and never sees a network. It
+writes observations and legal moves into arrays that its caller owns (in shared memory, say), so that a ply allocates
+nothing. Everything is in the *mover's* view, that of the player to move: the observation and the action labels. The
+reward is that of the player who has just moved. So one network plays both seats.
+
+A game of your own, step by step:
+
+1. Number the actions: labels 0 to A - 1, in the mover's view. Every label must mean the same move whenever it is legal.
+2. Choose the observation: uint8, as small as it can be. Planes [C, H, W] of small integers need nothing else; any other
+   layout names an encoder of its own (:attr:`GameSpec.encoding`, :mod:`keisei_lightning.models.encoder`).
+3. Write the methods of :class:`Game`. :func:`~keisei_lightning.games.arrays.as_indices`,
+   :func:`~keisei_lightning.games.arrays.as_actions`, :class:`~keisei_lightning.games.arrays.LegalMoves` and
+   :func:`~keisei_lightning.games.svg.grid_svg` do the common parts.
+4. Run :func:`~keisei_lightning.games.check.check_game` on it: it plays at random and names the first broken promise.
+5. Register it (:mod:`keisei_lightning.games.registry`): ``keisei train env=own env.game=my_game`` trains it.
+6. Add what else it can do. Each of these protocols is optional, and recognised by its methods:
+   :class:`OpeningGame` (random openings), :class:`ResumableGame` (resumes in mid-game), :class:`RecordedGame` (writes
+   records that other programs read), :class:`DescribedGame` (says how its moves are made).
+
+``examples/own_game.py`` is a complete game of 60 lines.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -18,10 +34,12 @@ from numpy.typing import NDArray
 
 __all__ = [
     "NO_MOVE",
+    "DescribedGame",
     "Game",
     "GameFactory",
     "GameSpec",
     "OpeningGame",
+    "RecordedGame",
     "RenderFormat",
     "ResumableGame",
     "StepResult",
@@ -29,7 +47,7 @@ __all__ = [
 ]
 
 NO_MOVE = -1
-"""Action that leaves a board as it is (it sits this ply out, finished or not)."""
+"""Action that leaves a board as it is, finished or not."""
 
 RenderFormat = Literal["text", "svg"]
 
@@ -38,14 +56,14 @@ RenderFormat = Literal["text", "svg"]
 class Symmetry:
     """A relabelling under which the rules do not change, such as the left-right mirror of a board.
 
-    The transformed observation is ``observation.reshape(-1)[observation_index]``, the transformed legal-move mask is
-    ``mask[action_index]``, so action ``a`` of the original is the ``j`` with ``action_index[j] == a``. Applying a
-    mirror twice is the identity.
+    The transformed observation is ``observation.reshape(-1)[observation_index]`` and the transformed legal-move mask is
+    ``mask[action_index]``: action ``a`` of the original is the ``j`` with ``action_index[j] == a``. Applying a mirror
+    twice is the identity.
 
     Attributes:
         name: for example ``"mirror"``.
-        observation_index: int64 [prod(observation_shape)].
-        action_index: int64 [num_actions].
+        observation_index: int64 [prod(observation_shape)], a permutation.
+        action_index: int64 [num_actions], a permutation.
     """
 
     name: str
@@ -58,14 +76,19 @@ class GameSpec:
     """What a network and a buffer need to know of a game.
 
     Attributes:
-        name: the name it is made by, such as ``"shogi"`` or ``"connect_four"``.
+        name: the name under which the game is registered, such as ``"connect_four"``. Checkpoints and rating tables
+            carry it: a checkpoint is loaded for a game of the same name only.
         num_actions: A, the number of action labels in the mover's view.
-        observation_shape: shape of one observation; always uint8.
-        max_plies: a game is over after this many plies at the latest.
-        encoding: name of the encoder that turns an observation into float planes: ``"planes"`` (the observation already
-            is [C, H, W] planes of small integers) or a game's own name (``"shogi"``).
+        observation_shape: shape of one observation; its dtype is always uint8.
+        max_plies: no game is longer than this: then it is a draw (``terminated``), or is cut short (``truncated``).
+        encoding: name of the encoder that turns observations into float features of the squares. ``"planes"``: the
+            observation already is [C, H, W] planes of small integers, and needs none of its own.
         board_shape: (height, width) of the board as the network sees it; (1, n) for a game without a board.
-        symmetries: relabellings under which the rules do not change.
+        symmetries: relabellings under which the rules do not change. A network can be made equivariant to the first of
+            them if it flips the board, and the observation is planes or one byte for each square, row by row, followed
+            by what belongs to no square.
+        actions_by_square: label = ``move_type * height * width + square``, with the squares row by row. A network then
+            reads the logits of a square's moves off the features of that square, which takes far fewer weights.
     """
 
     name: str
@@ -75,6 +98,7 @@ class GameSpec:
     encoding: str = "planes"
     board_shape: tuple[int, int] = (1, 1)
     symmetries: tuple[Symmetry, ...] = ()
+    actions_by_square: bool = False
 
     @property
     def mask_bytes(self) -> int:
@@ -90,11 +114,12 @@ class GameSpec:
 class StepResult(NamedTuple):
     """What one ply did on each of the G boards.
 
+    A board that has ended stays ``terminated`` or ``truncated``, with reward 0, until it is reset.
+
     Attributes:
-        reward: float32 [G], to the player who has just moved (+1 win, -1 loss, 0 else).
-        terminated: bool [G], the game has ended by its rules, with this ply or before (a finished board stays
-            ``True``, with reward 0, until it is reset).
-        truncated: bool [G], the game was cut short and has no result (values must bootstrap); likewise.
+        reward: float32 [G], to the player who has just moved: +1 win, -1 loss, 0 otherwise.
+        terminated: bool [G], the game has ended by its rules.
+        truncated: bool [G], the game was cut short and has no result; the learner bootstraps its value. Never both.
     """
 
     reward: NDArray[np.float32]
@@ -106,8 +131,13 @@ class StepResult(NamedTuple):
 class Game(Protocol):
     """G boards of one two-player zero-sum perfect-information game.
 
-    A finished board stays finished until :meth:`reset`; until then only :data:`NO_MOVE` is legal on it. A game is used
-    by the thread that made it, and is never pickled: a :data:`GameFactory` makes it where it is played.
+    ``MyGame(num_games, **options)`` makes one. Only the thread that made a game uses it, and a game is never pickled:
+    its factory is, and makes the game where it is played. Two games with the same seed and the same actions stay equal.
+
+    A finished board stays finished until :meth:`reset`, and only :data:`NO_MOVE` is legal on it. A board that is not
+    finished has a legal action: a player who cannot move passes by a label of its own, or has lost. The methods that
+    look at a board (:meth:`observe`, :meth:`position`, :meth:`action_name`, :meth:`outcome`, :meth:`render`,
+    :meth:`record`) change nothing, and work on finished boards too.
     """
 
     @property
@@ -121,21 +151,25 @@ class Game(Protocol):
         ...
 
     def seed(self, seed: int) -> None:
-        """Seed the random openings (the only chance there is in a game)."""
+        """Seed the random openings, the only chance in a game; nothing to do without any."""
         ...
 
     def reset(self, indices: NDArray[np.int64] | None = None) -> None:
-        """Put the given boards (default: all) back to the start, then play their random opening plies, if any."""
+        """Put the given boards (default: all) back to the start and play their random opening plies, if any.
+
+        Args:
+            indices: int64 [n]; may be empty. The other boards stay as they are.
+        """
         ...
 
     def observe(self, observation: NDArray[np.uint8], legal: NDArray[np.uint8], mover: NDArray[np.int8]) -> None:
-        """Write the state of every board into the caller's arrays (any strides).
+        """Write the state of every board into the caller's arrays: every byte, and nothing beside them.
 
         Args:
-            observation: uint8 [G, *observation_shape], the mover's view.
-            legal: uint8 [G, ceil(A / 8)], bit-packed in ``np.packbits`` order (big-endian in a byte); all zero on a
-                finished board.
-            mover: int8 [G], the seat to move: 0 or 1.
+            observation: uint8 [G, *observation_shape], the mover's view; any strides.
+            legal: uint8 [G, ceil(A / 8)], bit-packed as by ``np.packbits`` (the first action is the highest bit of the
+                first byte), padding bits 0; all zero on a finished board; any strides.
+            mover: int8 [G], the seat to move, 0 or 1; any strides.
         """
         ...
 
@@ -143,39 +177,45 @@ class Game(Protocol):
         """Play one action on every board.
 
         Args:
-            actions: int64 [G], labels in the mover's view, or :data:`NO_MOVE`.
+            actions: int64 [G], labels in the mover's view, or :data:`NO_MOVE`; not to be changed.
 
         Raises:
-            IllegalActionError: an action is not legal on its board. No board has moved then.
+            IllegalActionError: an action is not legal on its board, or no label at all. No board has moved then.
         """
         ...
 
     def position(self, index: int) -> str:
-        """The position of one board in the game's own notation (SFEN for shogi), for :meth:`set_position`."""
+        """The position of one board in the game's own notation, for :meth:`set_position` (SFEN for shogi).
+
+        It tells the seat to move. It need not tell how the game came to it.
+        """
         ...
 
     def set_position(self, index: int, position: str) -> None:
         """Put one board into a position given in the game's own notation; its history before that is empty.
 
         Raises:
-            GameError: the notation cannot be read, or the position is already over.
+            GameError: the notation cannot be read, or the position is already over. The board stays as it was.
         """
         ...
 
     def action_name(self, index: int, action: int) -> str:
-        """An action of the mover on one board in the game's own notation (USI for shogi)."""
+        """A legal action of the mover on one board in the game's own notation (USI for shogi).
+
+        The legal actions of a board have different names.
+        """
         ...
 
     def outcome(self, index: int) -> str:
-        """How a board's game ended ("checkmate", "repetition", "max plies", ...); empty while it is going on."""
+        """How a board's game ended ("checkmate", "max plies", ...); empty while it is not over."""
         ...
 
     def render(self, index: int, format: RenderFormat = "text") -> str:
-        """Draw one board for a person."""
+        """Draw one board for a person: lines of text, or one SVG element."""
         ...
 
     def record(self, index: int) -> str:
-        """The whole game of one board as a record that other programs read (KIF for shogi, a move list for others)."""
+        """One board's game so far, from the position in which it began: every move is in it."""
         ...
 
 
@@ -183,7 +223,8 @@ class Game(Protocol):
 class OpeningGame(Game, Protocol):
     """A game whose resets play random plies first.
 
-    Optional: with it, a match can deal openings of its own instead of adding its plies to the game's.
+    Optional. A match sets ``opening_plies`` to 0 and deals openings of its own, the same to both players, instead of
+    adding its plies to the game's. In a run ``env.opening_plies`` is an option of the game's maker.
 
     Attributes:
         opening_plies: a reset plays 0 to this many; it may be set.
@@ -194,10 +235,10 @@ class OpeningGame(Game, Protocol):
 
 @runtime_checkable
 class ResumableGame(Game, Protocol):
-    """A game that can tell and retell how its boards came to their positions.
+    """A game that can store and restore how its boards came to their positions.
 
-    Optional: with it, a serial run that goes on from a checkpoint goes on with the games in flight, to the last bit.
-    (A position alone does not tell which positions occurred before.) Without it, games begin anew.
+    Optional. With it, a serial run that resumes from a checkpoint resumes the games in flight too, to the last bit: a
+    position alone does not tell which positions occurred before. Without it, games begin anew.
     """
 
     def history(self, index: int) -> str:
@@ -205,11 +246,47 @@ class ResumableGame(Game, Protocol):
         ...
 
     def set_history(self, index: int, history: str) -> None:
-        """Put one board where :meth:`history` left it.
+        """Put one board where :meth:`history` left it: position, record and everything that later moves depend on.
 
         Raises:
             GameError: the notation cannot be read, or a move in it is not legal.
         """
+        ...
+
+
+@runtime_checkable
+class RecordedGame(Game, Protocol):
+    """A game whose records other programs read, with the players' names in them.
+
+    Optional. An evaluation writes these files; without them it writes :meth:`~Game.record` as text.
+    """
+
+    def record_files(self, index: int, *, players: tuple[str, str], outcome: str) -> Mapping[str, str]:
+        """One board's game as files.
+
+        Args:
+            index: the board.
+            players: names of the players in seat 0 and seat 1.
+            outcome: how the game ended: as :meth:`~Game.outcome` says, ``"resignation"`` (of the player to move) or
+                ``"void"`` (stopped without a result).
+
+        Returns:
+            Text by the ending of the file's name, such as ``{".kifu": "..."}``; written as UTF-8. The first one is also
+            what a training run keeps of its last evaluation game.
+        """
+        ...
+
+
+@runtime_checkable
+class DescribedGame(Game, Protocol):
+    """A game whose moves can be made in more than one way, by a compiled library or without it, say.
+
+    Optional. ``keisei games`` and ``keisei bench`` print it.
+    """
+
+    @property
+    def implementation(self) -> str:
+        """How moves are made here, such as ``"moves by the compiled kernel"``."""
         ...
 
 

@@ -1,44 +1,45 @@
-"""Games by name: the built-in ones, those of other packages, and every OpenSpiel string.
+"""Games by name: ours, those of other packages, and every OpenSpiel string.
 
 A package adds its game by an entry point in the group ``keisei_lightning.games``, a program by :func:`register_game`::
 
     [project.entry-points."keisei_lightning.games"]
-    my_game = "my_package.my_game:make"
+    my_game = "my_package.my_game:MyGame"
 
-where ``make(num_games, **options)`` returns a :class:`~keisei_lightning.games.protocol.Game`.
+where ``MyGame(num_games, **options)`` returns a :class:`~keisei_lightning.games.protocol.Game`. Its options are the
+further parameters of its signature; ``env.max_plies`` and ``env.opening_plies`` are passed to a game that has
+parameters of these names.
 """
 
 from __future__ import annotations
 
-import importlib
 import inspect
-from collections.abc import Callable
-from functools import cache, partial
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Final
 
 from keisei_lightning.errors import ConfigError, UnsupportedGameError
 from keisei_lightning.games.protocol import Game, GameFactory
+from keisei_lightning.system.registry import Registry, nearest
 
 __all__ = [
-    "ENTRY_POINT_GROUP",
+    "GAMES",
     "GameMaker",
     "canonical_name",
     "game_factory",
     "game_names",
     "make_game",
     "register_game",
+    "takes_option",
 ]
-
-ENTRY_POINT_GROUP: Final = "keisei_lightning.games"
 
 GameMaker = Callable[..., Game]
 """``make(num_games, **options) -> Game``."""
 
-# Known without entry points, so that a checkout works that was never installed.
-_BUILT_IN: Final = {"shogi": "keisei_lightning.games.shogi.game:Shogi"}
+GAMES: Final[Registry[GameMaker]] = Registry(
+    "game", group="keisei_lightning.games", built_in={"shogi": "keisei_lightning.games.shogi.game:Shogi"}
+)
+
 _OPEN_SPIEL: Final = ("breakthrough", "connect_four", "hex", "othello", "tic_tac_toe")
-_registered: dict[str, GameMaker] = {}
 
 
 def register_game(name: str, maker: GameMaker) -> None:
@@ -54,12 +55,12 @@ def register_game(name: str, maker: GameMaker) -> None:
     """
     if not name.strip() or "(" in name:
         raise ConfigError(f"game name {name!r} must not be empty and must not contain '('")
-    _registered[name.strip()] = maker
+    GAMES.register(name.strip(), maker)
 
 
 def game_names() -> list[str]:
     """Names of all games known here, sorted; beside them every OpenSpiel string works."""
-    return sorted({*_registered, *_BUILT_IN, *_OPEN_SPIEL, *_installed()})
+    return sorted({*GAMES, *_OPEN_SPIEL})
 
 
 def canonical_name(name: str) -> str:
@@ -69,9 +70,7 @@ def canonical_name(name: str) -> str:
         UnsupportedGameError: there is no such game.
     """
     name = name.strip()
-    if name in _registered or name in _BUILT_IN or name in _installed():
-        return name
-    return _open_spiel_name(name)
+    return name if name in GAMES else _open_spiel_name(name)
 
 
 def make_game(name: str, num_games: int, **options: object) -> Game:
@@ -80,11 +79,11 @@ def make_game(name: str, num_games: int, **options: object) -> Game:
     Args:
         name: one of :func:`game_names`, or any OpenSpiel string.
         num_games: number of boards, G.
-        options: of that game; all games know ``max_plies`` and ``opening_plies``.
+        options: of that game.
 
     Raises:
         UnsupportedGameError: there is no such game, or self-play cannot train it.
-        ConfigError: the game has no such option, or its value is out of range.
+        ConfigError: the game has no such option, one is missing, or a value is out of range.
     """
     return game_factory(name, **options)(num_games)
 
@@ -96,24 +95,33 @@ def game_factory(name: str, **options: object) -> GameFactory:
 
     Raises:
         UnsupportedGameError: there is no such game.
-        ConfigError: the game has no such option.
+        ConfigError: the game has no such option, or one is missing.
     """
     maker = _maker(name.strip())
-    _check_options(name.strip(), maker, options)
+    if errors := list(_option_errors(name.strip(), maker, options)):
+        raise ConfigError(errors)
     return partial(maker, **options)
+
+
+def takes_option(name: str, option: str) -> bool:
+    """Whether a game has an option of this name.
+
+    Args:
+        name: of the game; see :func:`make_game`.
+        option: such as ``"opening_plies"``.
+
+    Raises:
+        UnsupportedGameError: there is no such game.
+        ConfigError: it cannot be loaded.
+    """
+    known = _options(_maker(name.strip()))
+    return known is None or option in known
 
 
 def _maker(name: str) -> GameMaker:
     """The maker of a name."""
-    if name in _registered:
-        return _registered[name]
-    if name in _BUILT_IN:
-        module, _, attribute = _BUILT_IN[name].partition(":")
-        maker: GameMaker = getattr(importlib.import_module(module), attribute)
-        return maker
-    if name in _installed():
-        installed: GameMaker = _installed()[name].load()
-        return installed
+    if name in GAMES:
+        return GAMES.load(name)
     from keisei_lightning.games.open_spiel import game as open_spiel
 
     return partial(open_spiel.make, _open_spiel_name(name))
@@ -124,29 +132,32 @@ def _open_spiel_name(name: str) -> str:
     from keisei_lightning.games.open_spiel import game as open_spiel
 
     if not open_spiel.is_known(name):
-        known = ", ".join(game_names())
+        known = game_names()
         raise UnsupportedGameError(
-            f"no game is called {name!r}: use {known}, or an OpenSpiel string ('hex(board_size=5)')"
+            f"game {name}: there is none{nearest(name, known)}; must be one of {', '.join(known)}, "
+            "or an OpenSpiel string such as 'hex(board_size=5)'"
         )
     return open_spiel.canonical_string(name)
 
 
-def _check_options(name: str, maker: GameMaker, options: dict[str, object]) -> None:
-    """Refuse options that the maker's signature does not have."""
-    parameters = inspect.signature(maker).parameters
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+def _options(maker: GameMaker) -> Mapping[str, inspect.Parameter] | None:
+    """A maker's options by name: what it takes beside the number of games; None: whatever it is given."""
+    parameters = list(inspect.signature(maker).parameters.values())
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return {parameter.name: parameter for parameter in parameters[1:] if parameter.kind in by_name}
+
+
+def _option_errors(name: str, maker: GameMaker, options: Mapping[str, object]) -> Iterator[str]:
+    """A line for each option that the maker does not take, and for each one that it needs and was not given."""
+    known = _options(maker)
+    if known is None:
         return
-    known = sorted(key for key, parameter in parameters.items() if parameter.kind is inspect.Parameter.KEYWORD_ONLY)
-    faults = [
-        f"{name}: unknown option {key}={value!r}; it has {', '.join(known) or 'no options'}"
-        for key, value in options.items()
-        if key not in known
-    ]
-    if faults:
-        raise ConfigError(faults)
-
-
-@cache
-def _installed() -> dict[str, EntryPoint]:
-    """Entry points of all installed packages, by name."""
-    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+    for key, value in options.items():
+        if key not in known:
+            has = ", ".join(sorted(known)) or "no options"
+            yield f"{name}: unknown option {key}={value!r}{nearest(key, known)}; it has {has}"
+    for key, parameter in known.items():
+        if parameter.default is parameter.empty and key not in options:
+            yield f"{name}: option {key} is missing; must be given"

@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from keisei_lightning.models.bitmask import pack_mask, unpack_mask
     from keisei_lightning.models.build import build_network, build_recorded_network, num_parameters
     from keisei_lightning.models.distribution import LegalCategorical
-    from keisei_lightning.models.encoder import Encoder, PlanesEncoder, ShogiEncoder, build_encoder
+    from keisei_lightning.models.encoder import Encoder, PlanesEncoder, build_encoder, register_encoder
     from keisei_lightning.models.mlp import MLPNetwork
     from keisei_lightning.models.modes import evaluation_mode
     from keisei_lightning.models.options import NetworkKind, NetworkOptions, ValueKind
+    from keisei_lightning.models.registry import register_network
     from keisei_lightning.models.resnet import ResidualNetwork
 
 __all__ = [
@@ -27,7 +28,6 @@ __all__ = [
     "NetworkOptions",
     "PlanesEncoder",
     "ResidualNetwork",
-    "ShogiEncoder",
     "ValueKind",
     "build_encoder",
     "build_network",
@@ -36,6 +36,8 @@ __all__ = [
     "logits_actor",
     "num_parameters",
     "pack_mask",
+    "register_encoder",
+    "register_network",
     "unpack_mask",
     "value_selector",
 ]
@@ -50,7 +52,6 @@ _MODULE_OF = {
     "NetworkOptions": "options",
     "PlanesEncoder": "encoder",
     "ResidualNetwork": "resnet",
-    "ShogiEncoder": "encoder",
     "ValueKind": "options",
     "build_encoder": "encoder",
     "build_network": "build",
@@ -59,6 +60,8 @@ _MODULE_OF = {
     "logits_actor": "actor_critic",
     "num_parameters": "build",
     "pack_mask": "bitmask",
+    "register_encoder": "encoder",
+    "register_network": "registry",
     "unpack_mask": "bitmask",
     "value_selector": "actor_critic",
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint
 from typing import Any
 
 from torch import nn
@@ -14,7 +13,7 @@ from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models.equivariance import equivariance_errors
 from keisei_lightning.models.mlp import MLPNetwork
 from keisei_lightning.models.options import NetworkKind, NetworkOptions, ValueKind
-from keisei_lightning.models.registry import OUR_NETWORKS, recorded_network_fault, registered_network
+from keisei_lightning.models.registry import NETWORKS, OUR_NETWORKS, recorded_network_error
 from keisei_lightning.models.resnet import ResidualNetwork
 
 __all__ = ["build_network", "build_recorded_network", "num_parameters"]
@@ -67,22 +66,22 @@ def build_recorded_network(model: Mapping[str, Any], spec: GameSpec) -> nn.Modul
         ConfigError: it is neither ours nor registered (:mod:`keisei_lightning.models.registry`); it holds more than
             plain values; or it cannot be made.
     """
-    if fault := recorded_network_fault(model):
-        raise ConfigError(fault)
+    if error := recorded_network_error(model):
+        raise ConfigError(error)
     target = model.get("_target_", OUR_NETWORKS)
     options = {key: value for key, value in model.items() if key != "_target_"}
-    entry = registered_network(target)
-    if entry is not None:
-        return _build_registered(entry, target, options, spec)
+    if target != OUR_NETWORKS:
+        return _build_registered(target, options, spec)
     known = [name for name in inspect.signature(build_network).parameters if name != "spec"]
     if unknown := next((name for name in options if name not in known), None):
         raise ConfigError(f"model.{unknown}={options[unknown]}: no such key; must be one of {', '.join(known)}")
     return build_network(spec, **options)
 
 
-def _build_registered(entry: EntryPoint, target: str, options: Mapping[str, Any], spec: GameSpec) -> nn.Module:
+def _build_registered(target: str, options: Mapping[str, Any], spec: GameSpec) -> nn.Module:
+    maker = NETWORKS.load(target)
     try:
-        network = entry.load()(spec, **options)
+        network = maker(spec, **options)
     except Exception as error:  # a third party's package may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(f"its network {target} cannot be made ({reason})") from error

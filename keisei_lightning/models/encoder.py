@@ -1,23 +1,37 @@
 """Encoders: from a game's compact uint8 observation to float features, on whatever device the observation is.
 
 Games write observations as small as they can, because observations are what travels through shared memory and lies in
-buffers. Only the network needs floats, so the expansion is its first layer.
+buffers. Only the network needs floats, so the expansion is its first layer. A game whose observation is no stack of
+planes names its encoder in :attr:`GameSpec.encoding <keisei_lightning.games.GameSpec>`. Its package adds the encoder by
+an entry point in the group ``keisei_lightning.encoders``, a program by :func:`register_encoder`::
+
+    [project.entry-points."keisei_lightning.encoders"]
+    my_game = "my_package.my_encoder:make_encoder"
+
+where ``make_encoder(spec, *, num_features)`` returns an :class:`Encoder`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec
-from keisei_lightning.games.shogi.codec import HAND_LIMITS, NUM_SQUARE_CODES, OBSERVATION_BYTES
+from keisei_lightning.system.registry import Registry
 
-__all__ = ["Encoder", "PlanesEncoder", "ShogiEncoder", "build_encoder"]
-
-_NUM_SQUARES = 81
-_MAX_REPETITIONS = 3
-_MAX_PLY_BYTE = 255
+__all__ = [
+    "ENCODERS",
+    "Encoder",
+    "EncoderMaker",
+    "PlanesEncoder",
+    "build_encoder",
+    "make_planes_encoder",
+    "register_encoder",
+]
 
 
 class Encoder(nn.Module):
@@ -49,42 +63,28 @@ class PlanesEncoder(Encoder):
         return observation.to(torch.float32, memory_format=torch.channels_last)
 
 
-class ShogiEncoder(Encoder):
-    """The 98 bytes of a shogi position to learned features of its 81 squares: uint8 [B, 98] to float32 [B, F, 9, 9].
+EncoderMaker = Callable[..., Encoder]
+"""``make(spec, *, num_features) -> Encoder``; ``num_features`` is a wish, for encoders that learn their features."""
 
-    Each square code has an embedding. What belongs to no square (hands, repetition, check, ply) is scaled to [0, 1] and
-    added to all squares by one linear layer: for a convolution that is the same as planes of constants, without the
-    planes. The embeddings of a board lie in memory as channels last already, so nothing is transposed.
+ENCODERS: Final[Registry[EncoderMaker]] = Registry(
+    "encoder",
+    group="keisei_lightning.encoders",
+    built_in={
+        "planes": "keisei_lightning.models.encoder:make_planes_encoder",
+        "shogi": "keisei_lightning.models.shogi_encoder:make_shogi_encoder",
+    },
+)
+
+
+def register_encoder(name: str, maker: EncoderMaker) -> None:
+    """Add an encoder of this process, or replace one of the same name.
 
     Args:
-        num_features: F.
+        name: as ``GameSpec.encoding`` gives it.
+        maker: ``maker(spec, *, num_features)`` returns an :class:`Encoder`, and raises
+            :class:`~keisei_lightning.errors.ConfigError` for an observation that it cannot read.
     """
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__(num_features=num_features, is_embedding=True)
-        limits = [*HAND_LIMITS, _MAX_REPETITIONS, 1, _MAX_PLY_BYTE]
-        self.squares = nn.Embedding(NUM_SQUARE_CODES, num_features)
-        # "At least one in hand" is a feature of its own: one pawn of eighteen would hardly show in the scaled count.
-        self.state = nn.Linear(len(limits) + len(HAND_LIMITS), num_features)
-        self.register_buffer("scale", torch.tensor(limits, dtype=torch.float32).reciprocal())
-        self.scale: Tensor
-        self._reset_parameters()
-
-    def _reset_parameters(self) -> None:
-        """Give every feature about unit variance, squares and state together."""
-        nn.init.normal_(self.squares.weight)
-        nn.init.zeros_(self.state.bias)
-
-    def forward(self, observation: Tensor) -> Tensor:
-        """Encode positions; see the class."""
-        if observation.shape[-1] != OBSERVATION_BYTES:
-            raise ValueError(f"a shogi observation is uint8 [B, {OBSERVATION_BYTES}], not {list(observation.shape)}")
-        squares = self.squares(observation[:, :_NUM_SQUARES].int())
-        counts = observation[:, _NUM_SQUARES:].float()
-        in_hand = counts[:, : len(HAND_LIMITS)].clamp(max=1.0)
-        state = self.state(torch.cat([counts * self.scale, in_hand], dim=1))
-        features: Tensor = squares + state.unsqueeze(1)
-        return features.view(-1, 9, 9, self.num_features).permute(0, 3, 1, 2)
+    ENCODERS.register(name, maker)
 
 
 def build_encoder(spec: GameSpec, *, num_features: int) -> Encoder:
@@ -97,13 +97,27 @@ def build_encoder(spec: GameSpec, *, num_features: int) -> Encoder:
     Raises:
         ConfigError: there is no such encoder, or the observation's shape does not fit it.
     """
-    if spec.encoding == "shogi":
-        return ShogiEncoder(num_features)
-    if spec.encoding != "planes":
-        raise ConfigError(f"env encoding={spec.encoding!r} of game {spec.name!r}: must be 'planes' or 'shogi'")
-    if len(spec.observation_shape) != 3 or spec.observation_shape[1:] != spec.board_shape:
+    try:
+        encoder = ENCODERS.load(spec.encoding)(spec, num_features=num_features)
+    except ConfigError as error:
         raise ConfigError(
-            f"env observation_shape={spec.observation_shape} of game {spec.name!r}: the encoding 'planes' needs "
-            f"(planes, {spec.board_shape[0]}, {spec.board_shape[1]})"
+            [f"spec.encoding={spec.encoding!r} of game {spec.name!r}: {e}" for e in error.faults]
+        ) from None
+    if not isinstance(encoder, Encoder):
+        raise ConfigError(
+            f"spec.encoding={spec.encoding!r} of game {spec.name!r}: makes a {type(encoder).__name__}; must make an "
+            "Encoder"
         )
+    return encoder
+
+
+def make_planes_encoder(spec: GameSpec, *, num_features: int) -> PlanesEncoder:
+    """Make the encoder of planes (entry point); it learns nothing and has as many features as there are planes.
+
+    Raises:
+        ConfigError: the observation is no stack of planes of the board's shape.
+    """
+    if len(spec.observation_shape) != 3 or spec.observation_shape[1:] != spec.board_shape:
+        height, width = spec.board_shape
+        raise ConfigError(f"observation_shape={spec.observation_shape}: must be (planes, {height}, {width})")
     return PlanesEncoder(spec.observation_shape[0])

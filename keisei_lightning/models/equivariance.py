@@ -30,13 +30,12 @@ def board_flip(spec: GameSpec) -> tuple[Symmetry, Flip]:
     squares = np.arange(height * width).reshape(1, 1, height, width)
     for flip in _FLIPS:
         flipped = np.flip(squares, flip).reshape(1, -1)
-        if spec.encoding == "planes":
+        if len(spec.observation_shape) == 3:  # planes
             planes = np.arange(spec.observation_shape[0]).reshape(-1, 1)
             expected = (planes * height * width + flipped).reshape(-1)
-            found = symmetry.observation_index
-        else:  # bytes of the squares, then what belongs to no square
-            expected, found = flipped[0], symmetry.observation_index[: height * width]
-        if np.array_equal(expected, found):
+        else:  # a byte for each square, then what belongs to no square
+            expected = np.concatenate([flipped[0], np.arange(height * width, spec.observation_bytes)])
+        if np.array_equal(expected, symmetry.observation_index):
             return symmetry, flip
     raise ConfigError(f"model.equivariant=true: must be false (the symmetry of {spec.name} is no flip of the board)")
 

@@ -1,7 +1,8 @@
 """Networks that a file may name: our own, and those that an installed package has registered. Needs no torch.
 
 A checkpoint says what its network was made from, and a checkpoint may come from anybody. A package makes its network
-one that such a file may name by an entry point in the group ``keisei_lightning.networks``::
+one that such a file may name by an entry point in the group ``keisei_lightning.networks`` (a program by
+:func:`register_network`)::
 
     [project.entry-points."keisei_lightning.networks"]
     my_network = "my_package.my_network:MyNetwork"
@@ -13,42 +14,49 @@ dictionaries of such.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-__all__ = ["ENTRY_POINT_GROUP", "OUR_NETWORKS", "not_plain", "recorded_network_fault", "registered_network"]
+from keisei_lightning.system.registry import Registry
 
-ENTRY_POINT_GROUP: Final = "keisei_lightning.networks"
+__all__ = ["NETWORKS", "OUR_NETWORKS", "not_plain", "recorded_network_error", "register_network"]
 
 OUR_NETWORKS: Final = "keisei_lightning.models.build_network"
 """``_target_`` of the networks whose keys we know the meaning of."""
 
+NETWORKS: Final[Registry[Callable[..., Any]]] = Registry(
+    "network",
+    group="keisei_lightning.networks",
+    built_in={OUR_NETWORKS: "keisei_lightning.models.build:build_network"},
+    by_path=True,
+)
+"""Makers of networks by the dotted path that a ``_target_`` gives."""
+
 _HYDRAS_KEYS: Final = frozenset({"_target_", "_args_", "_partial_", "_recursive_", "_convert_"})
 
 
-def registered_network(target: str) -> EntryPoint | None:
-    """What a package has registered under a dotted path; None: none has.
+def register_network(target: str, maker: Callable[..., Any]) -> None:
+    """Let files name a network of this process.
 
     Args:
         target: as a ``_target_`` gives it, such as ``"my_package.my_network.MyNetwork"``.
+        maker: ``maker(spec, **options)`` returns a :class:`torch.nn.Module`.
     """
-    return _installed().get(target)
+    NETWORKS.register(target, maker)
 
 
-def recorded_network_fault(model: Mapping[str, Any]) -> str | None:
+def recorded_network_error(model: Mapping[str, Any]) -> str | None:
     """Why a network may not be made because a file says so: a line; None: it may.
 
     Args:
         model: from the file, as section ``model`` of a configuration; without ``_target_`` one of ours.
     """
     target = model.get("_target_", OUR_NETWORKS)
-    if target != OUR_NETWORKS and not (isinstance(target, str) and registered_network(target)):
+    if not isinstance(target, str) or target not in NETWORKS:
         return (
             f"its network is {_short(target)}, and a file may not choose what is called; if you trust it, give it in "
             f"the command as model._target_={_short(target)}, with its other keys, or let its package register it "
-            f"(entry-point group {ENTRY_POINT_GROUP})"
+            f"(entry-point group {NETWORKS.group})"
         )
     return next(not_plain({key: value for key, value in model.items() if key != "_target_"}, "model"), None)
 
@@ -82,9 +90,3 @@ def not_plain(value: object, name: str) -> Iterator[str]:
 def _short(value: object) -> str:
     text = " ".join(str(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-@cache
-def _installed() -> dict[str, EntryPoint]:
-    """Entry points of all installed packages, by the dotted path that a ``_target_`` gives."""
-    return {f"{entry.module}.{entry.attr}": entry for entry in entry_points(group=ENTRY_POINT_GROUP)}

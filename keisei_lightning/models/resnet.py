@@ -83,7 +83,7 @@ class ResidualNetwork(TwoHeads):
             *(ResidualBlock(channels, depth=num_blocks, flip=self._flip) for _ in range(num_blocks))
         )
         head_features = channels if self._flip is None else channels // 2
-        policy_class = SquarePolicyHead if spec.encoding == "shogi" else LinearPolicyHead
+        policy_class = SquarePolicyHead if spec.actions_by_square else LinearPolicyHead
         self.policy_head = policy_class(
             num_features=head_features, board_shape=spec.board_shape, num_actions=spec.num_actions
         )

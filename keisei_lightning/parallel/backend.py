@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import multiprocessing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,14 +12,14 @@ from torch import nn
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameFactory
-from keisei_lightning.parallel.memory.slots import SharedBuffer, SlotLayout
+from keisei_lightning.parallel.memory.slots import Slots
 from keisei_lightning.parallel.memory.weights import WeightMemory
 from keisei_lightning.parallel.opponents.pool import OpponentSetup
 from keisei_lightning.parallel.playing.worker import PlayerOptions
 from keisei_lightning.parallel.supervision.messages import Play, RolloutHeader
 from keisei_lightning.parallel.supervision.supervisor import WorkerHealth
 
-__all__ = ["Backend", "WorkerInputs", "choose_start_method"]
+__all__ = ["Backend", "WorkerInputs"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,8 +30,7 @@ class WorkerInputs:
         game: makes the boards.
         policy: the learner's; its structure is copied, its weights come through ``weights``.
         options: how to play.
-        slots: memory of the slots.
-        slot_layout: where its columns lie.
+        slots: where rollouts are written.
         weights: published weights.
         opponents: snapshots to play against; None: every game is self-play.
         games_in_flight: of each worker, to go on with (serial only); empty to begin anew.
@@ -41,8 +39,7 @@ class WorkerInputs:
     game: GameFactory
     policy: nn.Module
     options: PlayerOptions
-    slots: SharedBuffer
-    slot_layout: SlotLayout
+    slots: Slots
     weights: WeightMemory
     opponents: OpponentSetup | None = None
     games_in_flight: Sequence[Mapping[str, Any]] = ()
@@ -103,10 +100,3 @@ class Backend(Protocol):
     def shutdown(self, timeout_s: float) -> None:
         """End everything; twice is harmless."""
         ...
-
-
-def choose_start_method(start_method: str | None = None) -> str:
-    """The given start method, or forkserver where there is one (never fork: torch has threads), else spawn."""
-    if start_method is not None:
-        return start_method
-    return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"

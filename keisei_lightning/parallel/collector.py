@@ -22,7 +22,7 @@ from keisei_lightning.games import GameFactory
 from keisei_lightning.models import unpack_mask
 from keisei_lightning.parallel.checks import check_memory, check_options
 from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, to_batch
-from keisei_lightning.parallel.memory.slots import Key, SlotLayout
+from keisei_lightning.parallel.memory.slots import ColumnKey, SlotLayout
 from keisei_lightning.parallel.memory.weight_sources import choose_weights
 from keisei_lightning.parallel.memory.weights import copy_weights
 from keisei_lightning.parallel.opponents.pool import SnapshotStanding
@@ -205,7 +205,7 @@ class SelfPlayCollector(BaseCollector):
         self._origin = ResumeState(undelivered=NOTHING_UNDELIVERED)
         self._session: Session | None = None
         self._closed = False
-        self._paused: set[int] = set()
+        self._paused: frozenset[int] = frozenset()
 
     # ---- life
 
@@ -289,9 +289,9 @@ class SelfPlayCollector(BaseCollector):
         self._stats.add(headers, latest_version=self._version, learner_wait_s=time.perf_counter() - asked)
         return batch
 
-    def _build(self, columns: dict[Key, Tensor]) -> TensorDictBase:
+    def _build(self, columns: dict[ColumnKey, Tensor]) -> TensorDictBase:
         if self._unpack_action_mask:
-            columns["action_mask",] = unpack_mask(columns["action_mask",], self.spec.num_actions)
+            columns["action_mask"] = unpack_mask(columns["action_mask"], self.spec.num_actions)
         return to_batch(columns)
 
     # ---- weights
@@ -375,13 +375,16 @@ class SelfPlayCollector(BaseCollector):
 
         A batch is then made of the other workers' rollouts alone.
         """
-        self._paused |= set(range(self.num_workers) if worker_ids is None else worker_ids)
+        self._set_paused(self._paused.union(range(self.num_workers) if worker_ids is None else worker_ids))
 
     def resume_workers(self, worker_ids: Sequence[int] | None = None) -> None:
         """Let paused workers (default: all) play on."""
-        self._paused -= set(range(self.num_workers) if worker_ids is None else worker_ids)
+        self._set_paused(self._paused.difference(range(self.num_workers) if worker_ids is None else worker_ids))
+
+    def _set_paused(self, worker_ids: frozenset[int]) -> None:
+        self._paused = worker_ids
         if self._session is not None:
-            self._session.intake.open()
+            self._session.intake.set_paused(worker_ids)
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from keisei_lightning.errors import QuarantineError, RemoteTraceback, StalePolicyError
 from keisei_lightning.parallel.backend import Backend
-from keisei_lightning.parallel.memory.slots import Key, SharedBuffer, SlotBoard, SlotLayout, SlotState
+from keisei_lightning.parallel.memory.slots import ColumnKey, SlotBoard, Slots, SlotState
 from keisei_lightning.parallel.opponents.pool import SnapshotPool
 from keisei_lightning.parallel.supervision.messages import Failure, Play, RolloutHeader
 from keisei_lightning.rl import StalenessBudget, policy_lag
@@ -39,18 +39,18 @@ class Intake:
 
     Args:
         backend: plays the rollouts.
-        layout: of the slots.
-        slots: their memory.
+        slots: where they are written.
         schedule: "sync" (slots are granted when a batch is asked for) or "async" (as soon as they are free).
         max_policy_lag: what is further behind than this is refused.
         zero_copy: lend views of the slots where a batch lies in one piece.
         drop_oldest: of more rollouts than a batch takes, deliver the newest and drop the others.
-        paused: workers that get no grants; the owner changes the set, and calls :meth:`open` when it has shrunk.
+        paused: workers that get no grants; :meth:`set_paused` changes them.
         undelivered: counts to go on from: rollouts refused as too old, quarantined as not fit to be delivered, dropped
             for newer ones.
         pool: snapshots that games are played against; None: there are none.
 
     Attributes:
+        paused: workers that get no grants now.
         undelivered: the same counts, now.
         last_headers: the newest header of each worker.
     """
@@ -58,22 +58,21 @@ class Intake:
     def __init__(
         self,
         backend: Backend,
-        layout: SlotLayout,
-        slots: SharedBuffer,
+        slots: Slots,
         *,
         schedule: Literal["sync", "async"],
         max_policy_lag: int,
         zero_copy: bool,
         drop_oldest: bool = False,
-        paused: set[int] | None = None,
+        paused: Collection[int] = (),
         undelivered: Mapping[str, int] | None = None,
         pool: SnapshotPool | None = None,
     ) -> None:
-        self._backend, self._layout, self._memory = backend, layout, slots.array()
+        self._backend, self._slots = backend, slots
         self._schedule, self._staleness, self._zero_copy = schedule, StalenessBudget(max_policy_lag), zero_copy
-        self._board = SlotBoard(layout.num_workers, layout.num_slots)
+        self._board = SlotBoard(slots.layout.num_workers, slots.layout.num_slots)
         self._ready: deque[RolloutHeader] = deque()
-        self._paused = set() if paused is None else paused
+        self.paused = frozenset(paused)
         self._drop_oldest, self._pool = drop_oldest, pool
         self._arrived, self._quarantined = 0, 0
         self.undelivered = {**NOTHING_UNDELIVERED, **(undelivered or {})}
@@ -83,11 +82,18 @@ class Intake:
     def open(self) -> None:
         """Grant what may be granted without being asked for: every free slot, if workers play ahead."""
         if self._schedule == "async":
-            for worker_id in range(self._layout.num_workers):
+            for worker_id in range(self._slots.layout.num_workers):
                 self._grant_free_slots(worker_id)
 
+    def set_paused(self, worker_ids: Collection[int]) -> None:
+        """Give no grants to these workers, and to all others again."""
+        resumed = self.paused.difference(worker_ids)
+        self.paused = frozenset(worker_ids)
+        if resumed:
+            self.open()
+
     def take(
-        self, latest_version: int, build: Callable[[dict[Key, Tensor]], Batch]
+        self, latest_version: int, build: Callable[[dict[ColumnKey, Tensor]], Batch]
     ) -> tuple[Batch, list[RolloutHeader]]:
         """Wait for the next batch: a rollout from each worker that is not paused (sync), or as many from any (async).
 
@@ -128,7 +134,7 @@ class Intake:
         return None if arrival is None else time.monotonic() - arrival
 
     def _active_workers(self) -> list[int]:
-        active = [worker_id for worker_id in range(self._layout.num_workers) if worker_id not in self._paused]
+        active = [worker_id for worker_id in range(self._slots.layout.num_workers) if worker_id not in self.paused]
         if not active:
             raise RuntimeError("all workers are paused: resume_workers() before asking for a batch")
         return active
@@ -220,7 +226,7 @@ class Intake:
     def _play_again(self, header: RolloutHeader) -> None:
         """Have another rollout played in the place of one that is not delivered."""
         self._free(header.worker_id, header.slot)
-        if self._schedule == "sync" and header.worker_id not in self._paused:
+        if self._schedule == "sync" and header.worker_id not in self.paused:
             self._grant(header.worker_id, header.slot)
 
     def _free(self, worker_id: int, slot: int) -> None:
@@ -229,36 +235,36 @@ class Intake:
             self._grant_free_slots(worker_id)
 
     def _grant_free_slots(self, worker_id: int) -> None:
-        if worker_id not in self._paused:
+        if worker_id not in self.paused:
             for _, slot in self._board.slots_in(SlotState.FREE, worker_id):
                 self._grant(worker_id, slot)
 
-    def _assemble(self, headers: Sequence[RolloutHeader]) -> tuple[dict[Key, Tensor], bool]:
+    def _assemble(self, headers: Sequence[RolloutHeader]) -> tuple[dict[ColumnKey, Tensor], bool]:
         """The columns of a batch, and whether they are views of its slots."""
         slots = {header.slot for header in headers}
         workers = [header.worker_id for header in headers]
-        if len(slots) > 1 or workers != list(range(self._layout.num_workers)):
+        if len(slots) > 1 or workers != list(range(self._slots.layout.num_workers)):
             return self._gather(headers), False
-        columns = _as_tensors(self._layout.views(self._memory, slots.pop()))
+        columns = _as_tensors(self._slots.views(slots.pop()))
         if self._zero_copy:
             return columns, True
         return {key: column.clone() for key, column in columns.items()}, False
 
-    def _gather(self, headers: Sequence[RolloutHeader]) -> dict[Key, Tensor]:
-        parts: list[Mapping[Key, Tensor]] = [
-            _as_tensors(self._layout.views(self._memory, header.slot, header.worker_id)) for header in headers
+    def _gather(self, headers: Sequence[RolloutHeader]) -> dict[ColumnKey, Tensor]:
+        parts: list[Mapping[ColumnKey, Tensor]] = [
+            _as_tensors(self._slots.views(header.slot, header.worker_id)) for header in headers
         ]
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
-def _as_tensors(views: Mapping[Key, NDArray[Any]]) -> dict[Key, Tensor]:
+def _as_tensors(views: Mapping[ColumnKey, NDArray[Any]]) -> dict[ColumnKey, Tensor]:
     """Tensors that share the arrays' memory."""
     return {key: torch.from_numpy(view) for key, view in views.items()}
 
 
-def to_batch(columns: Mapping[Key, Tensor]) -> TensorDictBase:
+def to_batch(columns: Mapping[ColumnKey, Tensor]) -> TensorDictBase:
     """Columns [B, T, ...] as a TensorDict of batch size [B, T] (names ``(None, "time")``) that shares their memory."""
-    batch = TensorDict({}, batch_size=columns["action",].shape, names=[None, "time"])
+    batch = TensorDict({}, batch_size=columns["action"].shape, names=[None, "time"])
     for key, column in columns.items():
         batch.set(key, column)
     return batch

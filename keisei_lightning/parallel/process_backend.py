@@ -16,7 +16,8 @@ from typing import Any
 from typing_extensions import override
 
 from keisei_lightning.errors import WorkerBootError
-from keisei_lightning.parallel.backend import Backend, WorkerInputs, choose_start_method
+from keisei_lightning.games.registry import GAMES
+from keisei_lightning.parallel.backend import Backend, WorkerInputs
 from keisei_lightning.parallel.playing.policy_worker import WorkerBoot, run_worker
 from keisei_lightning.parallel.supervision.heartbeats import HeartbeatBoard
 from keisei_lightning.parallel.supervision.main_module import without_main_module
@@ -25,13 +26,14 @@ from keisei_lightning.parallel.supervision.processes import ProcessHandle
 from keisei_lightning.parallel.supervision.restarts import RestartPolicy, WorkerExit
 from keisei_lightning.parallel.supervision.supervisor import Exited, Received, Started, Supervisor, WorkerHealth
 from keisei_lightning.system.openmp import spinning_limited
+from keisei_lightning.system.start_method import choose_start_method
 
 __all__ = ["ProcessBackend"]
 
 _PRELOAD = (
     "keisei_lightning.parallel.central.inference",
     "keisei_lightning.models",
-    "keisei_lightning.games.shogi.game",
+    *GAMES.built_in_modules(),
 )
 """Imported once by the fork server, so that a process starts in a fraction of a second. There is one fork server for
 all modes; workers that need no torch share its memory with it."""
@@ -60,7 +62,7 @@ class ProcessBackend(Backend):
     ) -> None:
         self.lost_rollouts = 0
         self._work = work
-        num_workers = work.slot_layout.num_workers
+        num_workers = work.slots.layout.num_workers
         self._names = [*(f"worker {worker_id}" for worker_id in range(num_workers)), *helpers]
         self._signs = HeartbeatBoard.reserve(len(self._names))
         self._context = multiprocessing.get_context(choose_start_method(start_method))
@@ -91,7 +93,6 @@ class ProcessBackend(Backend):
             game_and_policy=self._game_and_policy,
             options=self._work.options,
             slots=self._work.slots,
-            slot_layout=self._work.slot_layout,
             weights=self._work.weights,
             signs=self._signs.buffer,
             opponents=self._work.opponents,

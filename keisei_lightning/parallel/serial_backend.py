@@ -31,7 +31,7 @@ class SerialBackend(Backend):
     @override
     def start(self) -> None:
         work = self._work
-        for worker_id in range(work.slot_layout.num_workers):
+        for worker_id in range(work.slots.layout.num_workers):
             self._workers.append(
                 make_policy_worker(
                     worker_id=worker_id,
@@ -39,8 +39,7 @@ class SerialBackend(Backend):
                     game=work.game,
                     policy=work.policy_structure(),
                     options=work.options,
-                    slots=work.slots.array(),
-                    slot_layout=work.slot_layout,
+                    slots=work.slots,
                     weights=work.weights,
                     opponents=work.opponents,
                 )
@@ -93,7 +92,7 @@ class SerialBackend(Backend):
                 restarts=0,
                 last_sign_of_life_s=0.0,
             )
-            for worker_id in range(self._work.slot_layout.num_workers)
+            for worker_id in range(self._work.slots.layout.num_workers)
         ]
 
     @override

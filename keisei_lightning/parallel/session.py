@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from keisei_lightning.games import GameFactory
 from keisei_lightning.parallel.backend import Backend, WorkerInputs
 from keisei_lightning.parallel.central.backend import CentralBackend
 from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, Intake
-from keisei_lightning.parallel.memory.slots import SharedBuffer, SlotLayout
+from keisei_lightning.parallel.memory.slots import SlotLayout, Slots
 from keisei_lightning.parallel.memory.weights import WeightLayout, WeightStore
 from keisei_lightning.parallel.opponents.pool import OpponentSetup, SnapshotPool
 from keisei_lightning.parallel.options import OpponentOptions
@@ -123,7 +123,7 @@ class Session:
         seed: root seed of every random stream.
         plies: delivered so far, in earlier sessions too.
         version: of the policy's present weights.
-        paused: workers that play nothing; the owner changes the set.
+        paused: workers that get no grants until the owner tells the intake otherwise.
 
     Attributes:
         weights: published weights.
@@ -136,11 +136,11 @@ class Session:
     """
 
     def __init__(
-        self, plan: CollectorSpec, origin: ResumeState, *, seed: int, plies: int, version: int, paused: set[int]
+        self, plan: CollectorSpec, origin: ResumeState, *, seed: int, plies: int, version: int, paused: Collection[int]
     ) -> None:
-        self._paused, self._num_readers, self._num_workers = paused, plan.num_readers, plan.layout.num_workers
+        self._num_readers, self._num_workers = plan.num_readers, plan.layout.num_workers
         weights = WeightLayout.of(plan.policy)
-        self._slots = SharedBuffer(plan.layout.num_bytes)
+        self._slots = Slots.reserve(plan.layout)
         self.weights = WeightStore(weights, plan.num_readers)
         self.weights.publish(plan.policy, version)
         self.pool = None if plan.opponents is None else SnapshotPool(plan.opponents, weights, seed)
@@ -151,7 +151,6 @@ class Session:
             policy=plan.policy,
             options=replace(plan.player_options, seed=seed, start=plies),
             slots=self._slots,
-            slot_layout=plan.layout,
             weights=self.weights.memory,
             opponents=self._opponent_setup(plan),
             games_in_flight=origin.games_in_flight,
@@ -159,7 +158,6 @@ class Session:
         self.backend = plan.make_backend(work)
         self.intake = Intake(
             self.backend,
-            plan.layout,
             self._slots,
             schedule=plan.schedule,
             max_policy_lag=plan.max_policy_lag,
@@ -200,7 +198,7 @@ class Session:
             | {
                 "last_batch_age_s": self.intake.last_batch_age_s(worker.worker_id),
                 "rss_bytes": resident_memory(worker.pid),
-                "paused": worker.worker_id in self._paused,
+                "paused": worker.worker_id in self.intake.paused,
             }
             for worker in self.backend.health()
         ]

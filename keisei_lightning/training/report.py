@@ -34,9 +34,6 @@ _PLIES = "self_play/plies"
 _OLDER_NAMES = {"self_play/frames": _PLIES, "self_play/frames_per_s": "self_play/plies_per_s"}
 """Metrics of checkpoints that earlier versions wrote, and what they are called now."""
 
-_KIF_COLUMNS = "手数----指手"
-"""The line above the moves in every KIF file."""
-
 log = logging.getLogger(__name__)
 
 History = Sequence[Mapping[str, float]]
@@ -46,9 +43,10 @@ History = Sequence[Mapping[str, float]]
 class CurvesCallback(Callback):
     """Keeps the metrics of every epoch, and at the end draws them and writes the last evaluation game.
 
-    Files in ``directory``: ``curves.png``, and after an evaluation ``last_game.svg`` with ``last_game.kifu`` (shogi) or
-    ``last_game.txt``. They are also written when training ends early. One that cannot be written is a warning: the
-    checkpoint has all that they are made from.
+    Files in ``directory``: ``curves.png``, and after an evaluation ``last_game.svg`` with the game's record:
+    ``last_game.txt``, or a file that other programs read (:class:`~keisei_lightning.games.RecordedGame`). They are also
+    written when training ends early. One that cannot be written is a warning: the checkpoint has all that they are
+    made from.
 
     Args:
         directory: where to write; made if need be.
@@ -149,18 +147,18 @@ def write_last_game(result: MatchResult, directory: str | Path) -> list[Path]:
         directory: where to write; made if need be.
 
     Returns:
-        The files: ``last_game.svg``, the final position, and ``last_game.kifu`` or ``last_game.txt``, its record.
+        The files: ``last_game.svg``, the final position, and its record, ``last_game.txt`` where the game has no other.
 
     Raises:
         OSError: one cannot be written.
     """
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    suffix = ".kifu" if _KIF_COLUMNS in result.last_record else ".txt"
+    ending, record = next(iter(result.last_files.items()), (".txt", result.last_record))
     files = []
     for path, text in (
         (folder / "last_game.svg", result.last_svg),
-        (folder / f"last_game{suffix}", result.last_record),
+        (folder / f"last_game{ending}", record),
     ):
         if text:
             _write_whole(path, text.encode())

@@ -51,8 +51,8 @@ from rich.progress import track
 from rich.table import Table
 from torchrl.collectors import MultiAsyncCollector, MultiSyncCollector
 
-from keisei_lightning.commands.bench.arguments import MODELS
 from keisei_lightning.commands.bench.networks import policy_of
+from keisei_lightning.commands.bench.options import MODELS
 from keisei_lightning.commands.bench.report import describe_machine
 from keisei_lightning.envs import BoardGameEnv
 from keisei_lightning.games import GameFactory, game_factory

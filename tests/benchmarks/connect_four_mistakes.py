@@ -23,9 +23,9 @@ import torch
 from numpy.typing import NDArray
 from perfect_connect_four import Solver
 
-from keisei_lightning.commands.evaluate.policies import LoadedPolicy, load_policy
 from keisei_lightning.evaluation import PolicyPlayer, Turn, play_match
 from keisei_lightning.evaluation.registry import make_player
+from keisei_lightning.policies import LoadedPolicy, load_policy
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from strength import GAMES, OPENING_SEED

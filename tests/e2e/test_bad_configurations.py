@@ -82,7 +82,7 @@ BAD = [
     ("ppo.critic_loss=huber", "ppo.critic_loss=huber: must be one of l2, smooth_l1, l1"),
     ("trainer.precision=8-bit", "trainer.precision=8-bit: must be one of 32-true, 16-mixed"),
     # ---- games
-    ("env.game=nosuch", "env.game=nosuch: no game is called 'nosuch': use breakthrough, connect_four, hex, "),
+    ("env.game=nosuch", "env.game=nosuch: there is none; must be one of breakthrough, connect_four, hex, "),
     ("env=open_spiel", "env.game: is missing; give it on the command line as env.game=VALUE"),
     ("+env.options.colour=red", "env.game=shogi: shogi: unknown option colour='red'; it has declaration, kernel, "),
     ("env.game=catch", "env.game=catch: catch: it has 1 players; only sequential two-player zero-sum"),
@@ -404,7 +404,7 @@ def test_row_12_a_game_that_cannot_be_imported_is_a_bad_configuration(tmp_path: 
     ended, started = command(["experiment=smoke", "env.game=my_game"], work, python_path=str(site))
     assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1), ended.err
     assert ended.err.startswith(
-        "keisei: env.game=my_game: cannot be made (ModuleNotFoundError: No module named 'only_on_your_machine')"
+        "keisei: env.game=my_game: cannot be loaded (ModuleNotFoundError: No module named 'only_on_your_machine')"
     )
     assert not started
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from keisei_lightning import build_network, game_factory
 from keisei_lightning.commands import main as cli
 from keisei_lightning.errors import IllegalActionError
-from keisei_lightning.evaluation import registry
+from keisei_lightning.evaluation.registry import PLAYERS
 
 ROOT = Path(__file__).resolve().parents[2]
 EVAL = [sys.executable, "-m", "keisei_lightning", "eval"]
@@ -222,12 +222,12 @@ class TestEndings:
             assert cli.main(["eval", *words]) == 0
             out = capsys.readouterr().out
             assert "keisei eval checkpoint=" in out
-            assert ", ".join(sorted(registry._BUILT_IN)) in out
+            assert ", ".join(sorted(PLAYERS._built_in)) in out
 
     def test_a_failure_keeps_the_matches_before_it_and_closes_the_players(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(registry, "_registered", {"engine": lambda spec, *, seed, name: Engine()})
+        monkeypatch.setattr(PLAYERS, "_registered", {"engine": lambda spec, *, seed, name: Engine()})
         write_policy(Path("a.ckpt"))
         words = ["checkpoint=a.ckpt", "opponents=[random,engine]", "games=2", "output_dir=out"]
         closed = Engine.closed
@@ -245,7 +245,7 @@ class TestEndings:
             raise IllegalActionError(game="x", ply=1, position="p", move="m")
 
         monkeypatch.setattr(Engine, "choose", refuse)
-        monkeypatch.setattr(registry, "_registered", {"engine": lambda spec, *, seed, name: Engine()})
+        monkeypatch.setattr(PLAYERS, "_registered", {"engine": lambda spec, *, seed, name: Engine()})
         write_policy(Path("a.ckpt"))
         assert cli.main(["eval", "checkpoint=a.ckpt", "opponents=engine", "games=2"]) == 1
         assert capsys.readouterr().err == "keisei: x: illegal move m at ply 1 in position p\n"

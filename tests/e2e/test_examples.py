@@ -70,7 +70,7 @@ def saved(path: Path) -> dict[str, Any]:
 @pytest.fixture
 def module(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """An example as a module of this process; it does nothing but define and register."""
-    monkeypatch.setattr("keisei_lightning.games.registry._registered", {})
+    monkeypatch.setattr("keisei_lightning.games.registry.GAMES._registered", {})
     spec = importlib.util.spec_from_file_location(request.param, EXAMPLES / f"{request.param}.py")
     assert spec is not None
     assert spec.loader is not None

@@ -93,7 +93,7 @@ DRIVER = """
 import importlib, json, sys
 from keisei_lightning import app
 from keisei_lightning.commands import main as cli
-from keisei_lightning.commands.bench.arguments import BENCHES
+from keisei_lightning.commands.bench.options import BENCHES
 from keisei_lightning.commands.evaluate import run as evaluation
 
 started = []

@@ -14,8 +14,8 @@ import torch
 from device_runs import GAMES, PLIES, Fitted, fit, tolerance_of
 
 from keisei_lightning.commands import main as cli
-from keisei_lightning.commands.evaluate.policies import load_policy
 from keisei_lightning.parallel import OpponentOptions
+from keisei_lightning.policies import load_policy
 from keisei_lightning.training import SnapshotCallback
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]

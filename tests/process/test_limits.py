@@ -21,7 +21,8 @@ from fakes import TinyNetwork
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.models import ActorCritic
 from keisei_lightning.parallel.checks import check_memory
-from keisei_lightning.parallel.memory.slots import SharedBuffer, SlotLayout
+from keisei_lightning.parallel.memory.shared_buffer import SharedBuffer
+from keisei_lightning.parallel.memory.slots import SlotLayout
 from keisei_lightning.system.limits import DESCRIPTORS_BESIDES, DESCRIPTORS_PER_WORKER
 from keisei_lightning.system.machine import available_memory
 

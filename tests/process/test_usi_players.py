@@ -23,7 +23,8 @@ from keisei_lightning.evaluation import RESIGN, RandomPlayer, Turn, play_match
 from keisei_lightning.evaluation.registry import closing_player, make_player
 from keisei_lightning.evaluation.usi.players import MAX_FAULTS_IN_A_ROW, UsiPlayer, make_fairy_stockfish, make_usi
 from keisei_lightning.games import NO_MOVE, game_factory
-from keisei_lightning.games.shogi.game import NUM_ACTIONS, Shogi
+from keisei_lightning.games.shogi.codec import NUM_ACTIONS
+from keisei_lightning.games.shogi.game import Shogi
 
 TESTS = Path(__file__).resolve().parents[1]
 FAKE = [sys.executable, str(TESTS / "fake_usi_engine.py")]

@@ -24,7 +24,7 @@ from keisei_lightning.config.schemas import config_dir, register_configs
 from keisei_lightning.config.validation import ValidatedConfig, validate
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameSpec, register_game
-from keisei_lightning.games.registry import _registered
+from keisei_lightning.games.registry import GAMES
 from keisei_lightning.models import build_network
 from keisei_lightning.parallel import OpponentOptions
 from keisei_lightning.system.stopping import Stopped
@@ -200,7 +200,7 @@ def test_a_game_option_that_is_a_list_comes_as_one_and_is_saved(tmp_path: Path) 
         cfg = composed(tmp_path, "env.game=heaps", "env.opening_plies=0", "+env.options.heaps=[6,4]", "logger=none")
         run(cfg)
     finally:
-        _registered.pop("heaps")
+        GAMES._registered.pop("heaps")
     assert read_recipe(tmp_path / "checkpoints" / "last.ckpt") == Recipe(
         game="heaps", game_options={"opening_plies": 0, "heaps": [6, 4]}, model=OmegaConf.to_container(cfg.model)
     )

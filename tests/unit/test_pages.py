@@ -17,7 +17,7 @@ from lightning.pytorch import Trainer
 
 import keisei_lightning
 from keisei_lightning import errors
-from keisei_lightning.commands.bench.arguments import BENCHES
+from keisei_lightning.commands.bench.options import BENCHES
 from keisei_lightning.commands.main import COMMANDS
 from keisei_lightning.config.schemas import SCHEMAS, CheckpointConfig, Config
 from keisei_lightning.evaluation.ladder import Ladder

@@ -1,26 +1,40 @@
 """Measurements that a user runs on their own machine: ``keisei bench collect|learn|profile|rules|tune|weights``.
 
 What is compared runs side by side in one process tree, in alternating rounds, and is quoted as medians and ratios: on a
-noisy machine a number alone says little. What can be typed is declared in ``arguments.py``; a bench, and torch with it,
+noisy machine a number alone says little. What can be typed is declared in ``options.py``; a bench, and torch with it,
 is imported when it runs.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import os
+import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from keisei_lightning.commands.bench.arguments import BENCHES, check_game
+from keisei_lightning.commands.bench.options import BENCHES, GameOptions, ProfileOptions, ReportOptions, check_game
+from keisei_lightning.commands.exit_codes import BAD_USAGE, DONE
+from keisei_lightning.commands.options_command import OptionsCommand
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.system.console import say
-from keisei_lightning.system.stopping import Stopped, StopSignals
 
 __all__ = ["main"]
 
-DONE, BAD_CONFIG = 0, 2
+_HELP = """\
+usage: keisei bench NAME [KEY=VALUE ...]      `keisei bench NAME --help` lists its keys
+
+Measures this machine; prints a table or JSON.
+
+names:
+{names}
+
+examples:
+  keisei bench collect 'mode=[workers,central]' 'workers=[1,2]' write=results/collect.json
+  keisei bench profile experiment=shogi model=medium iterations=20
+Brackets need quotation marks around the word, as the shell has a meaning of its own for them.
+"""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,52 +44,63 @@ def main(argv: Sequence[str]) -> int:
         argv: words after ``keisei bench``.
 
     Returns:
-        The exit status: 0 done, 2 a game or a configuration that cannot be measured, 130 Ctrl-C, 143 SIGTERM.
+        The exit code (:mod:`keisei_lightning.commands.exit_codes`).
+    """
+    if argv and argv[0] in ("-h", "--help", "help"):
+        sys.stdout.write(_HELP.format(names="\n".join(f"  {name:<8} {b.help}" for name, b in BENCHES.items())))
+        return DONE
+    if not argv or argv[0] not in BENCHES:
+        say(f"bench {argv[0] if argv else ''}: no such bench; must be one of {', '.join(BENCHES)}")
+        return BAD_USAGE
+    return _command(argv[0])(argv[1:])
+
+
+def _command(name: str) -> OptionsCommand[ReportOptions]:
+    bench = BENCHES[name]
+    trains = bench.options is ProfileOptions
+    return OptionsCommand(
+        name=f"bench {name}",
+        arguments="[OVERRIDE ...] [KEY=VALUE ...]" if trains else "[KEY=VALUE ...]",
+        about=f"{bench.help}.{' Overrides are those of `keisei train`.' if trains else ''}",
+        options=bench.options,
+        run=lambda options: _run(name, options),
+        rest="overrides" if trains else None,
+        shown=_shown_profile if trains else asdict,
+    )
+
+
+def _run(name: str, options: ReportOptions) -> None:
+    """Measure.
 
     Raises:
-        SystemExit: help was asked for (0), or a word cannot be read (2).
+        ConfigError: what was asked for cannot be measured.
     """
-    parser = argparse.ArgumentParser(prog="keisei bench", description="Measure this machine; prints a table or JSON.")
-    commands = parser.add_subparsers(dest="bench", required=True, metavar="{" + ",".join(BENCHES) + "}")
-    for name, bench in BENCHES.items():
-        command = commands.add_parser(name, help=bench.help, description=bench.help)
-        bench.add_arguments(command)
-        command.add_argument("--json", action="store_true", help="print JSON instead of a table")
-        command.add_argument("--write", type=_path, metavar="FILE", help="write JSON to this file too")
-    arguments = parser.parse_args(argv)
+    if isinstance(options, GameOptions):
+        check_game(options)
+    if options.write is not None:
+        _check_file(options.write)
     try:
-        check_game(arguments)
-        _check_file(arguments.write)
-        with StopSignals():
-            status: int = importlib.import_module(f"{__name__}.{arguments.bench}").run(arguments)
-    except Stopped as stop:
-        say(str(stop))
-        return stop.exit_code
+        importlib.import_module(f"{__name__}.{name}").run(options)
     except MemoryError as error:
         reason = f" ({error})" if str(error) else ""
-        say(
+        raise ConfigError(
             f"there is not enough memory here for what is to be measured{reason}; must be fewer games, plies or workers"
-        )
-        return BAD_CONFIG
-    except ConfigError as error:
-        say(*error.faults)
-        return BAD_CONFIG
-    return status
+        ) from error
 
 
-def _path(text: str) -> Path:
-    """A path of the command line; the shell leaves the ``~`` of ``--write=~/x`` as it is."""
-    return Path(os.path.expanduser(text))
+def _shown_profile(options: Any) -> dict[str, Any]:
+    from keisei_lightning.commands.bench.profile import shown  # Hydra, which help does not need
+
+    return shown(options)
 
 
-def _check_file(file: Path | None) -> None:
+def _check_file(name: str) -> None:
     """Whether a report can be written: minutes of measuring must not end in a permission error.
 
     Raises:
         ConfigError: it cannot.
     """
-    if file is None:
-        return
+    file = Path(name)
     try:
         is_new = not file.exists()
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -83,4 +108,4 @@ def _check_file(file: Path | None) -> None:
         if is_new:
             file.unlink()
     except OSError as error:
-        raise ConfigError(f"--write {file}: must be a file that can be written to ({error.strerror})") from error
+        raise ConfigError(f"write={name}: must be a file that can be written to ({error.strerror})") from error

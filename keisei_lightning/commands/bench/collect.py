@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from dataclasses import dataclass, field
@@ -12,8 +11,8 @@ import psutil
 import torch
 from torch import Tensor
 
-from keisei_lightning.commands.bench.arguments import describe_rules, game_of, label_of
 from keisei_lightning.commands.bench.networks import policy_of
+from keisei_lightning.commands.bench.options import CollectOptions, describe_rules, game_of, label_of
 from keisei_lightning.commands.bench.report import print_report
 from keisei_lightning.commands.bench.rules import RandomPlay
 from keisei_lightning.models import num_parameters
@@ -42,34 +41,34 @@ def _measure_forward(network: torch.nn.Module, observation: Tensor, num_games: i
     return num_games * observation.shape[1] / (time.perf_counter() - start)
 
 
-def _measure(arguments: argparse.Namespace, model: str, mode: _Mode, num_workers: int) -> dict[str, Any]:
-    game = game_of(arguments)
-    policy = policy_of(game, model, arguments.seed)
-    rates, rules = _Rates(), RandomPlay(game, arguments.games, arguments.seed)
-    torch.set_num_threads(arguments.threads)
+def _measure(options: CollectOptions, model: str, mode: _Mode, num_workers: int) -> dict[str, Any]:
+    game = game_of(options)
+    policy = policy_of(game, model, options.seed)
+    rates, rules = _Rates(), RandomPlay(game, options.games, options.seed)
+    torch.set_num_threads(options.threads)
     with SelfPlayCollector(
         game,
         policy,
         mode=mode,
-        schedule=arguments.schedule,
+        schedule=options.schedule,
         max_policy_lag=0,  # nothing is published
         num_workers=num_workers,
-        games_per_worker=arguments.games,
-        plies_per_rollout=arguments.plies,
-        threads_per_worker=arguments.threads,
+        games_per_worker=options.games,
+        plies_per_rollout=options.plies,
+        threads_per_worker=options.threads,
         zero_copy=True,
-        seed=arguments.seed,
+        seed=options.seed,
     ) as collector:
         started = time.perf_counter()
         batches = iter(collector)
         next(batches)  # start-up, and the first pass through everything
         first_batch_s = time.perf_counter() - started
-        for _ in range(arguments.rounds):
+        for _ in range(options.rounds):
             start = time.perf_counter()
             batch = next(batches)
             rates.collected.append(collector.frames_per_batch / (time.perf_counter() - start))
-            rates.forward.append(_measure_forward(policy.network, batch["observation"].clone(), arguments.games))
-            rates.rules.append(rules.play(arguments.plies))
+            rates.forward.append(_measure_forward(policy.network, batch["observation"].clone(), options.games))
+            rates.rules.append(rules.play(options.plies))
         rss = max(process["rss_bytes"] or 0 for process in collector.health()[:num_workers])
         bytes_per_ply = collector.bytes_per_ply
     ratios = [collected / forward for collected, forward in zip(rates.collected, rates.forward, strict=True)]
@@ -87,24 +86,22 @@ def _measure(arguments: argparse.Namespace, model: str, mode: _Mode, num_workers
     }
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Measure and print; returns the exit status."""
+def run(options: CollectOptions) -> None:
+    """Measure and print."""
     rows = [
-        _measure(arguments, model, mode, num_workers)
-        for model in arguments.model
-        for mode in arguments.mode
-        for num_workers in arguments.workers
+        _measure(options, model, mode, num_workers)
+        for model in options.model
+        for mode in options.mode
+        for num_workers in options.workers
     ]
     print_report(
-        f"collect: {arguments.game}, {arguments.games} games a worker, {arguments.threads} thread(s), "
-        f"{arguments.schedule}",
+        f"collect: {options.game}, {options.games} games a worker, {options.threads} thread(s), {options.schedule}",
         rows,
-        as_json=arguments.json,
-        write=arguments.write,
+        as_json=options.json,
+        write=options.write,
         notes=(
-            f"medians of {arguments.rounds} alternating rounds of {arguments.plies} plies; rules and network: one "
-            f"process; seed {arguments.seed}",
-            *describe_rules(arguments),
+            f"medians of {options.rounds} alternating rounds of {options.plies} plies; rules and network: one "
+            f"process; seed {options.seed}",
+            *describe_rules(options),
         ),
     )
-    return 0

@@ -6,7 +6,6 @@ Lightning nor TorchRL nor TensorDict. They take turns, iteration by iteration, e
 
 from __future__ import annotations
 
-import argparse
 import copy
 import statistics
 import time
@@ -20,8 +19,8 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from keisei_lightning.commands.bench.arguments import game_of, label_of
 from keisei_lightning.commands.bench.networks import policy_of
+from keisei_lightning.commands.bench.options import LearnOptions, game_of, label_of
 from keisei_lightning.commands.bench.report import print_report
 from keisei_lightning.games import GameSpec
 from keisei_lightning.models import ActorCritic, LegalCategorical
@@ -123,29 +122,29 @@ class _Turns(Callback):
         self.hand.append(frames / (time.perf_counter() - start))
 
 
-def _rollout_of(arguments: argparse.Namespace, policy: ActorCritic) -> TensorDictBase:
+def _rollout_of(options: LearnOptions, policy: ActorCritic) -> TensorDictBase:
     with SelfPlayCollector(
-        game_of(arguments),
+        game_of(options),
         policy,
         mode="serial",
-        games_per_worker=arguments.games,
-        plies_per_rollout=arguments.plies,
-        seed=arguments.seed,
+        games_per_worker=options.games,
+        plies_per_rollout=options.plies,
+        seed=options.seed,
     ) as collector:
         rollout: TensorDictBase = next(iter(collector))
     return rollout
 
 
 def _measure(
-    arguments: argparse.Namespace, model: str, minibatch: int, threads: int, rollout: TensorDictBase
+    options: LearnOptions, model: str, minibatch: int, threads: int, rollout: TensorDictBase
 ) -> dict[str, Any]:
-    game = game_of(arguments)
-    policy = policy_of(game, model, arguments.seed)
+    game = game_of(options)
+    policy = policy_of(game, model, options.seed)
     torch.set_num_threads(threads)
     turns = _Turns(_ByHand(copy.deepcopy(policy), minibatch), rollout)
     trainer = Trainer(
         accelerator="cpu",
-        max_epochs=1 + arguments.rounds,
+        max_epochs=1 + options.rounds,
         gradient_clip_val=_MAX_NORM,
         callbacks=[turns],
         logger=False,
@@ -177,21 +176,20 @@ def _measure(
     }
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Measure and print; returns the exit status."""
+def run(options: LearnOptions) -> None:
+    """Measure and print."""
     rows = []
-    for model in arguments.model:
-        rollout = _rollout_of(arguments, policy_of(game_of(arguments), model, arguments.seed))
+    for model in options.model:
+        rollout = _rollout_of(options, policy_of(game_of(options), model, options.seed))
         rows += [
-            _measure(arguments, model, minibatch, threads, rollout)
-            for minibatch in arguments.minibatch
-            for threads in arguments.threads
+            _measure(options, model, minibatch, threads, rollout)
+            for minibatch in options.minibatch
+            for threads in options.threads
         ]
     print_report(
-        f"learn: {arguments.game}, rollouts of {arguments.games} x {arguments.plies} plies, {_PASSES} passes",
+        f"learn: {options.game}, rollouts of {options.games} x {options.plies} plies, {_PASSES} passes",
         rows,
-        as_json=arguments.json,
-        write=arguments.write,
-        notes=(f"medians of {arguments.rounds} alternating iterations, without the first; seed {arguments.seed}",),
+        as_json=options.json,
+        write=options.write,
+        notes=(f"medians of {options.rounds} alternating iterations, without the first; seed {options.seed}",),
     )
-    return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from keisei_lightning.commands.bench.arguments import MODELS
+from keisei_lightning.commands.bench.options import MODELS
 from keisei_lightning.games import GameFactory
 from keisei_lightning.models import ActorCritic, build_network
 

@@ -2,64 +2,67 @@
 
 from __future__ import annotations
 
-import argparse
 import tempfile
-from pathlib import Path
+from dataclasses import asdict
+from typing import Any
 
-from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
 
+from keisei_lightning.commands.bench.options import ProfileOptions
 from keisei_lightning.commands.bench.report import print_report
+from keisei_lightning.commands.compose import compose_training
 from keisei_lightning.config.compose_errors import COMPOSE_ERRORS, explain
-from keisei_lightning.config.quoting import quote_texts
-from keisei_lightning.config.schemas import config_dir, register_configs
-from keisei_lightning.config.validation import ValidatedConfig, validate
+from keisei_lightning.config.validation import validate
 from keisei_lightning.errors import ConfigError
 
-__all__ = ["run"]
+__all__ = ["run", "shown"]
 
 
-def _composed(overrides: list[str], iterations: int, folder: Path) -> ValidatedConfig:
-    register_configs()
-    with initialize_config_dir(config_dir=str(config_dir()), version_base="1.3"):
-        cfg = compose(
-            "config",
-            overrides=[
-                "logger=none",
-                "evaluation.every_n_epochs=0",
-                *quote_texts(overrides),
-                f"output_dir={folder}",
-                "trainer.enable_progress_bar=false",
-                "trainer.enable_checkpointing=false",
-                f"trainer.max_epochs={iterations + 1}",
-            ],
-        )
-    return validate(cfg)
+def _training(options: ProfileOptions, folder: str) -> DictConfig:
+    """The configuration that is trained.
+
+    Raises:
+        ConfigError: the overrides cannot be put together.
+    """
+    overrides = [
+        "logger=none",
+        "evaluation.every_n_epochs=0",
+        *options.overrides,
+        f"output_dir={folder}",
+        "trainer.enable_progress_bar=false",
+        "trainer.enable_checkpointing=false",
+        f"trainer.max_epochs={options.iterations + 1}",
+    ]
+    try:
+        return compose_training(overrides)
+    except COMPOSE_ERRORS as error:
+        raise ConfigError(explain(error, options.overrides)) from error
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Measure and print; returns the exit status.
+def shown(options: ProfileOptions) -> dict[str, Any]:
+    """What ``--cfg job`` shows: the bench's own options, and the training's whole configuration."""
+    own = {key: value for key, value in asdict(options).items() if key != "overrides"}
+    return {**own, "training": OmegaConf.to_container(_training(options, "TEMPORARY"))}
+
+
+def run(options: ProfileOptions) -> None:
+    """Measure and print.
 
     Raises:
         ConfigError: the overrides are no configuration that can be trained.
     """
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            config = _composed(arguments.overrides, arguments.iterations, Path(folder))
-        except ConfigError:
-            raise
-        except COMPOSE_ERRORS as error:
-            raise ConfigError(explain(error, arguments.overrides)) from error
+        config = validate(_training(options, folder))
         from keisei_lightning.commands.bench.stages import (
             measure_stages,  # torch: a mistyped override is told without it
         )
 
         rows, notes = measure_stages(config)
     print_report(
-        f"profile: {' '.join(arguments.overrides) or 'the default configuration'}",
+        f"profile: {' '.join(options.overrides) or 'the default configuration'}",
         rows,
-        as_json=arguments.json,
-        write=arguments.write,
+        as_json=options.json,
+        write=options.write,
         notes=notes,
         one_line_a_row=True,
     )
-    return 0

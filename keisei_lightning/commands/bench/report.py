@@ -81,7 +81,7 @@ def print_report(
     rows: Sequence[Mapping[str, Any]],
     *,
     as_json: bool,
-    write: Path | None = None,
+    write: str | Path | None = None,
     notes: Sequence[str] = (),
     one_line_a_row: bool = False,
 ) -> None:
@@ -100,8 +100,9 @@ def print_report(
     console = Console()
     report = json.dumps({"bench": title, "machine": machine, "rows": rows, "notes": notes}, indent=1)
     if write is not None:
-        write.parent.mkdir(parents=True, exist_ok=True)
-        write.write_text(report + "\n", encoding="utf-8")
+        file = Path(write)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(report + "\n", encoding="utf-8")
     if as_json:
         console.print_json(report)
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keisei_lightning.commands.bench.arguments import describe_rules, game_of
+from keisei_lightning.commands.bench.options import RulesOptions, describe_rules, game_of
 from keisei_lightning.commands.bench.report import print_report
 from keisei_lightning.games import GameFactory
 
@@ -91,23 +90,22 @@ def _row(play: RandomPlay, num_games: int, rates: list[float]) -> dict[str, Any]
     }
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Measure and print; returns the exit status."""
-    plays = {games: RandomPlay(game_of(arguments), games, arguments.seed) for games in arguments.games}
+def run(options: RulesOptions) -> None:
+    """Measure and print."""
+    plays = {games: RandomPlay(game_of(options), games, options.seed) for games in options.games}
     rates: dict[int, list[float]] = {games: [] for games in plays}
-    for _ in range(arguments.rounds):
+    for _ in range(options.rounds):
         for games, play in plays.items():
-            rates[games].append(play.play(arguments.plies))
+            rates[games].append(play.play(options.plies))
     print_report(
-        f"rules: {arguments.game}, random play, one thread",
+        f"rules: {options.game}, random play, one thread",
         [_row(play, games, rates[games]) for games, play in plays.items()],
-        as_json=arguments.json,
-        write=arguments.write,
+        as_json=options.json,
+        write=options.write,
         notes=(
-            f"medians of {arguments.rounds} alternating rounds of {arguments.plies} plies of each board; "
-            f"seed {arguments.seed}",
+            f"medians of {options.rounds} alternating rounds of {options.plies} plies of each board; "
+            f"seed {options.seed}",
             "choosing the moves is not counted, new games and their random openings are apart",
-            *describe_rules(arguments),
+            *describe_rules(options),
         ),
     )
-    return 0

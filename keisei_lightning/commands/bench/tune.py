@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import math
 import time
@@ -11,8 +10,8 @@ from typing import Any, NamedTuple
 
 from rich.progress import track
 
-from keisei_lightning.commands.bench.arguments import game_of, label_of
 from keisei_lightning.commands.bench.networks import policy_of
+from keisei_lightning.commands.bench.options import TuneOptions, game_of, label_of
 from keisei_lightning.commands.bench.report import print_report
 from keisei_lightning.models import ActorCritic
 from keisei_lightning.parallel import SelfPlayCollector
@@ -48,43 +47,42 @@ def choices(cpus: int, games: list[int]) -> Iterator[Choice]:
         yield Choice(num_workers, games_per_worker, max(1, cpus // num_workers))
 
 
-def _measure(choice: Choice, policy: ActorCritic, arguments: argparse.Namespace) -> dict[str, Any]:
+def _measure(choice: Choice, policy: ActorCritic, options: TuneOptions) -> dict[str, Any]:
     with SelfPlayCollector(
-        game_of(arguments),
+        game_of(options),
         policy,
-        plies_per_rollout=arguments.plies,
+        plies_per_rollout=options.plies,
         zero_copy=True,
         stagger_games=False,
-        seed=arguments.seed,
+        seed=options.seed,
         **choice._asdict(),
     ) as collector:
         batches = iter(collector)
         next(batches)
         start, frames = time.perf_counter(), 0
-        while time.perf_counter() - start < arguments.seconds:
+        while time.perf_counter() - start < options.seconds:
             next(batches)
             frames += collector.frames_per_batch
         rate = frames / (time.perf_counter() - start)
     return {"num_workers x games x threads": " x ".join(map(str, choice)), "plies_per_s": round(rate)}
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Measure, print and recommend; returns the exit status."""
-    policy = policy_of(game_of(arguments), arguments.model, arguments.seed)
-    tried = list(choices(available_cpus(), arguments.games))
+def run(options: TuneOptions) -> None:
+    """Measure, print and recommend."""
+    policy = policy_of(game_of(options), options.model, options.seed)
+    tried = list(choices(available_cpus(), options.games))
     rows = [
-        _measure(choice, policy, arguments)
-        for choice in track(tried, "trying combinations", transient=True, disable=arguments.json)
+        _measure(choice, policy, options)
+        for choice in track(tried, "trying combinations", transient=True, disable=options.json)
     ]
     best = max(row["plies_per_s"] for row in rows)
     good = [choice for choice, row in zip(tried, rows, strict=True) if row["plies_per_s"] >= _NEARLY * best]
     chosen = min(good, key=lambda choice: choice.num_workers * choice.games_per_worker)
     print_report(
-        f"tune: {arguments.game}, {label_of(arguments.model)}",
+        f"tune: {options.game}, {label_of(options.model)}",
         rows,
-        as_json=arguments.json,
-        write=arguments.write,
+        as_json=options.json,
+        write=options.write,
         notes=(f"fewest games within {1 - _NEARLY:.0%} of the best: {chosen.overrides}",),
         one_line_a_row=True,
     )
-    return 0

@@ -6,7 +6,6 @@ queue for each worker. The replica here is written from that description and giv
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import multiprocessing
 import statistics
@@ -19,9 +18,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from keisei_lightning.commands.bench.options import WeightsOptions
 from keisei_lightning.commands.bench.report import print_report
-from keisei_lightning.parallel.backend import choose_start_method
 from keisei_lightning.parallel.memory.weights import WeightLayout, WeightMemory, WeightReader, WeightStore
+from keisei_lightning.system.start_method import choose_start_method
 
 __all__ = ["run"]
 
@@ -149,13 +149,13 @@ def _measure_replica(num_workers: int, rounds: int) -> tuple[float, float, float
     return _measure(num_workers, rounds, _unpacking_worker, lambda worker_id: (context.Queue(),), publish, module)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Measure and print; returns the exit status."""
+def run(options: WeightsOptions) -> None:
+    """Measure and print."""
     megabytes = WeightLayout.of(_network()).num_bytes / 1e6
     rows = []
-    for num_workers in arguments.workers:
-        published, adopted, read = _measure_ours(num_workers, arguments.rounds)
-        _, replica, _ = _measure_replica(num_workers, arguments.replica_rounds)
+    for num_workers in options.workers:
+        published, adopted, read = _measure_ours(num_workers, options.rounds)
+        _, replica, _ = _measure_replica(num_workers, options.replica_rounds)
         rows.append(
             {
                 "workers": num_workers,
@@ -170,8 +170,7 @@ def run(arguments: argparse.Namespace) -> int:
     print_report(
         "weights: until the last worker has them",
         rows,
-        as_json=arguments.json,
-        write=arguments.write,
-        notes=(f"medians of {arguments.rounds} publishes ({arguments.replica_rounds} of the replica)",),
+        as_json=options.json,
+        write=options.write,
+        notes=(f"medians of {options.rounds} publishes ({options.replica_rounds} of the replica)",),
     )
-    return 0

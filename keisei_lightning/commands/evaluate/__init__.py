@@ -3,7 +3,7 @@
 ::
 
     words --> options --> checks --> players (policies.py, evaluation.registry) --> matches (evaluation) --> Report
-              faults: exit code 2, nothing was started                              each is written when it is over
+              errors: exit code 2, nothing was started                              each is written when it is over
 
 A match that a signal cuts off is left out: its games are played side by side, so those that have ended are the short
 ones, which says little of the others.
@@ -15,19 +15,29 @@ import atexit
 import gc
 import shlex
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 
-from keisei_lightning.commands.evaluate.checks import check_options
-from keisei_lightning.commands.evaluate.options import HELP, read_options
-from keisei_lightning.errors import ConfigError, KeiseiError
-from keisei_lightning.system.console import say
-from keisei_lightning.system.stopping import Stopped, StopSignals
+from keisei_lightning.commands.evaluate.options import EvalOptions
+from keisei_lightning.commands.options_command import OptionsCommand
 
 __all__ = ["main"]
 
-DONE, FAILED, BAD_CONFIG = 0, 1, 2
+_ABOUT = """\
+Plays a trained policy against other players, each opening from both seats, and says how sure the result is."""
+
+_NOTES = """\
+players known here:
+  {players}
+
+examples:
+  keisei eval checkpoint=results/shogi/RUN/checkpoints/last.ckpt
+  keisei eval checkpoint=last.ckpt 'opponents=[random,mate_in_one,fairy_stockfish(skill=-5,nodes=1000)]' games=200
+  keisei eval checkpoint=new.ckpt opponents=old.ckpt greedy=false temperature=0.5
+  keisei eval checkpoint=last.ckpt 'opponents=[tactics,alpha_beta(depth=5)]' round_robin=true
+  keisei eval game=connect_four 'opponents=[tactics,mcts(simulations=100)]' round_robin=true
+Brackets need quotation marks around the word, as the shell has a meaning of its own for them.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,32 +47,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: words after ``keisei eval``; None takes ``sys.argv`` after its first two.
 
     Returns:
-        The exit code: 0 done, 1 failed, 2 bad usage, 130 Ctrl-C, 143 SIGTERM.
+        The exit code (:mod:`keisei_lightning.commands.exit_codes`).
     """
     words = list(sys.argv[2:] if argv is None else argv)
-    if any(word in ("-h", "--help", "help") for word in words):
-        players = sorted(entry.name for entry in entry_points(group="keisei_lightning.players"))
-        sys.stdout.write(HELP.format(players=", ".join(players)))
-        return DONE
+    command = OptionsCommand(
+        name="eval",
+        arguments="checkpoint=FILE [opponents=[PLAYER,...]] [KEY=VALUE ...]",
+        about=_ABOUT,
+        options=EvalOptions,
+        run=lambda options: _evaluate(options, words),
+        notes=_notes,
+    )
+    return command(words)
+
+
+def _notes() -> str:
+    players = sorted(entry.name for entry in entry_points(group="keisei_lightning.players"))
+    return _NOTES.format(players=", ".join(players))
+
+
+def _evaluate(options: EvalOptions, words: Sequence[str]) -> None:
+    from keisei_lightning.commands.evaluate.checks import check_options
+
+    names = check_options(options)
     # As it ends, the interpreter looks for cycles among all that torch has made, which takes seconds after a Ctrl-C.
     atexit.register(gc.freeze)
-    try:
-        options = read_options(words)
-        names = check_options(options)
-        with StopSignals():
-            from keisei_lightning.commands.evaluate.run import evaluate  # torch: a mistyped command answers without it
+    from keisei_lightning.commands.evaluate.run import evaluate  # torch: a mistyped command answers without it
 
-            evaluate(options, names, command=shlex.join(["keisei", "eval", *words]))
-    except Stopped as stop:
-        say(str(stop))
-        return stop.exit_code
-    except ConfigError as error:
-        say(*error.faults)
-        return BAD_CONFIG
-    except KeiseiError as error:
-        say(" ".join(str(error).split()))
-        return FAILED
-    except Exception as error:  # noqa: BLE001 - the last line: every ending has an exit code
-        traceback.print_exception(error)
-        return FAILED
-    return DONE
+    evaluate(options, names, command=shlex.join(["keisei", "eval", *words]))

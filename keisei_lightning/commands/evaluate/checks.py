@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from keisei_lightning.commands.evaluate.options import CHECKPOINT_SUFFIX, Options
+from keisei_lightning.commands.evaluate.options import CHECKPOINT_SUFFIX, EvalOptions
+from keisei_lightning.config.option_checks import path_errors
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluation.registry import (
     PlayerName,
@@ -17,14 +19,14 @@ from keisei_lightning.evaluation.registry import (
 )
 from keisei_lightning.games import GameFactory, GameSpec, game_factory
 
-__all__ = ["ANCHOR", "check_options", "named_game", "symmetry_errors"]
+__all__ = ["ANCHOR", "check_options", "checkpoint_key", "named_game", "symmetry_errors"]
 
 ANCHOR = "random"
 """The player whose rating is 0."""
 
 
-def check_options(options: Options) -> dict[str, PlayerName]:
-    """Check the players' names and options, the files, and the game where no checkpoint tells it.
+def check_options(options: EvalOptions) -> dict[str, PlayerName]:
+    """Check what goes together, the players' names and options, the files, and the game where no checkpoint tells it.
 
     Args:
         options: read from the command line.
@@ -34,15 +36,16 @@ def check_options(options: Options) -> dict[str, PlayerName]:
         the anchor of the ratings, where it was not named and is needed.
 
     Raises:
-        ConfigError: with one line for each fault.
+        ConfigError: with one line for each error.
     """
-    names, faults = _read_names(options)
-    faults += [*_file_errors(options), *_folder_errors(options)]
-    if not faults and not options.checkpoints and options.game is not None:
+    errors = [*_do_not_go_together(options), *_file_errors(options), *_folder_errors(options)]
+    names, name_errors = _read_names(options)
+    errors += name_errors
+    if not errors and not options.checkpoints and options.game is not None:
         spec = named_game(options.game)(1).spec
-        faults += [*_player_errors(names, spec), *symmetry_errors(options, spec)]
-    if faults:
-        raise ConfigError(faults)
+        errors += [*_player_errors(names, spec), *symmetry_errors(options, spec)]
+    if errors:
+        raise ConfigError(errors)
     return names
 
 
@@ -58,10 +61,10 @@ def named_game(name: str) -> GameFactory:
     try:
         return game_factory(name)
     except ConfigError as error:
-        raise ConfigError([f"game={name}: {' '.join(fault.split())}" for fault in error.faults]) from error
+        raise ConfigError([f"game={name}: {' '.join(line.split())}" for line in error.faults]) from error
 
 
-def symmetry_errors(options: Options, spec: GameSpec) -> Iterator[str]:
+def symmetry_errors(options: EvalOptions, spec: GameSpec) -> Iterator[str]:
     """Whether the game has the symmetry that is asked for.
 
     Args:
@@ -72,9 +75,9 @@ def symmetry_errors(options: Options, spec: GameSpec) -> Iterator[str]:
         yield f"symmetric=true: must be false for {spec.name}, of which no symmetry is known"
 
 
-def _read_names(options: Options) -> tuple[dict[str, PlayerName], list[str]]:
+def _read_names(options: EvalOptions) -> tuple[dict[str, PlayerName], list[str]]:
     names: dict[str, PlayerName] = {}
-    faults: list[str] = []
+    errors: list[str] = []
     for text in options.opponents:
         if text.endswith(CHECKPOINT_SUFFIX):
             continue
@@ -82,29 +85,56 @@ def _read_names(options: Options) -> tuple[dict[str, PlayerName], list[str]]:
             name = parse_player(text)
             player_options(name)
         except ConfigError as error:
-            faults += [f"opponents: {fault}" for fault in error.faults]
+            errors += [f"opponents: {line}" for line in error.faults]
             continue
         if name.text in names:
-            faults.append(f"opponents: {name} plays more than once; must be there once")
+            errors.append(f"opponents: {name} plays more than once; must be there once")
         names[name.text] = name
     if options.round_robin and ANCHOR not in names:
         names[ANCHOR] = parse_player(ANCHOR)
-    return names, faults
+    return names, errors
 
 
-def _file_errors(options: Options) -> Iterator[str]:
-    for number, path in enumerate(options.checkpoints):
-        if not zipfile.is_zipfile(path):
-            key = "checkpoint" if number == 0 and options.checkpoint is not None else "opponents"
+def _do_not_go_together(options: EvalOptions) -> Iterator[str]:
+    if options.greedy and options.temperature != 1.0:
+        yield f"temperature={options.temperature}: must be 1 with greedy=true (nothing is sampled); add greedy=false"
+    if options.checkpoint is None and not options.round_robin:
+        yield "checkpoint: is missing; must be a checkpoint file (without one only round_robin=true plays)"
+    if options.checkpoints and options.game is not None:
+        yield f"game={options.game}: must be null where there is a checkpoint, which tells its own game"
+    if not options.checkpoints and options.game is None and options.round_robin:
+        yield "game: is missing; must be the name of a game where there is no checkpoint"
+    for twice in sorted({path for path in options.checkpoints if options.checkpoints.count(path) > 1}):
+        yield f"opponents: {twice} plays more than once; must be there once"
+
+
+def _file_errors(options: EvalOptions) -> Iterator[str]:
+    for path in dict.fromkeys(options.checkpoints):
+        key = checkpoint_key(options, path)
+        if not os.path.isfile(path):  # which also tells a name that is too long
+            yield f"{key}={path}: there is no such file; must be a checkpoint file"
+        elif not zipfile.is_zipfile(path):
             yield f"{key}={path}: cannot be read as a checkpoint (damaged or cut short: it is no zip file)"
 
 
-def _folder_errors(options: Options) -> Iterator[str]:
-    folder = None if options.output_dir is None else Path(options.output_dir)
-    if folder is not None and (folder / "results.json").exists():
+def checkpoint_key(options: EvalOptions, path: str) -> str:
+    """The key that a checkpoint was given by.
+
+    Args:
+        options: of the evaluation.
+        path: one of its checkpoints.
+    """
+    return "checkpoint" if path == options.checkpoint else "opponents"
+
+
+def _folder_errors(options: EvalOptions) -> Iterator[str]:
+    folder = options.output_dir
+    if folder is None:
+        return
+    if errors := list(path_errors("output_dir", folder)):
+        yield from errors
+    elif Path(folder, "results.json").exists():
         yield f"output_dir={folder}: there are results in it; must be another folder"
-    elif folder is not None and folder.exists() and not folder.is_dir():
-        yield f"output_dir={folder}: must be a folder that can be written to (File exists)"
 
 
 def _player_errors(names: dict[str, PlayerName], spec: GameSpec) -> Iterator[str]:
@@ -114,4 +144,4 @@ def _player_errors(names: dict[str, PlayerName], spec: GameSpec) -> Iterator[str
             with closing_player(make_player(name, spec)):
                 pass
         except ConfigError as error:
-            yield from (f"opponents: {fault}" for fault in error.faults)
+            yield from (f"opponents: {line}" for line in error.faults)

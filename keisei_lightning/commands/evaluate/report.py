@@ -15,16 +15,12 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-from rsshogi.record import Record, RecordMetadata, SpecialMoveEntry
 
 from keisei_lightning.commands.bench.report import describe_machine
 from keisei_lightning.evaluation import GameRecord, MatchResult, Tally
 from keisei_lightning.evaluation.ratings import RATING_MARKS, Rating, rate_players
-from keisei_lightning.games.shogi.record import write_csa
 
 __all__ = ["Report", "print_ratings", "print_results", "write_game"]
-
-_SHOGI = "shogi"
 
 
 class Report:
@@ -88,34 +84,19 @@ class Report:
 
 
 def write_game(stem: Path, record: GameRecord, *, game: str) -> None:
-    """Write one game: KIF and CSA for shogi, the moves below a few lines about them for other games.
+    """Write one game: the files that the game makes of it, or else the moves below a few lines about them.
 
     Args:
         stem: path of the file without its ending.
         record: the game.
         game: name of the game that it is one of.
     """
-    if game == _SHOGI:
-        shogi = _shogi_record(record)
-        # By the ending programs tell the encoding: .kif would be Shift JIS, which lacks letters of other alphabets.
-        stem.with_suffix(".kifu").write_text(shogi.to_kif(), encoding="utf-8")
-        stem.with_suffix(".csa").write_text(write_csa(shogi), encoding="utf-8")
+    for ending, text in record.files.items():
+        stem.with_suffix(ending).write_text(text, encoding="utf-8")
+    if record.files:
         return
     lines = [f"game: {game}", f"first: {record.first}", f"second: {record.second}", f"outcome: {record.outcome}"]
     stem.with_suffix(".txt").write_text("\n".join([*lines, "", record.record, ""]), encoding="utf-8")
-
-
-def _shogi_record(record: GameRecord) -> Any:
-    """The game with its players' names, and with the end that the board does not know of."""
-    shogi = Record.from_kif_str(record.record)
-    shogi.update_metadata(RecordMetadata(black_player=record.first, white_player=record.second))
-    if record.outcome == "void":
-        shogi.set_main_terminal(SpecialMoveEntry.from_result("PAUSED"))
-    elif record.outcome == "resignation":
-        mover_is_black = shogi.init_position_sfen.split()[1] == "b"
-        loser_is_black = mover_is_black == (record.plies % 2 == 0)
-        shogi.set_main_terminal(SpecialMoveEntry("RESIGN", "WHITE_WIN" if loser_is_black else "BLACK_WIN"))
-    return shogi
 
 
 def print_results(title: str, results: Sequence[MatchResult], *, name_players: bool) -> None:

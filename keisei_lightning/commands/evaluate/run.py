@@ -15,9 +15,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from keisei_lightning.commands.evaluate.checks import ANCHOR, named_game, symmetry_errors
-from keisei_lightning.commands.evaluate.options import Options
-from keisei_lightning.commands.evaluate.policies import LoadedPolicy, load_policy
+from keisei_lightning.commands.evaluate.checks import ANCHOR, checkpoint_key, named_game, symmetry_errors
+from keisei_lightning.commands.evaluate.options import EvalOptions
 from keisei_lightning.commands.evaluate.report import Report, print_ratings, print_results
 from keisei_lightning.config.targets import cuda_errors
 from keisei_lightning.errors import ConfigError
@@ -31,6 +30,7 @@ from keisei_lightning.evaluation.registry import (
     start_player,
 )
 from keisei_lightning.games import GameFactory, GameSpec
+from keisei_lightning.policies import LoadedPolicy, load_policy
 from keisei_lightning.system.console import print_table, quiet_libraries
 from keisei_lightning.system.stopping import Stopped
 
@@ -54,7 +54,7 @@ class _Field:
     names: Mapping[str, PlayerName]
 
 
-def evaluate(options: Options, names: Mapping[str, PlayerName], *, command: str) -> Report:
+def evaluate(options: EvalOptions, names: Mapping[str, PlayerName], *, command: str) -> Report:
     """Play all matches.
 
     Args:
@@ -87,23 +87,23 @@ def evaluate(options: Options, names: Mapping[str, PlayerName], *, command: str)
     return report
 
 
-def _read_field(options: Options, names: Mapping[str, PlayerName]) -> _Field:
+def _read_field(options: EvalOptions, names: Mapping[str, PlayerName]) -> _Field:
     """Read all checkpoints, so that a mistake in the last one costs no match.
 
     Raises:
-        ConfigError: with one line for each fault.
+        ConfigError: with one line for each error.
     """
-    faults = list(cuda_errors("device", options.device)) if options.device.startswith("cuda") else []
-    device = torch.device("cpu") if faults else _device(options.device)
+    errors = list(cuda_errors("device", options.device)) if options.device.startswith("cuda") else []
+    device = torch.device("cpu") if errors else _device(options.device)
     policies: dict[str, LoadedPolicy] = {}
-    for number, path in enumerate(options.checkpoints):
-        key = "checkpoint" if number == 0 and options.checkpoint is not None else "opponents"
+    for path in options.checkpoints:
         try:
-            policies[path] = load_policy(path, options.model, device)
+            policies[path] = load_policy(path, options.model or None, device)
         except ConfigError as error:
-            faults += [fault.replace("ckpt_path=", f"{key}=", 1) for fault in error.faults]
-    if faults:
-        raise ConfigError(faults)
+            key = checkpoint_key(options, path)
+            errors += [line.replace("ckpt_path=", f"{key}=", 1) for line in error.faults]
+    if errors:
+        raise ConfigError(errors)
     first = next(iter(policies.values()), None)
     game = first.game if first is not None else named_game(str(options.game))
     spec = game(1).spec
@@ -111,10 +111,10 @@ def _read_field(options: Options, names: Mapping[str, PlayerName]) -> _Field:
         try:
             policy.header.check(spec, path=path)
         except ConfigError as error:
-            faults += [fault.replace("ckpt_path=", "opponents=", 1) for fault in error.faults]
-    faults += symmetry_errors(options, spec)
-    if faults:
-        raise ConfigError(faults)
+            errors += [line.replace("ckpt_path=", "opponents=", 1) for line in error.faults]
+    errors += symmetry_errors(options, spec)
+    if errors:
+        raise ConfigError(errors)
     return _Field(game=game, spec=spec, policies=policies, names=names)
 
 
@@ -129,11 +129,9 @@ def _output_folder(wanted: str | None) -> Iterator[Path]:
     """Make the folder first, so that hours of play do not end in a permission error; one that stays empty goes again.
 
     Raises:
-        ConfigError: it cannot be made, or there are results in it.
+        ConfigError: it cannot be made.
     """
     folder = Path(wanted) if wanted is not None else Path("results", "eval", f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}")
-    if (folder / "results.json").exists():
-        raise ConfigError(f"output_dir={folder}: there are results in it; must be another folder")
     new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -146,17 +144,17 @@ def _output_folder(wanted: str | None) -> Iterator[Path]:
             folder.rmdir()
 
 
-def _make_players(options: Options, field: _Field, stack: ExitStack) -> list[Player]:
+def _make_players(options: EvalOptions, field: _Field, stack: ExitStack) -> list[Player]:
     """Everybody, in the order of the command line; engines are started, and closed with the stack.
 
     Raises:
-        ConfigError: with one line for each fault.
+        ConfigError: with one line for each error.
     """
     # Streams of their own for everybody: none of them is that of the openings, which is seeded with the seed itself.
     seeds = np.random.SeedSequence(options.seed).generate_state(len(field.policies) + len(field.names), np.uint64)
     short = _short_names(list(field.policies))
     players: list[Player] = []
-    faults: list[str] = []
+    errors: list[str] = []
     for seed, entry in zip(seeds.tolist(), _in_order(options, field), strict=True):
         seed = int(seed) >> 1  # generators take numbers below 2**63
         if isinstance(entry, PlayerName):
@@ -164,7 +162,7 @@ def _make_players(options: Options, field: _Field, stack: ExitStack) -> list[Pla
                 players.append(stack.enter_context(closing_player(make_player(entry, field.spec, seed=seed))))
                 start_player(players[-1])
             except ConfigError as error:
-                faults += [f"opponents: {fault}" for fault in error.faults]
+                errors += [f"opponents: {line}" for line in error.faults]
             continue
         players.append(
             PolicyPlayer(
@@ -176,12 +174,12 @@ def _make_players(options: Options, field: _Field, stack: ExitStack) -> list[Pla
                 name=short[entry],
             )
         )
-    if faults:
-        raise ConfigError(faults)
+    if errors:
+        raise ConfigError(errors)
     return players
 
 
-def _in_order(options: Options, field: _Field) -> Iterator[str | PlayerName]:
+def _in_order(options: EvalOptions, field: _Field) -> Iterator[str | PlayerName]:
     """Checkpoint files and names as they were given; the anchor last where it was not."""
     if options.checkpoint is not None:
         yield options.checkpoint
@@ -201,7 +199,7 @@ def _short_names(paths: list[str]) -> dict[str, str]:
     return {path: path for path in paths}
 
 
-def _play(options: Options, field: _Field, players: list[Player], report: Report) -> None:
+def _play(options: EvalOptions, field: _Field, players: list[Player], report: Report) -> None:
     num_matches = len(players) * (len(players) - 1) // 2 if options.round_robin else len(players) - 1
     console = Console(stderr=True)
     columns = (
@@ -225,7 +223,7 @@ def _play(options: Options, field: _Field, players: list[Player], report: Report
 
 
 def _matches(
-    options: Options, field: _Field, players: list[Player], progress: Callable[[int], None]
+    options: EvalOptions, field: _Field, players: list[Player], progress: Callable[[int], None]
 ) -> Iterator[MatchResult]:
     how: dict[str, Any] = {
         "num_games": options.games,
@@ -239,7 +237,7 @@ def _matches(
     return (play_match(field.game, players[0], opponent, **how) for opponent in players[1:])
 
 
-def _show(options: Options, field: _Field, report: Report) -> None:
+def _show(options: EvalOptions, field: _Field, report: Report) -> None:
     """Tables of what was played, and where it is."""
     if not report.results:
         return
@@ -250,7 +248,7 @@ def _show(options: Options, field: _Field, report: Report) -> None:
     print_table("", {"results": report.folder})
 
 
-def _about(options: Options, field: _Field, command: str) -> dict[str, object]:
+def _about(options: EvalOptions, field: _Field, command: str) -> dict[str, object]:
     short = _short_names(list(field.policies))
     recipe = next((policy.recipe for policy in field.policies.values()), None)
     return {

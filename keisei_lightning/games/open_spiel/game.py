@@ -20,9 +20,9 @@ from open_spiel.python.observation import make_observation
 
 from keisei_lightning.errors import GameError, IllegalActionError, UnsupportedGameError
 from keisei_lightning.games.arrays import LegalMoves, OwnThread, as_actions, as_indices, check_options
-from keisei_lightning.games.open_spiel.grid_svg import grid_svg, text_svg
 from keisei_lightning.games.open_spiel.views import seat_view
 from keisei_lightning.games.protocol import GameSpec, RenderFormat, StepResult
+from keisei_lightning.games.svg import grid_svg, text_svg
 
 __all__ = ["OpenSpielGame", "canonical_string", "is_known", "load", "longest_game", "make"]
 

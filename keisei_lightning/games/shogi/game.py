@@ -1,7 +1,6 @@
 """Shogi on G boards: who may move how, and who has won.
 
-Observation bytes and action labels are described in :mod:`keisei_lightning.games.shogi.codec`, whose layout constants
-are exported here too.
+Observation bytes and action labels are described in :mod:`keisei_lightning.games.shogi.codec`.
 
 A game ends, in this order of precedence:
 
@@ -26,7 +25,7 @@ also reads and writes positions and games; both play alike, number by number.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -41,23 +40,16 @@ from keisei_lightning.games.protocol import NO_MOVE, GameSpec, RenderFormat, Ste
 from keisei_lightning.games.shogi.boards import LibraryBoards, ShogiBoards
 from keisei_lightning.games.shogi.codec import (
     CHECK_BYTE,
-    HAND_LIMITS,
-    MOVE_TYPES,
     NUM_ACTIONS,
-    NUM_MOVE_TYPES,
-    NUM_SQUARE_CODES,
-    NUM_SQUARES,
     OBSERVATION_BYTES,
-    PIECE_NAMES,
     PLY_BYTE,
     REPETITION_BYTE,
     describe_label,
     label_table,
-    mirror_sfen,
     mirror_symmetry,
 )
 from keisei_lightning.games.shogi.kernel import KernelBoards, load_kernel, why_no_kernel
-from keisei_lightning.games.shogi.record import diagram, write_csa, write_record
+from keisei_lightning.games.shogi.record import diagram, finish_record, write_csa, write_record
 from keisei_lightning.games.shogi.rules import (
     CHECKMATE,
     DECLARATION,
@@ -72,23 +64,7 @@ from keisei_lightning.games.shogi.rules import (
     random_opening,
 )
 
-__all__ = [
-    "CHECK_BYTE",
-    "DEFAULT_MAX_PLIES",
-    "HAND_LIMITS",
-    "MOVE_TYPES",
-    "NUM_ACTIONS",
-    "NUM_MOVE_TYPES",
-    "NUM_SQUARES",
-    "NUM_SQUARE_CODES",
-    "OBSERVATION_BYTES",
-    "OUTCOMES",
-    "PIECE_NAMES",
-    "PLY_BYTE",
-    "REPETITION_BYTE",
-    "Shogi",
-    "mirror_sfen",
-]
+__all__ = ["DEFAULT_MAX_PLIES", "OUTCOMES", "Shogi"]
 
 DEFAULT_MAX_PLIES: Final = 320
 """The usual limit of computer shogi tournaments; a game between people takes about 110 plies."""
@@ -138,6 +114,7 @@ class Shogi:
             observation_shape=(OBSERVATION_BYTES,),
             max_plies=max_plies,
             encoding="shogi",
+            actions_by_square=True,
             board_shape=(9, 9),
             symmetries=(mirror_symmetry(),),
         )
@@ -286,9 +263,25 @@ class Shogi:
         going_on = f"ply {self._ply[index]}, {('first', 'second')[self._boards.mover[index]]} to move"
         return diagram(board, status=self._outcome[index] or going_on, format=format)
 
+    @property
+    def implementation(self) -> str:
+        """Who makes the moves: the compiled kernel, or rsshogi, and then why."""
+        if self._kernel is not None:
+            return "moves by the compiled kernel"
+        return f"moves by rsshogi, at a third of the speed ({why_no_kernel() or 'kernel=False'})"
+
     def record(self, index: int) -> str:
         """The game of one board as KIF."""
         return str(self._record(index).to_kif())
+
+    def record_files(self, index: int, *, players: tuple[str, str], outcome: str) -> Mapping[str, str]:
+        """The game of one board as KIF and CSA, with the players' names and its end.
+
+        The ending ``.kifu`` says UTF-8; ``.kif`` would say Shift JIS, which lacks letters of other alphabets.
+        """
+        record = self._record(index)
+        finish_record(record, players, outcome=outcome, loser=int(self._boards.mover[index]))
+        return {".kifu": str(record.to_kif()), ".csa": write_csa(record)}
 
     def csa(self, index: int) -> str:
         """The game of one board as CSA."""

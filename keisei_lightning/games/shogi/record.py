@@ -19,7 +19,7 @@ from keisei_lightning.games.shogi.rules import (
     REPETITION,
 )
 
-__all__ = ["diagram", "write_csa", "write_record"]
+__all__ = ["diagram", "finish_record", "write_csa", "write_record"]
 
 # How each end is written down: by the winner's result where there is one (Black's, White's), else by the draw's.
 _RESULTS: Final = {
@@ -59,6 +59,22 @@ def write_record(start: str, codes: Sequence[int], *, outcome: str, winner: int 
         terminal=_terminal(outcome, winner),
         metadata=RecordMetadata(black_player="first", white_player="second"),
     )
+
+
+def finish_record(record: Record, players: tuple[str, str], *, outcome: str, loser: int) -> None:
+    """Add the players' names to a record, and an end that the board does not know of.
+
+    Args:
+        record: of a game; it is changed.
+        players: names of those in seat 0 (Black) and seat 1.
+        outcome: "resignation", "void", or an end that the record has already.
+        loser: seat that resigned.
+    """
+    record.update_metadata(RecordMetadata(black_player=players[0], white_player=players[1]))
+    if outcome == "void":
+        record.set_main_terminal(SpecialMoveEntry.from_result("PAUSED"))
+    elif outcome == "resignation":
+        record.set_main_terminal(SpecialMoveEntry("RESIGN", ("WHITE_WIN", "BLACK_WIN")[loser]))
 
 
 def write_csa(record: Record) -> str:

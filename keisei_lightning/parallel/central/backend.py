@@ -41,7 +41,7 @@ class CentralBackend(ProcessBackend):
         super().__init__(
             work, restart_policy=restart_policy, start_method=start_method, helpers=["the inference process"]
         )
-        layout, self._spec = work.slot_layout, work.game(1).spec
+        layout, self._spec = work.slots.layout, work.game(1).spec
         self._inference, self._together = layout.num_workers, together
         self._round: list[tuple[int, Play]] = []
         group_games = split_games(layout.num_games, num_groups)
@@ -73,7 +73,6 @@ class CentralBackend(ProcessBackend):
             game=self._game,
             options=work.options,
             slots=work.slots,
-            slot_layout=work.slot_layout,
             open_mailbox=self._mailbox.worker_end(worker_id, incarnation),
             signs=self._signs.buffer,
             seating=None if work.opponents is None else work.opponents.seating,

@@ -25,7 +25,7 @@ import torch
 
 from keisei_lightning.models.transfers import PinnedMemory
 from keisei_lightning.parallel.central.mailbox import Kind, MailboxServer, Token
-from keisei_lightning.parallel.memory.slots import SharedBuffer
+from keisei_lightning.parallel.memory.shared_buffer import SharedBuffer
 from keisei_lightning.parallel.memory.weights import WeightMemory
 from keisei_lightning.parallel.opponents.pool import OpponentSetup
 from keisei_lightning.parallel.playing.policy_worker import HeldPolicy, LayerBeats, resolve_device

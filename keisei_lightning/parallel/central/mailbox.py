@@ -29,8 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keisei_lightning.games import GameSpec
-from keisei_lightning.parallel.memory.mailbox_layout import GroupBlock, MailboxLayout
-from keisei_lightning.parallel.memory.slots import SharedBuffer
+from keisei_lightning.parallel.memory.mailbox_layout import GroupBlock, MailboxLayout, MailboxMemory
 from keisei_lightning.parallel.policy.inference_requests import LEARNER, InferenceRequest, InferenceResult
 from keisei_lightning.parallel.supervision.heartbeats import IDLE_BEAT_S
 from keisei_lightning.parallel.supervision.pipes import PipeEnd
@@ -103,29 +102,29 @@ class Mailbox:
     """
 
     def __init__(self, spec: GameSpec, *, num_workers: int, group_games: Sequence[int]) -> None:
-        self._layout = MailboxLayout(
+        layout = MailboxLayout(
             num_workers=num_workers,
             group_games=tuple(group_games),
             observation_shape=spec.observation_shape,
             mask_bytes=spec.mask_bytes,
         )
-        self._buffer = SharedBuffer(self._layout.num_bytes)
+        self._memory = MailboxMemory.reserve(layout)
         self._questions = _pipe()
         self._answers = [_pipe() for _ in range(num_workers)]
 
     def worker_end(self, worker_id: int, incarnation: int) -> Callable[[], MailboxClient]:
         """What makes a worker's end of it, in one of its lives; it is to be called in the worker."""
         reading, writing = self._answers[worker_id][0], self._questions[1]
-        return partial(MailboxClient, self._layout, self._buffer, reading, writing, worker_id, incarnation)
+        return partial(MailboxClient, self._memory, reading, writing, worker_id, incarnation)
 
     def inference_end(self, life: int) -> Callable[[], MailboxServer]:
         """What makes the inference process's end, in one of its lives (1, 2, ...); it is to be called there."""
         writing = [answers[1] for answers in self._answers]
-        return partial(MailboxServer, self._layout, self._buffer, self._questions[0], writing, life)
+        return partial(MailboxServer, self._memory, self._questions[0], writing, life)
 
     def close(self) -> None:
         """Give up memory and pipes; twice is harmless."""
-        self._buffer.close()
+        self._memory.shared.close()
         for end in (*self._questions, *(end for ends in self._answers for end in ends)):
             end.close()
 
@@ -146,8 +145,7 @@ class MailboxClient:
     """A worker's questions and their answers.
 
     Args:
-        layout: of the memory.
-        buffer: the memory.
+        memory: where requests and results lie.
         reading: answers come through it.
         writing: questions go through it.
         worker_id: who asks.
@@ -156,14 +154,13 @@ class MailboxClient:
 
     def __init__(
         self,
-        layout: MailboxLayout,
-        buffer: SharedBuffer,
+        memory: MailboxMemory,
         reading: PipeEnd,
         writing: PipeEnd,
         worker_id: int,
         incarnation: int,
     ) -> None:
-        self._columns = layout.views(buffer.array())
+        self._columns = memory.layout.views(memory.shared.array())
         self._reading, self._writing = reading, writing
         self._worker_id, self._incarnation = worker_id, incarnation
         self._life, self._number = 0, 0
@@ -262,8 +259,7 @@ class MailboxServer:
     """All workers' questions, and the answers to them.
 
     Args:
-        layout: of the memory.
-        buffer: the memory.
+        memory: where requests and results lie.
         reading: questions come through it.
         writing: answers go through these, one for each worker.
         life: of this inference process.
@@ -273,10 +269,9 @@ class MailboxServer:
         blocks: what the groups' full requests and their results are, each in one piece.
     """
 
-    def __init__(
-        self, layout: MailboxLayout, buffer: SharedBuffer, reading: PipeEnd, writing: Sequence[PipeEnd], life: int
-    ) -> None:
-        self.memory = buffer.array()
+    def __init__(self, memory: MailboxMemory, reading: PipeEnd, writing: Sequence[PipeEnd], life: int) -> None:
+        layout = memory.layout
+        self.memory = memory.shared.array()
         self._columns = layout.views(self.memory)
         self._reading, self._writing, self._life = reading, writing, life
         self.num_workers, self.num_groups = layout.num_workers, len(layout.group_games)

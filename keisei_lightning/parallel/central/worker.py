@@ -18,7 +18,8 @@ from typing_extensions import override
 
 from keisei_lightning.games import GameFactory
 from keisei_lightning.parallel.central.mailbox import InferenceRestartedError, InferenceStoppedError, MailboxClient
-from keisei_lightning.parallel.memory.slots import Key, SharedBuffer, SlotLayout
+from keisei_lightning.parallel.memory.shared_buffer import SharedBuffer
+from keisei_lightning.parallel.memory.slots import ColumnKey, Slots
 from keisei_lightning.parallel.opponents.boards import Seating
 from keisei_lightning.parallel.playing.rollout import RolloutPlayer, RolloutResult
 from keisei_lightning.parallel.playing.worker import (
@@ -54,8 +55,7 @@ class CentralBoot:
         incarnation: which life of it.
         game: cloudpickled game factory.
         options: how to play.
-        slots: memory of the slots.
-        slot_layout: where its columns lie.
+        slots: where rollouts are written.
         open_mailbox: makes the worker's end of it.
         signs: memory of the signs of life.
         seating: of snapshots; None: every game is self-play.
@@ -65,8 +65,7 @@ class CentralBoot:
     incarnation: int
     game: bytes
     options: PlayerOptions
-    slots: SharedBuffer
-    slot_layout: SlotLayout
+    slots: Slots
     open_mailbox: Callable[[], MailboxClient]
     signs: SharedBuffer
     seating: Seating | None = None
@@ -78,7 +77,7 @@ def run_central_worker(boot: CentralBoot, connection: Connection[Any, Any]) -> N
 
 
 def _boot(boot: CentralBoot, beat: Beat) -> Worker:
-    asking, layout = boot.open_mailbox(), boot.slot_layout
+    asking, layout = boot.open_mailbox(), boot.slots.layout
     game: GameFactory = cloudpickle.loads(boot.game)
     firsts = np.cumsum([0, *asking.group_games]).tolist()
     players = [
@@ -99,8 +98,7 @@ def _boot(boot: CentralBoot, beat: Beat) -> Worker:
         incarnation=boot.incarnation,
         weights=_RemoteWeights(asking, beat),
         player=GroupedPlayer(players, asking.group_games, asking),
-        slots=boot.slots.array(),
-        slot_layout=layout,
+        slots=boot.slots,
     )
     signs = HeartbeatBoard(boot.signs)
     return _RetryingWorker(worker, lambda: signs.begin_rollout(boot.worker_id))
@@ -187,7 +185,7 @@ class GroupedPlayer(Player):
     @override
     def play(
         self,
-        slot: Mapping[Key, NDArray[Any]],
+        slot: Mapping[ColumnKey, NDArray[Any]],
         policy_version: int,
         beat: Beat = lambda: None,
         *,

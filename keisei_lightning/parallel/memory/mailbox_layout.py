@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["GroupBlock", "GroupColumns", "MailboxColumns", "MailboxLayout"]
+from keisei_lightning.parallel.memory.shared_buffer import SharedBuffer, aligned
 
-_ALIGNMENT = 64  # bytes: a cache line
+__all__ = ["GroupBlock", "GroupColumns", "MailboxColumns", "MailboxLayout", "MailboxMemory"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +55,7 @@ class MailboxLayout:
     @property
     def num_bytes(self) -> int:
         """Size of the memory."""
-        return sum(_padded(math.prod(shape) * np.dtype(dtype).itemsize) for shape, dtype in self._columns())
+        return sum(aligned(math.prod(shape) * np.dtype(dtype).itemsize) for shape, dtype in self._columns())
 
     def views(self, memory: NDArray[np.uint8]) -> MailboxColumns:
         """The columns in a memory uint8 [num_bytes]."""
@@ -63,14 +63,32 @@ class MailboxLayout:
         for shape, dtype in self._columns():
             size = math.prod(shape) * np.dtype(dtype).itemsize
             arrays.append(memory[start : start + size].view(dtype).reshape(shape))
-            start += _padded(size)
+            start += aligned(size)
         width = len(GroupColumns._fields)
         groups = [GroupColumns(*arrays[at : at + width]) for at in range(2, len(arrays), width)]
         return MailboxColumns(numbers=arrays[0], seeds=arrays[1], groups=groups)
 
 
-def _padded(size: int) -> int:
-    return -(-size // _ALIGNMENT) * _ALIGNMENT
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MailboxMemory:
+    """The mailbox's shared memory and its layout. Every process receives it when it is started.
+
+    Attributes:
+        layout: where the columns lie.
+        shared: the memory, reserved by :meth:`reserve`.
+    """
+
+    layout: MailboxLayout
+    shared: SharedBuffer
+
+    @classmethod
+    def reserve(cls, layout: MailboxLayout) -> MailboxMemory:
+        """Reserve the memory for a layout.
+
+        Raises:
+            ConfigError: the machine cannot reserve this much.
+        """
+        return cls(layout=layout, shared=SharedBuffer(layout.num_bytes))
 
 
 class GroupColumns(NamedTuple):

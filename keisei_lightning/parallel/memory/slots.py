@@ -1,107 +1,35 @@
-"""Slots: the shared memory that rollouts are written to, and who may touch which part of it.
+"""Slots: the shared memory that rollouts are written to, and who may access which part of it.
 
 One anonymous block of shared memory holds every slot of every worker. Slots with the same index lie side by side over
 the workers, so that a batch of one rollout from each worker is a *view*, not a copy::
 
-    index 0: | worker 0 | worker 1 | ... |      each cell: one rollout, [G, T, ...] for each field
+    index 0: | worker 0 | worker 1 | ... |      each cell: one rollout, [G, T, ...] for each column
     index 1: | worker 0 | worker 1 | ... |
 
-A slot changes hands by small messages only (`messages.py`); :class:`SlotBoard` is the learner's book of who has it.
-No flag in the memory itself says whose a slot is, so no fence is needed: what was written before a message was sent is
-seen by whoever has received it (the kernel takes the same lock for both, also on processors that reorder stores).
-This module knows no processes and no torch.
+Ownership of a slot changes by small messages only (`messages.py`); :class:`SlotBoard` is the learner's record of the
+owners. No flag in the memory itself says who owns a slot, so no fence is needed: whoever has received a message sees
+everything that was written before it was sent (the kernel takes the same lock for both, also on processors that reorder
+stores). This module knows no processes and no torch.
 """
 
 from __future__ import annotations
 
 import math
-import mmap
-import os
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from multiprocessing import reduction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameSpec
-from keisei_lightning.system.machine import available_memory
+from keisei_lightning.parallel.memory.shared_buffer import SharedBuffer, aligned
 
-__all__ = ["Field", "SharedBuffer", "SlotBoard", "SlotLayout", "SlotState"]
+__all__ = ["ColumnKey", "Field", "SlotBoard", "SlotLayout", "SlotState", "Slots"]
 
-_ALIGNMENT = 64  # bytes: a cache line, so that no two fields share one
-_LOWER_THESE = "lower parallel.num_workers, games_per_worker, plies_per_rollout or slots_per_worker"
-
-Key = tuple[str, ...]
-
-
-class SharedBuffer:
-    """Anonymous shared memory that can be passed to a child process while it is being started.
-
-    It is a file descriptor and a mapping, without a name: nothing is left in ``/dev/shm`` however the processes end,
-    and the size of ``/dev/shm`` (64 MiB in many containers) does not limit it. The memory is freed when the last
-    process has let go of it.
-
-    Args:
-        num_bytes: size; it is reserved at once, so that a machine without it fails here and not by SIGBUS later.
-
-    Raises:
-        ConfigError: the machine cannot reserve this much.
-    """
-
-    def __init__(self, num_bytes: int) -> None:
-        if num_bytes > (available := available_memory()):  # reserving it would call the out-of-memory killer
-            raise ConfigError(
-                f"shared memory: {num_bytes / 2**20:.0f} MiB are needed and {available / 2**20:.0f} MiB are available; "
-                + _LOWER_THESE
-            )
-        fd = -1
-        try:
-            if hasattr(os, "memfd_create"):
-                fd = os.memfd_create("keisei", os.MFD_CLOEXEC)
-            else:  # macOS: an unlinked file is as anonymous
-                with tempfile.TemporaryFile() as file:
-                    fd = os.dup(file.fileno())
-            os.ftruncate(fd, num_bytes)
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(fd, 0, num_bytes)
-            self._attach(fd, num_bytes)
-        except OSError as error:
-            if fd >= 0:
-                os.close(fd)
-            raise ConfigError(
-                f"shared memory: {num_bytes / 2**20:.0f} MiB cannot be reserved ({error.strerror}); " + _LOWER_THESE
-            ) from error
-
-    def _attach(self, fd: int, num_bytes: int) -> None:
-        self._fd = fd
-        self.num_bytes = num_bytes
-        self._map = mmap.mmap(fd, num_bytes)
-
-    def array(self) -> NDArray[np.uint8]:
-        """The whole buffer as uint8 [num_bytes]; it keeps the mapping alive."""
-        return np.frombuffer(self._map, dtype=np.uint8)
-
-    def close(self) -> None:
-        """Give up the descriptor (twice is harmless). Arrays made from the buffer stay valid."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        # DupFd works only while multiprocessing is starting a child, which is the only time we pickle a buffer.
-        return _rebuild_shared_buffer, (reduction.DupFd(self._fd), self.num_bytes)
-
-
-def _rebuild_shared_buffer(duplicated: Any, num_bytes: int) -> SharedBuffer:
-    buffer = SharedBuffer.__new__(SharedBuffer)
-    buffer._attach(duplicated.detach(), num_bytes)
-    buffer.close()  # the mapping is enough: a worker never passes it on
-    return buffer
+ColumnKey = str | tuple[str, ...]
+"""Name of a column, as a TensorDict takes it (its ``NestedKey``): ``"action"``, ``("next", "reward")``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,12 +37,12 @@ class Field:
     """One column of a rollout.
 
     Attributes:
-        key: where it lies in the TensorDict, such as ``("next", "reward")``.
+        key: its name in the batch's TensorDict.
         shape: of one ply.
         dtype: NumPy's.
     """
 
-    key: Key
+    key: ColumnKey
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
@@ -125,7 +53,7 @@ class Field:
 
 
 def _batch_fields(spec: GameSpec, include_next_observation: bool) -> tuple[Field, ...]:
-    def column(*key: str, dtype: Any, shape: tuple[int, ...] = ()) -> Field:
+    def column(key: ColumnKey, dtype: Any, shape: tuple[int, ...] = ()) -> Field:
         return Field(key=key, shape=shape, dtype=np.dtype(dtype))
 
     fields = [
@@ -136,27 +64,27 @@ def _batch_fields(spec: GameSpec, include_next_observation: bool) -> tuple[Field
         column("state_value", dtype=np.float32, shape=(1,)),
         column("mover", dtype=np.int8),
         column("trainable", dtype=np.bool_),
-        column("next", "reward", dtype=np.float32, shape=(1,)),
-        column("next", "done", dtype=np.bool_, shape=(1,)),
-        column("next", "terminated", dtype=np.bool_, shape=(1,)),
-        column("next", "truncated", dtype=np.bool_, shape=(1,)),
-        column("next", "state_value", dtype=np.float32, shape=(1,)),
-        column("next", "mover", dtype=np.int8),
-        column("collector", "traj_ids", dtype=np.int64),
-        column("collector", "policy_version", dtype=np.int64),
-        column("collector", "worker_id", dtype=np.int64),
+        column(("next", "reward"), dtype=np.float32, shape=(1,)),
+        column(("next", "done"), dtype=np.bool_, shape=(1,)),
+        column(("next", "terminated"), dtype=np.bool_, shape=(1,)),
+        column(("next", "truncated"), dtype=np.bool_, shape=(1,)),
+        column(("next", "state_value"), dtype=np.float32, shape=(1,)),
+        column(("next", "mover"), dtype=np.int8),
+        column(("collector", "traj_ids"), dtype=np.int64),
+        column(("collector", "policy_version"), dtype=np.int64),
+        column(("collector", "worker_id"), dtype=np.int64),
     ]
     if include_next_observation:
-        fields.append(column("next", "observation", dtype=np.uint8, shape=spec.observation_shape))
+        fields.append(column(("next", "observation"), dtype=np.uint8, shape=spec.observation_shape))
     return tuple(fields)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SlotLayout:
-    """Where every number of every slot lies.
+    """Where the columns of every slot lie.
 
     Attributes:
-        fields: the columns of the batch table.
+        fields: the columns of the batch.
         num_slots: slots of each worker.
         num_workers: W.
         num_games: G, games of each worker.
@@ -176,7 +104,7 @@ class SlotLayout:
         for column in self.fields:
             offsets.append(end)
             block = column.ply_bytes * self.num_workers * self.num_games * self.num_plies
-            end += -(-block // _ALIGNMENT) * _ALIGNMENT
+            end += aligned(block)
         object.__setattr__(self, "_offsets", tuple(offsets))
         object.__setattr__(self, "_index_bytes", end)
 
@@ -191,7 +119,7 @@ class SlotLayout:
         num_plies: int,
         include_next_observation: bool = False,
     ) -> SlotLayout:
-        """The layout of the batch table for one game."""
+        """The layout of one game's batches."""
         return cls(
             fields=_batch_fields(spec, include_next_observation),
             num_slots=num_slots,
@@ -215,7 +143,9 @@ class SlotLayout:
         """Bytes of all slots."""
         return self._index_bytes * self.num_slots
 
-    def views(self, memory: NDArray[np.uint8], index: int, worker_id: int | None = None) -> dict[Key, NDArray[Any]]:
+    def views(
+        self, memory: NDArray[np.uint8], index: int, worker_id: int | None = None
+    ) -> dict[ColumnKey, NDArray[Any]]:
         """The columns of one slot, or of all slots with this index.
 
         Args:
@@ -226,23 +156,53 @@ class SlotLayout:
         Returns:
             A view for each column: [G, T, ...] for one worker, [W * G, T, ...] for all.
         """
-        out = {}
+        views = {}
         for column, offset in zip(self.fields, self._offsets, strict=True):
             start = index * self._index_bytes + offset
             games = self.num_games * (self.num_workers if worker_id is None else 1)
             block = column.ply_bytes * games * self.num_plies
             start += 0 if worker_id is None else worker_id * block
             raw = memory[start : start + block]
-            out[column.key] = raw.view(column.dtype).reshape(games, self.num_plies, *column.shape)
-        return out
+            views[column.key] = raw.view(column.dtype).reshape(games, self.num_plies, *column.shape)
+        return views
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slots:
+    """The slots of all workers: shared memory and its layout. Every worker receives it when it is started.
+
+    Attributes:
+        layout: where the columns lie.
+        shared: the memory, reserved by :meth:`reserve`.
+    """
+
+    layout: SlotLayout
+    shared: SharedBuffer
+
+    @classmethod
+    def reserve(cls, layout: SlotLayout) -> Slots:
+        """Reserve the memory for a layout.
+
+        Raises:
+            ConfigError: the machine cannot reserve this much.
+        """
+        return cls(layout=layout, shared=SharedBuffer(layout.num_bytes))
+
+    def views(self, index: int, worker_id: int | None = None) -> dict[ColumnKey, NDArray[Any]]:
+        """The columns of one slot, or of all slots with this index; see :meth:`SlotLayout.views`."""
+        return self.layout.views(self.shared.array(), index, worker_id)
+
+    def close(self) -> None:
+        """Close the memory's descriptor (twice is harmless). Views stay valid."""
+        self.shared.close()
 
 
 class SlotState(StrEnum):
-    """Who may touch a slot."""
+    """Who may access a slot."""
 
     FREE = "free"  # nobody
     GRANTED = "granted"  # its worker writes
-    READY = "ready"  # announced: a whole rollout waits for the learner
+    READY = "ready"  # announced: it holds a whole rollout, which the learner has not taken yet
     LEASED = "leased"  # the learner reads
 
 
@@ -256,7 +216,7 @@ _SLOT_TRANSITIONS: Mapping[SlotState, frozenset[SlotState]] = {
 
 @dataclass(slots=True)
 class SlotBoard:
-    """The learner's book of all slots: exact counts, and no step that the table above does not allow."""
+    """The learner's record of all slots' states. It allows the transitions of the table above and no other."""
 
     num_workers: int
     num_slots: int
@@ -270,10 +230,10 @@ class SlotBoard:
         return self._states[worker_id, slot]
 
     def move(self, worker_id: int, slot: int, to: SlotState) -> None:
-        """Hand a slot over.
+        """Change the state of one slot.
 
         Raises:
-            RuntimeError: the step is not in the table: a rollout would be lost, torn or delivered twice.
+            RuntimeError: the transition is not in the table: a rollout would be lost, torn or delivered twice.
         """
         state = self._states[worker_id, slot]
         if to not in _SLOT_TRANSITIONS[state]:

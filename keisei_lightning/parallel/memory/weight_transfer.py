@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from keisei_lightning.models.transfers import Fetch, host_buffer
+from keisei_lightning.parallel.memory.shared_buffer import aligned
 
 __all__ = ["WeightFetcher", "WeightUploader"]
-
-_ALIGNMENT = 64  # bytes: a cache line
 
 
 class WeightFetcher:
@@ -51,7 +50,7 @@ class WeightFetcher:
         offsets, num_bytes = [], 0
         for tensor in tensors:
             offsets.append(num_bytes)
-            num_bytes += -(-tensor.numel() * tensor.element_size() // _ALIGNMENT) * _ALIGNMENT
+            num_bytes += aligned(tensor.numel() * tensor.element_size())
         device = tensors[0].device
         source = torch.empty(num_bytes, dtype=torch.uint8, device=device)
         target, _ = host_buffer(num_bytes, device)

@@ -42,14 +42,13 @@ from torch import Tensor, nn
 
 from keisei_lightning.errors import WeightsError
 from keisei_lightning.parallel.memory.fences import memory_fence
-from keisei_lightning.parallel.memory.slots import SharedBuffer
+from keisei_lightning.parallel.memory.shared_buffer import ALIGNMENT, SharedBuffer, aligned
 from keisei_lightning.parallel.memory.weight_sources import named_tensors, named_weights
 from keisei_lightning.parallel.memory.weight_transfer import WeightFetcher, WeightUploader
 
 __all__ = ["WeightLayout", "WeightMemory", "WeightReader", "WeightStore", "bind_weights", "copy_weights"]
 
-_ALIGNMENT = 64  # bytes: a cache line
-_LINE = _ALIGNMENT // 8  # int64 slots of the header that are a cache line, so that no two writers share one
+_LINE = ALIGNMENT // 8  # int64 numbers of the header that are a cache line, so that no two writers share one
 _NOT_PUBLISHED = -1
 _NOT_IN_USE = -1
 
@@ -103,9 +102,9 @@ class WeightLayout:
                     num_bytes=num_bytes,
                 )
             )
-            offset += -(-num_bytes // _ALIGNMENT) * _ALIGNMENT
+            offset += aligned(num_bytes)
         parameter_bytes = next((leaf.offset for leaf in leaves if not leaf.is_parameter), offset)
-        return cls(leaves=tuple(leaves), num_bytes=max(offset, _ALIGNMENT), parameter_bytes=parameter_bytes)
+        return cls(leaves=tuple(leaves), num_bytes=max(offset, ALIGNMENT), parameter_bytes=parameter_bytes)
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
         """The tensors of a flat uint8 [num_bytes] run, by name, sharing its memory."""
@@ -213,7 +212,7 @@ class WeightMemory:
             ConfigError: the machine has not so much.
         """
         num_buffers = num_readers + 2
-        shared = SharedBuffer((1 + num_buffers + num_readers) * _ALIGNMENT + num_buffers * layout.num_bytes)
+        shared = SharedBuffer((1 + num_buffers + num_readers) * ALIGNMENT + num_buffers * layout.num_bytes)
         return cls(layout=layout, num_readers=num_readers, shared=shared)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from keisei_lightning.errors import WeightsError
 from keisei_lightning.parallel.memory.fences import memory_fence
-from keisei_lightning.parallel.memory.slots import SharedBuffer
+from keisei_lightning.parallel.memory.shared_buffer import SharedBuffer
 from keisei_lightning.parallel.policy.inference_requests import LEARNER
 from keisei_lightning.parallel.supervision.messages import Opponent
 

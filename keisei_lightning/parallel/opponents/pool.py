@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.parallel.memory.fences import memory_fence
-from keisei_lightning.parallel.memory.slots import SharedBuffer
+from keisei_lightning.parallel.memory.shared_buffer import SharedBuffer, aligned
 from keisei_lightning.parallel.memory.weight_sources import named_weights
 from keisei_lightning.parallel.memory.weight_transfer import WeightFetcher
 from keisei_lightning.parallel.memory.weights import WeightLayout
@@ -35,8 +35,6 @@ _WINDOW_GAMES = 200
 
 _HARD_EXPONENT = 2
 _NO_WEIGHT = 1e-10  # of all snapshots together: the learner beats every one of them always
-
-_ALIGNMENT = 64
 
 _KEPT = ("version", "games", "score")  # of a snapshot in a checkpoint; its place is found anew
 
@@ -62,7 +60,7 @@ class SnapshotMemory:
         Raises:
             ConfigError: the machine has not so much.
         """
-        head = -(-8 * num_buffers // _ALIGNMENT) * _ALIGNMENT
+        head = aligned(8 * num_buffers)
         return cls(layout=layout, num_buffers=num_buffers, shared=SharedBuffer(head + num_buffers * layout.num_bytes))
 
     @property

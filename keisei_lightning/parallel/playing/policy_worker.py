@@ -12,7 +12,6 @@ from typing import Any
 import cloudpickle
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
@@ -22,7 +21,8 @@ from keisei_lightning.games import GameFactory
 from keisei_lightning.models.compiling import compile_for_batches
 from keisei_lightning.models.transfers import Lane
 from keisei_lightning.parallel.memory.mailbox_layout import GroupBlock
-from keisei_lightning.parallel.memory.slots import SharedBuffer, SlotLayout
+from keisei_lightning.parallel.memory.shared_buffer import SharedBuffer
+from keisei_lightning.parallel.memory.slots import Slots
 from keisei_lightning.parallel.memory.weights import WeightMemory, WeightReader
 from keisei_lightning.parallel.opponents.moves import PooledMoves
 from keisei_lightning.parallel.opponents.pool import OpponentSetup
@@ -33,6 +33,7 @@ from keisei_lightning.parallel.policy.batched_moves import BatchedMoves
 from keisei_lightning.parallel.policy.inference_requests import InferenceRequest, PolicyServer
 from keisei_lightning.parallel.supervision.messages import Play, RolloutHeader
 from keisei_lightning.system.allocator import keep_freed_memory
+from keisei_lightning.system.devices import resolve_device_name
 from keisei_lightning.system.openmp import SpinningGovernor
 
 __all__ = [
@@ -58,8 +59,7 @@ class WorkerBoot:
         game_and_policy: cloudpickled (game factory, policy without weights), so that classes of a script or a notebook
             arrive too.
         options: how to play.
-        slots: memory of the slots.
-        slot_layout: where its columns lie.
+        slots: where rollouts are written.
         weights: published weights.
         signs: memory of the workers' signs of life.
         opponents: snapshots to play against; None: every game is self-play.
@@ -69,8 +69,7 @@ class WorkerBoot:
     incarnation: int
     game_and_policy: bytes
     options: PlayerOptions
-    slots: SharedBuffer
-    slot_layout: SlotLayout
+    slots: Slots
     weights: WeightMemory
     signs: SharedBuffer
     opponents: OpponentSetup | None = None
@@ -91,8 +90,7 @@ def make_policy_worker(
     game: GameFactory,
     policy: nn.Module,
     options: PlayerOptions,
-    slots: NDArray[np.uint8],
-    slot_layout: SlotLayout,
+    slots: Slots,
     weights: WeightMemory,
     opponents: OpponentSetup | None = None,
 ) -> PolicyWorker:
@@ -104,12 +102,11 @@ def make_policy_worker(
         game: makes its boards.
         policy: the structure; its parameters and buffers are replaced by views of adopted weights.
         options: how to play.
-        slots: memory of the slots, uint8 [slot_layout.num_bytes].
-        slot_layout: where its columns lie.
+        slots: where rollouts are written.
         weights: published weights.
         opponents: snapshots to play against; None: every game is self-play.
     """
-    boards = game(slot_layout.num_games)
+    boards = game(slots.layout.num_games)
     held = HeldPolicy(
         policy,
         weights=weights,
@@ -120,15 +117,15 @@ def make_policy_worker(
         opponents=opponents,
     )
     if options.compile_mode is not None:
-        held.compile(options.compile_mode, (slot_layout.num_games, *boards.spec.observation_shape))
+        held.compile(options.compile_mode, (slots.layout.num_games, *boards.spec.observation_shape))
     player = make_player(
         boards,
         held.make_moves(),
         worker_id=worker_id,
         incarnation=incarnation,
         options=options,
-        slot_layout=slot_layout,
-        opponents=None if opponents is None else opponents.seating.boards(0, slot_layout.num_games),
+        slot_layout=slots.layout,
+        opponents=None if opponents is None else opponents.seating.boards(0, slots.layout.num_games),
     )
     return PolicyWorker(
         worker_id=worker_id,
@@ -136,7 +133,6 @@ def make_policy_worker(
         weights=held.weights,
         player=player,
         slots=slots,
-        slot_layout=slot_layout,
     )
 
 
@@ -219,11 +215,9 @@ class HeldPolicy:
 
 
 def resolve_device(device: str, number: int) -> torch.device:
-    """The device of this name; for "auto" the CUDA devices in turn, else the CPU."""
-    if device != "auto":
-        return torch.device(device)
-    count = torch.cuda.device_count()
-    return torch.device(f"cuda:{number % count}" if count else "cpu")
+    """The device of this name; "auto" assigns the CUDA devices to processes in turn, else the CPU."""
+    count = torch.cuda.device_count() if device == "auto" else 0  # it loads the driver: only if it matters
+    return torch.device(resolve_device_name(device, num_cuda_devices=count, number=number))
 
 
 def run_worker(boot: WorkerBoot, connection: Connection[Any, Any]) -> None:
@@ -243,14 +237,13 @@ def _boot(boot: WorkerBoot, beat: Beat) -> Worker:
         game=game,
         policy=policy,
         options=boot.options,
-        slots=boot.slots.array(),
-        slot_layout=boot.slot_layout,
+        slots=boot.slots,
         weights=boot.weights,
         opponents=boot.opponents,
     )
     if boot.options.compile_mode is not None:
         return worker  # a compiled network has no layers to hook
-    return _WithLayerBeats(worker, LayerBeats(beat), num_plies=boot.slot_layout.num_plies)
+    return _WithLayerBeats(worker, LayerBeats(beat), num_plies=boot.slots.layout.num_plies)
 
 
 class _WithLayerBeats(Worker):

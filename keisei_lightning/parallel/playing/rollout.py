@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from keisei_lightning.errors import RolloutError
 from keisei_lightning.games import NO_MOVE, Game, ResumableGame, Symmetry
-from keisei_lightning.parallel.memory.slots import Key
+from keisei_lightning.parallel.memory.slots import ColumnKey
 from keisei_lightning.parallel.opponents.boards import OpponentBoards
 from keisei_lightning.parallel.policy.inference_requests import LEARNER, InferenceRequest, InferenceResult, PolicyServer
 from keisei_lightning.parallel.supervision.messages import Opponent
@@ -210,7 +210,7 @@ class RolloutPlayer:
 
     def play(
         self,
-        slot: Mapping[Key, NDArray[Any]],
+        slot: Mapping[ColumnKey, NDArray[Any]],
         policy_version: int,
         beat: Callable[[], None] = lambda: None,
         *,
@@ -241,7 +241,7 @@ class RolloutPlayer:
 
     def steps(
         self,
-        slot: Mapping[Key, NDArray[Any]],
+        slot: Mapping[ColumnKey, NDArray[Any]],
         policy_version: int,
         beat: Callable[[], None] = lambda: None,
         *,
@@ -259,20 +259,14 @@ class RolloutPlayer:
         if self._games_are_to_begin:  # here, where a hang or a crash is the game's and not the worker's boot
             self._begin_games(seeds, beat)
         result = RolloutResult()
-        slot[
-            "collector",
-            "policy_version",
-        ][:] = policy_version
-        slot[
-            "collector",
-            "worker_id",
-        ][:] = self._worker_id
+        slot["collector", "policy_version"][:] = policy_version
+        slot["collector", "worker_id"][:] = self._worker_id
         for ply in range(self._num_plies):
             beat()
             yield from self._play_ply(slot, ply, result)
         last = yield from self._value()
         self._link_next_states(slot, last)
-        if not (np.isfinite(slot["action_log_prob",]).all() and np.isfinite(slot["state_value",]).all()):
+        if not (np.isfinite(slot["action_log_prob"]).all() and np.isfinite(slot["state_value"]).all()):
             raise RolloutError(f"policy version {policy_version} gave a log-probability or value that is not finite")
         if self._opponents is not None:
             self._opponents.verify()
@@ -281,7 +275,7 @@ class RolloutPlayer:
         return result
 
     def _play_ply(
-        self, slot: Mapping[Key, NDArray[Any]], ply: int, result: RolloutResult
+        self, slot: Mapping[ColumnKey, NDArray[Any]], ply: int, result: RolloutResult
     ) -> Generator[InferenceRequest, InferenceResult, None]:
         view = self._view
         self._check_games()
@@ -290,13 +284,13 @@ class RolloutPlayer:
             to_move = None
         actions, log_prob, value = yield InferenceRequest(view.observation, view.legal, to_move)
         self._check_actions(actions)
-        slot["trainable",][:, ply] = True if to_move is None else to_move == LEARNER
-        slot["observation",][:, ply] = view.observation
-        slot["action_mask",][:, ply] = view.legal
-        slot["mover",][:, ply] = view.mover
-        slot["action",][:, ply] = actions
-        slot["action_log_prob",][:, ply] = log_prob
-        slot["state_value",][:, ply] = value
+        slot["trainable"][:, ply] = True if to_move is None else to_move == LEARNER
+        slot["observation"][:, ply] = view.observation
+        slot["action_mask"][:, ply] = view.legal
+        slot["mover"][:, ply] = view.mover
+        slot["action"][:, ply] = actions
+        slot["action_log_prob"][:, ply] = log_prob
+        slot["state_value"][:, ply] = value
         slot["collector", "traj_ids"][:, ply] = self._trajectory
         mover = view.mover.copy()
         step = self._game.step(view.to_game(actions))
@@ -351,9 +345,9 @@ class RolloutPlayer:
         answer = yield InferenceRequest(self._view.observation)
         return answer.value
 
-    def _link_next_states(self, slot: Mapping[Key, NDArray[Any]], last: NDArray[np.float32]) -> None:
+    def _link_next_states(self, slot: Mapping[ColumnKey, NDArray[Any]], last: NDArray[np.float32]) -> None:
         """Fill the value after each ply of a game that went on: the next ply's own, or the one after the last ply."""
-        following = np.concatenate([slot["state_value",][:, 1:], last[:, None]], axis=1)
+        following = np.concatenate([slot["state_value"][:, 1:], last[:, None]], axis=1)
         np.copyto(slot["next", "state_value"], following, where=~slot["next", "done"])
 
     def _count(

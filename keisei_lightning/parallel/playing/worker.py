@@ -21,13 +21,13 @@ from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
 from keisei_lightning.errors import GameError, RolloutError
 from keisei_lightning.games import Game
-from keisei_lightning.parallel.memory.slots import Key, SharedBuffer, SlotLayout
+from keisei_lightning.parallel.memory.shared_buffer import SharedBuffer
+from keisei_lightning.parallel.memory.slots import ColumnKey, SlotLayout, Slots
 from keisei_lightning.parallel.opponents.boards import OpponentBoards
 from keisei_lightning.parallel.playing.rollout import RolloutPlayer, RolloutResult
 from keisei_lightning.parallel.policy.inference_requests import PolicyServer
@@ -145,7 +145,7 @@ class Player(Protocol):
 
     def play(
         self,
-        slot: Mapping[Key, NDArray[Any]],
+        slot: Mapping[ColumnKey, NDArray[Any]],
         policy_version: int,
         beat: Beat = ...,
         *,
@@ -179,8 +179,7 @@ class RolloutWorker(Worker):
         incarnation: which life of it.
         weights: what the policy plays with.
         player: of the games.
-        slots: memory of the slots, uint8 [slot_layout.num_bytes].
-        slot_layout: where its columns lie.
+        slots: where rollouts are written.
     """
 
     def __init__(
@@ -190,12 +189,10 @@ class RolloutWorker(Worker):
         incarnation: int,
         weights: WeightSource,
         player: Player,
-        slots: NDArray[np.uint8],
-        slot_layout: SlotLayout,
+        slots: Slots,
     ) -> None:
         self._worker_id, self._incarnation, self._sequence = worker_id, incarnation, 0
-        self._slots, self._slot_layout = slots, slot_layout
-        self._weights, self._player = weights, player
+        self._slots, self._weights, self._player = slots, weights, player
 
     @override
     def reset_games(self) -> None:
@@ -208,7 +205,7 @@ class RolloutWorker(Worker):
         adopted = time.perf_counter()
         result, fault = RolloutResult(), None
         try:
-            slot = self._slot_layout.views(self._slots, grant.slot, self._worker_id)
+            slot = self._slots.views(grant.slot, self._worker_id)
             result = self._player.play(slot, version, beat, opponent=grant.opponent)
             self._weights.verify()
         except (RolloutError, GameError) as error:
@@ -220,7 +217,7 @@ class RolloutWorker(Worker):
             sequence=self._sequence,
             slot=grant.slot,
             policy_version=version,
-            plies=self._slot_layout.num_games * self._slot_layout.num_plies,
+            plies=self._slots.layout.num_games * self._slots.layout.num_plies,
             games=result.games,
             game_plies=result.game_plies,
             results=dict(result.results),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from keisei_lightning.parallel.memory.slots import SharedBuffer
+from keisei_lightning.parallel.memory.shared_buffer import SharedBuffer
 from keisei_lightning.system.machine import resident_memory
 
 __all__ = ["IDLE_BEAT_S", "HeartbeatBoard"]

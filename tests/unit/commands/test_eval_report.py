@@ -15,7 +15,7 @@ from rsshogi.record import Record
 from keisei_lightning.commands.evaluate.report import Report, print_ratings, print_results, write_game
 from keisei_lightning.evaluation import GameRecord, MatchResult, RandomPlayer, Tally, play_match
 from keisei_lightning.evaluation.players import Turn
-from keisei_lightning.games import make_game
+from keisei_lightning.games.shogi.game import Shogi
 
 START = "lnsgkgsnl/1r5b1/ppppppppp/9/9/2P6/PP1PPPP1P/1B5R1/LNSGKGSNL w - 2"
 
@@ -37,14 +37,13 @@ def match(player: str, opponent: str, *, records: bool = False, seed: int = 0) -
     return play_match(counting_game(), *players, num_games=8, seed=seed, keep_records=records)
 
 
-def shogi_record(*moves: str) -> str:
-    """KIF of a game from :data:`START`, White to move."""
-    game = make_game("shogi", 1)
-    game.reset()
+def shogi_game(*moves: str) -> Shogi:
+    """A game from :data:`START`, White to move."""
+    game = Shogi(1)
     game.set_position(0, START)
-    record = Record.from_kif_str(game.record(0))
-    played = Record.from_usi_position(f"position sfen {record.init_position_sfen} moves {' '.join(moves)}")
-    return str(played.to_kif())
+    for move in moves:
+        game.step(np.array([game.action_of(0, move)]))
+    return game
 
 
 class TestFolder:
@@ -141,13 +140,15 @@ class TestRecords:
     def test_shogi_is_kif_and_csa_with_names_and_its_end(
         self, moves: tuple[str, ...], outcome: str, kif: str, csa: str, tmp_path: Path
     ) -> None:
+        game, players = shogi_game(*moves), ("last.ckpt", "usi(command=x)")
         record = GameRecord(
-            first="last.ckpt",
-            second="usi(command=x)",
+            first=players[0],
+            second=players[1],
             outcome=outcome,
             points=0,
             plies=len(moves),
-            record=shogi_record(*moves),
+            record=game.record(0),
+            files=game.record_files(0, players=players, outcome=outcome),
         )
         write_game(tmp_path / "game_0001", record, game="shogi")
         read = Record.from_kif_file(str(tmp_path / "game_0001.kifu"))

@@ -13,10 +13,10 @@ from omegaconf import OmegaConf
 from policy_checkpoints import SMALL, write_policy
 from torch import Tensor, nn
 
-from keisei_lightning.commands.evaluate.policies import load_policy
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameSpec, make_game
-from keisei_lightning.models import registry
+from keisei_lightning.models.registry import NETWORKS
+from keisei_lightning.policies import load_policy
 from keisei_lightning.training.checkpoint import AtomicCheckpointIO
 from keisei_lightning.training.checkpoint_header import HEADER_KEY, RECIPE_KEY
 
@@ -162,10 +162,10 @@ class TestRegistered:
             EntryPoint(name="of_a_class", value=f"{__name__}:Outer.Linear [extra]", group=GROUP),
             EntryPoint(name="broken", value="no_such_package.networks:Net", group=GROUP),
         ]
-        registry._installed.cache_clear()
-        monkeypatch.setattr(registry, "entry_points", lambda group: [e for e in entries if e.group == group])
+        monkeypatch.setattr("keisei_lightning.system.registry.entry_points", lambda group: entries)
+        monkeypatch.delitem(NETWORKS.__dict__, "_entries", raising=False)
         yield
-        registry._installed.cache_clear()
+        NETWORKS.__dict__.pop("_entries", None)
 
     @pytest.mark.parametrize("target", [LINEAR, f"{__name__}.Outer.Linear"])
     @pytest.mark.parametrize("write", PLACES)

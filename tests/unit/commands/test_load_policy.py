@@ -9,9 +9,9 @@ import torch
 from policy_checkpoints import SMALL, write_policy
 from torch import Tensor, nn
 
-from keisei_lightning.commands.evaluate.policies import load_policy
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameSpec, make_game
+from keisei_lightning.policies import load_policy
 from keisei_lightning.training.checkpoint import AtomicCheckpointIO
 from keisei_lightning.training.checkpoint_header import RECIPE_KEY, Recipe, read_recipe
 

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.evaluation import Player, RandomPlayer, registry
+from keisei_lightning.evaluation import Player, RandomPlayer
 from keisei_lightning.evaluation.registry import (
+    PLAYERS,
     closing_player,
     make_player,
     parse_player,
@@ -67,15 +68,15 @@ def make_demanding(spec: GameSpec, *, seed: int, name: str, file: str) -> Player
 
 @pytest.fixture(autouse=True, scope="module")
 def _own_registry() -> Iterator[None]:
-    before = dict(registry._registered)
-    registry._registered.clear()
+    before = dict(PLAYERS._registered)
+    PLAYERS._registered.clear()
     register_player("engine", make_engine)
     register_player("anything", make_anything)
     register_player("demanding", make_demanding)
     register_player("literal", make_literal)
     yield
-    registry._registered.clear()
-    registry._registered.update(before)
+    PLAYERS._registered.clear()
+    PLAYERS._registered.update(before)
 
 
 def made(name: str, seed: int = 0) -> Engine:
@@ -215,16 +216,17 @@ class TestNames:
         assert line.endswith(", ".join(player_names()))
 
     def test_other_packages_add_players_by_entry_points(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        entry = EntryPoint("dice", "keisei_lightning.evaluation.players:make_random", registry.ENTRY_POINT_GROUP)
-        broken = EntryPoint("broken", "keisei_lightning.nowhere:make", registry.ENTRY_POINT_GROUP)
-        monkeypatch.setattr(registry, "_installed", lambda: {"dice": entry, "broken": broken})
+        entry = EntryPoint("dice", "keisei_lightning.evaluation.players:make_random", PLAYERS.group)
+        broken = EntryPoint("broken", "keisei_lightning.nowhere:make", PLAYERS.group)
+        monkeypatch.setattr("keisei_lightning.system.registry.entry_points", lambda group: [entry, broken])
+        monkeypatch.delitem(PLAYERS.__dict__, "_entries", raising=False)
         assert "dice" in player_names()
         assert make_player("dice", SPEC).name == "dice"
         assert fault("broken").startswith("player broken: cannot be loaded (ModuleNotFoundError: ")
 
     def test_the_built_in_players_are_the_entry_points_of_the_package(self) -> None:
         project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        assert project["entry-points"][registry.ENTRY_POINT_GROUP] == registry._BUILT_IN
+        assert project["entry-points"][PLAYERS.group] == PLAYERS._built_in
 
     @pytest.mark.parametrize("name", ["", "a b", "f(x)", "5x", "é"])
     def test_names_that_could_not_be_found_again_are_refused(self, name: str) -> None:

@@ -18,7 +18,8 @@ from keisei_lightning.evaluation.shogi_players import (
     make_mate_in_one,
 )
 from keisei_lightning.games import game_factory
-from keisei_lightning.games.shogi.game import NUM_ACTIONS, PIECE_NAMES, Shogi, mirror_sfen
+from keisei_lightning.games.shogi.codec import NUM_ACTIONS, PIECE_NAMES, mirror_sfen
+from keisei_lightning.games.shogi.game import Shogi
 
 SHOGI = game_factory("shogi", max_plies=256)
 

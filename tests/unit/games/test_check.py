@@ -22,7 +22,7 @@ from keisei_lightning.games import (
     game_factory,
 )
 from keisei_lightning.games.open_spiel.game import OpenSpielGame
-from keisei_lightning.games.shogi.game import mirror_sfen
+from keisei_lightning.games.shogi.codec import mirror_sfen
 
 
 @pytest.mark.parametrize("opening_plies", [0, 6])

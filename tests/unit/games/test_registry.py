@@ -9,30 +9,36 @@ import cloudpickle
 import pytest
 
 from keisei_lightning.errors import ConfigError, UnsupportedGameError
-from keisei_lightning.games import Game, canonical_name, game_factory, game_names, make_game, register_game, registry
+from keisei_lightning.games import Game, canonical_name, game_factory, game_names, make_game, register_game
 from keisei_lightning.games.open_spiel.game import OpenSpielGame
+from keisei_lightning.games.registry import GAMES, takes_option
 from keisei_lightning.games.shogi.game import Shogi
 
 
 @pytest.fixture(autouse=True)
 def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(GAMES, "_registered", {})
 
 
 def small(num_games: int, *, size: int = 3) -> Game:
     return OpenSpielGame(f"mnk(m={size},n={size},k=3)", num_games)
 
 
+def installed(monkeypatch: pytest.MonkeyPatch, *entries: EntryPoint) -> None:
+    """Other packages' entry points: these and no others."""
+    monkeypatch.setattr("keisei_lightning.system.registry.entry_points", lambda group: entries)
+    monkeypatch.delitem(GAMES.__dict__, "_entries", raising=False)
+
+
 def test_built_in_games_need_no_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_installed", dict)
+    installed(monkeypatch)
     assert game_names() == ["breakthrough", "connect_four", "hex", "othello", "shogi", "tic_tac_toe"]
     assert isinstance(make_game("shogi", 2), Shogi)
     assert make_game("tic_tac_toe", 2).num_games == 2
 
 
 def test_other_packages_add_games_by_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = EntryPoint("six_by_seven", "keisei_lightning.games.shogi.game:Shogi", registry.ENTRY_POINT_GROUP)
-    monkeypatch.setattr(registry, "_installed", lambda: {"six_by_seven": entry})
+    installed(monkeypatch, EntryPoint("six_by_seven", "keisei_lightning.games.shogi.game:Shogi", GAMES.group))
     assert "six_by_seven" in game_names()
     assert canonical_name("six_by_seven") == "six_by_seven"
     assert make_game("six_by_seven", 1, max_plies=9).spec.max_plies == 9
@@ -42,8 +48,25 @@ def test_a_program_adds_its_own_game() -> None:
     register_game("small", small)
     assert "small" in game_names()
     assert make_game("small", 2, size=4).spec.name == "mnk(k=3,m=4,n=4)"
-    with pytest.raises(ConfigError, match="small: unknown option sise=4; it has size"):
+    with pytest.raises(ConfigError, match=r"small: unknown option sise=4 \(did you mean size\?\); it has size"):
         make_game("small", 2, sise=4)
+
+
+def sized(num_games: int, size: int, *, colour: str = "red") -> Game:
+    return small(num_games, size=size)
+
+
+def test_the_options_of_a_game_are_the_parameters_of_its_maker() -> None:
+    register_game("sized", sized)
+    register_game("open", lambda num_games, **options: small(num_games))
+    assert [takes_option("sized", name) for name in ("size", "colour", "num_games", "max_plies")] == [
+        *(True, True, False, False)
+    ]
+    assert takes_option("open", "anything")
+    assert [takes_option(name, "opening_plies") for name in ("shogi", "hex(board_size=5)")] == [True, True]
+    assert make_game("sized", 2, size=4).spec.name == "mnk(k=3,m=4,n=4)"
+    with pytest.raises(ConfigError, match="sized: option size is missing; must be given"):
+        game_factory("sized")
 
 
 @pytest.mark.parametrize("name", ["", " ", "hex(5)"])
@@ -63,14 +86,14 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     with pytest.raises(UnsupportedGameError) as caught:
         make_game("shoji", 1)
     assert str(caught.value) == (
-        "no game is called 'shoji': use breakthrough, connect_four, hex, othello, shogi, tic_tac_toe, "
-        "or an OpenSpiel string ('hex(board_size=5)')"
+        "game shoji: there is none (did you mean shogi?); must be one of breakthrough, connect_four, hex, othello, "
+        "shogi, tic_tac_toe, or an OpenSpiel string such as 'hex(board_size=5)'"
     )
 
 
 @pytest.mark.parametrize("name", ["shogi", "tic_tac_toe"])
 def test_an_unknown_option_is_named_before_any_worker_starts(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"{name}: unknown option max_ply=9; it has .*max_plies, opening_plies"):
+    with pytest.raises(ConfigError, match=rf"{name}: unknown option max_ply=9 \(did you mean max_plies\?\); it has "):
         game_factory(name, max_ply=9)
 
 
@@ -85,5 +108,5 @@ def test_a_factory_can_be_pickled_and_keeps_its_options(name: str) -> None:
 def test_a_factory_carries_a_registered_maker_along() -> None:
     register_game("small", lambda num_games: small(num_games))
     shipped = cloudpickle.dumps(game_factory("small"))
-    registry._registered.clear()
+    GAMES._registered.clear()
     assert cloudpickle.loads(shipped)(3).num_games == 3

@@ -18,7 +18,8 @@ from rsshogi.record import Record
 from keisei_lightning.errors import ConfigError, GameError, IllegalActionError
 from keisei_lightning.games import NO_MOVE, make_game
 from keisei_lightning.games.shogi import boards as shogi_boards
-from keisei_lightning.games.shogi.game import OBSERVATION_BYTES, OUTCOMES, REPETITION_BYTE, Shogi
+from keisei_lightning.games.shogi.codec import OBSERVATION_BYTES, REPETITION_BYTE
+from keisei_lightning.games.shogi.game import OUTCOMES, Shogi
 from keisei_lightning.games.shogi.rules import random_opening
 
 pytestmark = pytest.mark.usefixtures("shogi_boards")

@@ -17,8 +17,8 @@ from rsshogi.core import Board
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import NO_MOVE, game_factory
 from keisei_lightning.games.shogi import kernel as shogi_kernel
-from keisei_lightning.games.shogi.codec import HANDS_START, NUM_ACTIONS
-from keisei_lightning.games.shogi.game import CHECK_BYTE, OUTCOMES, Shogi
+from keisei_lightning.games.shogi.codec import CHECK_BYTE, HANDS_START, NUM_ACTIONS
+from keisei_lightning.games.shogi.game import OUTCOMES, Shogi
 from keisei_lightning.games.shogi.kernel import why_no_kernel
 
 ROOT = Path(__file__).parents[3]

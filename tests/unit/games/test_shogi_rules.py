@@ -9,7 +9,8 @@ from rsshogi.core import Board
 
 from keisei_lightning.errors import GameError
 from keisei_lightning.games import make_game
-from keisei_lightning.games.shogi.game import CHECK_BYTE, PLY_BYTE, REPETITION_BYTE, Shogi
+from keisei_lightning.games.shogi.codec import CHECK_BYTE, PLY_BYTE, REPETITION_BYTE
+from keisei_lightning.games.shogi.game import Shogi
 
 pytestmark = pytest.mark.usefixtures("shogi_boards")
 

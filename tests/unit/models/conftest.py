@@ -6,7 +6,13 @@ from keisei_lightning.games import GameSpec
 @pytest.fixture
 def shogi_spec() -> GameSpec:
     return GameSpec(
-        name="shogi", num_actions=2187, observation_shape=(98,), max_plies=256, encoding="shogi", board_shape=(9, 9)
+        name="shogi",
+        num_actions=2187,
+        observation_shape=(98,),
+        max_plies=256,
+        encoding="shogi",
+        board_shape=(9, 9),
+        actions_by_square=True,
     )
 
 

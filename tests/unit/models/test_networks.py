@@ -4,8 +4,9 @@ import torch
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameSpec, game_factory
-from keisei_lightning.models import LegalCategorical, PlanesEncoder, ShogiEncoder, build_network, num_parameters
+from keisei_lightning.models import LegalCategorical, PlanesEncoder, build_network, num_parameters
 from keisei_lightning.models.heads import expected_score
+from keisei_lightning.models.shogi_encoder import ShogiEncoder
 
 KINDS = ["mlp", "resnet"]
 VALUE_HEADS = ["scalar", "wdl"]
@@ -167,10 +168,12 @@ def test_a_number_that_is_not_whole_is_refused(planes_spec):
 
 def test_a_game_that_no_encoder_fits_is_refused():
     unknown = GameSpec(name="go", num_actions=4, observation_shape=(4,), max_plies=9, encoding="sgf")
-    with pytest.raises(ConfigError, match="encoding='sgf' of game 'go': must be 'planes' or 'shogi'"):
+    with pytest.raises(
+        ConfigError, match="encoding='sgf' of game 'go': encoder sgf: there is none; must be one of planes, shogi"
+    ):
         build_network(unknown)
     flat = GameSpec(name="nim", num_actions=4, observation_shape=(4,), max_plies=9)
-    with pytest.raises(ConfigError, match=r"observation_shape=\(4,\) of game 'nim'.*\(planes, 1, 1\)"):
+    with pytest.raises(ConfigError, match=r"game 'nim': observation_shape=\(4,\): must be \(planes, 1, 1\)"):
         build_network(flat)
 
 

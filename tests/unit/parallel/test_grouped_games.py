@@ -83,7 +83,7 @@ def new_slot(num_games: int) -> dict[Any, Any]:
 def test_each_group_fills_its_rows_in_whatever_order_answers_come() -> None:
     desk, slot = Desk(), new_slot(5)
     result = grouped(desk, [3, 2]).play(slot, policy_version=4)
-    assert (slot["state_value",] == 0.25).all()
+    assert (slot["state_value"] == 0.25).all()
     assert (slot["collector", "policy_version"] == 4).all()
     ids = slot["collector", "traj_ids"]
     assert not set(ids[:3].flat) & set(ids[3:].flat)  # the groups' games are numbered apart

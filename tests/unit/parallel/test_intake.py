@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from keisei_lightning.errors import QuarantineError, RemoteTraceback, StalePolicyError
 from keisei_lightning.games import GameSpec
 from keisei_lightning.parallel.intake import Intake
-from keisei_lightning.parallel.memory.slots import SharedBuffer, SlotLayout
+from keisei_lightning.parallel.memory.slots import SlotLayout, Slots
 from keisei_lightning.parallel.supervision.messages import Failure, Play, RolloutHeader
 from keisei_lightning.parallel.supervision.supervisor import WorkerHealth
 
@@ -27,10 +27,10 @@ class FakeBackend:
 
     def __init__(self, num_slots: int) -> None:
         spec = GameSpec(name="small", num_actions=3, observation_shape=(1,), max_plies=9)
-        self.layout = SlotLayout.for_game(
+        layout = SlotLayout.for_game(
             spec, num_slots=num_slots, num_workers=NUM_WORKERS, num_games=NUM_GAMES, num_plies=NUM_PLIES
         )
-        self.buffer = SharedBuffer(self.layout.num_bytes)
+        self.slots = Slots.reserve(layout)
         self.granted: deque[tuple[int, int]] = deque()
         self.sequences = [0] * NUM_WORKERS
         self.version_of = [0] * NUM_WORKERS
@@ -57,7 +57,7 @@ class FakeBackend:
         self.granted.remove((worker_id, slot))
         sequence = self.sequences[worker_id]
         self.sequences[worker_id] += 1
-        self.layout.views(self.buffer.array(), slot, worker_id)["action",][:] = 100 * worker_id + sequence
+        self.slots.views(slot, worker_id)["action"][:] = 100 * worker_id + sequence
         return [
             RolloutHeader(
                 worker_id=worker_id,
@@ -78,13 +78,12 @@ def intake_of(
     max_policy_lag: int = 1,
     zero_copy: bool = False,
     drop_oldest: bool = False,
-    paused: set[int] | None = None,
+    paused: Collection[int] = (),
 ) -> tuple[Intake, FakeBackend]:
     backend = FakeBackend(num_slots)
     intake = Intake(
         backend,
-        backend.layout,
-        backend.buffer,
+        backend.slots,
         schedule=schedule,
         max_policy_lag=max_policy_lag,
         zero_copy=zero_copy,
@@ -97,7 +96,7 @@ def intake_of(
 
 def rollouts(intake: Intake, version: int = 0) -> list[int]:
     columns, headers = intake.take(version, dict)
-    action = columns["action",]
+    action = columns["action"]
     assert action.shape == (NUM_GAMES * len(headers), NUM_PLIES)
     blocks = action.view(len(headers), NUM_GAMES * NUM_PLIES)
     assert (blocks == blocks[:, :1]).all()
@@ -138,7 +137,7 @@ def test_rollouts_beyond_the_lag_are_refused_counted_and_named(
     backend.wait = adopt_after_the_first  # type: ignore[method-assign]
     columns, headers = intake.take(10, dict)
     assert all(10 - header.policy_version <= 2 for header in headers)
-    assert 200 not in columns["action",]
+    assert 200 not in columns["action"]
     assert intake.undelivered["refused_batches"] == 1
     assert "refused a rollout of worker 2: version 7 is 3 behind, max_policy_lag=2" in caplog.text
 
@@ -222,7 +221,7 @@ def test_of_more_rollouts_than_a_batch_takes_the_oldest_are_dropped_and_counted_
     columns, headers = intake.take(0, dict)
     assert [(header.worker_id, header.sequence) for header in headers] == [(2, 1), (2, 2), (2, 3)]
     assert intake.undelivered["dropped_batches"] == 4 * NUM_WORKERS - NUM_WORKERS
-    assert set(columns["action",].flatten().tolist()) == {201, 202, 203}
+    assert set(columns["action"].flatten().tolist()) == {201, 202, 203}
 
 
 def test_nothing_is_dropped_by_default() -> None:
@@ -235,29 +234,36 @@ def test_nothing_is_dropped_by_default() -> None:
 
 def test_a_copied_batch_stays_as_it_was_and_a_borrowed_one_does_not() -> None:
     copied, _ = intake_of("sync")
-    first = copied.take(0, dict)[0]["action",]
+    first = copied.take(0, dict)[0]["action"]
     before = first.clone()
     copied.take(0, dict)
     assert torch.equal(first, before)
 
     borrowed, backend = intake_of("sync", zero_copy=True)
-    first = borrowed.take(0, dict)[0]["action",]
-    assert np.shares_memory(first.numpy(), backend.buffer.array())
+    first = borrowed.take(0, dict)[0]["action"]
+    assert np.shares_memory(first.numpy(), backend.slots.shared.array())
     assert first[:, 0].tolist() == [0, 0, 100, 100, 200, 200]
     borrowed.take(0, dict)
     assert first[:, 0].tolist() == [1, 1, 101, 101, 201, 201]
 
 
 def test_paused_workers_are_not_granted_and_not_waited_for() -> None:
-    paused = {1}
-    intake, backend = intake_of("sync", paused=paused)
+    intake, backend = intake_of("sync", paused={1})
     assert rollouts(intake) == [0, 200]
-    paused.clear()
+    intake.set_paused(())
     assert rollouts(intake) == [1, 100, 201]
-    paused |= {0, 1, 2}
+    intake.set_paused({0, 1, 2})
     with pytest.raises(RuntimeError, match="all workers are paused: resume_workers"):
         intake.take(0, dict)
     assert not backend.granted
+
+
+def test_a_worker_that_is_resumed_is_granted_its_free_slots_at_once() -> None:
+    intake, backend = intake_of("async", num_slots=2, paused={1})
+    assert {worker_id for worker_id, _ in backend.granted} == {0, 2}
+    intake.set_paused({0})
+    assert sorted(backend.granted) == [(worker_id, slot) for worker_id in range(3) for slot in range(2)]
+    assert intake.paused == {0}  # what it was granted before it still plays
 
 
 class Interrupted:
@@ -300,12 +306,11 @@ def test_what_is_too_old_after_an_interrupted_wait_is_refused_and_counted() -> N
 
 
 def test_a_paused_worker_whose_rollout_is_refused_is_not_granted_another() -> None:
-    paused: set[int] = set()
-    intake, backend = intake_of("sync", max_policy_lag=1, paused=paused)
+    intake, backend = intake_of("sync", max_policy_lag=1)
     Interrupted(backend, after=1)
     with pytest.raises(KeyboardInterrupt):
         intake.take(0, dict)
-    paused.add(0)
+    intake.set_paused({0})
     backend.version_of = [2, 2, 2]
     assert rollouts(intake, version=2) == [100, 200]
     assert intake.undelivered["refused_batches"] == 1

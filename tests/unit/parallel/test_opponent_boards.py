@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from keisei_lightning.errors import WeightsError
 from keisei_lightning.parallel.central.worker import split_games
-from keisei_lightning.parallel.memory.slots import SharedBuffer
+from keisei_lightning.parallel.memory.shared_buffer import SharedBuffer
 from keisei_lightning.parallel.opponents.boards import OpponentBoards, Seating, SnapshotVersions
 from keisei_lightning.parallel.policy.inference_requests import LEARNER
 from keisei_lightning.parallel.supervision.messages import Opponent

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from keisei_lightning.errors import ConfigError, RolloutError
 from keisei_lightning.games import Game, make_game
 from keisei_lightning.models import ActorCritic
-from keisei_lightning.parallel.memory.slots import Key, SlotLayout
+from keisei_lightning.parallel.memory.slots import ColumnKey, SlotLayout
 from keisei_lightning.parallel.playing.rollout import RolloutPlayer, RolloutResult, rollout_seeds
 from keisei_lightning.parallel.policy.acting import ActingPolicy, PolicyMoves, acting_policy
 
 CPU = torch.device("cpu")
 NUM_GAMES, NUM_PLIES = 5, 17
-Slot = dict[Key, NDArray[Any]]
+Slot = dict[ColumnKey, NDArray[Any]]
 
 
 def value_of(count: int) -> float:
@@ -101,11 +101,11 @@ def assert_ply_is_right(slot: Slot, game: int, ply: int, replay: Replay, truncat
     """Check one cell of the rollout and play its move; returns whether the game is over."""
 
     def cell(*key: str) -> Any:
-        value = slot[key][game, ply]
+        value = slot[key if len(key) > 1 else key[0]][game, ply]
         return value.ravel().tolist() if value.size > 1 else value.item()
 
     assert cell("observation") == replay.observation()
-    assert np.flatnonzero(np.unpackbits(slot["action_mask",][game, ply], count=3)).tolist() == replay.legal()
+    assert np.flatnonzero(np.unpackbits(slot["action_mask"][game, ply], count=3)).tolist() == replay.legal()
     assert cell("mover") == replay.ply % 2
     assert cell("action") in replay.legal()
     assert cell("action_log_prob") == pytest.approx(-np.log(len(replay.legal())))
@@ -149,7 +149,7 @@ def test_every_number_of_several_rollouts_is_that_of_a_move_by_move_replay(
             for ply in range(NUM_PLIES):
                 trajectory = int(slot["collector", "traj_ids"][row, ply])
                 if begins[row]:
-                    replays[row] = Replay(int(slot["observation",][row, ply, 0, 0, 0]))
+                    replays[row] = Replay(int(slot["observation"][row, ply, 0, 0, 0]))
                     assert replays[row].count <= opening_plies
                     assert trajectory not in seen
                     seen.add(trajectory)
@@ -202,7 +202,7 @@ def test_reset_begins_every_game_anew() -> None:
     player.play(before, 0)
     player.reset_games()
     player.play(after, 0)
-    assert (after["observation",][:, 0, 0] == 0).all()
+    assert (after["observation"][:, 0, 0] == 0).all()
     assert not set(after["collector", "traj_ids"].ravel()) & set(before["collector", "traj_ids"].ravel())
 
 
@@ -211,7 +211,7 @@ def test_the_same_seed_gives_the_same_rollouts_and_another_does_not() -> None:
         game = CountingGame(NUM_GAMES, opening_plies=3)
         slot = new_slot(game)
         player_of(game, Guesser(), seed=seed).play(slot, 0)
-        return slot["action",].ravel().tolist()  # type: ignore[no-any-return]
+        return slot["action"].ravel().tolist()  # type: ignore[no-any-return]
 
     assert actions(1) == actions(1)
     assert actions(1) != actions(2)
@@ -293,7 +293,7 @@ def test_staggered_games_begin_at_all_plies_and_are_counted_from_their_real_star
         counts: list[list[int]] = []
         for _ in range(COUNTING_GOAL):
             result = player.play(slot, 0, lambda: beats.append(1))
-            counts.append(slot["observation",][:, 0, 0].ravel().tolist())
+            counts.append(slot["observation"][:, 0, 0].ravel().tolist())
             assert result.game_plies <= result.games * COUNTING_GOAL
             assert result.game_plies >= result.games * COUNTING_GOAL / 3  # no game is quicker than three a ply
         return counts[0], len(beats)
@@ -428,7 +428,7 @@ def test_after_a_fault_the_player_goes_on_with_new_games() -> None:
     player.reset_games()
     slot = new_slot(game)
     player.play(slot, 0)
-    assert (slot["observation",][:, 0, 0, 0, 0] == 0).all()
+    assert (slot["observation"][:, 0, 0, 0, 0] == 0).all()
 
 
 # ---- symmetry
@@ -458,9 +458,9 @@ def test_a_mirrored_game_is_stored_as_the_policy_saw_it_and_played_as_the_game_m
     game, policy = MirrorGame(64), LowestLegal()
     slot = new_slot(game, 8)
     player_of(game, policy, num_plies=8, augment_symmetry=True).play(slot, 0)
-    np.testing.assert_array_equal(slot["observation",], torch.stack(policy.observations, 1).numpy())
-    np.testing.assert_array_equal(slot["action_mask",], torch.stack(policy.masks, 1).numpy())
-    stored, played = slot["action",], np.stack(game.played, 1)
+    np.testing.assert_array_equal(slot["observation"], torch.stack(policy.observations, 1).numpy())
+    np.testing.assert_array_equal(slot["action_mask"], torch.stack(policy.masks, 1).numpy())
+    stored, played = slot["action"], np.stack(game.played, 1)
     assert (stored == np.tile(np.arange(4), 2)).all()  # the policy always fills its own view from the left
     mirrored = played[:, ::4] == 3  # by game: two for each board
     assert 0.3 < mirrored.mean() < 0.7
@@ -472,7 +472,7 @@ def test_a_mirrored_game_is_stored_as_the_policy_saw_it_and_played_as_the_game_m
     terminated = slot["next", "terminated"]
     np.testing.assert_allclose(slot["next", "state_value"], np.where(terminated, 0, next_values.reshape(64, 8, 1)))
     going_on = ~slot["next", "done"][:, :-1, 0]
-    np.testing.assert_array_equal(slot["next", "observation"][:, :-1][going_on], slot["observation",][:, 1:][going_on])
+    np.testing.assert_array_equal(slot["next", "observation"][:, :-1][going_on], slot["observation"][:, 1:][going_on])
 
 
 def test_without_the_option_nothing_is_mirrored() -> None:
@@ -494,7 +494,7 @@ def test_a_torchrl_policy_plays_by_its_own_stream_and_leaves_the_global_one_alon
         slot = new_slot(game)
         player_of(game, acting_policy(module, num_actions=3), seed=seed).play(slot, 0)
         assert torch.equal(torch.get_rng_state(), before)
-        return slot["action",].ravel().tolist()  # type: ignore[no-any-return]
+        return slot["action"].ravel().tolist()  # type: ignore[no-any-return]
 
     assert actions(1, 100) == actions(1, 200)
     assert actions(1, 100) != actions(2, 100)
@@ -508,9 +508,9 @@ def test_a_torchrl_actor_and_critic_in_sequence_are_a_policy() -> None:
     game = CountingGame(NUM_GAMES)
     slot = new_slot(game)
     player_of(game, acting_policy(module, num_actions=3)).play(slot, 0)
-    observation = torch.from_numpy(slot["observation",]).flatten(0, 1)
+    observation = torch.from_numpy(slot["observation"]).flatten(0, 1)
     np.testing.assert_allclose(
-        slot["state_value",].ravel(), actor_critic.value(observation).detach().numpy().ravel(), rtol=1e-6
+        slot["state_value"].ravel(), actor_critic.value(observation).detach().numpy().ravel(), rtol=1e-6
     )
 
 

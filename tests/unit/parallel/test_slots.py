@@ -15,7 +15,8 @@ from leaks import shared_memory_of
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameSpec
-from keisei_lightning.parallel.memory.slots import SharedBuffer, SlotBoard, SlotLayout, SlotState
+from keisei_lightning.parallel.memory.shared_buffer import SharedBuffer
+from keisei_lightning.parallel.memory.slots import SlotBoard, SlotLayout, Slots, SlotState
 
 FREE, GRANTED, READY, LEASED = SlotState.FREE, SlotState.GRANTED, SlotState.READY, SlotState.LEASED
 LEGAL = {(FREE, GRANTED), (GRANTED, READY), (GRANTED, FREE), (READY, LEASED), (READY, FREE), (LEASED, FREE)}
@@ -96,21 +97,20 @@ def test_no_two_columns_workers_or_slots_share_a_byte(include_next_observation: 
 
 def test_the_batch_over_all_workers_is_a_view_of_their_slots_side_by_side() -> None:
     layout = small_layout()
-    buffer = SharedBuffer(layout.num_bytes)
-    memory = buffer.array()
+    slots = Slots.reserve(layout)
     rng = np.random.default_rng(0)
     written = {}
     for slot in range(layout.num_slots):
         for worker_id in range(layout.num_workers):
-            for key, view in layout.views(memory, slot, worker_id).items():
+            for key, view in slots.views(slot, worker_id).items():
                 value = rng.integers(0, 2 if view.dtype == np.bool_ else 100, view.shape).astype(view.dtype)
                 view[...] = written[slot, worker_id, key] = value
     for slot in range(layout.num_slots):
-        for key, batch in layout.views(memory, slot).items():
+        for key, batch in slots.views(slot).items():
             expected = np.concatenate([written[slot, worker_id, key] for worker_id in range(layout.num_workers)])
             np.testing.assert_array_equal(batch, expected)
-            assert np.shares_memory(batch, memory)
-    buffer.close()
+            assert np.shares_memory(batch, slots.shared.array())
+    slots.close()
 
 
 def test_the_columns_are_those_of_the_batch_table() -> None:
@@ -118,13 +118,13 @@ def test_the_columns_are_those_of_the_batch_table() -> None:
     views = layout.views(np.zeros(layout.num_bytes, np.uint8), 0)
     batch = (15, 7)
     assert {key: (view.shape, view.dtype.name) for key, view in views.items()} == {
-        ("observation",): ((*batch, 3, 2, 2), "uint8"),
-        ("action_mask",): ((*batch, 2), "uint8"),
-        ("action",): (batch, "int64"),
-        ("action_log_prob",): (batch, "float32"),
-        ("state_value",): ((*batch, 1), "float32"),
-        ("mover",): (batch, "int8"),
-        ("trainable",): (batch, "bool"),
+        "observation": ((*batch, 3, 2, 2), "uint8"),
+        "action_mask": ((*batch, 2), "uint8"),
+        "action": (batch, "int64"),
+        "action_log_prob": (batch, "float32"),
+        "state_value": ((*batch, 1), "float32"),
+        "mover": (batch, "int8"),
+        "trainable": (batch, "bool"),
         ("next", "reward"): ((*batch, 1), "float32"),
         ("next", "done"): ((*batch, 1), "bool"),
         ("next", "terminated"): ((*batch, 1), "bool"),
@@ -149,16 +149,12 @@ def test_a_ply_of_shogi_takes_at_most_600_bytes() -> None:
 
 def test_memory_that_cannot_be_reserved_is_refused_with_the_keys_to_lower() -> None:
     descriptors = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(
-        ConfigError, match=r"1073741824 MiB are needed and \d+ MiB are available; lower parallel\.num_w"
-    ):
+    with pytest.raises(ConfigError, match=r"1073741824 MiB are needed and \d+ MiB are available; lower num_w"):
         SharedBuffer(1 << 50)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
     try:
-        with pytest.raises(
-            ConfigError, match=r"2 MiB cannot be reserved \(File too large\); lower parallel\.num_workers"
-        ):
+        with pytest.raises(ConfigError, match=r"2 MiB cannot be reserved \(File too large\); lower num_workers"):
             SharedBuffer(2 << 20)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -168,7 +168,8 @@ def test_a_shogi_record_is_written_as_kif(tmp_path: Path) -> None:
         opponent="random",
         as_first=Tally(wins=1),
         as_second=Tally(losses=1),
-        last_record="手数----指手\n",
+        last_record="7g7f",
+        last_files={".kifu": "手数----指手\n", ".csa": "+7776FU"},
         last_svg="<svg/>",
     )
     assert [path.name for path in write_last_game(result, tmp_path)] == ["last_game.svg", "last_game.kifu"]

@@ -1,4 +1,4 @@
-"""Plain SVG pictures of boards with stones, and of any text."""
+"""Plain SVG pictures for any game: boards with stones, and text."""
 
 from __future__ import annotations
 

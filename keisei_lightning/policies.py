@@ -130,7 +130,7 @@ def _recipe_of_run(path: Path) -> Recipe | None:
             return Recipe(game=env["game"], game_options=game, model=dict(model))
     except (
         *(OmegaConfBaseException, YAMLError, AttributeError, TypeError, ValueError, KeyError, OSError),
-        *(AssertionError, RecursionError),
+        *(AssertionError, RecursionError, ConfigError),
     ) as error:
         faults = [" ".join(str(error).split()) or type(error).__name__]
     raise ConfigError(f"ckpt_path={path}: the run's {file} cannot be read ({faults[0]})")

@@ -1,0 +1,187 @@
+"""What can be typed after ``keisei bench NAME``, and what must be right about it before anything is imported to run it.
+
+The options of all benches are declared here, where they need no torch: help is shown, and a mistyped word answered, at
+once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from keisei_lightning.errors import ConfigError
+from keisei_lightning.games import GameFactory, game_factory
+from keisei_lightning.system.machine import available_cpus
+from keisei_lightning.system.options import option
+
+__all__ = [
+    "BENCHES",
+    "MODELS",
+    "Bench",
+    "CollectOptions",
+    "GameOptions",
+    "LearnOptions",
+    "ProfileOptions",
+    "ReportOptions",
+    "RulesOptions",
+    "TuneOptions",
+    "WeightsOptions",
+    "check_game",
+    "describe_rules",
+    "game_of",
+    "label_of",
+]
+
+MODELS = {"tiny": (1, 16), "small": (2, 32), "medium": (6, 96), "large": (10, 128)}
+"""Blocks and channels by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """How the figures are told; of every bench."""
+
+    json: bool = option(False, "Print JSON instead of a table.")
+    write: str | None = option(None, "A file that gets the JSON too.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GameOptions:
+    """Which game is measured."""
+
+    game: str = option("shogi", "A game that `keisei games` lists, or one of OpenSpiel's such as hex(board_size=5).")
+    opening_plies: int = option(60, "Games start after 0 to this many random plies.", low=0)
+    kernel: bool = option(True, "Shogi by its compiled kernel where there is one; false: by rsshogi alone.")
+    seed: int = option(0, "Root seed of every random stream.", low=0, high=2**32 - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectOptions(ReportOptions, GameOptions):
+    """Of ``collect``."""
+
+    model: list[str] = option(sentence="Network sizes.", factory=lambda: ["small", "medium"], choices=tuple(MODELS))
+    mode: list[str] = option(
+        sentence="Who evaluates positions: one process, each worker, or an inference process for all workers.",
+        factory=lambda: ["workers"],
+        choices=("serial", "workers", "central"),
+    )
+    schedule: str = option("sync", "Of the collector.", choices=("sync", "async"))
+    workers: list[int] = option(sentence="Numbers of workers.", factory=lambda: [1], low=1)
+    games: int = option(128, "Boards of a worker, which are one batch of the network.", low=1)
+    plies: int = option(32, "Plies of each board in a round.", low=1)
+    rounds: int = option(7, "Alternating rounds; medians are quoted.", low=1)
+    threads: int = option(1, "Torch threads, for the network alone and in the worker.", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnOptions(ReportOptions, GameOptions):
+    """Of ``learn``."""
+
+    model: list[str] = option(sentence="Network sizes.", factory=lambda: ["small"], choices=tuple(MODELS))
+    minibatch: list[int] = option(sentence="Plies of a minibatch.", factory=lambda: [256, 1024], low=1)
+    games: int = option(128, "Boards of the rollout.", low=1)
+    plies: int = option(32, "Plies of each board.", low=1)
+    rounds: int = option(5, "Alternating iterations; medians are quoted.", low=1)
+    threads: list[int] = option(
+        sentence="Torch threads; one, and one for each CPU here, where none are given.",
+        factory=lambda: sorted({1, available_cpus()}),
+        low=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileOptions(ReportOptions):
+    """Of ``profile``.
+
+    Attributes:
+        overrides: of the training that is profiled.
+    """
+
+    overrides: tuple[str, ...] = ()
+    iterations: int = option(10, "PPO iterations, beside one for warming up.", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RulesOptions(ReportOptions, GameOptions):
+    """Of ``rules``."""
+
+    games: list[int] = option(sentence="Boards that advance together.", factory=lambda: [64, 128, 256], low=1)
+    plies: int = option(200, "Plies of each board in a round.", low=1)
+    rounds: int = option(7, "Alternating rounds; medians are quoted.", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions(ReportOptions, GameOptions):
+    """Of ``tune``."""
+
+    model: str = option("small", "Network size.", choices=tuple(MODELS))
+    games: list[int] = option(sentence="Games of a worker, to try.", factory=lambda: [32, 64, 128, 256], low=1)
+    plies: int = option(8, "Plies of each board in a batch.", low=1)
+    seconds: float = option(4.0, "Seconds for each combination, beside its start.", above=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsOptions(ReportOptions):
+    """Of ``weights``."""
+
+    workers: list[int] = option(sentence="Numbers of workers.", factory=lambda: [1, 2, 4, 8], low=1)
+    rounds: int = option(15, "Publishes; medians are quoted.", low=1)
+    replica_rounds: int = option(3, "The same, the original's way.", low=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bench:
+    """One measurement; module ``keisei_lightning.commands.bench.NAME`` has its ``run(options)``.
+
+    Attributes:
+        help: in a line.
+        options: declares its keys.
+    """
+
+    help: str
+    options: type[ReportOptions]
+
+
+BENCHES = {
+    "collect": Bench(help="plies/s: rules only, network only, collected, and their ratio", options=CollectOptions),
+    "learn": Bench(help="PPO's plies/s beside a loop written by hand, by minibatch and threads", options=LearnOptions),
+    "profile": Bench(help="where a training's time goes, stage by stage", options=ProfileOptions),
+    "rules": Bench(help="plies/s of the game alone: rules, observations and masks", options=RulesOptions),
+    "tune": Bench(help="workers, games and threads for this machine, as overrides to paste", options=TuneOptions),
+    "weights": Bench(help="publish and adopt weights, beside gzip and a pickle per worker", options=WeightsOptions),
+}
+"""All measurements by name."""
+
+
+def check_game(options: GameOptions) -> None:
+    """Make the game that was asked for, to see that it can be made.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    try:
+        game_of(options)(1)
+    except ConfigError as error:
+        raise ConfigError([f"game={options.game}: {' '.join(line.split())}" for line in error.faults]) from error
+
+
+def game_of(options: GameOptions) -> GameFactory:
+    """The game that was asked for."""
+    keywords = {"opening_plies": options.opening_plies} if options.opening_plies else {}
+    if not options.kernel:
+        keywords["kernel"] = False
+    return game_factory(options.game, **keywords)
+
+
+def describe_rules(options: GameOptions) -> tuple[str, ...]:
+    """For a report: who makes the moves, where there is a choice."""
+    if options.game != "shogi":
+        return ()
+    from keisei_lightning.games.shogi.kernel import why_no_kernel  # loads the rules library, which help does not need
+
+    reason = why_no_kernel() if options.kernel else "kernel=false"
+    return (f"moves by rsshogi ({reason})" if reason else "moves by the compiled kernel",)
+
+
+def label_of(model: str) -> str:
+    """A network's name and size."""
+    blocks, channels = MODELS[model]
+    return f"{model} ({blocks} x {channels})"
