@@ -26,7 +26,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from keisei_lightning.models.options import NetworkOptions
 from keisei_lightning.models.registry import OUR_NETWORKS
 from keisei_lightning.parallel.options import CollectorOptions, OpponentOptions, SupervisionOptions, WorkerOptions
-from keisei_lightning.system.options import Declaration, declared, option
+from keisei_lightning.system.options import Bounds, Declaration, SeedOptions, declared, option
 from keisei_lightning.training.options import (
     CheckpointOptions,
     EvaluationOptions,
@@ -137,11 +137,10 @@ class LoggerOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
+class RunOptions(SeedOptions):
     """A run: its name, its folders, and its sections."""
 
     name: str = option(sentence="Names the folder of results.")
-    seed: int = option(0, "Root seed of every random stream.", low=0, high=2**32 - 1)
     ckpt_path: str | None = option(
         None,
         "null: start anew; last: resume from the newest whole checkpoint of this name; auto: the same where there is "
@@ -178,7 +177,7 @@ def declarations(*options: type, **changes: Mapping[str, Any]) -> tuple[Declarat
 
 
 SECTIONS: dict[str, tuple[Declaration, ...]] = {
-    "": declared(RunOptions),
+    "": declarations(RunOptions, seed={"bounds": Bounds(low=0, high=2**32 - 1)}),  # as Lightning's
     "env": declared(EnvOptions),
     "model": declared(NetworkOptions),
     "ppo": declarations(PPOOptions, MinibatchOptions, final_learning_rate={"default": 3e-4}),

@@ -34,10 +34,17 @@ from keisei_lightning.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     from keisei_lightning.parallel.collector import SelfPlayCollector
-    from keisei_lightning.parallel.options import CollectorOptions, OpponentOptions, SupervisionOptions, WorkerOptions
+    from keisei_lightning.parallel.options import (
+        BatchOptions,
+        CollectorOptions,
+        OpponentOptions,
+        SupervisionOptions,
+        WorkerOptions,
+    )
     from keisei_lightning.parallel.supervision.restarts import RestartPolicy, WorkerState
 
 __all__ = [
+    "BatchOptions",
     "CollectorOptions",
     "OpponentOptions",
     "RestartPolicy",
@@ -48,6 +55,7 @@ __all__ = [
 ]
 
 _MODULE_OF = {
+    "BatchOptions": "options",
     "CollectorOptions": "options",
     "OpponentOptions": "options",
     "RestartPolicy": "supervision.restarts",

@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from tensordict import TensorDictBase
 from torch import Tensor, nn
@@ -20,20 +20,22 @@ from torchrl.collectors import BaseCollector
 from keisei_lightning.errors import CollectorClosedError, ConfigError
 from keisei_lightning.games import GameFactory
 from keisei_lightning.models import unpack_mask
-from keisei_lightning.parallel.checks import check_memory, check_options
 from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, to_batch
-from keisei_lightning.parallel.memory.slots import ColumnKey, SlotLayout
+from keisei_lightning.parallel.memory.slots import ColumnKey
 from keisei_lightning.parallel.memory.weight_sources import choose_weights
 from keisei_lightning.parallel.memory.weights import copy_weights
 from keisei_lightning.parallel.opponents.pool import SnapshotStanding
-from keisei_lightning.parallel.options import OpponentOptions
-from keisei_lightning.parallel.playing.worker import PlayerOptions
-from keisei_lightning.parallel.policy.acting import check_policy
+from keisei_lightning.parallel.options import (
+    BatchOptions,
+    CollectorOptions,
+    OpponentOptions,
+    SupervisionOptions,
+    WorkerOptions,
+)
 from keisei_lightning.parallel.session import CollectorSpec, ResumeState, Session
 from keisei_lightning.parallel.stats import CollectionStats
-from keisei_lightning.parallel.supervision.restarts import RestartPolicy
-from keisei_lightning.system.machine import share_of_cpus
 from keisei_lightning.system.openmp import governed_spinning
+from keisei_lightning.system.options import SeedOptions, with_keywords
 
 __all__ = ["SelfPlayCollector"]
 
@@ -46,55 +48,28 @@ class SelfPlayCollector(BaseCollector):
     observations. Workers start with the first batch (or :meth:`start`) and stop with :meth:`shutdown`, with the
     ``with`` block, or with this process.
 
+    Its options are in groups, each a frozen dataclass of :mod:`keisei_lightning.parallel.options` that says what each
+    of them does. Every option of every group may also be given as a keyword, which counts more than its group::
+
+        SelfPlayCollector(game, policy, num_workers=8, games_per_worker=128, heartbeat_s=5)
+        SelfPlayCollector(game, policy, CollectorOptions(num_workers=8), supervision=SupervisionOptions(heartbeat_s=5))
+
     Args:
         game: makes the boards: ``game_factory("shogi")``, or your own (checked by ``check_game``).
         policy: an ``ActorCritic``, or a TorchRL policy that writes ``action``, ``action_log_prob`` and
             ``state_value``. Its present weights are version 0; the workers get copies.
-        mode: "workers" (a process each, with a copy of the policy), "central" (a process each, which only plays moves,
-            and one that judges positions for all of them: for an accelerator) or "serial" (no process; the same numbers
-            as "workers").
-        schedule: "sync" or "async".
-        num_workers: W.
-        games_per_worker: G, games that one worker plays at once.
-        plies_per_rollout: T.
-        total_frames: stop after this many plies; -1: never.
-        max_policy_lag: largest number of versions that a delivered rollout may be behind the latest published one.
-        slots_per_worker: rollouts that may be stored for each worker; with "async", a worker plays on while
-            one is free.
-        start_method: of worker processes: "forkserver", "spawn", or None for the best there is.
-        worker_device: device of the policy in the workers, or in the inference process: "cpu", "cuda:0", or "auto"
-            (CUDA devices in turn, else CPU).
-        worker_precision: of the policy's arithmetic there: "32-true" or "bf16-mixed". The learner's own should be the
-            same, or the two are not quite the same policy (``train/first_ratio`` tells).
-        compile_mode: of ``torch.compile`` for the network there ("default", "reduce-overhead", ...): compiled when a
-            worker starts, for as many boards as it plays. The numbers are then the same but for rounding. None: not
-            compiled.
-        threads_per_worker: torch threads of a worker, or of the inference process; None: its share of the CPUs (with
-            "async", of half of them: the learner works at the same time), at most ``OMP_NUM_THREADS``.
-        groups_per_worker: with ``mode="central"``: a worker's games are split into so many groups. While one group's
-            positions are judged, it plays the moves of another.
-        heartbeat_s: a worker without a sign of life (one a ply) for this long is replaced.
-        start_timeout_s: a worker must be ready within this time.
-        shutdown_timeout_s: how long :meth:`shutdown` asks politely before it kills.
-        max_restarts: of one worker within ``restart_window_s``; the next death raises ``WorkerCrashLoopError``.
-        restart_window_s: sliding window of that budget.
-        restart_backoff_s: delay before a restart after a short life (shorter than ``restart_window_s / max_restarts``);
-            doubled for each further one on end, up to 30 s. Any other restart comes at once.
-        drop_oldest: with ``schedule="async"``: of more waiting rollouts than a batch takes, deliver the newest and drop
-            (and count) the others. By default nothing is ever dropped: workers wait for the learner.
-        min_healthy_workers: with fewer alive, ``TooFewWorkersError``; 0: as long as the budgets last.
-        unpack_action_mask: deliver ``action_mask`` as bool [W * G, T, A].
-        include_next_observation: store ("next", "observation") too.
-        stagger_games: begin the first games somewhere in their course, so that every batch holds all phases of a game.
-        augment_symmetry: play half of the games in the game's mirror image.
+        options: what is played by W ``num_workers`` of G ``games_per_worker`` for T ``plies_per_rollout``.
+        workers: how the workers run the policy.
+        supervision: when a worker is replaced, and when that ends the training.
+        batches: what the iterator delivers.
         opponents: play a share of the games against snapshots that :meth:`push_snapshot` freezes; None: self-play only.
-        zero_copy: a batch is a view of shared memory where it can be, valid until the next batch is asked for.
-            Otherwise it is a copy and yours.
         replay_buffer: batches are added to it as flat plies, and the iterator yields None, as in TorchRL.
-        seed: root seed of every random stream; every worker has its own streams, spawned from it.
+        seed: root seed of every random stream; every worker has its own, spawned from it.
+        **keywords: options of the first four groups by name.
 
     Raises:
         ConfigError: a value that cannot work, or a policy whose results are not those of the game.
+        TypeError: a keyword is no option.
         WorkerBootError, WorkerCrashLoopError, TooFewWorkersError, StalePolicyError: while iterating.
     """
 
@@ -104,101 +79,34 @@ class SelfPlayCollector(BaseCollector):
         self,
         game: GameFactory,
         policy: nn.Module,
+        options: CollectorOptions | None = None,
         *,
-        mode: Literal["serial", "workers", "central"] = "workers",
-        schedule: Literal["sync", "async"] = "sync",
-        num_workers: int = 1,
-        games_per_worker: int = 64,
-        plies_per_rollout: int = 32,
-        total_frames: int = -1,
-        max_policy_lag: int = 2,
-        slots_per_worker: int = 2,
-        drop_oldest: bool = False,
-        start_method: Literal["forkserver", "spawn"] | None = None,
-        worker_device: str = "cpu",
-        worker_precision: Literal["32-true", "bf16-mixed"] = "32-true",
-        compile_mode: str | None = None,
-        threads_per_worker: int | None = None,
-        groups_per_worker: int = 2,
-        heartbeat_s: float = 10.0,
-        start_timeout_s: float = 120.0,
-        shutdown_timeout_s: float = 10.0,
-        max_restarts: int = 5,
-        restart_window_s: float = 300.0,
-        restart_backoff_s: float = 0.5,
-        min_healthy_workers: int = 0,
-        unpack_action_mask: bool = False,
-        include_next_observation: bool = False,
-        stagger_games: bool = True,
-        augment_symmetry: bool = False,
+        workers: WorkerOptions | None = None,
+        supervision: SupervisionOptions | None = None,
+        batches: BatchOptions | None = None,
         opponents: OpponentOptions | None = None,
-        zero_copy: bool = False,
         replay_buffer: Any | None = None,
         seed: int = 0,
+        **keywords: Any,
     ) -> None:
         super().__init__()
-        check_options(locals())
-        self.mode, self.schedule = mode, schedule
-        self.num_workers, self.games_per_worker = num_workers, games_per_worker
-        self.plies_per_rollout = plies_per_rollout
-        self.total_frames, self.max_policy_lag = total_frames, max_policy_lag
-        self.frames_per_batch = num_workers * games_per_worker * plies_per_rollout
+        options, workers, supervision, batches, _ = with_keywords(
+            type(self).__name__,
+            *(options or CollectorOptions(), workers or WorkerOptions(), supervision or SupervisionOptions()),
+            *(batches or BatchOptions(), SeedOptions()),
+            keywords={**keywords, "seed": seed},
+        )
+        self._plan = plan = CollectorSpec.checked(
+            game, policy, options, workers=workers, supervision=supervision, batches=batches, opponents=opponents
+        )
+        self.spec, self.policy, self.seed, self.replay_buffer = plan.game_spec, policy, seed, replay_buffer
+        self.mode, self.schedule, self.max_policy_lag = options.mode, options.schedule, options.max_policy_lag
+        self.num_workers, self.games_per_worker = plan.layout.num_workers, options.games_per_worker
+        self.plies_per_rollout, self.total_frames = options.plies_per_rollout, batches.total_frames
+        self.frames_per_batch = self.num_workers * self.games_per_worker * self.plies_per_rollout
         self.requested_frames_per_batch = self.frames_per_batch
-        self.policy, self.seed, self.replay_buffer = policy, seed, replay_buffer
-        self.spec = game(1).spec
-        if augment_symmetry and not self.spec.symmetries:
-            raise ConfigError(f"augment_symmetry=True: {self.spec.name} has no symmetry; leave it False")
-        check_policy(policy, self.spec)  # fails here, not in a worker
-        if opponents is not None and round(opponents.share * games_per_worker) < 1:
-            raise ConfigError(f"opponents.share={opponents.share}: must be at least one of {games_per_worker} games")
-        self._layout = SlotLayout.for_game(
-            self.spec,
-            num_slots=slots_per_worker if schedule == "async" else 1,
-            num_workers=num_workers,
-            num_games=games_per_worker,
-            num_plies=plies_per_rollout,
-            include_next_observation=include_next_observation,
-        )
-        check_memory(
-            self._layout,
-            policy=policy,
-            num_snapshots=opponents.num_buffers if opponents else 0,
-            mode=mode,
-            start_method=start_method,
-        )
-        with_policy = 1 if mode == "central" else num_workers  # processes
-        threads = threads_per_worker or share_of_cpus(with_policy if schedule == "sync" else 2 * with_policy)
-        self.worker_threads = with_policy * threads  # torch threads of all of them
-        self._plan = CollectorSpec(
-            game=game,
-            policy=policy,
-            mode=mode,
-            schedule=schedule,
-            layout=self._layout,
-            player_options=PlayerOptions(
-                device=worker_device,
-                precision=worker_precision,
-                num_threads=threads,
-                compile_mode=compile_mode,
-                stagger_games=stagger_games,
-                augment_symmetry=augment_symmetry,
-            ),
-            restart_policy=RestartPolicy(
-                heartbeat_s=heartbeat_s,
-                start_timeout_s=start_timeout_s,
-                max_restarts=max_restarts,
-                window_s=restart_window_s,
-                backoff_s=restart_backoff_s,
-                min_healthy_workers=min_healthy_workers,
-            ),
-            start_method=start_method,
-            opponents=opponents,
-            max_policy_lag=max_policy_lag,
-            zero_copy=zero_copy,
-            drop_oldest=drop_oldest,
-            groups_per_worker=groups_per_worker,
-        )
-        self._shutdown_timeout_s, self._unpack_action_mask = shutdown_timeout_s, unpack_action_mask
+        self.worker_threads = plan.num_readers * plan.threads_per_worker  # torch threads of all of them
+        self._unpack_action_mask = batches.unpack_action_mask
         self._stats = CollectionStats()
         self._at_work = contextlib.ExitStack()  # what lasts from start() to shutdown()
         self._version = 0
@@ -246,7 +154,7 @@ class SelfPlayCollector(BaseCollector):
                     if was_open:
                         self._origin = self._session.origin()  # while the games are still there
                 finally:
-                    self._session.close(self._shutdown_timeout_s if timeout is None else timeout)
+                    self._session.close(self._plan.supervision.shutdown_timeout_s if timeout is None else timeout)
 
     def reopen(self) -> None:
         """Let a collector that was shut down be started again; an open one is left as it is.
@@ -416,7 +324,7 @@ class SelfPlayCollector(BaseCollector):
     @property
     def bytes_per_ply(self) -> int:
         """Shared memory that one ply takes."""
-        return self._layout.bytes_per_ply
+        return self._plan.layout.bytes_per_ply
 
     def stats(self) -> dict[str, float]:
         """Totals, and rates and shares over the last minute (see ``README.md``, metrics)."""

@@ -1,25 +1,28 @@
-"""Options of the collector, in groups. Needs no torch; what needs a game or this machine is checked elsewhere."""
+"""Options of the collector, in groups, and what does not go together. Needs no torch and no game."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from keisei_lightning.models.options import CompileMode
+from keisei_lightning.system.devices import DEVICE_NAMES, DEVICE_PATTERN
+from keisei_lightning.system.limits import WorkerDemand, most_workers, worker_errors
+from keisei_lightning.system.machine import available_cpus
 from keisei_lightning.system.options import Options, option
 
 __all__ = [
-    "DEVICE_FORM",
-    "DEVICE_PATTERN",
     "MAX_GROUPS",
+    "BatchOptions",
     "CollectorOptions",
     "OpponentOptions",
     "SupervisionOptions",
     "WorkerOptions",
+    "collector_errors",
+    "with_number_of_workers",
+    "worker_demand",
 ]
-
-DEVICE_PATTERN: Final = r"auto|cpu|cuda(:\d+)?"
-DEVICE_FORM: Final = "auto, cpu or cuda:N"
 
 MAX_GROUPS: Final = 16
 """Of a worker's games, each with a random stream of its own."""
@@ -77,7 +80,7 @@ class WorkerOptions(Options):
         "cpu",
         "Device of the workers' policy, or of the inference process's; auto: CUDA devices in turn, else the CPU.",
         pattern=DEVICE_PATTERN,
-        form=DEVICE_FORM,
+        form=DEVICE_NAMES,
     )
     worker_precision: Literal["32-true", "bf16-mixed"] = option(
         "32-true",
@@ -148,3 +151,101 @@ class OpponentOptions(Options):
     def num_buffers(self) -> int:
         """Sets of weights in shared memory."""
         return self.max_snapshots + _SPARE_BUFFERS
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions(Options):
+    """How much the collector's iterator delivers, and in which form."""
+
+    total_frames: int = option(-1, "Stop after this many plies; -1: never.", low=-1)
+    zero_copy: bool = option(
+        False,
+        "A batch is a view of shared memory where it can be, valid until the next batch is asked for; otherwise it is "
+        "a copy.",
+    )
+    unpack_action_mask: bool = option(False, "Deliver action_mask as bool [W * G, T, A], not bit-packed.")
+    include_next_observation: bool = option(False, 'Store ("next", "observation") too.')
+
+
+def worker_demand(options: CollectorOptions, workers: WorkerOptions, num_workers: int) -> WorkerDemand:
+    """What so many workers ask of the machine.
+
+    Args:
+        options: of the collector.
+        workers: how they run.
+        num_workers: their number.
+    """
+    return WorkerDemand(
+        num_workers=num_workers,
+        in_processes=options.mode != "serial",
+        start_method=workers.start_method,
+        threads_per_worker=workers.threads_per_worker,
+        is_central=options.mode == "central",
+    )
+
+
+def with_number_of_workers(
+    options: CollectorOptions, workers: WorkerOptions, *, learns_on_cpu: bool
+) -> CollectorOptions:
+    """The same options, with a number in the place of ``num_workers="auto"`` (whose sentence says which).
+
+    A learner on the CPU that works at the same time keeps three of four CPUs: it has several times the work of the
+    workers.
+
+    Args:
+        options: of the collector.
+        workers: how they run.
+        learns_on_cpu: the learner's device is a CPU.
+    """
+    if options.num_workers != "auto":
+        return options
+    cpus, is_async = available_cpus(), options.schedule == "async"
+    if options.mode == "serial":
+        wished = 1
+    elif is_async and learns_on_cpu:
+        wished = max(1, cpus // 4)
+    else:
+        wished = max(1, cpus - (1 if is_async or options.mode == "central" else 0))
+    return replace(options, num_workers=most_workers(worker_demand(options, workers, wished)))
+
+
+def collector_errors(
+    options: CollectorOptions,
+    workers: WorkerOptions,
+    supervision: SupervisionOptions,
+    opponents: OpponentOptions | None = None,
+    *,
+    prefix: str = "",
+) -> Iterator[str]:
+    """What does not go together, or not with this machine.
+
+    Args:
+        options: of the collector, with a number of workers.
+        workers: how they run.
+        supervision: of them.
+        opponents: that are met; None: self-play only.
+        prefix: of the keys in the messages, such as "parallel.".
+
+    Yields:
+        A line for each error.
+    """
+    number, games = options.num_workers, options.games_per_worker
+    assert not isinstance(number, str)
+    if options.mode == "serial" and options.schedule == "async":
+        yield f"{prefix}schedule=async: must be sync with {prefix}mode=serial (one process cannot do both at once)"
+    if options.drop_oldest and options.schedule == "sync":
+        yield (
+            f"{prefix}drop_oldest=true: must be false with {prefix}schedule=sync (no more than one batch is ever "
+            "waiting)"
+        )
+    yield from worker_errors(worker_demand(options, workers, number), prefix=prefix)
+    if supervision.min_healthy_workers > number:
+        yield (
+            f"{prefix}min_healthy_workers={supervision.min_healthy_workers}: must be from 0 to {number} "
+            f"({prefix}num_workers)"
+        )
+    if opponents is not None and round(opponents.share * games) < 1:
+        yield (
+            f"opponents.share={opponents.share:g}: must be at least {1 / games:g}, one of {prefix}games_per_worker="
+            f"{games} games"
+        )

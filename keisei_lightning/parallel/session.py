@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Any
 
+import torch
 from torch import nn
 
-from keisei_lightning.games import GameFactory
+from keisei_lightning.errors import ConfigError
+from keisei_lightning.games import GameFactory, GameSpec
+from keisei_lightning.models.compiling import check_compile_mode
 from keisei_lightning.parallel.backend import Backend, WorkerInputs
 from keisei_lightning.parallel.central.backend import CentralBackend
 from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, Intake
+from keisei_lightning.parallel.memory.demand import check_memory
 from keisei_lightning.parallel.memory.slots import SlotLayout, Slots
 from keisei_lightning.parallel.memory.weights import WeightLayout, WeightStore
 from keisei_lightning.parallel.opponents.pool import OpponentSetup, SnapshotPool
-from keisei_lightning.parallel.options import OpponentOptions
+from keisei_lightning.parallel.options import (
+    BatchOptions,
+    CollectorOptions,
+    OpponentOptions,
+    SupervisionOptions,
+    WorkerOptions,
+    collector_errors,
+    with_number_of_workers,
+)
 from keisei_lightning.parallel.playing.worker import PlayerOptions
+from keisei_lightning.parallel.policy.acting import check_policy
 from keisei_lightning.parallel.process_backend import ProcessBackend
 from keisei_lightning.parallel.serial_backend import SerialBackend
 from keisei_lightning.parallel.supervision.restarts import RestartPolicy, WorkerState
 from keisei_lightning.rl import policy_lag
-from keisei_lightning.system.machine import resident_memory
+from keisei_lightning.system.devices import device_errors
+from keisei_lightning.system.machine import resident_memory, share_of_cpus
 
 __all__ = ["CollectorSpec", "ResumeState", "Session"]
 
@@ -34,51 +48,136 @@ class CollectorSpec:
 
     Attributes:
         game: makes the boards.
+        game_spec: what it is like.
         policy: the learner's.
-        mode: "serial", "workers" or "central".
-        schedule: "sync" or "async".
         layout: of the slots.
-        player_options: how every worker plays; seed and start are those of the :class:`ResumeState`.
-        restart_policy: timeouts and budget.
-        start_method: of processes; None: the best there is.
+        options: what is played, and how it is delivered; ``num_workers`` is a number.
+        workers: how they run the policy.
+        threads_per_worker: torch threads of each process that has the policy.
+        supervision: timeouts and budget.
         opponents: the snapshots that are played against; None: every game is self-play.
-        max_policy_lag: what is further behind is refused.
         zero_copy: batches are views where they can be.
-        drop_oldest: of more rollouts than a batch takes, the newest are delivered.
-        groups_per_worker: of games, in mode "central".
     """
 
     game: GameFactory
+    game_spec: GameSpec
     policy: nn.Module
-    mode: Literal["serial", "workers", "central"]
-    schedule: Literal["sync", "async"]
     layout: SlotLayout
-    player_options: PlayerOptions
-    restart_policy: RestartPolicy
-    start_method: Literal["forkserver", "spawn"] | None
+    options: CollectorOptions
+    workers: WorkerOptions
+    threads_per_worker: int
+    supervision: SupervisionOptions
     opponents: OpponentOptions | None
-    max_policy_lag: int
     zero_copy: bool
-    drop_oldest: bool
-    groups_per_worker: int = 1
+
+    @classmethod
+    def checked(
+        cls,
+        game: GameFactory,
+        policy: nn.Module,
+        options: CollectorOptions,
+        *,
+        workers: WorkerOptions,
+        supervision: SupervisionOptions,
+        batches: BatchOptions,
+        opponents: OpponentOptions | None,
+    ) -> CollectorSpec:
+        """A spec whose options go together, with this machine, this policy and this game: nothing fails in a worker.
+
+        Raises:
+            ConfigError: with a line for each error.
+        """
+        options = with_number_of_workers(options, workers, learns_on_cpu=not torch.cuda.is_available())
+        device = workers.worker_device
+        errors = [
+            *device_errors(
+                "worker_device",
+                device,
+                num_cuda_devices=torch.cuda.device_count() if device.startswith("cuda") else None,
+            ),
+            *check_compile_mode("compile_mode", workers.compile_mode, policy),
+            *collector_errors(options, workers, supervision, opponents),
+        ]
+        if errors:
+            raise ConfigError(errors)
+        spec = game(1).spec
+        if options.augment_symmetry and not spec.symmetries:
+            raise ConfigError(f"augment_symmetry=True: must be False ({spec.name} has no symmetry)")
+        check_policy(policy, spec)
+        layout = SlotLayout.for_game(
+            spec,
+            num_slots=options.slots_per_worker if options.schedule == "async" else 1,
+            num_workers=int(options.num_workers),
+            num_games=options.games_per_worker,
+            num_plies=options.plies_per_rollout,
+            include_next_observation=batches.include_next_observation,
+        )
+        check_memory(
+            layout,
+            policy=policy,
+            num_snapshots=opponents.num_buffers if opponents else 0,
+            mode=options.mode,
+            start_method=workers.start_method,
+        )
+        with_policy = 1 if options.mode == "central" else layout.num_workers  # processes
+        sharing = with_policy if options.schedule == "sync" else 2 * with_policy  # the learner works at the same time
+        return cls(
+            game=game,
+            game_spec=spec,
+            policy=policy,
+            layout=layout,
+            options=options,
+            workers=workers,
+            threads_per_worker=workers.threads_per_worker or share_of_cpus(sharing),
+            supervision=supervision,
+            opponents=opponents,
+            zero_copy=batches.zero_copy,
+        )
 
     @property
     def num_readers(self) -> int:
         """Processes that hold the weights."""
-        return 1 if self.mode == "central" else self.layout.num_workers
+        return 1 if self.options.mode == "central" else self.layout.num_workers
+
+    def player_options(self, *, seed: int, start: int) -> PlayerOptions:
+        """How every worker plays.
+
+        Args:
+            seed: the run's.
+            start: plies delivered before this start.
+        """
+        return PlayerOptions(
+            device=self.workers.worker_device,
+            precision=self.workers.worker_precision,
+            num_threads=self.threads_per_worker,
+            compile_mode=self.workers.compile_mode,
+            stagger_games=self.options.stagger_games,
+            augment_symmetry=self.options.augment_symmetry,
+            seed=seed,
+            start=start,
+        )
 
     def make_backend(self, work: WorkerInputs) -> Backend:
         """What plays; it starts nothing yet."""
-        if self.mode == "serial":
+        if self.options.mode == "serial":
             return SerialBackend(work)
-        if self.mode == "workers":
-            return ProcessBackend(work, restart_policy=self.restart_policy, start_method=self.start_method)
+        restart_policy = RestartPolicy(
+            heartbeat_s=self.supervision.heartbeat_s,
+            start_timeout_s=self.supervision.start_timeout_s,
+            max_restarts=self.supervision.max_restarts,
+            window_s=self.supervision.restart_window_s,
+            backoff_s=self.supervision.restart_backoff_s,
+            min_healthy_workers=self.supervision.min_healthy_workers,
+        )
+        start_method = self.workers.start_method
+        if self.options.mode == "workers":
+            return ProcessBackend(work, restart_policy=restart_policy, start_method=start_method)
         return CentralBackend(
             work,
-            restart_policy=self.restart_policy,
-            start_method=self.start_method,
-            num_groups=self.groups_per_worker,
-            together=self.schedule == "sync",
+            restart_policy=restart_policy,
+            start_method=start_method,
+            num_groups=self.workers.groups_per_worker,
+            together=self.options.schedule == "sync",
         )
 
 
@@ -149,7 +248,7 @@ class Session:
         work = WorkerInputs(
             game=plan.game,
             policy=plan.policy,
-            options=replace(plan.player_options, seed=seed, start=plies),
+            options=plan.player_options(seed=seed, start=plies),
             slots=self._slots,
             weights=self.weights.memory,
             opponents=self._opponent_setup(plan),
@@ -159,10 +258,10 @@ class Session:
         self.intake = Intake(
             self.backend,
             self._slots,
-            schedule=plan.schedule,
-            max_policy_lag=plan.max_policy_lag,
+            schedule=plan.options.schedule,
+            max_policy_lag=plan.options.max_policy_lag,
             zero_copy=plan.zero_copy,
-            drop_oldest=plan.drop_oldest,
+            drop_oldest=plan.options.drop_oldest,
             paused=paused,
             undelivered=origin.undelivered,
             pool=self.pool,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["DEVICE_NAMES", "cuda_index", "device_errors", "resolve_device_name"]
+__all__ = ["DEVICE_NAMES", "DEVICE_PATTERN", "cuda_index", "device_errors", "resolve_device_name"]
 
 DEVICE_NAMES: Final = "auto, cpu, cuda or cuda:N"
 """What may be given, in words."""
 
-_PATTERN: Final = re.compile(r"auto|cpu|cuda(:\d+)?")
+DEVICE_PATTERN: Final = r"auto|cpu|cuda(:\d+)?"
+"""The same, as a regular expression."""
 
 
 def cuda_index(name: str) -> int | None:
@@ -32,7 +33,7 @@ def device_errors(key: str, name: object, *, num_cuda_devices: int | None = None
     Returns:
         No line, or one that says what is legal.
     """
-    if not isinstance(name, str) or not _PATTERN.fullmatch(name):
+    if not isinstance(name, str) or not re.fullmatch(DEVICE_PATTERN, name):
         return [f"{key}={name}: must be {DEVICE_NAMES}"]
     index = cuda_index(name)
     if index is None or num_cuda_devices is None or index < num_cuda_devices:

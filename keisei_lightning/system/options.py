@@ -30,6 +30,7 @@ __all__ = [
     "Bounds",
     "Declaration",
     "Options",
+    "SeedOptions",
     "check",
     "declared",
     "errors_of",
@@ -281,6 +282,13 @@ class Options:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedOptions(Options):
+    """The option of everything that plays at random."""
+
+    seed: int = option(0, "Root seed of every random stream.", low=0)
 
 
 def with_keywords(owner: str, *groups: Any, keywords: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from keisei_lightning.training.integrity import remove_stale_temporaries
     from keisei_lightning.training.metrics import SelfPlayMetrics
     from keisei_lightning.training.module import PPOModule
+    from keisei_lightning.training.options import EvaluationOptions, MinibatchOptions, PPOOptions
     from keisei_lightning.training.orderly_stop import FinalCheckpoint, OrderlyStop
     from keisei_lightning.training.progress import TrainingProgress
     from keisei_lightning.training.report import CurvesCallback, plot_curves, write_last_game
@@ -44,10 +45,13 @@ __all__ = [
     "CheckpointHeader",
     "CurvesCallback",
     "EvaluationCallback",
+    "EvaluationOptions",
     "ExperimentLog",
     "FinalCheckpoint",
+    "MinibatchOptions",
     "OrderlyStop",
     "PPOModule",
+    "PPOOptions",
     "RolloutSource",
     "ScoreEarlyStopping",
     "SelfPlayDataModule",
@@ -69,10 +73,13 @@ _MODULE_OF = {
     "CheckpointHeader": "checkpoint_header",
     "CurvesCallback": "report",
     "EvaluationCallback": "evaluation",
+    "EvaluationOptions": "options",
     "ExperimentLog": "experiment_log",
     "FinalCheckpoint": "orderly_stop",
+    "MinibatchOptions": "options",
     "OrderlyStop": "orderly_stop",
     "PPOModule": "module",
+    "PPOOptions": "options",
     "RolloutSource": "source",
     "ScoreEarlyStopping": "early_stopping",
     "SelfPlayDataModule": "datamodule",

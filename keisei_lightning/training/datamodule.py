@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from keisei_lightning.games import GameFactory, game_factory
 from keisei_lightning.models import ActorCritic, evaluation_mode
 from keisei_lightning.models.transfers import plies_to_device
 from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
+from keisei_lightning.system.options import with_keywords
 from keisei_lightning.system.stopping import interruptible
 from keisei_lightning.training.loader import MinibatchLoader
 from keisei_lightning.training.minibatches import (
@@ -35,6 +37,7 @@ from keisei_lightning.training.minibatches import (
     shuffle_generator,
 )
 from keisei_lightning.training.module import PPOModule
+from keisei_lightning.training.options import MinibatchOptions
 from keisei_lightning.training.source import RolloutSource, actor_critic_of, check_same_policy, learned_policy
 from keisei_lightning.training.weight_sync import PublishingWatch
 
@@ -56,11 +59,11 @@ class SelfPlayDataModule(LightningDataModule):
 
     Either way the collector belongs to the fits: workers start with the first batch, so after a checkpoint has been
     restored, and stop in :meth:`teardown` and, because Lightning calls only that on errors and signals, in
-    :meth:`on_exception`. The next fit opens the collector again: its counters, version and snapshots go on, and in mode
-    "serial" the games as well. Between fits your collector is shut down; ``collector.reopen()`` lets you use it.
+    :meth:`on_exception`. The next fit opens the collector again: it keeps its counters, version and snapshots, and in
+    mode "serial" also the games. Between fits your collector is shut down; ``collector.reopen()`` lets you use it.
 
-    A checkpoint that is written in the middle of an iteration holds its rollout: the run that goes on from it learns
-    from the minibatches that were left, and nothing is played, learned from or counted twice. They have the advantages
+    A checkpoint that is written in the middle of an iteration holds its rollout: the run that resumes from it learns
+    from the minibatches that were left, and nothing is played, learned from or counted twice. They keep the advantages
     and the size that they had, whatever is configured now; at most as many as an iteration has now are taken.
 
     ``overfit_batches`` repeats the first minibatches of the first rollout; ``limit_train_batches`` and ``fast_dev_run``
@@ -68,67 +71,56 @@ class SelfPlayDataModule(LightningDataModule):
 
     Args:
         collector: yields the rollouts; None: it is made from ``game``.
+        options: discounting, passes and minibatches; None: their defaults.
         game: name of a game, or what makes its boards; None: the collector's.
         game_options: keyword arguments of :func:`~keisei_lightning.games.game_factory` for a game's name.
         collector_options: keyword arguments of :class:`~keisei_lightning.parallel.SelfPlayCollector` for ``game``, such
             as ``num_workers``; ``opponents`` may be a dictionary of ``OpponentOptions``.
-        gamma: discount per ply, in [0, 1].
-        lmbda: GAE's lambda, in [0, 1].
-        num_epochs: shuffled passes over each rollout, at least 1.
-        minibatch_size: plies in a minibatch at most; a pass is split evenly, so that no part is tiny.
-        normalize_advantage: give each rollout's advantages mean 0 and standard deviation 1.
-        decoupled: keep the behaviour policy apart from the proximal one (:func:`~.minibatches.decouple`): for rollouts
-            that are some versions old (``schedule="async"``).
         seed: of the shuffling, and of the collector that is made.
+        **keywords: single options by name, such as ``gamma=0.99``; they take precedence over ``options``. The passes
+            are ``num_epochs`` here, since a Trainer has epochs too, and ``epochs`` in ``options``.
 
     Raises:
-        ConfigError: a number that cannot work; there is no such game; or not one of ``collector`` and ``game``.
+        ConfigError: an option is out of its bounds; there is no such game; or not exactly one of ``collector`` and
+            ``game`` is given.
+        TypeError: a keyword is no option.
     """
 
     def __init__(
         self,
         collector: RolloutSource | None = None,
+        options: MinibatchOptions | None = None,
         *,
         game: str | GameFactory | None = None,
         game_options: dict[str, Any] | None = None,
         collector_options: dict[str, Any] | None = None,
-        gamma: float = 0.995,
-        lmbda: float = 0.95,
-        num_epochs: int = 2,
-        minibatch_size: int = 1024,
-        normalize_advantage: bool = True,
-        decoupled: bool = False,
         seed: int = 0,
+        **keywords: Any,
     ) -> None:
         super().__init__()
-        faults = [
-            *([] if 0 <= gamma <= 1 else [f"gamma={gamma}: must be in [0, 1]"]),
-            *([] if 0 <= lmbda <= 1 else [f"lmbda={lmbda}: must be in [0, 1]"]),
-            *([] if num_epochs >= 1 else [f"num_epochs={num_epochs}: must be 1 or more"]),
-            *([] if seed >= 0 else [f"seed={seed}: must be 0 or more"]),
-            *_minibatch_errors(minibatch_size, collector),
-        ]
+        errors = [] if seed >= 0 else [f"seed={seed}: must be 0 or more"]
         if (collector is None) == (game is None):
-            faults.append(f"game={game}: must be given without a collector, or a collector without it")
+            errors.append(f"game={game}: must be given without a collector, or a collector without it")
         if game_options and not isinstance(game, str):
-            faults.append(f"game_options={game_options}: must be given with a game's name only")
+            errors.append(f"game_options={game_options}: must be given with a game's name only")
         if collector_options and collector is not None:
-            faults.append(f"collector_options={collector_options}: must be given without a collector only")
-        if faults:
-            raise ConfigError(faults)
+            errors.append(f"collector_options={collector_options}: must be given without a collector only")
+        if "num_epochs" in keywords:
+            keywords["epochs"] = keywords.pop("num_epochs")
+        self.options: MinibatchOptions
+        try:
+            (self.options,) = with_keywords(type(self).__name__, options or MinibatchOptions(), keywords=keywords)
+        except ConfigError as error:
+            raise ConfigError([*error.faults, *errors]) from None
+        if errors := [*_minibatch_errors(self.options.minibatch_size, collector), *errors]:
+            raise ConfigError(errors)
         self._collector = collector
         self._game = game_factory(game, **(game_options or {})) if isinstance(game, str) else game
         self._collector_options = dict(collector_options or {})
-        self.gamma = gamma
-        self.lmbda = lmbda
-        self.num_epochs = num_epochs
-        self.minibatch_size = minibatch_size
-        self.normalize_advantage = normalize_advantage
-        self.decoupled = decoupled
         self.seed = seed
-        names = ("gamma", "lmbda", "num_epochs", "minibatch_size", "normalize_advantage", "decoupled", "seed")
+        recorded = {"num_epochs" if name == "epochs" else name: value for name, value in asdict(self.options).items()}
         # For loggers, in a section: a module's hyperparameters may have the same names.
-        self.save_hyperparameters({"data": {name: getattr(self, name) for name in names}})
+        self.save_hyperparameters({"data": {**recorded, "seed": seed}})
         self.iteration = 0
         """PPO iterations begun, over all runs that this one resumes."""
         self._rollouts: Iterator[TensorDictBase] | None = None
@@ -151,17 +143,22 @@ class SelfPlayDataModule(LightningDataModule):
         return self._collector
 
     @property
+    def num_epochs(self) -> int:
+        """Shuffled passes over a rollout."""
+        return self.options.epochs
+
+    @property
     def num_minibatches(self) -> int:
         """Minibatches in one pass over a rollout."""
-        return math.ceil(self.collector.frames_per_batch / self.minibatch_size)
+        return math.ceil(self.collector.frames_per_batch / self.options.minibatch_size)
 
     def setup(self, stage: str | None = None) -> None:
         """Make the collector, or open it again after a fit; nothing is started.
 
         Raises:
-            ConfigError: the trainer has more than one process (each would play the very games of the others, and learn
-                nothing from their company); the collector's policy is not the one that the module learns; or an option
-                of the collector cannot work.
+            ConfigError: the trainer has more than one process (each would play the same games as the others); the
+                collector's policy is not the one that the module learns; or an option of the collector is out of its
+                bounds.
         """
         world_size = 1 if self.trainer is None else self.trainer.world_size
         if world_size > 1:
@@ -194,8 +191,8 @@ class SelfPlayDataModule(LightningDataModule):
             collector = SelfPlayCollector(game, policy, **options)
         except TypeError as error:  # a misspelt name
             raise ConfigError(f"collector_options: {error}") from error
-        if faults := _minibatch_errors(self.minibatch_size, collector):
-            raise ConfigError(faults)
+        if errors := _minibatch_errors(self.options.minibatch_size, collector):
+            raise ConfigError(errors)
         self._collector, self.iteration = collector, 0
 
     def train_dataloader(self) -> MinibatchLoader:
@@ -244,10 +241,10 @@ class SelfPlayDataModule(LightningDataModule):
             if rollout is None:
                 return
             plies, trainable = add_advantages(
-                rollout, gamma=self.gamma, lmbda=self.lmbda, normalize=self.normalize_advantage
+                rollout, gamma=self.options.gamma, lmbda=self.options.lmbda, normalize=self.options.normalize_advantage
             )
             plies = self._add_outcomes(plies_to_device(plies, device), rollout)
-            if self.decoupled:
+            if self.options.decoupled:
                 plies = self._decouple(plies, trainable)
             current = Iteration(plies, trainable, self.num_epochs, self.num_minibatches)
         self._current = current
@@ -281,8 +278,8 @@ class SelfPlayDataModule(LightningDataModule):
                 plies,
                 rollout,
                 policy.evaluate_outcomes,
-                gamma=self.gamma,
-                lmbda=self.lmbda,
+                gamma=self.options.gamma,
+                lmbda=self.options.lmbda,
                 num_minibatches=self.num_minibatches,
             )
 
@@ -319,7 +316,7 @@ class SelfPlayDataModule(LightningDataModule):
         self.collector.load_state_dict(state_dict["collector"])
 
     def _in_an_iteration(self) -> bool:
-        """Whether Lightning, if it went on from here, would ask for the rest of this iteration's minibatches."""
+        """Whether Lightning, if it resumed from here, would ask for the rest of this iteration's minibatches."""
         trainer = self.trainer
         if trainer is None or trainer.is_last_batch or trainer.overfit_batches > 0:  # type: ignore[attr-defined]
             return False
@@ -350,10 +347,8 @@ class SelfPlayDataModule(LightningDataModule):
 
 
 def _minibatch_errors(size: int, collector: RolloutSource | None) -> list[str]:
-    """Whether a minibatch can be so large; without a collector, whether it is one at all."""
-    if collector is None:
-        return [] if size >= 1 else [f"minibatch_size={size}: must be 1 or more"]
-    plies = collector.frames_per_batch
-    if 1 <= size <= plies:
+    """Whether a rollout has so many plies."""
+    plies = size if collector is None else collector.frames_per_batch
+    if size <= plies:
         return []
     return [f"minibatch_size={size}: must be from 1 to {plies}, the plies of one rollout"]

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -29,7 +29,9 @@ from keisei_lightning.evaluation.registry import (
 )
 from keisei_lightning.games.protocol import GameFactory
 from keisei_lightning.models import ActorCritic, evaluation_mode
+from keisei_lightning.system.options import with_keywords
 from keisei_lightning.system.stopping import Stopped, deferred, interruptible
+from keisei_lightning.training.options import EvaluationOptions
 from keisei_lightning.training.source import actor_critic_of
 
 __all__ = ["EvaluationCallback", "is_last_epoch", "metric_name"]
@@ -50,55 +52,46 @@ class EvaluationCallback(Callback):
     was: the modules' modes and all global random streams are restored.
 
     An opponent that holds something, such as an engine's process (it has a ``close()``), is started once, before
-    training begins (:meth:`start`, which ``setup`` calls), and closed when training ends; a random stream of its own
-    goes on from one evaluation to the next. The others are made anew for each evaluation, from the same seed.
+    training begins (:meth:`start`, which ``setup`` calls), and closed when training ends; its own random stream
+    continues from one evaluation to the next. The others are made anew for each evaluation, from the same seed.
 
     Args:
         game: makes the boards.
-        opponents: names of players (:func:`~keisei_lightning.evaluation.make_player`), or makers. The first one's score
-            is the run's.
-        num_games: games against each, an even number (each opening is played from both seats).
-        opening_plies: each opening is 0 to this many random plies; None: as the game's own options say.
-        every_n_epochs: evaluate after every so many PPO iterations, and once more at the end; 0: only at the end.
-        at_start: also evaluate the weights that training starts from.
-        against_epochs_ago: also play the policy of so many epochs ago (a multiple of ``every_n_epochs``), as
-            ``eval/score_vs_N_epochs_ago``.
-        ladder: of opponents whose games against each other are known, from which and from the policy's own games its
-            rating (Elo) is computed (:func:`~keisei_lightning.evaluation.load_ladder` reads it by its name or path).
-        max_time_share: of the time since training began that evaluations may take, in (0, 1]: one that would exceed it
-            is left out (the first and the last are always played). None: no limit.
+        options: what is played, and when; None: their defaults.
+        opponents: in the place of those of ``options``: names of players
+            (:func:`~keisei_lightning.evaluation.make_player`), or functions that make one. The first one's score is the
+            run's.
+        ladder: in the place of that of ``options``: opponents whose games against each other are known, from which and
+            from the policy's own games its rating (Elo) is computed
+            (:func:`~keisei_lightning.evaluation.load_ladder` reads it by its name or path).
         seed: of the openings and of the opponents.
         clock: seconds; injected by tests.
+        **keywords: single options by name, such as ``num_games=200``; they take precedence over ``options``.
 
     Raises:
-        ConfigError: a number that cannot work, or an opponent that cannot play this game.
+        ConfigError: an option is out of its bounds, or an opponent cannot play this game.
+        TypeError: a keyword is no option.
     """
 
     def __init__(
         self,
         game: GameFactory,
+        options: EvaluationOptions | None = None,
         *,
-        opponents: Sequence[str | PlayerMaker] = ("random",),
-        num_games: int = 100,
-        opening_plies: int | None = None,
-        every_n_epochs: int = 10,
-        at_start: bool = False,
-        against_epochs_ago: int | None = None,
+        opponents: Sequence[str | PlayerMaker] | None = None,
         ladder: Ladder | str | os.PathLike[str] | None = None,
-        max_time_share: float | None = None,
         seed: int = 0,
         clock: Callable[[], float] = time.monotonic,
+        **keywords: Any,
     ) -> None:
-        _check_numbers(locals())
+        self.options: EvaluationOptions
+        (self.options,) = with_keywords(type(self).__name__, options or EvaluationOptions(), keywords=keywords)
+        self.opponents = list(self.options.opponents if opponents is None else opponents)
+        if errors := _errors(self.options, self.opponents):
+            raise ConfigError(errors)
         self.game = game
-        self.opponents = list(opponents)
-        self.num_games = num_games
-        self.opening_plies = opening_plies
-        self.every_n_epochs = every_n_epochs
-        self.at_start = at_start
-        self.against_epochs_ago = against_epochs_ago
+        ladder = self.options.ladder if ladder is None else ladder
         self.ladder = ladder if ladder is None or isinstance(ladder, Ladder) else load_ladder(ladder)
-        self.max_time_share = max_time_share
         self.seed = seed
         self.results: dict[str, MatchResult] = {}
         """The latest match against each opponent, by its name."""
@@ -125,13 +118,13 @@ class EvaluationCallback(Callback):
 
     def should_evaluate(self, trainer: Trainer) -> bool:
         """Decide, at the end of an epoch, whether to evaluate now."""
-        due = self.every_n_epochs > 0 and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        due = self.options.every_n_epochs > 0 and (trainer.current_epoch + 1) % self.options.every_n_epochs == 0
         return (due and self._is_affordable()) or is_last_epoch(trainer)
 
     def _is_affordable(self) -> bool:
-        if self.max_time_share is None or not self._spent_s:
+        if self.options.max_time_share is None or not self._spent_s:
             return True
-        return self._spent_s + self._latest_s <= self.max_time_share * (self._clock() - self._started)
+        return self._spent_s + self._latest_s <= self.options.max_time_share * (self._clock() - self._started)
 
     def start(self) -> None:
         """Start the opponents that hold something, such as an engine's process. May be repeated.
@@ -139,7 +132,7 @@ class EvaluationCallback(Callback):
         Raises:
             ConfigError: with one line for each that cannot be started; all others are closed.
         """
-        faults: list[str] = []
+        errors: list[str] = []
         try:
             for place, opponent in enumerate(self.opponents):
                 if place in self._held or not hasattr(player := self._make(opponent), "close"):
@@ -148,13 +141,13 @@ class EvaluationCallback(Callback):
                 try:
                     start_player(player)
                 except ConfigError as error:
-                    faults += error.faults
+                    errors += error.faults
         except BaseException:
             self.close()
             raise
-        if faults:
+        if errors:
             self.close()
-            raise ConfigError(faults)
+            raise ConfigError(errors)
 
     def close(self) -> None:
         """Close the opponents that :meth:`start` has started. May be repeated."""
@@ -186,7 +179,7 @@ class EvaluationCallback(Callback):
         """Start the clock; evaluate the weights that training starts from, if that is wanted."""
         self._started, self._spent_s = self._clock(), 0.0
         self._remember(trainer.current_epoch, pl_module)
-        if self.at_start and trainer.is_global_zero:
+        if self.options.at_start and trainer.is_global_zero:
             self._log_aside(trainer, self.play(trainer, pl_module))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -250,7 +243,7 @@ class EvaluationCallback(Callback):
         for place in range(len(self.opponents)):
             with self._at_work(place) as player:
                 yield player
-        ago = self.against_epochs_ago
+        ago = self.options.against_epochs_ago
         if ago is not None and (weights := self._past.get(self._epochs_done - ago)) is not None:
             past = copy.deepcopy(self._policy(pl_module)).eval()
             past.load_state_dict(weights)
@@ -266,8 +259,8 @@ class EvaluationCallback(Callback):
                 self.game,
                 PolicyPlayer(actor_critic, greedy=True, seed=self.seed),
                 opponent,
-                num_games=2 if getattr(trainer, "fast_dev_run", False) else self.num_games,
-                opening_plies=self.opening_plies,
+                num_games=2 if getattr(trainer, "fast_dev_run", False) else self.options.num_games,
+                opening_plies=self.options.opening_plies,
                 seed=self.seed,
             )
 
@@ -284,11 +277,11 @@ class EvaluationCallback(Callback):
     def _remember(self, epochs_done: int, pl_module: LightningModule) -> None:
         """Keep the weights for a later match against them."""
         self._epochs_done = epochs_done
-        if self.against_epochs_ago is None or epochs_done % self.every_n_epochs:
+        if self.options.against_epochs_ago is None or epochs_done % self.options.every_n_epochs:
             return
         weights = self._policy(pl_module).state_dict()
         self._past[epochs_done] = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
-        for epoch in [epoch for epoch in self._past if epoch < epochs_done - self.against_epochs_ago]:
+        for epoch in [epoch for epoch in self._past if epoch < epochs_done - self.options.against_epochs_ago]:
             del self._past[epoch]
 
     def state_dict(self) -> dict[str, Any]:
@@ -296,7 +289,7 @@ class EvaluationCallback(Callback):
         return {"past": dict(self._past)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a :meth:`state_dict`."""
+        """Resume from a :meth:`state_dict`."""
         self._past = {int(epoch): weights for epoch, weights in state_dict["past"].items()}
 
     def _log_aside(self, trainer: Trainer, metrics: dict[str, float]) -> None:
@@ -306,24 +299,13 @@ class EvaluationCallback(Callback):
             logger.log_metrics(metrics, step=trainer.global_step)
 
 
-def _check_numbers(options: Mapping[str, Any]) -> None:
-    num_games, opening_plies, every = options["num_games"], options["opening_plies"], options["every_n_epochs"]
-    ago, share = options["against_epochs_ago"], options["max_time_share"]
-    faults = []
-    if not options["opponents"]:
-        faults.append("opponents=[]: must name one or more")
-    if num_games < 2 or num_games % 2:
-        faults.append(f"num_games={num_games}: must be an even number from 2 on (both seats of each opening)")
-    if opening_plies is not None and opening_plies < 0:
-        faults.append(f"opening_plies={opening_plies}: must be 0 or more")
-    if every < 0:
-        faults.append(f"every_n_epochs={every}: must be 1 or more, or 0 for only at the end")
-    if ago is not None and (every < 1 or ago < 1 or ago % every):
-        faults.append(f"against_epochs_ago={ago}: must be a multiple of every_n_epochs={every}, which must be above 0")
-    if share is not None and not 0 < share <= 1:
-        faults.append(f"max_time_share={share}: must be above 0 and at most 1")
-    if faults:
-        raise ConfigError(faults)
+def _errors(options: EvaluationOptions, opponents: Sequence[object]) -> list[str]:
+    """What no single option shows."""
+    every, ago = options.every_n_epochs, options.against_epochs_ago
+    errors = [] if opponents else ["opponents=[]: must name one or more"]
+    if ago is not None and (every < 1 or ago % every):
+        errors.append(f"against_epochs_ago={ago}: must be a multiple of every_n_epochs={every}, which must be above 0")
+    return errors
 
 
 def _metrics(result: MatchResult, *, seconds: float) -> dict[str, float]:

@@ -15,8 +15,12 @@ class Iterations(Protocol):
     """Where the minibatches come from: the data module."""
 
     trainer: Trainer | None
-    num_epochs: int
     iteration: int
+
+    @property
+    def num_epochs(self) -> int:
+        """Passes over a rollout."""
+        ...
 
     @property
     def num_minibatches(self) -> int:

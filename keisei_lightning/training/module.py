@@ -103,6 +103,7 @@ class PPOModule(RecordedModule):
         **keywords: Any,
     ) -> None:
         super().__init__()
+        self.options: PPOOptions
         (self.options,) = with_keywords(type(self).__name__, options or PPOOptions(), keywords=keywords)
         if spec is not None:
             check_network(actor_critic, spec)

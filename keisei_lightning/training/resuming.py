@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 RESUME_KEY: Final = "keisei_resume"
 """Where a checkpoint keeps what is left of an epoch that was not completed, the random streams and the options."""
 
-_OF_DATA: Final = ("gamma", "lmbda", "num_epochs", "minibatch_size", "normalize_advantage", "decoupled", "seed")
 _OF_TRAINER: Final = ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val", "precision")
 
 
@@ -81,9 +80,9 @@ def settings(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
         trainer: with or without a data module; what that does not have is left out.
         module: its hyperparameters count.
     """
-    data = getattr(trainer, "datamodule", None)
+    of_data = getattr(getattr(trainer, "datamodule", None), "hparams", {}).get("data", {})  # a SelfPlayDataModule's
     found = dict(module.hparams)
-    found |= {name: getattr(data, name) for name in _OF_DATA if hasattr(data, name)}
+    found |= of_data if isinstance(of_data, Mapping) else {}
     found |= {name: getattr(trainer, name) for name in _OF_TRAINER}
     return {str(name): value for name, value in found.items() if isinstance(value, bool | int | float | str | None)}
 

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.training.options import SnapshotOptions
 from keisei_lightning.training.source import source_of
 
 __all__ = ["SnapshotCallback"]
@@ -34,10 +35,8 @@ class SnapshotCallback(Callback):
         ConfigError: ``every_n_epochs`` is below 1, or (when training starts) the collector has no pool.
     """
 
-    def __init__(self, every_n_epochs: int = 20) -> None:
-        if every_n_epochs < 1:
-            raise ConfigError(f"every_n_epochs={every_n_epochs}: must be 1 or more")
-        self.every_n_epochs = every_n_epochs
+    def __init__(self, every_n_epochs: int = SnapshotOptions.every_n_epochs) -> None:
+        self.every_n_epochs = SnapshotOptions(every_n_epochs=every_n_epochs).every_n_epochs
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a collector that has no pool."""

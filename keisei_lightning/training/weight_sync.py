@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.training.options import WeightSyncOptions
 from keisei_lightning.training.source import RolloutSource, learned_policy, source_of
 
 __all__ = ["PublishingWatch", "WeightSyncCallback", "missing_weight_sync", "refuse_bare_loader"]
@@ -30,10 +31,8 @@ class WeightSyncCallback(Callback):
         ConfigError: ``every_n_steps`` is below 1.
     """
 
-    def __init__(self, every_n_steps: int | None = None) -> None:
-        if every_n_steps is not None and every_n_steps < 1:
-            raise ConfigError(f"every_n_steps={every_n_steps}: must be 1 or more, or null for once per PPO iteration")
-        self.every_n_steps = every_n_steps
+    def __init__(self, every_n_steps: int | None = WeightSyncOptions.every_n_steps) -> None:
+        self.every_n_steps = WeightSyncOptions(every_n_steps=every_n_steps).every_n_steps
         self._published_step = -1
 
     def should_publish(self, *, global_step: int, end_of_iteration: bool, schedule: str) -> bool:

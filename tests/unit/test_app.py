@@ -129,7 +129,7 @@ def test_every_key_reaches_its_part(tmp_path: Path) -> None:
     assert parts.evaluation.ladder is not None
     assert parts.evaluation.ladder.names == ["random", "x"]
     assert parts.evaluation.max_time_share == 0.25
-    assert (module.options.kl_target, data.decoupled) == (0.02, True)
+    assert (module.options.kl_target, data.options.decoupled) == (0.02, True)
     (snapshots,) = (callback for callback in trainer.callbacks if isinstance(callback, SnapshotCallback))
     assert snapshots.every_n_epochs == 3
     assert data.collector._plan.opponents == OpponentOptions(share=0.25, max_snapshots=12, choice="prioritised")

@@ -16,6 +16,7 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.models import ActorCritic, LegalCategorical, build_network
 from keisei_lightning.parallel import SelfPlayCollector
 from keisei_lightning.training import PPOModule, SelfPlayDataModule, WeightSyncCallback
+from keisei_lightning.training.options import MinibatchOptions
 
 
 def data_module(collector: FakeCollector, **options: Any) -> SelfPlayDataModule:
@@ -130,14 +131,30 @@ def test_a_resumed_run_shuffles_as_one_that_never_stopped() -> None:
     assert list(map(ply_numbers, resumed.train_dataloader())) == second
 
 
-def test_numbers_that_cannot_work_are_refused_a_line_each() -> None:
+def test_options_out_of_bounds_are_refused_a_line_each() -> None:
     with pytest.raises(ConfigError) as caught:
-        data_module(FakeCollector(), minibatch_size=33, num_epochs=0, gamma=1.5)
+        data_module(FakeCollector(), minibatch_size=0, num_epochs=0, gamma=1.5, seed=-1)
     assert caught.value.faults == (
-        "gamma=1.5: must be in [0, 1]",
-        "num_epochs=0: must be 1 or more",
-        "minibatch_size=33: must be from 1 to 32, the plies of one rollout",
+        "gamma=1.5: must be a number, from 0 to 1",
+        "epochs=0: must be a whole number, from 1 to 100",
+        "minibatch_size=0: must be a whole number, 1 or more",
+        "seed=-1: must be 0 or more",
     )
+    with pytest.raises(ConfigError) as caught:
+        data_module(FakeCollector(), minibatch_size=33, seed=-1)
+    assert caught.value.faults == (
+        "minibatch_size=33: must be from 1 to 32, the plies of one rollout",
+        "seed=-1: must be 0 or more",
+    )
+
+
+def test_options_are_given_as_an_object_or_by_name_and_a_name_counts_more() -> None:
+    options = MinibatchOptions(minibatch_size=8, epochs=7, gamma=0.5)
+    data = SelfPlayDataModule(FakeCollector(), options, gamma=0.9)
+    assert data.options == MinibatchOptions(minibatch_size=8, epochs=7, gamma=0.9)
+    assert (data.num_epochs, SelfPlayDataModule(FakeCollector(), options, num_epochs=3).num_epochs) == (7, 3)
+    with pytest.raises(TypeError, match=r"^SelfPlayDataModule has no option 'gama' \(did you mean 'gamma'\?\)$"):
+        SelfPlayDataModule(FakeCollector(), gama=0.9)
 
 
 def test_a_trainer_of_several_processes_is_refused_before_anything_is_played() -> None:

@@ -19,6 +19,7 @@ from keisei_lightning.evaluation.ratings import rate_against
 from keisei_lightning.games import GameSpec
 from keisei_lightning.models import ActorCritic
 from keisei_lightning.training import AtomicCheckpointIO, EvaluationCallback, SelfPlayDataModule
+from keisei_lightning.training.options import EvaluationOptions
 
 
 class CountsMatches(EvaluationCallback):
@@ -244,25 +245,42 @@ def test_a_fast_dev_run_plays_two_games(tmp_path: Path) -> None:
     assert callback.last_result.num_games == 2
 
 
-def test_numbers_that_cannot_work_are_refused_a_line_each() -> None:
+def test_options_out_of_bounds_are_refused_a_line_each() -> None:
     with pytest.raises(ConfigError) as caught:
         EvaluationCallback(
             counting_game(),
-            opponents=[],
             num_games=5,
             opening_plies=-1,
             every_n_epochs=-2,
-            against_epochs_ago=3,
+            against_epochs_ago=0,
             max_time_share=1.5,
         )
-    assert [fault.split(":")[0] for fault in caught.value.faults] == [
-        "opponents=[]",
+    assert [error.split(":")[0] for error in caught.value.faults] == [
+        "every_n_epochs=-2",
         "num_games=5",
         "opening_plies=-1",
-        "every_n_epochs=-2",
-        "against_epochs_ago=3",
+        "against_epochs_ago=0",
         "max_time_share=1.5",
     ]
+
+
+@pytest.mark.parametrize("every_n_epochs", [0, 2])
+def test_options_that_contradict_each_other_are_refused_a_line_each(every_n_epochs: int) -> None:
+    with pytest.raises(ConfigError) as caught:
+        EvaluationCallback(counting_game(), opponents=[], every_n_epochs=every_n_epochs, against_epochs_ago=3)
+    assert caught.value.faults == (
+        "opponents=[]: must name one or more",
+        f"against_epochs_ago=3: must be a multiple of every_n_epochs={every_n_epochs}, which must be above 0",
+    )
+
+
+def test_options_are_given_as_an_object_or_by_name_and_a_name_counts_more() -> None:
+    options = EvaluationOptions(opponents=["random"], num_games=6, every_n_epochs=3)
+    callback = EvaluationCallback(counting_game(), options, num_games=4)
+    assert callback.options == EvaluationOptions(num_games=4, every_n_epochs=3)
+    assert callback.opponents == ["random"]
+    with pytest.raises(TypeError, match=r"^EvaluationCallback has no option 'games' \(did you mean 'num_games'\?\)$"):
+        EvaluationCallback(counting_game(), games=4)
 
 
 def test_anybodys_module_with_a_policy_inside_it_is_evaluated(tmp_path: Path) -> None:

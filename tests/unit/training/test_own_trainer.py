@@ -344,7 +344,7 @@ def test_the_data_module_makes_its_collector_around_the_modules_policy(tmp_path:
     ("arguments", "line"),
     [
         ({}, "game=None: must be given without a collector, or a collector without it"),
-        ({"game": "tic_tac_toe", "minibatch_size": 0}, "minibatch_size=0: must be 1 or more"),
+        ({"game": "tic_tac_toe", "minibatch_size": 0}, "minibatch_size=0: must be a whole number, 1 or more"),
         (
             {"game": counting_game(), "game_options": {"goal": 3}},
             "game_options={'goal': 3}: must be given with a game's",

@@ -55,5 +55,5 @@ def test_a_collector_without_a_pool_is_refused_before_the_first_batch(tmp_path: 
 
 
 def test_a_number_of_epochs_below_one_is_refused() -> None:
-    with pytest.raises(ConfigError, match="every_n_epochs=0: must be 1 or more"):
+    with pytest.raises(ConfigError, match="every_n_epochs=0: must be a whole number, 1 or more"):
         SnapshotCallback(0)

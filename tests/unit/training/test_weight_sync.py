@@ -89,7 +89,7 @@ def test_restored_weights_are_published_before_the_first_batch(tmp_path: Path) -
 
 
 def test_every_n_steps_below_one_is_refused() -> None:
-    with pytest.raises(ConfigError, match="every_n_steps=0: must be 1 or more"):
+    with pytest.raises(ConfigError, match="every_n_steps=0: must be a whole number, 1 or more, or None"):
         WeightSyncCallback(0)
 
 
