@@ -80,9 +80,8 @@ def main(words: Sequence[str], commands: Sequence[str]) -> int:
     if len(words) != 1 or verb not in ("install", "uninstall", "query") or shell not in _INSTALL:
         given = " ".join(words)
         shells = ", ".join(_INSTALL)
-        say(
-            f"{f'-sc {given}'.rstrip()}: must be install=SHELL, uninstall=SHELL or query=SHELL with SHELL one of {shells}"
-        )
+        verbs = "install=SHELL, uninstall=SHELL or query=SHELL"
+        say(f"{f'-sc {given}'.rstrip()}: must be {verbs} with SHELL one of {shells}")
         return BAD_USAGE
     if verb == "query":
         line = os.environ.get("COMP_LINE", "")

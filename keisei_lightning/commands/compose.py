@@ -7,9 +7,9 @@ told at once.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any, TypeVar, get_origin
 
 from hydra import compose, initialize, initialize_config_dir
@@ -25,7 +25,7 @@ from keisei_lightning.config.compose_errors import COMPOSE_ERRORS, explain
 from keisei_lightning.config.quoting import quote_texts
 from keisei_lightning.config.schemas import config_dir, register_configs, schema_of
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.system.options import Declaration, declared, errors_of
+from keisei_lightning.system.options import Declaration, declared, errors_of, nearest
 
 __all__ = ["compose_options", "compose_training"]
 
@@ -60,10 +60,12 @@ def compose_options(options: type[T], words: Sequence[str], *, rest: str | None 
     Raises:
         ConfigError: with a line for each word that cannot be read, names no key, or has a value that is not legal.
     """
-    reading = _Reading({declaration.name: declaration for declaration in declared(options)}, [], [], [])
+    cls: type = options
+    declarations = declared(cls)
+    reading = _Reading({declaration.name: declaration for declaration in declarations}, [], [], [])
     for word in reading.without_flags(words):
         reading.add(word, has_rest=rest is not None)
-    values = reading.composed(schema_of(options))
+    values = reading.composed(schema_of(options.__name__, declarations))
     result = options(**values, **({} if rest is None else {rest: tuple(reading.others)}))
     errors = [*reading.errors, *errors_of(result, none="null"), *_empty_lists(result)]
     if errors:
@@ -109,8 +111,8 @@ class _Reading:
         (quoted,) = quote_texts([word])
         try:
             (override,) = OverridesParser.create().parse_overrides([quoted])
-        except HydraException as error:
-            self.errors.append(explain(error, [word]))
+        except HydraException as unreadable:
+            self.errors.append(explain(unreadable, [word]))
             return
         name, dot, _ = override.key_or_group.partition(".")
         declaration = self.known.get(name)
@@ -148,12 +150,13 @@ class _Reading:
             good = [word for word in self.overrides if not self._is_refused(name, word)]
             cfg = compose(name, overrides=good)
         try:
-            return {str(key): value for key, value in OmegaConf.to_container(cfg, resolve=True).items()}
+            values: Any = OmegaConf.to_container(cfg, resolve=True)
         except OmegaConfBaseException:
             from keisei_lightning.config.validation import unresolved_errors
 
             self.errors.extend(unresolved_errors(cfg))
             raise ConfigError(self.errors) from None
+        return dict(values)
 
     def _is_refused(self, name: str, word: str) -> bool:
         """Whether Hydra refuses a word, as its value is of another type."""
@@ -172,7 +175,7 @@ def _as_declared(text: str, override: Override, declaration: Declaration) -> str
     if _is_a(dict, declaration):
         return f"++{text}"  # its keys are not declared
     key, _, value = text.partition("=")
-    if _is_a(list, declaration) and not isinstance(override.value(), list) and not value.startswith("${"):
+    if _is_a(list, declaration) and not isinstance(override.value(), list | NoneType) and not value.startswith("${"):
         return f"{key}=[{value}]"
     return text
 
@@ -182,12 +185,12 @@ def _is_a(kind: type, declaration: Declaration) -> bool:
 
 
 def _no_such_key(word: str, name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f" (did you mean {near[0]}?)" if near and near[0] != name else ""
+    near = nearest(name, known)
+    hint = f" (did you mean {near}?)" if near not in (None, name) else ""
     return f"{word}: no such key{hint}; must be one of {', '.join(known)}"
 
 
 def _empty_lists(options: Any) -> Iterator[str]:
-    for declaration in declared(type(options)):
+    for declaration in declared(options.__class__):
         if getattr(options, declaration.name) == []:
             yield f"{declaration.name}=[]: must hold one or more"

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import textwrap
-from typing import Any
+from collections.abc import Sequence
 
-from keisei_lightning.system.options import Declaration, declared
+from keisei_lightning.config.reference import Key, keys_of
+from keisei_lightning.system.options import declared
 
-__all__ = ["asks_for_help", "describe", "options_help", "yaml_word"]
+__all__ = ["asks_for_help", "describe", "options_help"]
 
 _FLAGS = ("-h", "--help", "help")
 
 _WIDTH, _LONGEST = 110, 24
 
 
-def asks_for_help(words: list[str]) -> bool:
+def asks_for_help(words: Sequence[str]) -> bool:
     """Whether a command line asks for help (``--hydra-help`` is Hydra's)."""
     return any(word in _FLAGS for word in words)
 
@@ -26,28 +26,17 @@ def options_help(options: type) -> str:
     Args:
         options: the class.
     """
-    heads = {declaration: f"{declaration.name}={yaml_word(declaration.default)}" for declaration in declared(options)}
-    width = min(_LONGEST, max(map(len, heads.values())))
+    heads = [(f"{key.name}={key.default}", describe(key)) for key in keys_of(declared(options))]
+    width = min(_LONGEST, max(len(head) for head, _ in heads))
+    indent = " " * (width + 4)
     lines = []
-    for declaration, head in heads.items():
-        indent = " " * (width + 4)
-        text = textwrap.fill(describe(declaration), _WIDTH, initial_indent=indent, subsequent_indent=indent)
-        first = f"  {head:<{width}}  "
-        lines.append(first + text.removeprefix(indent) if len(head) <= width else f"  {head}\n{text}")
+    for head, text in heads:
+        filled = textwrap.fill(text, _WIDTH, initial_indent=indent, subsequent_indent=indent)
+        is_short = len(head) <= width
+        lines.append(f"  {head:<{width}}  {filled.removeprefix(indent)}" if is_short else f"  {head}\n{filled}")
     return "\n".join(lines)
 
 
-def describe(declaration: Declaration) -> str:
+def describe(key: Key) -> str:
     """What an option does, and what is legal."""
-    return f"{declaration.sentence} ({declaration.legal('null')})"
-
-
-def yaml_word(value: Any) -> str:
-    """A value as it is typed."""
-    if value is dataclasses.MISSING:
-        return "???"
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(yaml_word, value))}]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+    return f"{key.sentence} ({key.legal})"

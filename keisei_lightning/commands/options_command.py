@@ -94,11 +94,11 @@ class OptionsCommand(Generic[T]):
 
 def _without_cfg(words: Sequence[str]) -> tuple[list[str], str]:
     """The other words, and what is to be shown; Hydra's ``--resolve`` is always on."""
-    left, shows = [], ""
-    words = iter(words)
-    for word in words:
+    left, shows = list[str](), ""
+    rest = iter(words)
+    for word in rest:
         if word in ("-c", "--cfg"):
-            shows = next(words, "?")
+            shows = next(rest, "?")
         elif word.startswith("--cfg="):
             shows = word.removeprefix("--cfg=")
         elif word != "--resolve":

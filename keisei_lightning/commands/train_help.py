@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from keisei_lightning.commands.compose import compose_training
 from keisei_lightning.commands.help_texts import describe
-from keisei_lightning.config.schemas import SCHEMAS, SECTIONS, config_groups
+from keisei_lightning.config.reference import reference
+from keisei_lightning.config.schemas import SCHEMAS, config_groups
 
 __all__ = ["help_text"]
 
@@ -46,13 +47,11 @@ def _groups() -> str:
 
 def _described(cfg: DictConfig) -> Iterator[str]:
     """The configuration as YAML, with a comment for each key that is declared."""
-    declared = {section: {each.name: each for each in options} for section, options in SECTIONS.items()}
+    keys = {key.name: key for section in reference() for key in section.keys}
     section = ""
     for line in OmegaConf.to_yaml(cfg).splitlines():
         found = re.match(r"(  )?(\w+):", line)
         if found and not found[1]:
-            section = ""
-        option = declared.get(section, {}).get(found[2]) if found else None
-        if found and not found[1]:
             section = found[2]
-        yield line if option is None else f"{line:<{_COLUMN}}  # {describe(option)}"
+        key = keys.get(f"{section}.{found[2]}" if found[1] else found[2]) if found else None
+        yield line if key is None else f"{line:<{_COLUMN}}  # {describe(key)}"

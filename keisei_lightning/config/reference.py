@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from keisei_lightning.config.schemas import SECTIONS
 from keisei_lightning.system.options import Declaration
 
 __all__ = ["Key", "Section", "as_yaml", "keys_of", "reference"]
@@ -48,6 +47,8 @@ class Section:
 
 def reference() -> Iterator[Section]:
     """All sections of the configuration of ``keisei train``; keys that are sections of their own are left out."""
+    from keisei_lightning.config.schemas import SECTIONS  # Hydra, which the help of other commands does not need
+
     about = {declaration.name: declaration.sentence for declaration in SECTIONS[""]}
     for name, declarations in SECTIONS.items():
         keys = keys_of((each for each in declarations if name or each.name not in SECTIONS), name)

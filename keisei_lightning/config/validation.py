@@ -37,7 +37,7 @@ from keisei_lightning.system.limits import most_workers
 from keisei_lightning.system.machine import available_cpus
 from keisei_lightning.training.checkpoint_header import check_checkpoint, newest_checkpoint
 
-__all__ = ["ValidatedConfig", "config_warnings", "resolve_workers", "section_of", "validate"]
+__all__ = ["ValidatedConfig", "config_warnings", "resolve_workers", "section_of", "unresolved_errors", "validate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def section_of(cfg: DictConfig) -> str:
 def _validated(cfg: DictConfig, section: str) -> ValidatedConfig:
     _refuse([f"{key}: is missing; give it on the command line as {section}{key}=VALUE" for key in missing_keys(cfg)])
     # What follows from another one has the same reason, and need not be told.
-    _refuse(list({fault.partition(": ")[2]: fault for fault in reversed(list(_unresolved(cfg)))}.values()))
+    _refuse(list({fault.partition(": ")[2]: fault for fault in reversed(list(unresolved_errors(cfg)))}.values()))
     with read_write(cfg):
         _expand_home(cfg)
         resolve_workers(cfg)
@@ -94,8 +94,13 @@ def _validated(cfg: DictConfig, section: str) -> ValidatedConfig:
     return ValidatedConfig(cfg)
 
 
-def _unresolved(cfg: Any, prefix: str = "") -> Iterator[str]:
-    """Interpolations that come to nothing, such as ``${oc.env:NOT_SET}``, or to a value of another type."""
+def unresolved_errors(cfg: Any, prefix: str = "") -> Iterator[str]:
+    """Interpolations that come to nothing, such as ``${oc.env:NOT_SET}``, or to a value of another type.
+
+    Args:
+        cfg: a configuration, or a list in one.
+        prefix: of its keys, such as "model.".
+    """
     for key in list(cfg) if OmegaConf.is_dict(cfg) else range(len(cfg)):
         name = f"{prefix}{key}"
         try:
@@ -105,7 +110,7 @@ def _unresolved(cfg: Any, prefix: str = "") -> Iterator[str]:
             yield f"{name}={given[key]}: cannot be resolved ({str(error).partition(chr(10))[0]})"
             continue
         if OmegaConf.is_config(value) and not OmegaConf.is_interpolation(cfg, key):
-            yield from _unresolved(value, f"{name}.")
+            yield from unresolved_errors(value, f"{name}.")
 
 
 def _expand_home(cfg: DictConfig) -> None:

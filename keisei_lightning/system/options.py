@@ -122,6 +122,8 @@ class Declaration:
         """Whether a value is legal."""
         if value is None:
             return self.may_be_none
+        if isinstance(value, list) and (items := self._items):
+            return all(items.allows(item) for item in value)
         if self.choices and not isinstance(value, bool | int | float):
             return value in self.choices
         if not any(_is_of(value, kind) for kind in self.kinds):
@@ -132,12 +134,24 @@ class Declaration:
             return True
         return (self.bounds is None or self.bounds.contain(value)) and not (self.is_even and value % 2)
 
+    @property
+    def _items(self) -> Declaration | None:
+        """What each item of a list is, where nothing else than a list is legal."""
+        is_list = len(self.kinds) == 1 and typing.get_origin(self.kinds[0]) is list
+        return dataclasses.replace(self, kinds=typing.get_args(self.kinds[0]), may_be_none=False) if is_list else None
+
     def legal(self, none: str = "None") -> str:
         """What may be given, such as "a whole number, from 1 to 64, or None".
 
         Args:
             none: how None is written.
         """
+        if items := self._items:
+            each = ", ".join(items.choices) or str(items.bounds or "")
+            words = _KINDS[_name(self.kinds[0])] + (
+                f", each {'one of ' if items.choices else ''}{each}" if each else ""
+            )
+            return f"{words}, or {none}" if self.may_be_none else words
         parts = [", ".join(self.choices)] if self.choices else [self.form] if self.form else []
         for kind in () if self.form else self.kinds:
             if kind is str and self.choices:
@@ -230,9 +244,10 @@ def _declarations(options: type) -> Iterator[Declaration]:
         metadata = dict(field.metadata[_METADATA])
         kinds, words = [], list(metadata.pop("choices"))
         for kind in _members(hints[field.name]):
-            if typing.get_origin(kind) is Literal:
-                words += [word for word in typing.get_args(kind) if word not in words]
-                kind = str
+            literal = typing.get_args(kind)[0] if typing.get_origin(kind) is list else kind
+            if typing.get_origin(literal) is Literal:
+                words += [word for word in typing.get_args(literal) if word not in words]
+                kind = str if literal is kind else list[str]
             if kind not in kinds:
                 kinds.append(kind)
         default = field.default
@@ -339,6 +354,8 @@ def spelled(value: Any, *, none: str = "None") -> str:
         return none
     if isinstance(value, bool):
         return str(value).lower() if none == "null" else str(value)
+    if isinstance(value, list | tuple):
+        return f"[{','.join(spelled(item, none=none) for item in value)}]"
     return _plain(value)
 
 

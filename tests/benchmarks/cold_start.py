@@ -40,7 +40,7 @@ COMMANDS: dict[str, tuple[list[str], int]] = {
     "train.py evaluation.opponents=[nobody]": ([*TRAIN, "evaluation.opponents=[nobody]"], 2),
     "train.py evaluation.opponents=[tactics]": ([*TRAIN, "evaluation.opponents=[tactics]"], 2),
     "keisei eval checkpoint=nonsense.ckpt": ([*KEISEI, "eval", "checkpoint=nonsense.ckpt"], 2),
-    "keisei bench learn --game nosuch": ([*KEISEI, "bench", "learn", "--game", "nosuch"], 2),
+    "keisei bench learn game=nosuch": ([*KEISEI, "bench", "learn", "game=nosuch"], 2),
     "keisei bench profile parallel.num_workers=5000": ([*KEISEI, "bench", "profile", "parallel.num_workers=5000"], 2),
 }
 

@@ -180,7 +180,7 @@ class TestEndings:
             (["opponents=[four.ckpt]"], "opponents=four.ckpt: its game is connect_four, this run's is tic_tac_toe"),
             (["checkpoint=torn.ckpt"], "checkpoint=torn.ckpt: cannot be read as a checkpoint (damaged or cut short"),
             (["output_dir=used"], "output_dir=used: there are results in it; must be another folder"),
-            (["output_dir=a.ckpt"], "output_dir=a.ckpt: must be a folder that can be written to (File exists)"),
+            (["output_dir=a.ckpt"], "output_dir=a.ckpt: must be a folder that can be written to ("),
             (["device=cuda:99"], "device=cuda:99: must be "),
             (["model.channels=16"], "checkpoint=a.ckpt: another network's checkpoint ("),
         ],

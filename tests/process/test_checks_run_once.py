@@ -100,7 +100,7 @@ def test_what_one_command_has_checked_is_not_taken_for_another_ones(
 
 
 def test_a_profile_is_checked_once(checks: list[int]) -> None:
-    assert bench.main(["profile", "--json", "--iterations", "1", *TINY[:-1], "seed=3"]) == 0
+    assert bench.main(["profile", "json=true", "iterations=1", *TINY[:-1], "seed=3"]) == 0
     assert checks == [3]
 
 

@@ -50,7 +50,8 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.write(_HELP.format(names="\n".join(f"  {name:<8} {b.help}" for name, b in BENCHES.items())))
         return DONE
     if not argv or argv[0] not in BENCHES:
-        say(f"bench {argv[0] if argv else ''}: no such bench; must be one of {', '.join(BENCHES)}")
+        reason = f"bench {argv[0]}: no such bench" if argv else "bench: its name is missing"
+        say(f"{reason}; must be one of {', '.join(BENCHES)}")
         return BAD_USAGE
     return _command(argv[0])(argv[1:])
 

@@ -5,22 +5,20 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import psutil
 import torch
 from torch import Tensor
 
 from keisei_lightning.commands.bench.networks import policy_of
-from keisei_lightning.commands.bench.options import CollectOptions, describe_rules, game_of, label_of
+from keisei_lightning.commands.bench.options import CollectOptions, Mode, describe_rules, game_of, label_of
 from keisei_lightning.commands.bench.report import print_report
 from keisei_lightning.commands.bench.rules import RandomPlay
 from keisei_lightning.models import num_parameters
 from keisei_lightning.parallel import SelfPlayCollector
 
 __all__ = ["run"]
-
-_Mode = Literal["serial", "workers", "central"]
 
 
 @dataclass(slots=True)
@@ -41,7 +39,7 @@ def _measure_forward(network: torch.nn.Module, observation: Tensor, num_games: i
     return num_games * observation.shape[1] / (time.perf_counter() - start)
 
 
-def _measure(options: CollectOptions, model: str, mode: _Mode, num_workers: int) -> dict[str, Any]:
+def _measure(options: CollectOptions, model: str, mode: Mode, num_workers: int) -> dict[str, Any]:
     game = game_of(options)
     policy = policy_of(game, model, options.seed)
     rates, rules = _Rates(), RandomPlay(game, options.games, options.seed)

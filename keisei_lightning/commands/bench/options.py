@@ -7,6 +7,7 @@ once.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameFactory, game_factory
@@ -20,6 +21,7 @@ __all__ = [
     "CollectOptions",
     "GameOptions",
     "LearnOptions",
+    "Mode",
     "ProfileOptions",
     "ReportOptions",
     "RulesOptions",
@@ -31,6 +33,8 @@ __all__ = [
     "label_of",
 ]
 
+Mode = Literal["serial", "workers", "central"]
+
 MODELS = {"tiny": (1, 16), "small": (2, 32), "medium": (6, 96), "large": (10, 128)}
 """Blocks and channels by name."""
 
@@ -40,14 +44,19 @@ class ReportOptions:
     """How the figures are told; of every bench."""
 
     json: bool = option(False, "Print JSON instead of a table.")
-    write: str | None = option(None, "A file that gets the JSON too.")
+    write: str | None = option(None, "A file that gets the JSON too.", pattern=r"(?s).+", form="a file")
 
 
 @dataclass(frozen=True, kw_only=True)
 class GameOptions:
     """Which game is measured."""
 
-    game: str = option("shogi", "A game that `keisei games` lists, or one of OpenSpiel's such as hex(board_size=5).")
+    game: str = option(
+        "shogi",
+        "A game that `keisei games` lists, or one of OpenSpiel's such as hex(board_size=5).",
+        form="the name of a game",
+        pattern=r"(?s).+",
+    )
     opening_plies: int = option(60, "Games start after 0 to this many random plies.", low=0)
     kernel: bool = option(True, "Shogi by its compiled kernel where there is one; false: by rsshogi alone.")
     seed: int = option(0, "Root seed of every random stream.", low=0, high=2**32 - 1)
@@ -58,12 +67,8 @@ class CollectOptions(ReportOptions, GameOptions):
     """Of ``collect``."""
 
     model: list[str] = option(sentence="Network sizes.", factory=lambda: ["small", "medium"], choices=tuple(MODELS))
-    mode: list[str] = option(
-        sentence="Who evaluates positions: one process, each worker, or an inference process for all workers.",
-        factory=lambda: ["workers"],
-        choices=("serial", "workers", "central"),
-    )
-    schedule: str = option("sync", "Of the collector.", choices=("sync", "async"))
+    mode: list[Mode] = option(sentence="Modes, as parallel.mode of a training.", factory=lambda: ["workers"])
+    schedule: Literal["sync", "async"] = option("sync", "As parallel.schedule of a training.")
     workers: list[int] = option(sentence="Numbers of workers.", factory=lambda: [1], low=1)
     games: int = option(128, "Boards of a worker, which are one batch of the network.", low=1)
     plies: int = option(32, "Plies of each board in a round.", low=1)

@@ -21,7 +21,7 @@ class EvalOptions:
         None,
         "The policy: a checkpoint file of a training run; null: the opponents play each other (round_robin=true).",
         form="a checkpoint file",
-        pattern=".+",
+        pattern=r"(?s).+",
     )
     opponents: list[str] = option(
         sentence="Players by name, and other checkpoints (files that end with .ckpt).", factory=lambda: ["random"]
@@ -45,7 +45,7 @@ class EvalOptions:
         None,
         "Without a checkpoint: the game, by a name that `keisei games` lists, or one of OpenSpiel's.",
         form="the name of a game",
-        pattern=".+",
+        pattern=r"(?s).+",
     )
     model: dict[str, Any] | None = option(
         sentence="The network of the checkpoints, where they do not tell it themselves, such as "
