@@ -3,6 +3,7 @@
 Pages link to one another as they lie in the repository, so that they can be read there. The site has the same pages at
 other places: links are rewritten, and a link to a file that is no page becomes its words. A comment
 ``<!-- generated: NAME -->`` of a reference page is replaced by what the code declares; nothing of it is typed by hand.
+A comment ``<!-- file: PATH -->`` is replaced by the file, so that a page and an example say nothing twice.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ PAGES = {
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 _TERM = re.compile(r"^\*\*(.+?)\.\*\*", re.MULTILINE)
 _METRIC = re.compile(r"`((?:self_play|train|eval)/[^`]+)`")
+_FILE = re.compile(r"^<!-- file: (\S+) -->$", re.MULTILINE)
 _ROLE = re.compile(r":(?:class|func|meth|data|attr|mod|exc):<code>(~?)([\w.]+)</code>")
 
 
@@ -45,13 +47,13 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Rewrite links, give the glossary's entries anchors, and fill in what is generated."""
+    """Rewrite links, give the glossary's entries anchors, fill in what is generated, and show files."""
     place = page.file.src_uri
     if place == "glossary.md":
         markdown = _TERM.sub(lambda term: f'<a id="{_slug(term[1])}"></a>{term[0]}', markdown)
     for name, make in GENERATED.items():
         markdown = markdown.replace(f"<!-- generated: {name} -->", make())
-    return rewritten(markdown, place)
+    return rewritten(_FILE.sub(lambda found: _shown(ROOT / found[1]), markdown), place)
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
@@ -153,6 +155,11 @@ GENERATED: dict[str, Callable[[], str]] = {
     "errors": errors,
     "api": api,
 }
+
+
+def _shown(file: Path) -> str:
+    language = {".py": "python", ".yaml": "yaml"}[file.suffix]
+    return f"```{language}\n{file.read_text(encoding='utf-8')}```"
 
 
 def _table(header: str, rows: Any) -> str:
