@@ -63,10 +63,12 @@ if TYPE_CHECKING:
     )
     from keisei_lightning.games import (
         NO_MOVE,
+        DescribedGame,
         Game,
         GameFactory,
         GameSpec,
         OpeningGame,
+        RecordedGame,
         ResumableGame,
         StepResult,
         Symmetry,
@@ -105,6 +107,7 @@ __all__ = [
     "CollectorClosedError",
     "ConfigError",
     "CurvesCallback",
+    "DescribedGame",
     "EngineError",
     "EvaluationCallback",
     "Game",
@@ -123,6 +126,7 @@ __all__ = [
     "PolicyPlayer",
     "QuarantineError",
     "RandomPlayer",
+    "RecordedGame",
     "ResumableGame",
     "RolloutError",
     "Run",
@@ -196,10 +200,12 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     ),
     "games": (
         "NO_MOVE",
+        "DescribedGame",
         "Game",
         "GameFactory",
         "GameSpec",
         "OpeningGame",
+        "RecordedGame",
         "ResumableGame",
         "StepResult",
         "Symmetry",
@@ -227,7 +233,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     ),
     "config.validation": ("ValidatedConfig", "validate"),
 }
-_MODULE_OF = {name: room for room, names in _EXPORTS.items() for name in names}
+_MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
 
 
 __getattr__ = lazy_names(__name__, _MODULE_OF, globals())

@@ -26,13 +26,14 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
 from keisei_lightning.config.game_checks import game_options
+from keisei_lightning.config.option_checks import made, opponent_options, parallel_options
 from keisei_lightning.config.quoting import resume_command
 from keisei_lightning.config.validation import ValidatedConfig, config_warnings, section_of, validate
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import game_factory
 from keisei_lightning.models import ActorCritic, num_parameters
 from keisei_lightning.models.output_check import check_network
-from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
+from keisei_lightning.parallel import BatchOptions, SelfPlayCollector
 from keisei_lightning.system.console import print_table, quiet_libraries
 from keisei_lightning.system.machine import available_cpus
 from keisei_lightning.system.stopping import Stopped, StopSignals, requested
@@ -52,6 +53,7 @@ from keisei_lightning.training import (
     WeightSyncCallback,
     remove_stale_temporaries,
 )
+from keisei_lightning.training.options import EvaluationOptions, MinibatchOptions, PPOOptions
 
 __all__ = ["Run", "build", "run"]
 
@@ -167,24 +169,20 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
     spec = game(1).spec
     actor_critic = ActorCritic(instantiate(cfg.model, _partial_=True, _convert_="all")(spec=spec))
     check_network(actor_critic, spec, key=f"model._target_={cfg.model._target_}: network")
-    opponents = _plain(cfg.opponents)
-    every_n_epochs, mode = opponents.pop("every_n_epochs"), opponents.pop("mode")
-    pool = OpponentOptions(**opponents) if mode == "snapshots" else None
+    options, workers, supervision = parallel_options(cfg)
+    pool = opponent_options(cfg)
     collector = SelfPlayCollector(
-        game, actor_critic, **_plain(cfg.parallel), opponents=pool, seed=cfg.seed, zero_copy=True
-    )
-    ppo = _plain(cfg.ppo)
-    data = SelfPlayDataModule(
-        collector,
-        num_epochs=ppo.pop("epochs"),
-        gamma=ppo.pop("gamma"),
-        lmbda=ppo.pop("lmbda"),
-        minibatch_size=ppo.pop("minibatch_size"),
-        normalize_advantage=ppo.pop("normalize_advantage"),
-        decoupled=ppo.pop("decoupled"),
+        game,
+        actor_critic,
+        options,
+        workers=workers,
+        supervision=supervision,
+        batches=BatchOptions(zero_copy=True),
+        opponents=pool,
         seed=cfg.seed,
     )
-    evaluation = EvaluationCallback(game, **_plain(cfg.evaluation), seed=cfg.seed)
+    data = SelfPlayDataModule(collector, made(MinibatchOptions, cfg.ppo), seed=cfg.seed)
+    evaluation = EvaluationCallback(game, made(EvaluationOptions, cfg.evaluation), seed=cfg.seed)
     curves = CurvesCallback(folder)
     last = _last_checkpoint(folder) if _keeps_checkpoints(cfg) else None
     stop = OrderlyStop(last)
@@ -192,7 +190,7 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
         stop,
         *([FinalCheckpoint(last)] if last is not None else []),  # before all that may fail at the end
         WeightSyncCallback(cfg.weight_sync.every_n_steps),
-        *([SnapshotCallback(every_n_epochs)] if pool else []),
+        *([SnapshotCallback(cfg.opponents.every_n_epochs)] if pool else []),
         SelfPlayMetrics(),
         evaluation,
         *([TrainingProgress()] if cfg.trainer.enable_progress_bar else []),
@@ -205,7 +203,7 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
     ]
     return Run(
         trainer=_build_trainer(cfg, callbacks, folder),
-        module=PPOModule(actor_critic, **ppo, recipe=_recipe(cfg)),
+        module=PPOModule(actor_critic, made(PPOOptions, cfg.ppo), recipe=_recipe(cfg)),
         data=data,
         evaluation=evaluation,
         curves=curves,

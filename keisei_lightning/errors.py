@@ -5,21 +5,20 @@
     KeiseiError
     ├── ConfigError                a value given by the user cannot work (exit code 2)
     │   └── UnsupportedGameError   the game is unknown, or of a kind that self-play cannot train
-    ├── GameError                  a game broke its contract (found by ``check_game``), or a player its own
-    │   └── IllegalActionError     an action that the rules do not allow
-    ├── EngineError                an engine behind a pipe failed several times in a row
+    ├── GameError                  a game or a player broke its contract
+    │   └── IllegalActionError     the rules do not allow an action
+    ├── EngineError                an engine process failed several times consecutively
     ├── WorkerError                a worker process failed; ``__cause__`` is its own traceback
     │   ├── WorkerBootError        it never became ready: nothing is restarted
     │   ├── WorkerCrashLoopError   it died more often than the restart budget allows
     │   ├── TooFewWorkersError     fewer than ``min_healthy_workers`` are left
-    │   └── QuarantineError        more than 1 % of the rollouts were not fit to be delivered
-    ├── RolloutError               a rollout that may not be delivered (not finite, wrong shape, endless game)
+    │   └── QuarantineError        more than 1 % of the rollouts were invalid
+    ├── RolloutError               a rollout is invalid (not finite, wrong shape, endless game)
     ├── StalePolicyError           only batches beyond ``max_policy_lag`` arrive
-    ├── WeightsError               weights that may not be published (wrong shape, not finite)
+    ├── WeightsError               weights are invalid (wrong shape, not finite) and were not published
     └── CollectorClosedError       the collector was used after ``shutdown``
 
-``RemoteTraceback`` is no error of its own: it carries the text of a worker's traceback as the ``__cause__`` of a
-``WorkerError``.
+``RemoteTraceback`` carries the text of a worker's traceback, as the ``__cause__`` of a ``WorkerError``.
 """
 
 from __future__ import annotations
@@ -47,19 +46,27 @@ __all__ = [
 
 
 class KeiseiError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base of every exception that this package raises on purpose."""
 
 
 class ConfigError(KeiseiError):
     """One or more values given by the user cannot work.
 
     Args:
-        faults: one line for each fault, naming the key, the value and what is allowed.
+        errors: one line for each value, with its key, the value and what is allowed.
+
+    Attributes:
+        errors: these lines.
     """
 
-    def __init__(self, faults: str | Sequence[str]) -> None:
-        self.faults: tuple[str, ...] = (faults,) if isinstance(faults, str) else tuple(faults)
-        super().__init__("\n".join(self.faults))
+    def __init__(self, errors: str | Sequence[str]) -> None:
+        self.errors: tuple[str, ...] = (errors,) if isinstance(errors, str) else tuple(errors)
+        super().__init__("\n".join(self.errors))
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """The former name of ``errors``."""
+        return self.errors
 
 
 class UnsupportedGameError(ConfigError):
@@ -67,11 +74,11 @@ class UnsupportedGameError(ConfigError):
 
 
 class GameError(KeiseiError):
-    """A game broke its contract; or a player did, which is named: what it gave is no action."""
+    """A game broke its contract, as :func:`~keisei_lightning.games.check_game` checks it, or a player broke its own."""
 
 
 class IllegalActionError(GameError):
-    """An action that the rules do not allow.
+    """The rules do not allow an action.
 
     Args:
         game: the game's name.
@@ -86,7 +93,7 @@ class IllegalActionError(GameError):
 
 
 class EngineError(KeiseiError):
-    """An engine behind a pipe failed several times in a row; ``__cause__`` tells of the last one."""
+    """An engine process failed several times consecutively; ``__cause__`` is the last failure."""
 
 
 class RemoteTraceback(Exception):
@@ -106,7 +113,7 @@ class WorkerError(KeiseiError):
 
 
 class WorkerBootError(WorkerError):
-    """A worker never became ready (bad game, import error, too slow, not startable): restarting would not help."""
+    """A worker never became ready (bad game, import error, too slow, cannot be started): restarting would not help."""
 
 
 class WorkerCrashLoopError(WorkerError):
@@ -118,11 +125,11 @@ class TooFewWorkersError(WorkerError):
 
 
 class QuarantineError(WorkerError):
-    """Too many rollouts were not fit to be delivered; ``__cause__`` tells of the last one."""
+    """Too many rollouts were invalid; ``__cause__`` is the error of the last one."""
 
 
 class RolloutError(KeiseiError):
-    """A rollout that may not be delivered: numbers that are not finite or of a wrong shape, or a game that is stuck."""
+    """A rollout is invalid: its numbers are not finite or of a wrong shape, or its game does not end."""
 
 
 class StalePolicyError(KeiseiError):
@@ -130,7 +137,7 @@ class StalePolicyError(KeiseiError):
 
 
 class WeightsError(KeiseiError):
-    """Weights that may not be published: a wrong name, shape or dtype, or a value that is not finite."""
+    """Weights are invalid and were not published: a wrong name, shape or dtype, or a value that is not finite."""
 
 
 class CollectorClosedError(KeiseiError):

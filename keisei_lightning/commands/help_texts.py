@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from keisei_lightning.config.reference import Key, keys_of
 from keisei_lightning.system.options import declared
 
-__all__ = ["asks_for_help", "describe", "options_help"]
+__all__ = ["asks_for_help", "describe", "options_help", "paragraphs"]
 
 _FLAGS = ("-h", "--help", "help")
 
@@ -26,14 +26,25 @@ def options_help(options: type) -> str:
     Args:
         options: the class.
     """
-    heads = [(f"{key.name}={key.default}", describe(key)) for key in keys_of(declared(options))]
-    width = min(_LONGEST, max(len(head) for head, _ in heads))
+    return paragraphs([(f"{key.name}={key.default}", describe(key)) for key in keys_of(declared(options))])
+
+
+def paragraphs(heads: Sequence[tuple[str, str]], *, longest: int = _LONGEST) -> str:
+    """Words with what is said of each in a column beside them.
+
+    Args:
+        heads: each word, such as "games=400", and what is said of it.
+        longest: a longer word has its text below.
+    """
+    width = min(longest, max((len(head) for head, _ in heads), default=0))
     indent = " " * (width + 4)
     lines = []
     for head, text in heads:
-        filled = textwrap.fill(text, _WIDTH, initial_indent=indent, subsequent_indent=indent)
-        is_short = len(head) <= width
-        lines.append(f"  {head:<{width}}  {filled.removeprefix(indent)}" if is_short else f"  {head}\n{filled}")
+        filled = textwrap.fill(text, _WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+        if len(head) <= width:
+            lines.append(f"  {head:<{width}}  {filled.removeprefix(indent)}".rstrip())
+        else:
+            lines += [f"  {head}", *filled.splitlines()]
     return "\n".join(lines)
 
 

@@ -1,25 +1,28 @@
 """The help of ``keisei train``: groups, options and keys, as Hydra's own help tells them, in a third of its time.
 
 Hydra copies the whole repository of configurations once for each group and option that it lists; here the folders are
-listed. The template is the one of ``conf/config.yaml``; each key has beside it what it does and what is legal.
+listed. The template is the one of ``conf/config.yaml``; each key has beside it its present
+value, what it does, and what is legal.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from string import Template
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import Container, DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from keisei_lightning.commands.compose import compose_training
-from keisei_lightning.commands.help_texts import describe
-from keisei_lightning.config.reference import reference
+from keisei_lightning.commands.help_texts import describe, paragraphs
+from keisei_lightning.config.reference import Key, as_yaml, reference
 from keisei_lightning.config.schemas import SCHEMAS, config_groups
 
 __all__ = ["help_text"]
 
-_COLUMN = 36
+_LONGEST = 34
 
 
 def help_text(words: Sequence[str]) -> str:
@@ -46,12 +49,32 @@ def _groups() -> str:
 
 
 def _described(cfg: DictConfig) -> Iterator[str]:
-    """The configuration as YAML, with a comment for each key that is declared."""
-    keys = {key.name: key for section in reference() for key in section.keys}
-    section = ""
-    for line in OmegaConf.to_yaml(cfg).splitlines():
-        found = re.match(r"(  )?(\w+):", line)
-        if found and not found[1]:
-            section = found[2]
-        key = keys.get(f"{section}.{found[2]}" if found[1] else found[2]) if found else None
-        yield line if key is None else f"{line:<{_COLUMN}}  # {describe(key)}"
+    """Each section with its keys: the present value, what the key does, and what is legal."""
+    for section in reference():
+        declared = {key.name.rpartition(".")[2]: key for key in section.keys}
+        values = cfg[section.name] if section.name else cfg
+        heads = [
+            (f"{section.name}.{name}={value}" if section.name else f"{name}={value}", text)
+            for name, value, text in _in_words(values, declared)
+            if section.name or name in declared
+        ]
+        yield f"{section.name}: {section.sentence}".removeprefix(": ")
+        yield paragraphs(heads, longest=_LONGEST) + "\n"
+
+
+def _in_words(values: DictConfig, declared: Mapping[str, Key]) -> Iterator[tuple[str, str, str]]:
+    """Name, present value and description of each key; one of a third party has no description."""
+    plain: Any = OmegaConf.to_container(values, resolve=False)
+    for name in (*(name for name in declared if name in plain), *(name for name in plain if name not in declared)):
+        value = plain[name]
+        with suppress(OmegaConfBaseException):  # what is missing, or means something only in a run
+            value = values[name]
+        yield name, _short(value), describe(declared[name]) if name in declared else ""
+
+
+def _short(value: object) -> str:
+    """A value in one line; of a class with its keys, the class."""
+    if isinstance(value, DictConfig) and "_target_" in value:
+        return f"{{_target_: {value['_target_']}, ...}}"
+    plain = OmegaConf.to_container(value) if isinstance(value, Container) else value
+    return as_yaml(plain)

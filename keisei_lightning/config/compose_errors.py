@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
 
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from keisei_lightning.config.bounds import BOUNDS, CHOICES
-from keisei_lightning.config.schemas import SCHEMAS, CheckpointConfig, Config, config_dir
+from keisei_lightning.config.schemas import SECTIONS, config_dir
+from keisei_lightning.system.options import nearest
 
 __all__ = ["COMPOSE_ERRORS", "explain", "known_keys", "no_such_key"]
 
@@ -21,18 +19,6 @@ TypeError: ``model=[1]``)."""
 
 _EXTRAS = {"hydra/sweeper=optuna": "sweep"}
 """Options that come with an extra of ours."""
-
-_KINDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "a word",
-    "dict[str, Any]": "a section of keys",
-    "dict[str, float]": "a section of numbers",
-    "list[str]": "a list of words",
-    "None": "null",
-}
-"""Types of the schemas in a person's words."""
 
 
 def known_keys(section: str) -> tuple[str, ...]:
@@ -44,28 +30,15 @@ def known_keys(section: str) -> tuple[str, ...]:
     Returns:
         Names; empty where any key is allowed (a third party's section, or one that is passed on as it is).
     """
-    schema = _schema(section)
-    return () if schema is None else tuple(field.name for field in fields(schema) if not field.name.startswith("_"))
-
-
-def _schema(section: str) -> type | None:
-    own: dict[str, type] = {"": Config, "checkpoint": CheckpointConfig, "model": SCHEMAS["resnet"]}
-    return own.get(section) or SCHEMAS.get(section)
+    return tuple(option.name for option in SECTIONS.get(section, ()))
 
 
 def _legal(key: str) -> str | None:
-    """What a key may be, such as "a whole number from 1 to 100"; None where we do not know the key."""
+    """What a key may be, such as "a whole number, from 1 to 100"; None where we do not know the key."""
     section, _, name = key.rpartition(".")
-    schema = _schema(section)
-    kind = next((str(field.type) for field in fields(schema) if field.name == name), "Any") if schema else "Any"
-    if kind == "Any":
+    if not section and name in SECTIONS:
         return None
-    if key in CHOICES:
-        words = [*CHOICES[key], *(["null"] if "None" in kind else [])]
-        return f"one of {', '.join(words)}"
-    kinds = [_KINDS.get(part, part) for part in kind.split(" | ")]
-    kinds[0] += f", {BOUNDS[key]}" if key in BOUNDS else ""
-    return ", or ".join(kinds)
+    return next((option.legal("null") for option in SECTIONS.get(section, ()) if option.name == name), None)
 
 
 def no_such_key(key: str, value: object) -> str:
@@ -77,7 +50,7 @@ def no_such_key(key: str, value: object) -> str:
     """
     section, _, name = key.rpartition(".")
     known = known_keys(section)
-    near = _nearest(name, known)
+    near = nearest(name, known)
     hint = f" (did you mean {section + '.' if section else ''}{near}?)" if near else ""
     allowed = f"; must be one of {', '.join(known)}" if known else ""
     return f"{key}={value}: no such key{hint}{allowed}"
@@ -101,7 +74,7 @@ def explain(error: BaseException, overrides: Sequence[str] = ()) -> str:
         if extra := _EXTRAS.get(f"{group}={option}"):
             allowed = ", ".join(options)
             return f"{group}={option}: is not installed; must be {allowed}, or install keisei-lightning[{extra}]"
-        near = _nearest(option, options)
+        near = nearest(option, options)
         hint = f" (did you mean {near}?)" if near else ""
         return f"{group}={option}: no such option{hint}; must be one of {', '.join(options)}"
     if found := re.search(r"Error merging override \+{0,2}(.*)", message):
@@ -135,10 +108,6 @@ def _value_of(key: str, overrides: Iterable[str]) -> str:
         if name.lstrip("+~") == key:
             return value
     return ""
-
-
-def _nearest(word: str, known: Sequence[str]) -> str | None:
-    return next(iter(difflib.get_close_matches(word, known, n=1)), None)
 
 
 def _first_line(text: str) -> str:

@@ -7,13 +7,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from keisei_lightning.config.option_checks import is_ours, worker_demand
+from keisei_lightning.config.option_checks import is_our_network, parallel_options
 from keisei_lightning.errors import ConfigError, KeiseiError
 from keisei_lightning.evaluation.ladder import load_ladder
 from keisei_lightning.evaluation.registry import closing_player, make_player
 from keisei_lightning.games import GameSpec, make_game
 from keisei_lightning.games.registry import takes_option
 from keisei_lightning.models.equivariance import equivariance_errors
+from keisei_lightning.parallel.options import worker_demand
 from keisei_lightning.system.limits import MemoryDemand, memory_errors
 
 __all__ = ["game_errors", "game_options", "game_spec"]
@@ -26,7 +27,7 @@ def game_spec(cfg: DictConfig) -> GameSpec:
     """Make the game once, to see that it can be made and what it is like.
 
     Args:
-        cfg: a configuration without faults of its options.
+        cfg: a configuration whose options are legal.
 
     Raises:
         ConfigError: it cannot be made, or not with these options.
@@ -66,7 +67,7 @@ def game_options(cfg: DictConfig) -> dict[str, Any]:
                 options[key] = value
         elif value != nothing:
             legal = "null" if nothing is None else nothing
-            errors.append(f"env.{key}={value}: must be {legal} ({env.game} has no such option; env=own gives it none)")
+            errors.append(f"env.{key}={value}: must be {legal}, as with env=own ({env.game} has no such option)")
     if errors:
         raise ConfigError(errors)
     further = OmegaConf.to_container(env.options, resolve=True)
@@ -78,16 +79,16 @@ def game_errors(cfg: DictConfig, spec: GameSpec) -> Iterator[str]:
     """What follows from what the game is like.
 
     Args:
-        cfg: a configuration without faults of its options.
+        cfg: a configuration whose options are legal.
         spec: of its game.
 
     Yields:
-        A line for each fault.
+        A line for each error.
     """
-    parallel = cfg.parallel
+    parallel, workers, _ = parallel_options(cfg)
     if parallel.augment_symmetry and not spec.symmetries:
         yield f"parallel.augment_symmetry=true: must be false ({spec.name} has no symmetry)"
-    if is_ours(cfg, "model.equivariant") and cfg.model.equivariant:
+    if is_our_network(cfg) and cfg.model.equivariant:
         yield from equivariance_errors(spec, kind=cfg.model.kind, channels=cfg.model.channels)
     yield from _player_errors(cfg, spec)
     rollouts = MemoryDemand(
@@ -96,7 +97,7 @@ def game_errors(cfg: DictConfig, spec: GameSpec) -> Iterator[str]:
         plies_per_rollout=parallel.plies_per_rollout,
         bytes_per_ply=spec.observation_bytes + spec.mask_bytes + _OTHER_BYTES_PER_PLY,
     )
-    yield from memory_errors(worker_demand(parallel, parallel.num_workers), rollouts, prefix="parallel.")
+    yield from memory_errors(worker_demand(parallel, workers, int(parallel.num_workers)), rollouts, prefix="parallel.")
 
 
 def _player_errors(cfg: DictConfig, spec: GameSpec) -> Iterator[str]:
@@ -106,7 +107,7 @@ def _player_errors(cfg: DictConfig, spec: GameSpec) -> Iterator[str]:
             with closing_player(make_player(name, spec)):
                 pass
         except KeiseiError as error:
-            for fault in getattr(error, "faults", [str(error)]):
-                yield f"evaluation.opponents={name}: {' '.join(fault.split())}"
+            for line in getattr(error, "faults", [str(error)]):
+                yield f"evaluation.opponents={name}: {' '.join(line.split())}"
     if cfg.evaluation.ladder is not None and (game := load_ladder(cfg.evaluation.ladder).game) != spec.name:
         yield f"evaluation.ladder={cfg.evaluation.ladder}: is one of {game}; must be one of {spec.name}"

@@ -1,6 +1,6 @@
-"""Checks of a configuration that need neither torch nor a game: names, types, ranges, and what goes together.
+"""Checks of a configuration that need neither torch nor a game: names, declarations, and what goes together.
 
-Each fault is one line: key, value, what is allowed, and the arithmetic where there is one.
+Each error is one line: key, value, what is allowed, and the arithmetic where there is one.
 """
 
 from __future__ import annotations
@@ -8,39 +8,50 @@ from __future__ import annotations
 import math
 import os
 import re
-import sys
 import tempfile
 import unicodedata
 import zipfile
 from collections.abc import Iterator, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from keisei_lightning.config.bounds import BOUNDS, CHOICES, Bounds
 from keisei_lightning.config.compose_errors import known_keys, no_such_key
+from keisei_lightning.config.schemas import SECTIONS
 from keisei_lightning.config.targets import callback_errors, logger_errors, trainer_errors
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluation.ladder import load_ladder
 from keisei_lightning.evaluation.registry import parse_player
 from keisei_lightning.games import canonical_name, game_names
 from keisei_lightning.models.registry import OUR_NETWORKS
-from keisei_lightning.system.limits import WorkerDemand, most_workers, worker_errors
+from keisei_lightning.parallel.options import (
+    CollectorOptions,
+    OpponentOptions,
+    SupervisionOptions,
+    WorkerOptions,
+    collector_errors,
+    with_number_of_workers,
+)
+from keisei_lightning.system.options import Declaration, declared
 from keisei_lightning.training.integrity import checkpoint_files
 
 __all__ = [
+    "declared_errors",
     "folder_errors",
-    "is_ours",
+    "is_our_network",
+    "made",
     "missing_keys",
     "no_path",
     "one_line",
+    "opponent_options",
     "option_errors",
+    "parallel_options",
     "path_errors",
     "publishes_per_iteration",
-    "worker_demand",
 ]
+
+T = TypeVar("T")
 
 _MAX_NAME_BYTES = 255
 """Of a file's name on the file systems of Linux and macOS."""
@@ -53,32 +64,68 @@ def option_errors(cfg: DictConfig) -> list[str]:
     """Everything that can be told without torch and without making the game.
 
     Args:
-        cfg: a composed configuration without :func:`missing_keys`, its number of workers resolved.
+        cfg: a composed configuration without :func:`missing_keys`.
 
     Returns:
-        A line for each fault.
+        A line for each error. What follows from several keys is told when each of them is legal.
     """
-    faults = [
-        *_unknown_keys(cfg),
-        *_out_of_bounds(cfg),
-        *_bad_choices(cfg),
-        *_worker_errors(cfg),
-        *_evaluation_errors(cfg),
-        *_player_name_errors(cfg),
-        *_opponent_errors(cfg),
-        *folder_errors(cfg),
-        *_game_name_errors(cfg),
-        *_checkpoint_path_errors(cfg),
-    ]
-    named = {fault.partition("=")[0] for fault in faults}
-    faults += [
-        fault
-        for fault in (*trainer_errors(cfg), *logger_errors(cfg), *callback_errors(cfg))
-        if fault.partition("=")[0] not in named
-    ]
-    if not named & {"parallel.num_workers", "parallel.games_per_worker", "parallel.plies_per_rollout"}:
-        faults += _batch_errors(cfg, named)
-    return faults
+    errors = [*_unknown_keys(cfg), *declared_errors(cfg)]
+    wrong = {error.partition("=")[0].rpartition(".")[0] for error in errors}
+
+    def is_legal(*sections: str) -> bool:
+        return wrong.isdisjoint(sections)
+
+    errors += [*folder_errors(cfg), *_checkpoint_path_errors(cfg)]
+    errors += [*trainer_errors(cfg), *logger_errors(cfg), *callback_errors(cfg)]
+    if is_legal("env"):
+        errors += _game_name_errors(cfg)
+    if is_legal("evaluation"):
+        errors += [*_evaluation_errors(cfg), *_player_name_errors(cfg)]
+    if is_legal("parallel", "opponents"):
+        collecting = list(collector_errors(*parallel_options(cfg), opponent_options(cfg), prefix="parallel."))
+        errors += collecting
+        if not collecting and is_legal("ppo", "trainer", "weight_sync"):
+            errors += _batch_errors(cfg)
+    return errors
+
+
+def parallel_options(cfg: DictConfig) -> tuple[CollectorOptions, WorkerOptions, SupervisionOptions]:
+    """The options of section ``parallel``, with a number of workers.
+
+    Args:
+        cfg: a composed configuration, in which they are legal.
+    """
+    options, workers, supervision = (
+        made(CollectorOptions, cfg.parallel),
+        made(WorkerOptions, cfg.parallel),
+        made(SupervisionOptions, cfg.parallel),
+    )
+    learns_on_cpu = cfg.trainer.accelerator == "cpu"
+    return with_number_of_workers(options, workers, learns_on_cpu=learns_on_cpu), workers, supervision
+
+
+def opponent_options(cfg: DictConfig) -> OpponentOptions | None:
+    """The options of the pool of opponents; None: there is none.
+
+    Args:
+        cfg: a composed configuration, in which they are legal.
+    """
+    return made(OpponentOptions, cfg.opponents) if cfg.opponents.mode == "snapshots" else None
+
+
+def made(options: type[T], section: DictConfig) -> T:
+    """Options as their component takes them; keys of the section that are not theirs are left out.
+
+    Args:
+        options: their class.
+        section: that their values are in.
+
+    Raises:
+        ConfigError: with a line for each value that is not legal.
+    """
+    cls: type = options
+    values: Any = OmegaConf.to_container(section, resolve=True)
+    return options(**{each.name: values[each.name] for each in declared(cls) if each.name in values})
 
 
 def missing_keys(cfg: DictConfig) -> list[str]:
@@ -101,104 +148,50 @@ def _question_marks(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
 
 def _unknown_keys(cfg: DictConfig) -> Iterator[str]:
     """Keys that were added with a ``+`` and that nobody reads."""
-    for key in cfg:
-        if key not in known_keys(""):
-            yield no_such_key(str(key), cfg[key])
-    # The trainer's keys are passed on to Lightning, which has more than our schema lists.
-    for section in (
-        "env",
-        "model",
-        "ppo",
-        "parallel",
-        "opponents",
-        "weight_sync",
-        "evaluation",
-        "logger",
-        "checkpoint",
-    ):
-        if section == "model" and not is_ours(cfg, "model."):
-            continue
-        for key in cfg[section]:
+    for section, _ in _our_sections(cfg):
+        # The trainer's keys are passed on to Lightning, which has more than ours.
+        values = _section(cfg, section)
+        for key in () if section == "trainer" else map(str, values):
             if key != "_target_" and key not in known_keys(section):
-                yield no_such_key(f"{section}.{key}", cfg[section][key])
+                yield no_such_key(f"{section}.{key}" if section else key, values[key])
 
 
-def _select(cfg: DictConfig, key: str) -> Any:
-    try:
-        return OmegaConf.select(cfg, key)
-    except OmegaConfBaseException:  # an interpolation that does not resolve is reported where it is used
-        return None
+def declared_errors(cfg: DictConfig) -> Iterator[str]:
+    """Values that are not what their option's declaration allows: a line each.
+
+    Args:
+        cfg: a composed configuration without :func:`missing_keys`.
+    """
+    for section, options in _our_sections(cfg):
+        values = _section(cfg, section)
+        for option in options:
+            if option.name in values and (
+                error := option.error(values[option.name], prefix=f"{section}." if section else "", none="null")
+            ):
+                yield error
 
 
-def is_ours(cfg: DictConfig, key: str) -> bool:
-    """Whether a key is one that we know the meaning of: a third party's network has keys of its own.
+def _our_sections(cfg: DictConfig) -> Iterator[tuple[str, tuple[Declaration, ...]]]:
+    """Sections whose keys we know the meaning of: a third party's network has keys of its own."""
+    return ((name, options) for name, options in SECTIONS.items() if name != "model" or is_our_network(cfg))
+
+
+def _section(cfg: DictConfig, name: str) -> DictConfig:
+    return cfg[name] if name else cfg
+
+
+def is_our_network(cfg: DictConfig) -> bool:
+    """Whether the network is one of ours.
 
     Args:
         cfg: a composed configuration.
-        key: such as ``model.channels``.
     """
-    return not key.startswith("model.") or cfg.model.get("_target_") == OUR_NETWORKS
-
-
-def _out_of_bounds(cfg: DictConfig) -> Iterator[str]:
-    for key, bounds in BOUNDS.items():
-        value = _select(cfg, key) if is_ours(cfg, key) else None
-        if value is not None and not bounds.contain(value):
-            yield f"{key}={_number(value)}: must be {bounds}"
-
-
-def _number(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _bad_choices(cfg: DictConfig) -> Iterator[str]:
-    for key, allowed in CHOICES.items():
-        value = _select(cfg, key) if is_ours(cfg, key) else None
-        if value is not None and value not in allowed:
-            yield f"{key}={value}: must be one of {', '.join(allowed)}"
-
-
-def worker_demand(parallel: DictConfig, workers: int) -> WorkerDemand:
-    """The workers that are asked for; what is not legal about them is told elsewhere.
-
-    Args:
-        parallel: section ``parallel`` of a configuration.
-        workers: their number.
-    """
-    return WorkerDemand(
-        num_workers=workers,
-        in_processes=parallel.mode != "serial",
-        start_method=parallel.start_method,
-        threads_per_worker=parallel.threads_per_worker,
-        is_central=parallel.mode == "central",
-    )
-
-
-def _worker_errors(cfg: DictConfig) -> Iterator[str]:
-    parallel = cfg.parallel
-    workers = parallel.num_workers
-    if not Bounds(low=1).contain(workers):
-        most = most_workers(worker_demand(parallel, sys.maxsize))
-        yield f"parallel.num_workers={workers}: must be from 1 to {most}, or auto"
-    else:
-        yield from worker_errors(worker_demand(parallel, workers), prefix="parallel.")
-        if parallel.min_healthy_workers > workers:
-            yield (
-                f"parallel.min_healthy_workers={parallel.min_healthy_workers}: must be from 0 to {workers} "
-                "(parallel.num_workers)"
-            )
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", parallel.worker_device):
-        yield f"parallel.worker_device={parallel.worker_device}: must be auto, cpu or cuda:N"
-    if parallel.mode == "serial" and parallel.schedule == "async":
-        yield "parallel.schedule=async: must be sync with parallel.mode=serial (one process cannot do both at once)"
+    return bool(cfg.model.get("_target_") == OUR_NETWORKS)
 
 
 def _evaluation_errors(cfg: DictConfig) -> Iterator[str]:
-    games = cfg.evaluation.num_games
-    if games >= 2 and games % 2:
-        yield f"evaluation.num_games={games}: must be even (each opening is played from both seats)"
     every, ago = cfg.evaluation.every_n_epochs, cfg.evaluation.against_epochs_ago
-    if ago is not None and ago >= 1 and (every < 1 or ago % every):
+    if ago is not None and (every < 1 or ago % every):
         yield f"evaluation.against_epochs_ago={ago}: must be a multiple of evaluation.every_n_epochs={every} (above 0)"
     if not cfg.evaluation.opponents:
         yield "evaluation.opponents=[]: must name one player or more, such as random"
@@ -211,7 +204,7 @@ def _player_name_errors(cfg: DictConfig) -> Iterator[str]:
         try:
             opponents.add(parse_player(name).text)
         except ConfigError as error:
-            yield from (f"evaluation.opponents={name}: {' '.join(fault.split())}" for fault in error.faults)
+            yield from (f"evaluation.opponents={name}: {' '.join(line.split())}" for line in error.faults)
     yield from _ladder_errors(cfg, opponents)
 
 
@@ -222,21 +215,13 @@ def _ladder_errors(cfg: DictConfig, opponents: Set[str]) -> Iterator[str]:
     try:
         names = load_ladder(cfg.evaluation.ladder).names
     except ConfigError as error:
-        yield from (f"evaluation.{fault.replace('ladder ', 'ladder=', 1)}" for fault in error.faults)
+        yield from (f"evaluation.{line.replace('ladder ', 'ladder=', 1)}" for line in error.faults)
     else:
         if not opponents & set(names):
             yield (
                 f"evaluation.ladder={cfg.evaluation.ladder}: evaluation.opponents must name one or more of its players "
                 f"({', '.join(names)})"
             )
-
-
-def _opponent_errors(cfg: DictConfig) -> Iterator[str]:
-    share, games = cfg.opponents.share, cfg.parallel.games_per_worker
-    if cfg.opponents.mode == "snapshots" and 0 < share <= 1 and games >= 1 and round(share * games) < 1:
-        yield (
-            f"opponents.share={share:g}: must be at least {1 / games:g}, one of parallel.games_per_worker={games} games"
-        )
 
 
 def folder_errors(cfg: DictConfig) -> Iterator[str]:
@@ -328,15 +313,15 @@ def _checkpoint_path_errors(cfg: DictConfig) -> Iterator[str]:
         yield f"ckpt_path={path}: cannot be read as a checkpoint (damaged or cut short: it is no zip file)"
 
 
-def _batch_errors(cfg: DictConfig, named: set[str]) -> Iterator[str]:
+def _batch_errors(cfg: DictConfig) -> Iterator[str]:
     """What follows from the size of a batch."""
-    parallel, size, plies = cfg.parallel, cfg.ppo.minibatch_size, _plies_per_batch(cfg)
+    parallel, size, plies = parallel_options(cfg)[0], cfg.ppo.minibatch_size, _plies_per_batch(cfg)
     if size > plies:
         yield (
             f"ppo.minibatch_size={size}: must be from 1 to the plies of one batch, {plies} = {parallel.num_workers} "
             f"workers x {parallel.games_per_worker} games x {parallel.plies_per_rollout} plies"
         )
-    elif parallel.schedule == "async" and not named & _PUBLISHING:
+    elif parallel.schedule == "async":
         publishes, arithmetic = publishes_per_iteration(cfg)
         if parallel.max_policy_lag < publishes:
             # A rollout that is played while the learner trains is handed over after all publishes of that iteration.
@@ -347,18 +332,8 @@ def _batch_errors(cfg: DictConfig, named: set[str]) -> Iterator[str]:
 
 
 def _plies_per_batch(cfg: DictConfig) -> int:
-    parallel = cfg.parallel
-    return int(parallel.num_workers * parallel.games_per_worker * parallel.plies_per_rollout)
-
-
-_PUBLISHING = {
-    "ppo.minibatch_size",
-    "ppo.epochs",
-    "trainer.accumulate_grad_batches",
-    "weight_sync.every_n_steps",
-    "parallel.max_policy_lag",
-}
-"""Keys that decide how often weights are published, and whether that is too often."""
+    options = parallel_options(cfg)[0]
+    return int(options.num_workers) * options.games_per_worker * options.plies_per_rollout
 
 
 def publishes_per_iteration(cfg: DictConfig) -> tuple[int, str]:

@@ -50,7 +50,8 @@ __all__ = [
 
 OUR_TRAINER = "lightning.pytorch.Trainer"
 
-_BATCHES = "a number of batches, 0 or more, or a share from 0.0 to 1.0"
+_BATCHES_PATTERN = r"\d+|0\.\d+|1\.0|\d(\.\d+)?e-\d+"
+_BATCHES_FORM = "a number of batches, 0 or more, or a share from 0.0 to 1.0"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,10 +108,10 @@ class TrainerOptions:
     accumulate_grad_batches: int = option(1, "Minibatches of one optimiser step.", low=1)
     check_val_every_n_epoch: int = option(1, "Epochs between validations, if there is a validation loader.", low=1)
     limit_train_batches: int | float | None = option(
-        None, "Minibatches of each epoch; null: all.", low=0, form=_BATCHES
+        None, "Minibatches of each epoch; null: all.", pattern=_BATCHES_PATTERN, form=_BATCHES_FORM
     )
     overfit_batches: int | float = option(
-        0.0, "Repeat the first minibatches of the first rollout.", low=0, form=_BATCHES
+        0.0, "Repeat the first minibatches of the first rollout.", pattern=_BATCHES_PATTERN, form=_BATCHES_FORM
     )
     fast_dev_run: int | bool = option(False, "Only try it out: one minibatch (or so many), nothing is kept.", low=0)
     log_every_n_steps: int = option(10, "Optimiser steps between two rows of metrics.", low=0)

@@ -5,30 +5,28 @@ Only what is not as we ship it is looked up: importing a third party's package, 
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from keisei_lightning.config.schemas import OUR_TRAINER
 from keisei_lightning.models.registry import OUR_NETWORKS
+from keisei_lightning.system.devices import device_errors
+from keisei_lightning.system.options import nearest
 
 __all__ = [
     "TRAINER_ARGUMENTS",
     "callback_errors",
-    "cuda_errors",
-    "device_errors",
+    "gpu_errors",
     "logger_errors",
     "model_errors",
     "target_errors",
     "trainer_errors",
 ]
-
-_OUR_TRAINER = "lightning.pytorch.Trainer"
 
 TRAINER_ARGUMENTS = (
     *("accelerator", "strategy", "devices", "num_nodes", "precision", "logger", "callbacks", "fast_dev_run"),
@@ -125,7 +123,7 @@ def model_errors(cfg: DictConfig) -> Iterator[str]:
 def target_errors(cfg: DictConfig) -> Iterator[str]:
     """Whether what is not as we ship it is there, and takes what it is given; third parties' packages are imported."""
     yield from model_errors(cfg)
-    if cfg.trainer.get("_target_") != _OUR_TRAINER:
+    if cfg.trainer.get("_target_") != OUR_TRAINER:
         yield from _target_errors("trainer", cfg.trainer)
     for key, entry in _loggers(cfg).items():
         if OmegaConf.is_dict(entry) and "_target_" in entry and entry["_target_"] not in _SHIPPED_LOGGERS:
@@ -169,48 +167,28 @@ def trainer_errors(cfg: DictConfig) -> Iterator[str]:
     for key, instead in _OWN_TRAINER_ARGUMENTS.items():
         if key in trainer:
             yield f"trainer.{key}={trainer[key]}: must not be given, a run sets it itself; {instead}"
-    devices = trainer.devices
-    if str(devices) not in ("1", "auto") and not re.fullmatch(r"\d+,", str(devices)):
-        yield f"trainer.devices={devices}: must be 1, auto or one device's number with a comma, such as 0,"
-    for name in ("limit_train_batches", "overfit_batches"):
-        value = trainer[name]
-        if value is not None and not (value >= 0 and (isinstance(value, int) or value <= 1)):
-            yield f"trainer.{name}={value}: must be a number of batches, 0 or more, or a share from 0.0 to 1.0"
-    if trainer.max_time is not None and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", trainer.max_time):
-        yield f"trainer.max_time={trainer.max_time}: must be DD:HH:MM:SS, such as 00:12:00:00, or null"
-    if trainer.get("_target_") != _OUR_TRAINER:
+    if trainer.get("_target_") != OUR_TRAINER:
         return  # it has arguments of its own: see target_errors
     allowed = [name for name in TRAINER_ARGUMENTS if name not in _OWN_TRAINER_ARGUMENTS]
     for key in map(str, trainer):
         if key != "_target_" and key not in TRAINER_ARGUMENTS:
-            near = next(iter(difflib.get_close_matches(key, allowed, n=1)), None)
+            near = nearest(key, allowed)
             hint = f" (did you mean trainer.{near}?)" if near else ""
             yield f"trainer.{key}={trainer[key]}: no such key{hint}; must be one of {', '.join(allowed)}"
 
 
-def device_errors(cfg: DictConfig) -> Iterator[str]:
+def gpu_errors(cfg: DictConfig) -> Iterator[str]:
     """Whether the GPUs that are asked for are there; torch is imported where there is one to ask for."""
-    if cfg.parallel.worker_device.startswith("cuda"):
-        yield from cuda_errors("parallel.worker_device", cfg.parallel.worker_device)
-    trainer, devices = cfg.trainer, str(cfg.trainer.devices)
-    if trainer.accelerator in ("gpu", "cuda"):
-        index = devices.rstrip(",") if devices.endswith(",") else "0"
-        yield from (
-            f"trainer.accelerator={trainer.accelerator}: {fault.partition(': ')[2]}"
-            for fault in cuda_errors("trainer.devices", f"cuda:{index}")
-        )
-
-
-def cuda_errors(key: str, device: str) -> Iterator[str]:
-    """Whether there is such a CUDA device.
-
-    Args:
-        key: for the message.
-        device: "cuda" or "cuda:N".
-    """
+    workers, trainer = cfg.parallel.worker_device, cfg.trainer
+    learner = trainer.accelerator in ("gpu", "cuda")
+    if not (learner or workers.startswith("cuda")):
+        return
     import torch  # only where a GPU is asked for: it takes seconds
 
     count = torch.cuda.device_count()
-    index = int(device.partition(":")[2] or 0)
-    if index >= count:
-        yield f"{key}={device}: must be {f'cuda:0 to cuda:{count - 1}' if count else 'cpu (there is no GPU here)'}"
+    yield from device_errors("parallel.worker_device", workers, num_cuda_devices=count)
+    if learner:
+        devices = str(trainer.devices)
+        name = f"cuda:{devices.rstrip(',')}" if devices.endswith(",") else "cuda"
+        for line in device_errors("trainer.devices", name, num_cuda_devices=count):
+            yield f"trainer.accelerator={trainer.accelerator}: {line.partition(': ')[2]}"

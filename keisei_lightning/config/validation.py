@@ -1,18 +1,18 @@
 """Is what the user asked for possible here? Told before any process starts, and checked once.
 
-Types and misspelt keys are Hydra's business (see ``config.py``). What is in range, and what only shows when values meet
-each other, the game, the checkpoint or the machine, is checked here, cheap things first: nobody waits for torch to be
-told no.
+Types and misspelt keys are Hydra's business, by the schemas of ``schemas.py``. What is in range, and what only shows
+when values meet each other, the game, the checkpoint or the machine, is checked here, cheap things first: nobody waits
+for torch to be told no.
 
 =========================================  =========================================  ===============
 what is checked                            where                                      needs
 =========================================  =========================================  ===============
-names, ranges, what goes together, files   ``option_checks.py``                       no more than this
+declarations, what goes together, files    ``option_checks.py``                       no more than this
 the game, its players, memory              ``game_checks.py``                         the game's rules
-what the user plugs in, GPUs, checkpoints  ``plugins.py``, ``checkpoint_header.py``   maybe torch
+what the user plugs in, GPUs, checkpoints  ``targets.py``, ``checkpoint_header.py``   maybe torch
 =========================================  =========================================  ===============
 
-All faults of one row are told at once; the next row is looked at when there is none. What comes out is a
+All errors of one row are told at once; the next row is looked at when there is none. What comes out is a
 :class:`ValidatedConfig`: whoever gets one does not check again.
 """
 
@@ -29,12 +29,15 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from keisei_lightning.config.game_checks import game_errors, game_spec
-from keisei_lightning.config.option_checks import missing_keys, option_errors, publishes_per_iteration, worker_demand
-from keisei_lightning.config.targets import device_errors, target_errors
+from keisei_lightning.config.option_checks import (
+    missing_keys,
+    option_errors,
+    parallel_options,
+    publishes_per_iteration,
+)
+from keisei_lightning.config.targets import gpu_errors, target_errors
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameSpec
-from keisei_lightning.system.limits import most_workers
-from keisei_lightning.system.machine import available_cpus
 from keisei_lightning.training.checkpoint_header import check_checkpoint, newest_checkpoint
 
 __all__ = ["ValidatedConfig", "config_warnings", "resolve_workers", "section_of", "unresolved_errors", "validate"]
@@ -42,7 +45,7 @@ __all__ = ["ValidatedConfig", "config_warnings", "resolve_workers", "section_of"
 
 @dataclass(frozen=True, slots=True)
 class ValidatedConfig:
-    """A configuration that :func:`validate` has resolved and found good; it alone makes them.
+    """A configuration that :func:`validate` has resolved and found good.
 
     Attributes:
         cfg: the configuration, read-only, with the number of workers and the path of the checkpoint filled in.
@@ -61,7 +64,7 @@ def validate(cfg: DictConfig) -> ValidatedConfig:
         cfg: a composed configuration, or the section of a larger one that holds it; it stays as it is.
 
     Raises:
-        ConfigError: with one line for each fault; keys are named as they are called from outside the section.
+        ConfigError: with one line for each error; keys are named as they are called from outside the section.
     """
     cfg = copy.deepcopy(cfg)  # with its parents, which are not copied: interpolations may look there
     section = section_of(cfg)
@@ -70,7 +73,7 @@ def validate(cfg: DictConfig) -> ValidatedConfig:
     except ConfigError as error:
         if not section:
             raise
-        raise ConfigError([section + fault for fault in error.faults]) from error
+        raise ConfigError([section + line for line in error.faults]) from error
 
 
 def section_of(cfg: DictConfig) -> str:
@@ -82,14 +85,14 @@ def section_of(cfg: DictConfig) -> str:
 def _validated(cfg: DictConfig, section: str) -> ValidatedConfig:
     _refuse([f"{key}: is missing; give it on the command line as {section}{key}=VALUE" for key in missing_keys(cfg)])
     # What follows from another one has the same reason, and need not be told.
-    _refuse(list({fault.partition(": ")[2]: fault for fault in reversed(list(unresolved_errors(cfg)))}.values()))
+    _refuse(list({line.partition(": ")[2]: line for line in reversed(list(unresolved_errors(cfg)))}.values()))
     with read_write(cfg):
         _expand_home(cfg)
-        resolve_workers(cfg)
         _refuse(option_errors(cfg))
+        resolve_workers(cfg)
         spec = game_spec(cfg)
         _refuse(list(game_errors(cfg, spec)))
-        _refuse([*target_errors(cfg), *device_errors(cfg), *_resolve_checkpoint(cfg, spec)])
+        _refuse([*target_errors(cfg), *gpu_errors(cfg), *_resolve_checkpoint(cfg, spec)])
     OmegaConf.set_readonly(cfg, True)
     return ValidatedConfig(cfg)
 
@@ -120,35 +123,18 @@ def _expand_home(cfg: DictConfig) -> None:
             cfg[key] = os.path.expanduser(cfg[key])
 
 
-def _refuse(faults: Sequence[str]) -> None:
-    if faults:
-        raise ConfigError(faults)
+def _refuse(errors: Sequence[str]) -> None:
+    if errors:
+        raise ConfigError(errors)
 
 
 def resolve_workers(cfg: DictConfig) -> None:
-    """Replace ``num_workers=auto`` by a number.
-
-    ``auto`` is one worker for each CPU that this process may use, or fewer where the machine's other limits do not
-    allow so many; ``serial`` has one worker. The inference process (``mode=central``) or a learner that works at the
-    same time (``schedule=async``) keeps one CPU, and one that learns on CPUs keeps three of four: it has several times
-    the work of the workers.
+    """Replace ``parallel.num_workers=auto`` by a number.
 
     Args:
-        cfg: a composed configuration; it is changed in place.
+        cfg: a composed configuration, whose section ``parallel`` is legal; it is changed in place.
     """
-    parallel = cfg.parallel
-    if parallel.num_workers == "auto":
-        parallel.num_workers = most_workers(worker_demand(parallel, _wished_workers(cfg, available_cpus())))
-
-
-def _wished_workers(cfg: DictConfig, cpus: int) -> int:
-    """What ``num_workers=auto`` would be on a machine that has enough of everything else."""
-    if cfg.parallel.mode == "serial":
-        return 1
-    if cfg.parallel.schedule == "async" and cfg.trainer.accelerator == "cpu":
-        return max(1, cpus // 4)
-    spare = 1 if cfg.parallel.schedule == "async" or cfg.parallel.mode == "central" else 0
-    return max(1, cpus - spare)
+    cfg.parallel.num_workers = parallel_options(cfg)[0].num_workers
 
 
 def _resolve_checkpoint(cfg: DictConfig, spec: GameSpec) -> list[str]:

@@ -1,4 +1,4 @@
-"""How strong is a player: matches with counted results, and the players for them."""
+"""Measure a player's strength: players, matches, ratings, labelled positions and exact measures of small games."""
 
 from __future__ import annotations
 

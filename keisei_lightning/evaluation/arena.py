@@ -1,11 +1,13 @@
 """Matches between two players: every opening from both seats, all games at once, counted with an interval.
 
-What is estimated is the points per game that a player can expect from a random opening. Such claims go wrong in four
-ways that this module closes: one seat may be worth more (each opening is played twice, with the seats exchanged);
-deterministic players would repeat one game (openings are random); the score would depend on the number of games if
-openings that come again were left out (all are drawn independently from one distribution, and one that comes again
-counts again); and a score from few games is read as if it were exact (the result carries its 95 % interval, which
-rests on the pairs of games: these are independent, the two games of a pair are not).
+A match estimates the points per game that a player can expect from a random opening. It avoids four errors:
+
+* One seat may be worth more: each opening is played twice, with the seats exchanged.
+* Deterministic players would repeat one game: openings are random.
+* The score would depend on the number of games if repeated openings were left out: all openings are drawn independently
+  from one distribution, and a repeated one counts again.
+* A score from few games looks exact: the result has its 95 % interval, which is based on the pairs of games. These are
+  independent; the two games of a pair are not.
 """
 
 from __future__ import annotations
@@ -32,12 +34,12 @@ class _Played:
     """Raw outcome of every board.
 
     Attributes:
-        points: of the player: +1, 0, -1.
-        plies: played after the opening.
+        points: the player's result: +1, 0, -1.
+        plies: plies after the opening.
         outcomes: how each game ended.
-        void: games that ended because somebody had no answer.
+        void: whether a game ended because a player had no move.
         moves: uint64, a hash of each game's moves.
-        seat: int8, of the player.
+        seat: int8, the player's seat.
         times: int64, how often each game counts.
     """
 
@@ -78,31 +80,31 @@ def play_match(
     keep_records: bool = False,
     progress: Callable[[int], None] = lambda finished: None,
 ) -> MatchResult:
-    """Play every opening twice, with the seats swapped, and count.
+    """Play every opening twice, with the seats swapped, and count the results.
 
-    All games advance together: one call of each player per ply. The same arguments give the same match, as far as the
-    players are deterministic or seeded. Openings are drawn independently, so that one may come again (the start of the
-    game is every fifth opening where ``opening_plies=4``). Its games are played anew, unless both players say that they
+    All games advance together: each player is called once per ply. The same arguments give the same match if the
+    players are deterministic or seeded. Openings are drawn independently, so that one may be drawn again (with
+    ``opening_plies=4`` every fifth opening is the start of the game). Its games are played again, unless both players
     are ``deterministic``: then they are played once, and count as often as the opening was drawn.
 
     Args:
         game: makes the boards.
-        player: the player whose score is asked for.
-        opponent: the other one.
-        num_games: games in all, an even number: boards 2k and 2k + 1 share an opening.
+        player: the player whose score is counted.
+        opponent: the other player.
+        num_games: number of games, even: boards 2k and 2k + 1 share an opening.
         opening_plies: each opening is 0 to this many random legal plies, uniformly, and replaces that of an
             :class:`~keisei_lightning.games.OpeningGame`; None leaves it its own. It is cut short before a ply that
             would end the game.
-        seed: of the openings.
-        keep_records: keep a record of every game that is played, not only of the last.
-        progress: is told after each ply how many of the ``num_games`` have ended.
+        seed: seed of the openings.
+        keep_records: keep a record of every game that is played, not only of one.
+        progress: called after each ply with the number of games that have ended.
 
     Returns:
-        The counts, from the player's side.
+        The result, as the player sees it.
 
     Raises:
-        ConfigError: a number that cannot work.
-        GameError: a game that goes on beyond its ``max_plies``, or what a player gives is no legal action.
+        ConfigError: ``num_games`` or ``opening_plies`` is illegal.
+        GameError: a game goes on beyond its ``max_plies``, or a player returns no legal action.
     """
     _check_numbers(num_games, opening_plies)
     openings = _draw_openings(game(num_games // 2), opening_plies, seed)
@@ -112,7 +114,7 @@ def play_match(
         openings, times = list(counts), np.array(list(counts.values()), dtype=np.int64)
     board = game(2 * len(openings))
     for pair, opening in enumerate(openings):
-        # Both get it by set_position: a board that kept its history could repeat a position that its twin cannot.
+        # Both boards are set up: one that kept its history could repeat a position that its twin cannot.
         board.set_position(2 * pair, opening)
         board.set_position(2 * pair + 1, opening)
     played = _play_out(board, (player, opponent), np.repeat(times, 2), progress)
@@ -124,15 +126,13 @@ def _is_deterministic(player: Player) -> bool:
 
 
 def _check_numbers(num_games: int, opening_plies: int | None) -> None:
-    faults = []
+    errors = []
     if num_games < 2 or num_games % 2:
-        faults.append(
-            f"num_games={num_games}: must be an even number from 2 on (each opening is played from both seats)"
-        )
+        errors.append(f"num_games={num_games}: must be even, at least 2 (each opening is played from both seats)")
     if opening_plies is not None and opening_plies < 0:
-        faults.append(f"opening_plies={opening_plies}: must be 0 or more")
-    if faults:
-        raise ConfigError(faults)
+        errors.append(f"opening_plies={opening_plies}: must be 0 or more")
+    if errors:
+        raise ConfigError(errors)
 
 
 def _draw_openings(dealer: Game, opening_plies: int | None, seed: int) -> list[str]:
@@ -141,30 +141,30 @@ def _draw_openings(dealer: Game, opening_plies: int | None, seed: int) -> list[s
     Args:
         dealer: a board for each opening.
         opening_plies: see :func:`play_match`.
-        seed: likewise.
+        seed: see :func:`play_match`.
 
     Returns:
         Positions in the game's own notation.
     """
     rng = np.random.default_rng(seed)
-    chance = RandomPlayer(dealer.spec.num_actions, seed=int(rng.integers(2**63)))
+    random_player = RandomPlayer(dealer.spec.num_actions, seed=int(rng.integers(2**63)))
     dealer.seed(int(rng.integers(2**31)))
     if opening_plies is not None and isinstance(dealer, OpeningGame):
         dealer.opening_plies = 0
     dealer.reset()
-    _play_randomly(dealer, chance, rng.integers(0, (opening_plies or 0) + 1, size=dealer.num_games))
+    _play_randomly(dealer, random_player, rng.integers(0, (opening_plies or 0) + 1, size=dealer.num_games))
     return [dealer.position(index) for index in range(dealer.num_games)]
 
 
-def _play_randomly(board: Game, chance: RandomPlayer, plies_left: NDArray[np.int64]) -> None:
-    """Play so many random plies on each board, never to the end of a game."""
+def _play_randomly(board: Game, random_player: RandomPlayer, plies_left: NDArray[np.int64]) -> None:
+    """Play a number of random plies on each board, never to the end of a game."""
     view = _View(board)
     while (plies_left > 0).any():
         playing = np.flatnonzero(plies_left > 0)
         before = {int(i): board.position(int(i)) for i in playing}
         view.look()
         actions = np.full(board.num_games, NO_MOVE, dtype=np.int64)
-        actions[playing] = chance.draw(view.legal[playing])
+        actions[playing] = random_player.draw(view.legal[playing])
         result = board.step(actions)
         plies_left[playing] -= 1
         for index, position in before.items():
@@ -179,7 +179,7 @@ def _play_out(
     times: NDArray[np.int64],
     progress: Callable[[int], None],
 ) -> _Played:
-    """Play all boards to their ends; each counts so many times. ``players[0]`` has seat 0 of even boards, 1 of odd."""
+    """Play all games to their ends. ``players[0]`` has seat 0 on even boards and seat 1 on odd ones."""
     num_games = board.num_games
     view, seat = _View(board), (np.arange(num_games) % 2).astype(np.int8)
     played = _Played(
@@ -256,7 +256,7 @@ def _count_different(openings: list[str], played: _Played) -> int:
 
 
 def _count_pairs(played: _Played) -> tuple[int, ...]:
-    """Pairs of which both games count, by the points that they brought."""
+    """Pairs with two games that count, by the player's points in them."""
     whole = ~played.void.reshape(-1, 2).any(axis=1)
     half_points = (played.points + 1).reshape(-1, 2).sum(axis=1)[whole]
     return tuple(np.bincount(half_points, played.times[::2][whole], minlength=5).astype(np.int64).tolist())
@@ -271,7 +271,7 @@ def _count_outcomes(played: _Played) -> dict[str, int]:
 
 
 def _last_game(played: _Played) -> int:
-    """The board to show: of those that were won or lost (of all, where none was), the one that ended last."""
+    """The board to show: the decided game that ended last, or the game that ended last where none was decided."""
     decided = played.points != 0
     shown = decided if decided.any() else np.ones_like(decided)
     return int(np.flatnonzero(shown)[np.argmax(played.plies[shown])])

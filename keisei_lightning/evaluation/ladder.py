@@ -1,7 +1,7 @@
-"""Ladders: players whose games against each other are known, so that others can be rated by games against them.
+"""Ladders: players with known games against each other, so that others can be rated by games against them.
 
-A ladder is what ``keisei eval round_robin=true`` leaves, its ``results.json``. The games are what it is made of, not
-the ratings: how sure these are is part of every rating that is made on them.
+A ladder is the ``results.json`` that ``keisei eval round_robin=true`` writes. It holds the games, not the ratings:
+their uncertainty is part of every rating on the ladder.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Ladder:
 
     Attributes:
         game: name of the game that they play.
-        matches: everybody against everybody, as a rule.
+        matches: results of pairs of players, usually of all pairs.
         anchor: the player whose rating is 0.
     """
 
@@ -76,23 +76,16 @@ def load_ladder(name: str | os.PathLike[str]) -> Ladder:
 
 
 def _read(whole: Mapping[str, Any]) -> Ladder:
-    matches = tuple(
-        (
-            str(match["player"]),
-            str(match["opponent"]),
-            _tally(match),
-        )
-        for match in whole["matches"]
-    )
+    matches = tuple((str(match["player"]), str(match["opponent"]), _tally(match)) for match in whole["matches"])
     ladder = Ladder(game=str(whole["game"]), matches=matches)
     if ladder.anchor not in ladder.names:
-        raise ValueError(f"nobody has played {ladder.anchor}")
+        raise ValueError(f"no match of {ladder.anchor}")
     return ladder
 
 
 def _tally(match: Mapping[str, Any]) -> Tally:
     tally = Tally(**{count: _count(match[count]) for count in ("wins", "draws", "losses")})
-    effective = match.get("effective_games", tally.games)  # a file of before it was written has none
+    effective = match.get("effective_games", tally.games)  # files of earlier versions have none
     if isinstance(effective, bool) or not isinstance(effective, int | float) or (tally.games and not effective > 0):
         raise ValueError(f"effective_games={effective!r} is no number of games")
     return dataclasses.replace(tally, design_effect=tally.games / effective) if tally.games else tally

@@ -1,8 +1,8 @@
-"""Players: whoever chooses moves when it is their turn, a network, a die, a script, or an engine behind a pipe.
+"""Players choose moves: at random, by a script, by a search, by an engine process, or by a network.
 
-All boards that wait for a player are shown to it at once (:class:`Turn`), so that a network needs one forward pass for
-them. Arrays are enough for most; a player that searches or asks an engine looks at the game itself. The player that is
-a network is in ``policy_player.py``: this module needs no torch.
+A player gets all boards that wait for its move at once (:class:`Turn`), so that a network needs one forward pass.
+Arrays suffice for most players; one that searches or asks an engine reads the game itself. This module needs no torch:
+the player that is a network is in ``policy_player.py``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from keisei_lightning.games.protocol import NO_MOVE, Game, GameSpec
 __all__ = ["RESIGN", "Player", "RandomPlayer", "Turn", "ask_player", "make_random"]
 
 RESIGN: Final = -2
-"""Instead of an action: the player gives the game up."""
+"""Instead of an action: the player resigns."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,8 +27,8 @@ class Turn:
     """The boards that wait for a player's move.
 
     Attributes:
-        game: to look at (``position(i)``, ``history(i)``, ...); a player must not step, reset or set it.
-        indices: int64 [n], which of its boards.
+        game: the game, to read (``position(i)``, ``history(i)``, ...); a player must not step, reset or set it.
+        indices: int64 [n], the boards of the game that wait.
         observation: uint8 [n, *observation_shape], the mover's view.
         legal: uint8 [n, ceil(A / 8)], bit-packed in ``np.packbits`` order.
     """
@@ -43,16 +43,16 @@ class Turn:
 class Player(Protocol):
     """Chooses moves for many boards at once.
 
-    Making a player starts nothing. One that works with a process or a file has a ``close()`` too, and may have a
-    ``start()``, which is called once before the first turn and raises ``ConfigError`` where the process cannot work
-    (:func:`~keisei_lightning.evaluation.start_player`). One that always answers a position (with the moves since its
-    game's start) by the same move may say so by ``deterministic = True``: a match of two such players plays an opening
+    A constructor starts nothing. A player that holds a process or a file has a ``close()``, and may have a ``start()``,
+    which is called once before the first turn and raises ``ConfigError`` where the process cannot work
+    (:func:`~keisei_lightning.evaluation.start_player`). A player that always chooses the same move in a position (with
+    the moves since its game's start) may declare ``deterministic = True``: a match of two such players plays an opening
     once, however often it is drawn.
     """
 
     @property
     def name(self) -> str:
-        """A short word for tables and metric names, such as ``"random"``."""
+        """Short name in tables and metrics, such as ``"random"``."""
         ...
 
     def choose(self, turn: Turn) -> NDArray[np.int64]:
@@ -60,18 +60,18 @@ class Player(Protocol):
 
         Returns:
             int64 [n]: action labels in the mover's view; :data:`RESIGN`; or
-            :data:`~keisei_lightning.games.NO_MOVE` where the player has no answer (nothing is legal, its engine died):
+            :data:`~keisei_lightning.games.NO_MOVE` where the player has no move (none is legal, its engine died):
             such a game is void. Anything else ends the match (:func:`ask_player`).
         """
         ...
 
 
 def ask_player(player: Player, turn: Turn) -> NDArray[np.int64]:
-    """Let a player choose, and refuse what is no choice: a fault of a player must not become a result of the game.
+    """Let a player choose, and check its answer: an error of a player must not become a result of the game.
 
     Args:
-        player: whose turn it is.
-        turn: the boards that wait for it.
+        player: the player to move.
+        turn: the boards that wait for its move.
 
     Returns:
         int64 [n]: for each board a legal action, :data:`RESIGN` or :data:`~keisei_lightning.games.NO_MOVE`.
@@ -89,8 +89,8 @@ def ask_player(player: Player, turn: Turn) -> NDArray[np.int64]:
     is_label = (answer >= 0) & (answer < spec.num_actions)
     actions = np.where(is_label, answer, 0).astype(np.int64)
     bits = turn.legal[np.arange(num_boards), actions >> 3] >> (7 - (actions & 7)).astype(np.uint8) & 1
-    is_good = np.where(is_label, bits == 1, (answer == NO_MOVE) | (answer == RESIGN))
-    for row in np.flatnonzero(~is_good)[:1].tolist():
+    is_valid = np.where(is_label, bits == 1, (answer == NO_MOVE) | (answer == RESIGN))
+    for row in np.flatnonzero(~is_valid)[:1].tolist():
         where = f"in position {turn.game.position(int(turn.indices[row]))}"
         if is_label[row]:
             raise GameError(f"player {player.name}: action {answer[row]} is illegal {where}")
@@ -106,8 +106,8 @@ class RandomPlayer:
 
     Args:
         num_actions: A, the number of action labels.
-        seed: of its own random stream; no other stream is touched.
-        name: for tables and metric names.
+        seed: seed of the player's own random stream; no other stream is touched.
+        name: name in tables and metrics.
     """
 
     def __init__(self, num_actions: int, seed: int = 0, *, name: str = "random") -> None:
@@ -117,11 +117,11 @@ class RandomPlayer:
 
     @property
     def name(self) -> str:
-        """A short word for tables and metric names."""
+        """Short name in tables and metrics."""
         return self._name
 
     def choose(self, turn: Turn) -> NDArray[np.int64]:
-        """Choose uniformly; see :meth:`Player.choose`. Only the legal moves are looked at."""
+        """Choose uniformly; see :meth:`Player.choose`. Only ``turn.legal`` is read."""
         return self.draw(turn.legal)
 
     def draw(self, legal: NDArray[np.uint8]) -> NDArray[np.int64]:

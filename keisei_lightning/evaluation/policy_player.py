@@ -24,22 +24,22 @@ __all__ = ["PolicyPlayer"]
 
 
 class PolicyPlayer:
-    """Plays what a network says: its most likely move, or a sample of its policy.
+    """Plays a network's most likely move, or a sample of its policy.
 
-    The network's mode (training or evaluation) and the global random streams are left as they are; it runs where its
-    parameters lie.
+    The network's mode (training or evaluation) and the global random streams stay as they are. The network runs on the
+    device of its parameters.
 
     Args:
         actor_critic: the network with its policy and value.
         greedy: the most likely move; otherwise a sample.
         temperature: the logits are divided by this before sampling, above 0; 1 is the policy itself, less is closer to
             greedy play.
-        symmetries: of the game. Each position is shown to the network as it is and in each of these images, and what is
-            played is the mean of the policies, brought back: a network that was trained with mirror images is not
-            quite symmetric itself, and its errors differ (Silver et al. 2016, Mastering the game of Go with deep neural
-            networks and tree search, Methods, "Symmetries": the explicit ensemble).
-        seed: of its own random stream (samples only).
-        name: for tables and metric names.
+        symmetries: symmetries of the game. The network evaluates each position and each of its images, and the player
+            plays the mean of these policies, mapped back to the position. A network that was trained with mirror images
+            is not quite symmetric itself, and its errors differ (Silver et al. 2016, Mastering the game of Go with deep
+            neural networks and tree search, Methods, "Symmetries": the explicit ensemble).
+        seed: seed of the player's own random stream (samples only).
+        name: name in tables and metrics.
 
     Raises:
         ConfigError: a temperature that is not above 0.
@@ -72,15 +72,15 @@ class PolicyPlayer:
 
     @property
     def deterministic(self) -> bool:
-        """Whether it always answers a position alike: greedy play does (but for ties by rounding), samples do not."""
+        """Whether the player always chooses the same move in a position: greedy play does, but for ties by rounding."""
         return self._greedy
 
     def choose(self, turn: Turn) -> NDArray[np.int64]:
         """One forward pass over all boards, in all images; see :meth:`~keisei_lightning.evaluation.Player.choose`.
 
         Raises:
-            ConfigError: the network's results are not those of the game (shapes, dtypes).
-            GameError: its logits of the legal moves are not finite on some board.
+            ConfigError: the network's outputs do not fit the game (shapes, dtypes).
+            GameError: the network's logits of the legal moves are not finite on some board.
         """
         with torch.inference_mode():
             observation = torch.from_numpy(np.ascontiguousarray(turn.observation)).to(self._device)
@@ -97,16 +97,16 @@ class PolicyPlayer:
         return chosen
 
     def _logits(self, observation: Tensor, legal: Tensor, spec: GameSpec) -> Tensor:
-        """Float [n, A]: of the policy, or the logarithm of the images' mean policy (but for a constant)."""
+        """Float [n, A]: logits of the policy, or of the mean policy of all images."""
         images = [observation, *(image.observation(observation) for image in self._images)]
         outputs = self._actor_critic(torch.cat(images) if self._images else observation)
-        if faults := list(output_errors(outputs, len(observation) * len(images), spec)):
-            raise ConfigError([f"player {self._name}: the network does not fit the game: {fault}" for fault in faults])
+        if errors := list(output_errors(outputs, len(observation) * len(images), spec)):
+            raise ConfigError([f"player {self._name}: the network does not fit the game: {error}" for error in errors])
         logits: Tensor = outputs[0]
         if not self._images:
             return logits
-        whole, *parts = logits.chunk(len(images))
-        brought_back = [whole, *(part[:, image.new_action] for part, image in zip(parts, self._images, strict=True))]
+        plain, *mirrored = logits.chunk(len(images))
+        aligned = [plain, *(part[:, image.new_action] for part, image in zip(mirrored, self._images, strict=True))]
         illegal = ~unpack_mask(legal, logits.shape[-1])
-        log_probs = [part.float().masked_fill(illegal, -torch.inf).log_softmax(-1) for part in brought_back]
+        log_probs = [part.float().masked_fill(illegal, -torch.inf).log_softmax(-1) for part in aligned]
         return torch.stack(log_probs).logsumexp(0)

@@ -1,7 +1,7 @@
 """Fixed sets of positions labelled by a perfect solver: how often does a player choose an optimal one?
 
-Against an opponent a player is only asked about positions that the two of them reach. A labelled set asks everybody
-the same questions, and the answer says how far from perfect a player is, not only who is stronger.
+In a match a player meets only the positions that it and its opponent reach. A labelled set has the same positions for
+every player, and measures how far a player is from perfect play, not only who is stronger.
 
 A set is a CSV file with one position a row:
 
@@ -47,9 +47,9 @@ class LabelledPositions:
     """Positions with the result of each move.
 
     Attributes:
-        turn: n boards, one for each position in the file's order, as a player is shown them.
+        turn: n boards, one for each position in the file's order, as a player gets them.
         values: int8 [n, A], the mover's result after each action; :data:`ILLEGAL` where it is illegal.
-        quiet: bool [n], nobody threatens to win at once.
+        quiet: bool [n], neither side threatens to win at once.
     """
 
     turn: Turn
@@ -67,11 +67,11 @@ class LabelledPositions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Share:
-    """How many of some positions.
+    """A proportion of positions.
 
     Attributes:
-        count: positions with an optimal answer; for a policy that draws its moves the expected number.
-        total: positions asked, at least 1.
+        count: positions with an optimal move; for a policy that draws its moves the expected number.
+        total: all positions, at least 1.
     """
 
     count: float
@@ -100,8 +100,8 @@ class OptimalShare:
     """How often a player chose an optimal move.
 
     Attributes:
-        all: over all positions.
-        quiet: over the quiet ones; None where the set has none.
+        all: share of all positions.
+        quiet: share of the quiet positions; None where the set has none.
     """
 
     all: Share
@@ -122,7 +122,7 @@ def load_positions(path: str | Path, game: GameFactory) -> LabelledPositions:
         The set.
 
     Raises:
-        ConfigError: there is no such file, it has other columns, or a row cannot be used; the line is named.
+        ConfigError: there is no such file, it has other columns, or a row is illegal; the message has its line.
     """
     path = Path(path)
     try:
@@ -136,9 +136,8 @@ def load_positions(path: str | Path, game: GameFactory) -> LabelledPositions:
     values = np.full((len(rows), board.spec.num_actions), ILLEGAL, dtype=np.int8)
     quiet = np.zeros(len(rows), dtype=np.bool_)
     for index, row in enumerate(rows):
-        faults = list(_row_errors(row, board, index))
-        if faults:
-            raise ConfigError([f"{path}, line {index + 2}: {fault}" for fault in faults])
+        if errors := list(_row_errors(row, board, index)):
+            raise ConfigError([f"{path}, line {index + 2}: {error}" for error in errors])
         quiet[index] = row["quiet"] == "1"
         values[index] = [_RESULTS[row[f"value_{action}"]] for action in range(board.spec.num_actions)]
     turn = _look(board)
@@ -150,7 +149,7 @@ def load_positions(path: str | Path, game: GameFactory) -> LabelledPositions:
 
 
 def share_optimal(player: Player | PolicyFunction, positions: LabelledPositions) -> OptimalShare:
-    """Ask a player, or a policy, about every position of a set.
+    """How often a player, or a policy, chooses an optimal move.
 
     Args:
         player: chooses one move for each position; or a policy, whose share is the exact expectation over its draws.
@@ -160,8 +159,8 @@ def share_optimal(player: Player | PolicyFunction, positions: LabelledPositions)
         The share of positions with an optimal choice.
 
     Raises:
-        GameError: the player gave no legal move on some position.
-        ValueError: what the policy gives are no probabilities [n, A] of the legal moves.
+        GameError: the player returned no legal move in some position.
+        ValueError: the policy returned no probabilities [n, A] of the legal moves.
     """
     optimal = positions.optimal
     if isinstance(player, Player):
@@ -187,7 +186,7 @@ def _share_of(right: NDArray[np.float64]) -> Share | None:
 
 
 def _row_errors(row: dict[str, str], board: Game, index: int) -> Iterator[str]:
-    """What is wrong with a row; where nothing is, its position is on the board now."""
+    """Errors of a row; if there are none, its position is on the board."""
     columns = ["position", "quiet", *(f"value_{action}" for action in range(board.spec.num_actions))]
     if sorted(map(str, row)) != sorted(columns) or None in row.values():
         yield f"columns={','.join(map(str, row))}: must be {','.join(columns)}, each filled in"
@@ -204,7 +203,7 @@ def _row_errors(row: dict[str, str], board: Game, index: int) -> Iterator[str]:
 
 
 def _look(board: Game) -> Turn:
-    """All boards of a game, as a player is shown them."""
+    """All boards of a game, as a player gets them."""
     observation = np.zeros((board.num_games, *board.spec.observation_shape), dtype=np.uint8)
     legal = np.zeros((board.num_games, board.spec.mask_bytes), dtype=np.uint8)
     board.observe(observation, legal, np.zeros(board.num_games, dtype=np.int8))

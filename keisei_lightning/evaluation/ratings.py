@@ -14,19 +14,19 @@ A 95 % interval holds the differences d to the anchor that a likelihood-ratio te
 ratings chosen to suit d best (the profile likelihood), the log-likelihood is at most
 :math:`\chi^2_{1, 0.95} / 2 = 1.92` below its maximum. Such an interval is as lopsided as the evidence is.
 
-Who won everything has no upper end: every higher rating explains the results better. Its interval has a lower end only:
-there, winning everything has a probability of 5 %, the other ratings again chosen to suit best. Against one opponent
-that is the one-sided interval of Clopper and Pearson (the "rule of three"). Such a rating is marked "no loss": it says
-what the games show, not how strong the player is. So is who lost to none but players whom the same is true of; who
-lost everything is the mirror image, "no win".
+The interval of a player that won everything has no upper end: every higher rating explains the results better. At its
+lower end the probability of winning everything is 5 %, the other ratings again chosen to suit best. Against one
+opponent that is the one-sided interval of Clopper and Pearson (the "rule of three"). Such a rating is marked "no loss":
+it says what the games show, not how strong the player is. The mark also applies to a player that lost only to players
+of this kind. "No win" is the mirror image, for a player that lost everything.
 
-Where the whole difference to the anchor rests on fewer than three points, that is marked too ("1 point lost"): so many
-points everybody on one side together lost to everybody on the other side, at the thinnest place between them.
+A rating whose difference to the anchor rests on fewer than three points is marked too ("1 point lost"): so many points
+did all players on one side together lose to all players on the other side, at the minimum cut between the two.
 
-Matches count as their effective number of games: two games with one opening tell less than two of independent ones
-where they end alike, and drawn games tell more (:func:`~keisei_lightning.evaluation.results.design_effect`). Intervals
-take the model to be true. Their ends belong to differences to the anchor: of two players far from the anchor, the
-difference may be much better known than either.
+Matches count as their effective number of games: two games with one opening are worth less than two independent ones
+where they end alike, and drawn games are worth more (:func:`~keisei_lightning.evaluation.results.design_effect`).
+Intervals assume that the model is true. Their ends are differences to the anchor: the difference of two players far
+from the anchor may be much better known than either rating.
 
 References:
     D. Firth (1993), "Bias reduction of maximum likelihood estimates", Biometrika 80.
@@ -72,7 +72,7 @@ RATING_MARKS = (
     f"rests on: what separates the player from the anchor, where that is less than {_FEW_POINTS:g} points\n"
     "no loss, no win: every game across some line between the two was won (lost), so that the interval has no other end"
 )
-"""What is said below a table that shows :attr:`Rating.mark`."""
+"""Explanation below a table that shows :attr:`Rating.mark`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,10 +80,10 @@ class Rating:
     """A strength in Elo points.
 
     Attributes:
-        value: the most likely one, corrected for its bias.
-        low: lower end of its 95 % interval; -inf where all was lost.
-        high: upper end; inf where all was won.
-        mark: "no loss", "no win", or on how few points it rests (see the module's text); else empty.
+        value: the most likely strength, corrected for its bias.
+        low: lower end of its 95 % interval; -inf for a player that lost everything.
+        high: upper end; inf for a player that won everything.
+        mark: "no loss", "no win", or the few points that it rests on (see the module's text); else empty.
     """
 
     value: float
@@ -92,7 +92,7 @@ class Rating:
     mark: str = ""
 
     def __str__(self) -> str:
-        """One line for a person."""
+        """One readable line."""
         mark = f"; {self.mark}" if self.mark else ""
         return f"{self.value:+.0f} Elo (95 % interval {self.interval}{mark})"
 
@@ -130,22 +130,22 @@ def play_round_robin(
     keep_records: bool = False,
     progress: Callable[[int], None] = lambda finished: None,
 ) -> Iterator[MatchResult]:
-    """Let everybody play everybody, one match after the other; all matches have the same openings.
+    """Play a match between each pair of players, one after the other; all matches have the same openings.
 
     Args:
         game: makes the boards.
-        players: two or more, each with a name of its own.
-        num_games: games of one match, an even number.
+        players: two or more, with different names.
+        num_games: games of one match, even.
         opening_plies: see :func:`~keisei_lightning.evaluation.arena.play_match`.
-        seed: likewise.
-        keep_records: likewise.
-        progress: likewise, of the match that is being played.
+        seed: see :func:`~keisei_lightning.evaluation.arena.play_match`.
+        keep_records: see :func:`~keisei_lightning.evaluation.arena.play_match`.
+        progress: see :func:`~keisei_lightning.evaluation.arena.play_match`.
 
     Yields:
-        Each match as soon as it is over.
+        The result of each match as soon as it is over.
 
     Raises:
-        ConfigError: too few players, two of one name, or a number that cannot work.
+        ConfigError: fewer than two players, two of one name, or an illegal number.
     """
     names = [player.name for player in players]
     if len(names) < 2:
@@ -166,11 +166,11 @@ def play_round_robin(
 
 
 def rate_players(results: Sequence[MatchResult], *, anchor: str = "random") -> dict[str, Rating]:
-    """Rate everybody who is connected by games with the anchor, whose rating is 0; see the module's text.
+    """Rate all players that games connect with the anchor, whose rating is 0; see the module's text.
 
     Args:
-        results: matches between players; a pair may have had several.
-        anchor: the player whom all others are measured against.
+        results: matches between players; a pair may have several.
+        anchor: the player with rating 0.
 
     Returns:
         Ratings by name, the strongest first. A player has none where nothing is known of the difference: without a
@@ -199,19 +199,19 @@ def rate_against(ladder: Ladder, tallies: Mapping[str, Tally]) -> Rating | None:
     Raises:
         ConfigError: an opponent that is not on the ladder, or no game at all.
     """
-    faults = [
+    errors = [
         f"opponent {name}: is not on the ladder; must be one of {', '.join(ladder.names)}"
         for name in sorted(tallies.keys() - set(ladder.names))
     ]
     if not any(tally.games for tally in tallies.values()):
-        faults.append(f"tallies={dict(tallies)}: must hold one game or more")
-    if faults:
-        raise ConfigError(faults)
+        errors.append(f"tallies={dict(tallies)}: must hold one game or more")
+    if errors:
+        raise ConfigError(errors)
     own = [(_RATED, name, tally) for name, tally in tallies.items()]
     return _rate([*ladder.matches, *own], ladder.anchor, only=_RATED).get(_RATED)
 
 
-_RATED = ""  # the name of the player that is rated on a ladder: nobody else's
+_RATED = ""  # name of the player that is rated on a ladder: no player has it
 
 
 def _rate(matches: Sequence[Match], anchor: str, *, only: str | None = None) -> dict[str, Rating]:

@@ -1,8 +1,8 @@
-"""What matches come to: counts, scores with their intervals, and the games themselves.
+"""Results of matches: counts, scores with their intervals, and the games themselves.
 
-A match draws openings independently of one another and plays each of them twice, with the seats exchanged. So its pairs
-of games are independent, and the two games of a pair are not: an opening that is worth a win to the first player costs
-either player one game of the pair. Intervals rest on the pairs (:func:`design_effect`).
+A match draws openings independently and plays each of them twice, with the seats exchanged. So its pairs of games are
+independent, and the two games of a pair are not: an opening that wins for the first player costs each player one game
+of the pair. Intervals are based on the pairs (:func:`design_effect`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Z_95 = 1.959963984540054
 """Two-sided 95 % quantile of the standard normal distribution."""
 
 PAIR_POINTS = (0.0, 0.5, 1.0, 1.5, 2.0)
-"""What a pair of games can bring; counts of pairs by it are called pentanomial."""
+"""Points that a pair of games can bring; counts of pairs by their points are called pentanomial."""
 
 
 def wilson_interval(score: float, num_games: float, *, z: float = Z_95) -> tuple[float, float]:
@@ -31,7 +31,7 @@ def wilson_interval(score: float, num_games: float, *, z: float = Z_95) -> tuple
 
     Args:
         score: p, points per game in [0, 1].
-        num_games: n, above 0; of games that depend on one another, as many independent ones as tell the same.
+        num_games: n, above 0; for dependent games their effective number (:attr:`Tally.effective_games`).
         z: quantile of the standard normal distribution; the default gives 95 %.
 
     Returns:
@@ -126,12 +126,12 @@ class Tally:
 
     @property
     def effective_games(self) -> float:
-        """How many independent games without draws would tell as much of the score."""
+        """Number of independent games without draws that would measure the score as precisely."""
         return self.games / self.design_effect
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The score's 95 % interval: :func:`wilson_interval` of as many games as there are effectively."""
+        """The score's 95 % interval: :func:`wilson_interval` with the effective number of games."""
         return wilson_interval(self.score, self.effective_games) if self.games else (0.0, 1.0)
 
 
@@ -163,27 +163,27 @@ class GameRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MatchResult:
-    """What a match came to, as the first-named player sees it.
+    """Result of a match, as the first-named player sees it.
 
     Attributes:
         game: the game's name.
         player: name of the player whose wins are counted.
-        opponent: name of the other one.
-        as_first: its games in seat 0.
-        as_second: its games in seat 1.
-        pairs: numbers of pairs of games with one opening that brought the player 0, 1/2, 1, 3/2 and 2 points, both
-            games counted; empty where that is not known: games are then taken to be independent.
-        void: further games, which count for nobody: a player (an engine, say) had no answer.
-        played: games that were played, void ones included: fewer than ``num_games + void`` where deterministic players
-            met an opening again, whose games count once more instead. 0 where that is not known.
-        repeated: counted and void games that went move by move as another one from the same opening.
-        outcomes: how many games ended in which way ("checkmate", "max plies", ...).
-        mean_length: plies of a game on average, without its opening.
+        opponent: name of the other player.
+        as_first: the player's games in seat 0.
+        as_second: the player's games in seat 1.
+        pairs: numbers of pairs of games with the same opening in which the player took 0, 1/2, 1, 3/2 and 2 points, if
+            both games count; empty if unknown: the games then count as independent.
+        void: further games, which count for neither player: a player (an engine, say) had no move.
+        played: games that were played, including void ones: fewer than ``num_games + void`` where deterministic players
+            drew an opening again, whose games then count once more. 0 if unknown.
+        repeated: counted and void games with the same opening, seats and moves as another one.
+        outcomes: number of games by how they ended ("checkmate", "max plies", ...).
+        mean_length: mean number of plies of a game, without its opening.
         records: all games that were played, if they were to be kept.
         last_record: the moves of one game: the last to be won or lost, or the last to end where all were drawn.
         last_files: that game as files that other programs read; see :attr:`GameRecord.files`.
         last_svg: the final position of that game as a drawing.
-        last_title: one line that names that game's players, seats and end.
+        last_title: one line with that game's players, seats and outcome.
     """
 
     game: str
@@ -251,16 +251,16 @@ class MatchResult:
 
     @property
     def effective_games(self) -> float:
-        """How many independent games without draws would tell as much of the score; see :func:`design_effect`."""
+        """Number of independent games that would measure the score as precisely; see :func:`design_effect`."""
         return self.total.effective_games
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the score that is expected from openings like these; see :attr:`Tally.interval`."""
+        """The 95 % interval of the expected score; see :attr:`Tally.interval`."""
         return self.total.interval
 
     def __str__(self) -> str:
-        """One line for a person."""
+        """One readable line."""
         low, high = self.interval
         void = f", {self.void} void" if self.void else ""
         return (

@@ -43,7 +43,7 @@ def build_network(
         [B, 1], both in the mover's view.
 
     Raises:
-        ConfigError: with a line for each value that is not legal; or no encoder fits the game.
+        ConfigError: a value is illegal (a line for each), or no encoder fits the game.
     """
     NetworkOptions(kind=kind, num_blocks=num_blocks, channels=channels, value_head=value_head, equivariant=equivariant)
     if equivariant and (errors := equivariance_errors(spec, kind=kind, channels=channels)):
@@ -56,7 +56,7 @@ def build_network(
 
 
 def build_recorded_network(model: Mapping[str, Any], spec: GameSpec) -> nn.Module:
-    """Make the network that a file tells of; nothing is called that only the file chose.
+    """Make the network that a file describes, and call nothing that only the file chose.
 
     Args:
         model: from the file, as section ``model`` of a configuration; without ``_target_`` one of ours.
@@ -91,5 +91,5 @@ def _build_registered(target: str, options: Mapping[str, Any], spec: GameSpec) -
 
 
 def num_parameters(module: nn.Module) -> int:
-    """Count the trainable numbers of a module."""
+    """Count the trainable parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

@@ -64,7 +64,7 @@ class PlanesEncoder(Encoder):
 
 
 EncoderMaker = Callable[..., Encoder]
-"""``make(spec, *, num_features) -> Encoder``; ``num_features`` is a wish, for encoders that learn their features."""
+"""``make(spec, *, num_features) -> Encoder``; ``num_features`` is for encoders that learn their features."""
 
 ENCODERS: Final[Registry[EncoderMaker]] = Registry(
     "encoder",
@@ -92,7 +92,7 @@ def build_encoder(spec: GameSpec, *, num_features: int) -> Encoder:
 
     Args:
         spec: the game.
-        num_features: features of each square, for encoders which learn them.
+        num_features: features of each square, for an encoder that learns them.
 
     Raises:
         ConfigError: there is no such encoder, or the observation's shape does not fit it.

@@ -1,4 +1,4 @@
-"""For which games there are equivariant networks: those whose symmetry is a flip of the board. Needs no torch."""
+"""Which games have equivariant networks: those whose symmetry is a flip of the board. Needs no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keisei_lightning.games.protocol import GameSpec, Symmetry
 __all__ = ["Flip", "board_flip", "equivariance_errors"]
 
 Flip = tuple[int, ...]
-"""Dimensions of [B, C, H, W] that the mirror image of a board turns round."""
+"""Dimensions of [B, C, H, W] that the mirror image of a board reverses."""
 
 _FLIPS: Final[tuple[Flip, ...]] = ((3,), (2,), (2, 3))
 
@@ -21,7 +21,7 @@ def board_flip(spec: GameSpec) -> tuple[Symmetry, Flip]:
     """The game's symmetry, and how it moves the squares.
 
     Raises:
-        ConfigError: the game has none, or one that is no flip of the board.
+        ConfigError: the game has no symmetry, or one that is no flip of the board.
     """
     if not spec.symmetries:
         raise ConfigError(f"model.equivariant=true: must be false ({spec.name} has no symmetry)")
@@ -41,12 +41,12 @@ def board_flip(spec: GameSpec) -> tuple[Symmetry, Flip]:
 
 
 def equivariance_errors(spec: GameSpec, *, kind: str, channels: int) -> list[str]:
-    """Why there is no equivariant network of this kind and size for a game; empty: there is one."""
+    """Why a game has no equivariant network of this kind and size; no line where it has one."""
     if kind != "resnet":
         return [f"model.equivariant=true: must be false with model.kind={kind}"]
-    faults = [f"model.channels={channels}: must be even with model.equivariant=true"] if channels % 2 else []
+    errors = [f"model.channels={channels}: must be even with model.equivariant=true"] if channels % 2 else []
     try:
         board_flip(spec)
     except ConfigError as error:
-        faults += error.faults
-    return faults
+        errors += error.errors
+    return errors

@@ -1,4 +1,4 @@
-"""Does a network fit a game? Asked once, when a collector, a module or a player is given it, before anything plays."""
+"""Checks that a network fits a game: once, when a collector, a module or a player gets it, before anything plays."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _PROBES: Final = 2  # positions: with one, a value that is a mean over the batch
 
 
 def check_network(policy: nn.Module, spec: GameSpec, *, key: str = "network") -> None:
-    """Refuse a network whose results are not those of a game.
+    """Refuse a network whose outputs do not fit a game.
 
-    It evaluates two observations of zeros. What it is made of stays as it was: parameters, buffers (the statistics of a
-    batch normalisation, say), modes, and torch's random streams.
+    The network evaluates two observations of zeros. Its parameters, buffers (the statistics of a batch normalisation,
+    say) and modes stay as they are, and so do torch's random streams.
 
     Args:
         policy: maps uint8 observations [B, *observation_shape] to logits [B, A] and state values [B, 1]; an
             :class:`~keisei_lightning.models.ActorCritic`, or its network.
-        spec: of the game.
-        key: what is named in the message.
+        spec: the game.
+        key: the option's name in the message.
 
     Raises:
-        ConfigError: with a line for each fault.
+        ConfigError: a line for each output that does not fit.
     """
     name = f"{key}={type(getattr(policy, 'network', policy)).__name__}"
     observation = torch.zeros(_PROBES, *spec.observation_shape, dtype=torch.uint8, device=_device_of(policy))
@@ -46,17 +46,16 @@ def check_network(policy: nn.Module, spec: GameSpec, *, key: str = "network") ->
         raise ConfigError(
             f"{name}: cannot evaluate observations uint8 {list(observation.shape)} of {spec.name} ({reason})"
         ) from error
-    faults = list(output_errors(outputs, _PROBES, spec)) or list(_unit_errors(outputs[1]))
-    if faults:
-        raise ConfigError([f"{name}: {fault}" for fault in faults])
+    if errors := list(output_errors(outputs, _PROBES, spec)) or list(_unit_errors(outputs[1])):
+        raise ConfigError([f"{name}: {error}" for error in errors])
 
 
 def probe_module(module: nn.Module, call: Callable[[nn.Module], Outputs]) -> Outputs:
-    """Call a module in evaluation mode, without gradients, and leave no trace of it.
+    """Call a module in evaluation mode, without gradients and without side effects.
 
     Args:
         module: on any device.
-        call: is given a module that has its parameters.
+        call: gets a copy of the module that shares its parameters.
 
     Returns:
         What ``call`` returns.
@@ -73,12 +72,15 @@ def _device_of(module: nn.Module) -> torch.device:
 
 
 def output_errors(outputs: object, num_rows: int, spec: GameSpec) -> Iterator[str]:
-    """What is wrong with the shapes and dtypes of a network's results; no number is read, so no device is waited for.
+    """Errors in the shapes and dtypes of a network's outputs. No number is read, so no device is waited for.
 
     Args:
-        outputs: of a forward pass.
-        num_rows: positions that it was given.
-        spec: of the game.
+        outputs: result of a forward pass.
+        num_rows: positions in that pass.
+        spec: the game.
+
+    Yields:
+        A line that says what is wrong.
     """
     if not isinstance(outputs, tuple) or len(outputs) != 2 or not all(isinstance(part, Tensor) for part in outputs):
         yield f"gives {_kind(outputs)}; must give two tensors, logits and state values"

@@ -6,7 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from keisei_lightning.errors import QuarantineError, RemoteTraceback, StalePolic
 from keisei_lightning.parallel.backend import Backend
 from keisei_lightning.parallel.memory.slots import ColumnKey, SlotBoard, Slots, SlotState
 from keisei_lightning.parallel.opponents.pool import SnapshotPool
+from keisei_lightning.parallel.options import Schedule
 from keisei_lightning.parallel.supervision.messages import Failure, Play, RolloutHeader
 from keisei_lightning.rl import StalenessBudget, policy_lag
 
@@ -60,7 +61,7 @@ class Intake:
         backend: Backend,
         slots: Slots,
         *,
-        schedule: Literal["sync", "async"],
+        schedule: Schedule,
         max_policy_lag: int,
         zero_copy: bool,
         drop_oldest: bool = False,

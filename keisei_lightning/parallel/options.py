@@ -16,13 +16,18 @@ __all__ = [
     "MAX_GROUPS",
     "BatchOptions",
     "CollectorOptions",
+    "Mode",
     "OpponentOptions",
+    "Schedule",
     "SupervisionOptions",
     "WorkerOptions",
     "collector_errors",
     "with_number_of_workers",
     "worker_demand",
 ]
+
+Mode = Literal["serial", "workers", "central"]
+Schedule = Literal["sync", "async"]
 
 MAX_GROUPS: Final = 16
 """Of a worker's games, each with a random stream of its own."""
@@ -35,12 +40,12 @@ _SPARE_BUFFERS: Final = 4
 class CollectorOptions(Options):
     """What is played, by how many workers, and how it is delivered."""
 
-    mode: Literal["serial", "workers", "central"] = option(
+    mode: Mode = option(
         "workers",
         "workers: a policy copy in each worker process; central: workers only play moves, and one process evaluates "
         "positions for all of them (for an accelerator); serial: no process, the same results as workers.",
     )
-    schedule: Literal["sync", "async"] = option(
+    schedule: Schedule = option(
         "sync", "sync: collect, train, publish (on-policy); async: collect while training, with a bounded lag."
     )
     num_workers: int | Literal["auto"] = option(

@@ -14,14 +14,17 @@ import sys
 import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["ConsoleHandler", "Output", "print_table", "quiet_libraries", "say", "standard_output"]
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+__all__ = ["ConsoleHandler", "Output", "bar_on_screen", "print_table", "quiet_libraries", "say", "standard_output"]
 
 
 class Output:
@@ -119,21 +122,56 @@ def say(*lines: str) -> None:
         sys.stderr.write(f"keisei: {text}\n")
 
 
-class ConsoleHandler(logging.Handler):
-    """Writes log lines to whatever standard error is at that moment.
+class ConsoleHandler(logging.StreamHandler[TextIO]):
+    """Writes log lines to standard error; a warning or worse says so."""
 
-    While a rich progress bar is on the screen it stands in for ``sys.stderr`` and prints lines above itself; a handler
-    that remembered the stream it was made with would write into the bar.
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, such as "warning: [worker 3.0] ..."."""
+        prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        return prefix + super().format(record)
+
+
+@contextlib.contextmanager
+def bar_on_screen(bar: Progress) -> Iterator[None]:
+    """Context in which a progress bar is shown, and log lines are printed above it.
+
+    While a bar is live, rich replaces ``sys.stdout`` and ``sys.stderr``; a log handler that was made before holds the
+    real ones, and would write into the middle of the bar.
+
+    Args:
+        bar: not started; one that is disabled changes nothing.
     """
+    real = sys.stdout, sys.stderr
+    try:
+        bar.start()
+        with _redirected_handlers(zip(real, (sys.stdout, sys.stderr), strict=True)):
+            yield
+    finally:
+        bar.stop()
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one record; a warning or worse says so."""
-        try:
-            prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-            sys.stderr.write(f"{prefix}{self.format(record)}\n")
-            sys.stderr.flush()
-        except Exception:  # noqa: BLE001 - logging must never end a training run
-            self.handleError(record)
+
+@contextlib.contextmanager
+def _redirected_handlers(streams: Iterable[tuple[TextIO, TextIO]]) -> Iterator[None]:
+    """Context in which all log handlers of a stream write to another one.
+
+    Args:
+        streams: pairs of a stream and its replacement.
+    """
+    replacements = {id(real): replacement for real, replacement in streams if real is not replacement}
+    loggers = [
+        logging.getLogger(),
+        *(x for x in logging.root.manager.loggerDict.values() if isinstance(x, logging.Logger)),
+    ]
+    redirected = []
+    for handler in {handler for logger in loggers for handler in logger.handlers}:
+        if isinstance(handler, logging.StreamHandler) and id(handler.stream) in replacements:
+            redirected.append((handler, handler.stream))
+            handler.setStream(replacements[id(handler.stream)])
+    try:
+        yield
+    finally:
+        for handler, stream in redirected:
+            handler.setStream(stream)
 
 
 def quiet_libraries() -> None:
@@ -144,7 +182,7 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=r"Creating .* which inherits from WeightUpdaterBase is deprecated")
     # A run of few optimiser steps is no mistake here (smoke, quickstart).
     warnings.filterwarnings("ignore", message=r".*smaller than the logging interval.*")
-    # A run that goes on from another one has a folder of its own: which old checkpoints were kept there is no matter.
+    # A run that resumes from another one has a folder of its own: which old checkpoints were kept there is no matter.
     warnings.filterwarnings("ignore", message=r"The dirpath has changed from")
     # A deprecation inside Lightning, of torch's own tree functions.
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")

@@ -18,7 +18,7 @@ def lazy_names(package: str, module_of: Mapping[str, str], namespace: dict[str, 
         namespace: the package's ``globals()``, which keeps what was imported.
 
     Returns:
-        A function that imports a name; ``AttributeError`` for one that is in no room.
+        A function that imports a name; raises ``AttributeError`` for a name that no module has.
     """
 
     def get(name: str) -> object:

@@ -1,15 +1,17 @@
 """Does it fit this machine? Workers against CPUs, file descriptors and threads; rollouts and weights against memory.
 
-Everything is computed before anything is started, by the command line's validation and by the collector alike, and each
-fault shows its arithmetic. The figures of one worker are measured ones (``tests/process/test_limits.py`` holds them).
+Everything is computed before anything is started, and each error shows its arithmetic. The figures of one worker are
+measured (``tests/process/test_limits.py`` holds them).
 """
 
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from keisei_lightning.system.machine import (
+    Allowance,
     available_cpus,
     available_memory,
     descriptor_allowance,
@@ -21,8 +23,6 @@ from keisei_lightning.system.start_method import START_METHODS, choose_start_met
 __all__ = [
     "DESCRIPTORS_BESIDES",
     "DESCRIPTORS_PER_WORKER",
-    "MAX_WORKERS",
-    "WORKERS_PER_CPU",
     "MemoryDemand",
     "WorkerDemand",
     "max_workers",
@@ -31,40 +31,27 @@ __all__ = [
     "worker_errors",
 ]
 
-WORKERS_PER_CPU = 64
-"""More worker processes than this for each CPU are taken for a mistake."""
-
-MAX_WORKERS = 1024
-"""More worker processes than this are a mistake on any machine."""
+_WORKERS_PER_CPU = 64  # more worker processes than this for each CPU are taken for a mistake
+_MAX_WORKERS = 1024  # more than this are a mistake on any machine
+_MAX_CENTRAL_WORKERS = 200  # each is a descriptor of the inference process, and the fork server passes 256 at most
 
 DESCRIPTORS_PER_WORKER = 3
-"""Of the learner, while a worker lives: its pipe, its sentinel, and the pipe by which it sees the learner's end."""
+"""Descriptors of the learner for each worker: a pipe, a sentinel, and the pipe that tells the worker of its end."""
 
-_DESCRIPTORS_OF_CENTRAL = 2
-"""Of the learner, for each worker of ``mode=central``: both ends of the pipe of its answers."""
-
-_MAX_CENTRAL_WORKERS = 200
-"""The inference process is handed a descriptor for each, and the fork server passes 256 at most."""
+_DESCRIPTORS_OF_CENTRAL = 2  # more, for each worker of ``mode=central``: both ends of the pipe of its answers
 
 DESCRIPTORS_BESIDES = 32
-"""Of the learner beside its workers': at the peak of the start 13 were seen (shared memory, fork server, the worker
-that is being started); the rest is for logs, checkpoints and libraries."""
+"""Descriptors of the learner beside its workers': 13 were seen at the peak of the start (shared memory, fork server,
+the worker that is being started); the rest is for logs, checkpoints and libraries."""
 
-_THREADS_PER_WORKER = 2
-"""Of a worker without torch's own: the one that plays, and the one that waits for the learner's end."""
-
-_THREADS_BESIDES = 2
-"""Multiprocessing's fork server and resource tracker."""
-
-_PROCESS_BYTES = {"forkserver": 10 * 2**20, "spawn": 220 * 2**20}
-"""Memory that a worker has to itself, at the least: a forked one shares the libraries with the fork server."""
-
-_UNIT = 2**20
+_THREADS_PER_WORKER = 2  # beside torch's own: the one that plays, and the one that waits for the learner's end
+_THREADS_BESIDES = 2  # of multiprocessing's fork server and resource tracker
+_PROCESS_BYTES = {"forkserver": 10 * 2**20, "spawn": 220 * 2**20}  # a worker's own; a forked one shares the libraries
 
 
 def max_workers(cpus: int) -> int:
     """The most worker processes that are allowed on this many CPUs."""
-    return min(MAX_WORKERS, WORKERS_PER_CPU * cpus)
+    return min(_MAX_WORKERS, _WORKERS_PER_CPU * cpus)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +63,7 @@ class WorkerDemand:
         in_processes: whether each is a process (``mode=workers``); else they take turns in the learner.
         start_method: "forkserver", "spawn" or None for the best there is.
         threads_per_worker: torch threads of each; None: the CPUs divided by the workers.
-        is_central: another process judges positions for all of them.
+        is_central: another process evaluates positions for all of them.
     """
 
     num_workers: int
@@ -86,27 +73,22 @@ class WorkerDemand:
     is_central: bool = False
 
     @property
-    def descriptors(self) -> int:
-        """Of the learner, for each worker."""
-        return DESCRIPTORS_PER_WORKER + (_DESCRIPTORS_OF_CENTRAL if self.is_central else 0)
-
-    @property
     def method(self) -> str:
         """The start method that will be used."""
-        # One that is refused elsewhere must not fail here: all errors of a configuration are told together.
+        # One that is refused elsewhere must not fail here: all errors of a configuration are reported together.
         return choose_start_method(self.start_method if self.start_method in START_METHODS else None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryDemand:
-    """What lies in shared memory.
+    """The shared memory that is asked for.
 
     Attributes:
         slots_per_worker: rollouts that are stored for each worker.
         games_per_worker: G.
         plies_per_rollout: T.
-        bytes_per_ply: of one ply in a slot.
-        weight_bytes: of one set of the policy's weights; 0 where that is not known yet.
+        bytes_per_ply: bytes of one ply in a slot.
+        weight_bytes: bytes of one set of the policy's weights; 0 where that is not known yet.
         num_snapshots: sets of weights in the opponent pool.
     """
 
@@ -123,7 +105,7 @@ def worker_errors(demand: WorkerDemand, *, prefix: str = "") -> list[str]:
 
     Args:
         demand: the workers that are asked for.
-        prefix: of the key in the message, such as ``"parallel."``.
+        prefix: text before the option's name in the message, such as ``"parallel."``.
 
     Returns:
         No line, or one with the tightest limit and the arithmetic of each limit that is exceeded.
@@ -150,50 +132,33 @@ def most_workers(demand: WorkerDemand) -> int:
     return max(1, min([demand.num_workers, *(most for most, _ in _worker_limits(demand))]))
 
 
-def _worker_limits(demand: WorkerDemand) -> list[tuple[int, str]]:
+def _worker_limits(demand: WorkerDemand) -> Iterator[tuple[int, str]]:
     """Each limit: the most workers that it allows, and why."""
-    workers, cpus = demand.num_workers, available_cpus()
     if not demand.in_processes:
-        return [(MAX_WORKERS, f"at most {MAX_WORKERS}")]
-    limits = [
-        (
-            max_workers(cpus),
-            f"{WORKERS_PER_CPU} for each of the {cpus} CPUs that this process may use, at most {MAX_WORKERS}",
-        )
-    ]
+        yield _MAX_WORKERS, f"at most {_MAX_WORKERS}"
+        return
+    cpus = available_cpus()
+    why = f"{_WORKERS_PER_CPU} for each of the {cpus} CPUs that this process may use, at most {_MAX_WORKERS}"
+    yield max_workers(cpus), why
     if demand.is_central:
-        limits.append((_MAX_CENTRAL_WORKERS, f"at most {_MAX_CENTRAL_WORKERS} with one inference process"))
-    files = descriptor_allowance()
-    needed = demand.descriptors * workers + DESCRIPTORS_BESIDES
-    wanted = files.used + needed
-    remedy = f"`ulimit -n {wanted}` allows it" if wanted <= files.ceiling else f"the hard limit is {files.ceiling}"
-    limits.append(
-        (
-            (files.free - DESCRIPTORS_BESIDES) // demand.descriptors,
-            f"{needed} file descriptors are needed, {demand.descriptors} x {workers} workers + "
-            f"{DESCRIPTORS_BESIDES}, and {files.free} are free: {files.name} is {files.limit}, {files.used} are in use"
-            f"; {remedy}",
-        )
+        yield _MAX_CENTRAL_WORKERS, f"at most {_MAX_CENTRAL_WORKERS} with one inference process"
+    descriptors = DESCRIPTORS_PER_WORKER + (_DESCRIPTORS_OF_CENTRAL if demand.is_central else 0)
+    yield _counted_limit(demand, "file descriptors", descriptors, DESCRIPTORS_BESIDES, descriptor_allowance())
+    threads = _THREADS_PER_WORKER + (demand.threads_per_worker or max(1, cpus // demand.num_workers)) - 1
+    if demand.method == "spawn":
+        threads += cpus - 1  # a spawned worker imports NumPy anew, whose linear algebra has a thread for each CPU
+    for allowance in task_allowances():
+        yield _counted_limit(demand, "threads", threads, _THREADS_BESIDES + cpus, allowance)
+
+
+def _counted_limit(demand: WorkerDemand, what: str, each: int, besides: int, allowance: Allowance) -> tuple[int, str]:
+    """The most workers that an allowance suffices for, and the sum; each takes ``each``, all others ``besides``."""
+    workers, free = demand.num_workers, allowance.free
+    needed = each * workers + besides
+    return (free - besides) // each, (
+        f"{needed} {what} are needed, {each} x {workers} workers + {besides}, and {free} are free: "
+        f"{allowance.name} is {allowance.limit}, {allowance.used} are in use{allowance.remedy(needed)}"
     )
-    threads = _threads_of_one(demand, cpus)
-    needed = threads * workers + _THREADS_BESIDES + cpus
-    for tasks in task_allowances():
-        wanted = tasks.used + needed
-        remedy = f"; `{tasks.name} {wanted}` allows it" if tasks.limit < wanted <= tasks.ceiling else ""
-        limits.append(
-            (
-                (tasks.free - _THREADS_BESIDES - cpus) // threads,
-                f"{needed} threads are needed, {threads} x {workers} workers + {_THREADS_BESIDES + cpus}, and "
-                f"{tasks.free} are free: {tasks.name} is {tasks.limit}, {tasks.used} are in use{remedy}",
-            )
-        )
-    return limits
-
-
-def _threads_of_one(demand: WorkerDemand, cpus: int) -> int:
-    torch_threads = demand.threads_per_worker or max(1, cpus // demand.num_workers)
-    # A spawned worker imports NumPy anew, whose linear algebra starts a thread for each further CPU.
-    return _THREADS_PER_WORKER + torch_threads - 1 + (cpus - 1 if demand.method == "spawn" else 0)
 
 
 def memory_errors(demand: WorkerDemand, rollouts: MemoryDemand, *, prefix: str = "") -> list[str]:
@@ -201,8 +166,8 @@ def memory_errors(demand: WorkerDemand, rollouts: MemoryDemand, *, prefix: str =
 
     Args:
         demand: the workers that are asked for.
-        rollouts: what lies in shared memory.
-        prefix: of the key in the message, such as ``"parallel."``.
+        rollouts: the shared memory that is asked for.
+        prefix: text before the option's name in the message, such as ``"parallel."``.
 
     Returns:
         No line, or one with the arithmetic.
@@ -210,11 +175,10 @@ def memory_errors(demand: WorkerDemand, rollouts: MemoryDemand, *, prefix: str =
     workers = demand.num_workers
     per_game = workers * rollouts.slots_per_worker * rollouts.plies_per_rollout * rollouts.bytes_per_ply
     slots = per_game * rollouts.games_per_worker
-    sets = workers + 2 + rollouts.num_snapshots
-    weights = sets * rollouts.weight_bytes
-    processes = workers * _PROCESS_BYTES[demand.method] if demand.in_processes else 0
-    needed, available, largest = slots + weights + processes, available_memory(), largest_file()
-    most, why = (available - weights - processes) // per_game, f"{_size(available)} are free"
+    weights = (workers + 2 + rollouts.num_snapshots) * rollouts.weight_bytes
+    process = _PROCESS_BYTES[demand.method] if demand.in_processes else 0
+    needed, available, largest = slots + weights + workers * process, available_memory(), largest_file()
+    most, why = (available - weights - workers * process) // per_game, f"{_size(available)} are free"
     if largest < max(slots, weights):
         most, why = min(most, largest // per_game), f"{why}, and a file may have {_size(largest)} (ulimit -f)"
     elif needed <= available:
@@ -226,8 +190,8 @@ def memory_errors(demand: WorkerDemand, rollouts: MemoryDemand, *, prefix: str =
     if weights:
         snapshots = f" + {rollouts.num_snapshots} snapshots" if rollouts.num_snapshots else ""
         parts.append(f"weights {_size(weights)} = ({workers} workers + 2{snapshots}) x {_size(rollouts.weight_bytes)}")
-    if processes:
-        parts.append(f"processes {_size(processes)} = {workers} workers x {_size(_PROCESS_BYTES[demand.method])}")
+    if process:
+        parts.append(f"processes {_size(workers * process)} = {workers} workers x {_size(process)}")
     fits = most >= 1 and weights <= largest
     allowed = f"must be from 1 to {most}" if fits else f"nothing fits with {prefix}num_workers={workers}"
     return [
@@ -237,6 +201,6 @@ def memory_errors(demand: WorkerDemand, rollouts: MemoryDemand, *, prefix: str =
 
 
 def _size(num_bytes: int) -> str:
-    if num_bytes < _UNIT:
+    if num_bytes < 2**20:
         return f"{num_bytes / 2**10:.1f} KiB"
-    return f"{num_bytes / _UNIT:.1f} MiB" if num_bytes < 10 * 2**30 else f"{num_bytes / 2**30:.1f} GiB"
+    return f"{num_bytes / 2**20:.1f} MiB" if num_bytes < 10 * 2**30 else f"{num_bytes / 2**30:.1f} GiB"

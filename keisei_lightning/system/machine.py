@@ -32,24 +32,37 @@ OWN_GROUPS = Path("/proc/self/cgroup")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Allowance:
-    """How much of something that is counted may still be had.
+    """How many more of something may be opened or started.
 
     Attributes:
         limit: the most there may be.
         used: how many there are now.
-        name: of the limit, as a person would look for it.
-        ceiling: what the person may raise the limit to without being root; ``limit`` where it cannot be raised.
+        name: the limit's name, as a person would look for it.
+        ceiling: the hard limit, up to which the user may raise ``limit``; None where only root may raise it.
     """
 
     limit: int
     used: int
     name: str
-    ceiling: int
+    ceiling: int | None = None
 
     @property
     def free(self) -> int:
-        """How many more may be had, not negative."""
+        """How many more there may be, not negative."""
         return max(0, self.limit - self.used)
+
+    def remedy(self, further: int) -> str:
+        """What the user can do about this limit, as the end of a sentence.
+
+        Args:
+            further: how many more are needed.
+        """
+        wanted = self.used + further
+        if self.ceiling is None or wanted <= self.limit:
+            return ""
+        return (
+            f"; `{self.name} {wanted}` allows it" if wanted <= self.ceiling else f"; the hard limit is {self.ceiling}"
+        )
 
 
 def available_cpus(cgroup_root: Path = CGROUP_ROOT) -> int:
@@ -69,19 +82,19 @@ def available_cpus(cgroup_root: Path = CGROUP_ROOT) -> int:
 
 
 def share_of_cpus(num_workers: int) -> int:
-    """Share the CPUs out to worker processes, each with at most ``OMP_NUM_THREADS`` threads where that is set.
+    """Threads of each worker process: the CPUs divided by the workers, at most ``OMP_NUM_THREADS`` where that is set.
+
+    Threads without a CPU of their own do not wait for one but spin: two busy processes with two threads each, on two
+    CPUs, are several times slower than with one thread each.
 
     Args:
         num_workers: at least 1.
 
     Returns:
-        At least 1. Threads that find no CPU of their own do not wait for one but spin, so that two busy processes with
-        two threads each, on two CPUs, are several times slower than with one thread each.
+        At least 1.
     """
     share = max(1, available_cpus() // num_workers)
-    limit = (
-        os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    )  # a list has one entry for each nesting level
+    limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list: an entry for each nesting level
     return min(share, int(limit)) if limit.isdecimal() and int(limit) else share
 
 
@@ -136,7 +149,7 @@ def task_allowances(cgroup_root: Path = CGROUP_ROOT) -> list[Allowance]:
     for group in _own_groups(cgroup_root, "pids"):
         limit, used = _read_number(group / "pids.max"), _read_number(group / "pids.current")
         if limit is not None and used is not None:
-            found.append(Allowance(limit=limit, used=used, name=f"{group}/pids.max", ceiling=limit))
+            found.append(Allowance(limit=limit, used=used, name=f"{group}/pids.max"))
     return found
 
 

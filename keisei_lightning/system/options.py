@@ -128,7 +128,7 @@ class Declaration:
             return value in self.choices
         if not any(_is_of(value, kind) for kind in self.kinds):
             return False
-        if self.pattern and not (isinstance(value, str | int) and re.fullmatch(self.pattern, str(value))):
+        if self.pattern and not re.fullmatch(self.pattern, str(value)):
             return False
         if isinstance(value, bool) or not isinstance(value, int | float):
             return True

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, TextIO
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, Timer
@@ -16,10 +15,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from keisei_lightning.system.console import bar_on_screen
 from keisei_lightning.training.evaluation import EvaluationCallback
 from keisei_lightning.training.source import source_of
 
-__all__ = ["TrainingProgress", "fraction_done", "redirected_log_streams"]
+__all__ = ["TrainingProgress", "fraction_done"]
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +30,8 @@ class TrainingProgress(ProgressBar):
     """One progress bar over the whole fit, with plies per second, games per second, policy lag and the latest score.
 
     On a terminal it is a bar, and log records (those of the workers too) appear above it. Otherwise it is one plain
-    line every ``line_every_s`` seconds. Where it cannot be shown (a terminal that has gone), that is a warning, and
-    training goes on without it.
+    line every ``line_every_s`` seconds. Where it cannot be shown (a closed terminal), that is a warning, and training
+    continues without it.
 
     Args:
         console: where to draw; None: standard error.
@@ -53,7 +53,7 @@ class TrainingProgress(ProgressBar):
         self._enabled = True
         self._progress: Progress | None = None
         self._task: TaskID | None = None
-        self._log_streams = ExitStack()
+        self._screen = ExitStack()  # holds the bar
         self._started = self._shown = 0.0
         self._pace_since: tuple[float, float] | None = None  # when, and how much was done
 
@@ -89,9 +89,7 @@ class TrainingProgress(ProgressBar):
         )
         self._task = self._progress.add_task(_epoch_text(trainer), total=None, detail="the workers are starting")
         _let_redraws_fail_softly(self._progress.live)
-        real = (sys.stdout, sys.stderr)
-        self._progress.start()
-        self._log_streams.enter_context(redirected_log_streams(zip(real, (sys.stdout, sys.stderr), strict=True)))
+        self._screen.enter_context(bar_on_screen(self._progress))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -150,28 +148,26 @@ class TrainingProgress(ProgressBar):
         return [f"{_clock_text(pace * (1.0 - fraction))} left"]
 
     def _stop(self) -> None:
-        self._log_streams.close()
-        progress, self._progress = self._progress, None
-        if progress is not None:
-            with self._decorating():
-                progress.stop()
+        self._progress = None
+        with self._decorating():
+            self._screen.close()
 
     @contextmanager
     def _decorating(self) -> Iterator[None]:
-        """Context whose failure is told, once, and ends the showing and not the training."""
+        """Context whose failure is logged, once, and ends the display but not the training."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 - whatever a console raises: a terminal may be closed at any time
             was_enabled, self._enabled = self._enabled, False
             self._stop()  # which may fail likewise
             if was_enabled:
-                log.warning("progress is shown no longer: %s: %s", type(error).__name__, error)
+                log.warning("progress is no longer shown: %s: %s", type(error).__name__, error)
 
 
 def _let_redraws_fail_softly(live: Live) -> None:
-    """Keep rich's own thread, which redraws the bar, from an error that nobody would hear.
+    """Silence errors in rich's own thread, which redraws the bar and could not report them.
 
-    The next write of the thread that trains fails likewise, and is told.
+    The next write of the thread that trains fails too, and is logged.
     """
     redraw, trains = live.refresh, threading.get_ident()
 
@@ -209,33 +205,6 @@ def fraction_done(trainer: Trainer) -> float | None:
             elapsed = callback.time_elapsed()
             fractions.append(elapsed / max(elapsed + remaining, 1e-9))
     return min(1.0, max(fractions)) if fractions else None
-
-
-@contextmanager
-def redirected_log_streams(streams: Iterable[tuple[TextIO, TextIO]]) -> Iterator[None]:
-    """Let log handlers write somewhere else for a while.
-
-    While a bar is live, rich puts itself in the place of ``sys.stdout`` and ``sys.stderr``; a handler made before holds
-    the real ones, and would write into the middle of the bar.
-
-    Args:
-        streams: pairs of a stream and what is to take its place.
-    """
-    stand_ins = {id(real): stand_in for real, stand_in in streams if real is not stand_in}
-    loggers = [
-        logging.getLogger(),
-        *(x for x in logging.root.manager.loggerDict.values() if isinstance(x, logging.Logger)),
-    ]
-    redirected = []
-    for handler in {handler for logger in loggers for handler in logger.handlers}:
-        if isinstance(handler, logging.StreamHandler) and id(handler.stream) in stand_ins:
-            redirected.append((handler, handler.stream))
-            handler.setStream(stand_ins[id(handler.stream)])
-    try:
-        yield
-    finally:
-        for handler, stream in redirected:
-            handler.setStream(stream)
 
 
 def _epoch_text(trainer: Trainer) -> str:

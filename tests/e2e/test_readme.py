@@ -70,7 +70,7 @@ for page, text in json.load(sys.stdin):
 
 # Runs examples up to where they have understood their command line; `--cfg job` shows what Hydra understood.
 RUN_EXAMPLES = """
-import argparse, json, runpy, sys
+import argparse, json, os, runpy, sys
 parse = argparse.ArgumentParser.parse_args
 def only_parse(self, *args, **kwargs):
     parse(self, *args, **kwargs)
@@ -78,6 +78,7 @@ def only_parse(self, *args, **kwargs):
 for program, *words in json.load(sys.stdin):
     is_hydra = program.endswith("app.py")
     argparse.ArgumentParser.parse_args = parse if is_hydra else only_parse
+    sys.path[0] = os.path.dirname(program)
     sys.argv = [program, *words, *(["--cfg", "job"] if is_hydra else [])]
     print(sys.argv, file=sys.stderr)
     try:

@@ -21,7 +21,7 @@ from fakes import counting_game, turn_of
 from keisei_lightning.errors import ConfigError, EngineError, GameError
 from keisei_lightning.evaluation import RESIGN, RandomPlayer, Turn, play_match
 from keisei_lightning.evaluation.registry import closing_player, make_player
-from keisei_lightning.evaluation.usi.players import MAX_FAULTS_IN_A_ROW, UsiPlayer, make_fairy_stockfish, make_usi
+from keisei_lightning.evaluation.usi.players import MAX_CONSECUTIVE_FAULTS, UsiPlayer, make_fairy_stockfish, make_usi
 from keisei_lightning.games import NO_MOVE, game_factory
 from keisei_lightning.games.shogi.codec import NUM_ACTIONS
 from keisei_lightning.games.shogi.game import Shogi
@@ -162,12 +162,12 @@ WHAT_IS_SAID = {
     "bestmove 1g1f; ",
     "last words": "the engine ended with exit status 1; it last wrote: info depth 1 / bestmove 1g1f ponder 1a1b / "
     "info string Error! no memory left; the game on board 1",
-    "silence": "the engine says no bestmove within 2 s",
+    "silence": "the engine sends no bestmove within 2 s",
     "illegal move": "the engine answers '5e5d', which is no legal move in lnsgkgsnl/",
     "unreadable": "which is no legal move in",
     "win": "the engine answers 'win', which is no legal move in",
     "none": "the engine answers 'none', which is no legal move in",
-    "gossip": "the engine says no bestmove within 2 s",
+    "gossip": "the engine sends no bestmove within 2 s",
 }
 
 
@@ -221,7 +221,7 @@ def test_a_slow_start_is_waited_for(fake: Fake) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--start", "never"), "the engine says no usiok within 2 s"),
+        (("--start", "never"), "the engine sends no usiok within 2 s"),
         (
             ("--start", "crash"),
             "the engine ended with exit status 1; it last wrote to its error output: no network file",
@@ -236,9 +236,9 @@ def test_an_engine_that_only_fails_is_an_error_after_three_faults(
     startup_s = IMPATIENT_S if "never" in arguments else PATIENT_S
     with pytest.raises(EngineError) as caught:
         moves_of(Shogi(9), fake(*arguments, startup_s=startup_s))
-    assert str(caught.value).startswith("player fake: 3 faults in a row; the last: ")
+    assert str(caught.value).startswith("player fake: 3 consecutive faults; the last: ")
     assert said in str(caught.value)
-    assert len(lives(diary)) == MAX_FAULTS_IN_A_ROW == 3
+    assert len(lives(diary)) == MAX_CONSECUTIVE_FAULTS == 3
 
 
 def test_faults_with_good_answers_between_them_are_no_error(fake: Fake) -> None:
@@ -248,7 +248,8 @@ def test_faults_with_good_answers_between_them_are_no_error(fake: Fake) -> None:
 
 def test_an_engine_that_vanished_from_the_disk_is_an_error(tmp_path: Path) -> None:
     player = UsiPlayer([str(tmp_path / "no such engine")], go="go nodes 1")
-    with pytest.raises(EngineError, match=r"3 faults in a row; the last: the engine cannot be started: .*No such file"):
+    message = r"3 consecutive faults; the last: the engine cannot be started: .*No such file"
+    with pytest.raises(EngineError, match=message):
         player.choose(turn_of(Shogi(1)))
 
 
@@ -361,7 +362,7 @@ def refusal(**options: object) -> str:
         ({"startup_timeout_s": float("inf")}, "startup_timeout_s=inf must be a number of seconds above 0"),
         ({"nodes": None}, "one of nodes, depth and movetime_ms must be given, or the engine thinks without end"),
         ({"command": ""}, "command='' must be the engine's program, with arguments where it needs some"),
-        ({"command": "nowhere -x"}, "command='nowhere -x' must be a program that is there and may be run"),
+        ({"command": "nowhere -x"}, "command='nowhere -x' must be an executable program"),
         ({"command": "'x"}, 'command="\'x" cannot be read: No closing quotation'),
         (
             {"Skil": 3},
@@ -381,7 +382,7 @@ def test_a_program_that_does_not_speak_usi_is_refused_in_one_line() -> None:
     command = f"{sys.executable} -c 'input(); raise SystemExit(3)'"
     assert refusal(command=command).endswith(": the engine ended with exit status 3")
     assert refusal(command=f"{sys.executable} -c 'input(); input()'", startup_timeout_s=0.5).endswith(
-        ": the engine says no usiok within 0.5 s"
+        ": the engine sends no usiok within 0.5 s"
     )
 
 

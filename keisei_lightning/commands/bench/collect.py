@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from keisei_lightning.commands.bench.networks import policy_of
-from keisei_lightning.commands.bench.options import CollectOptions, Mode, describe_rules, game_of, label_of
+from keisei_lightning.commands.bench.options import CollectOptions, describe_rules, game_of, label_of
 from keisei_lightning.commands.bench.report import print_report
 from keisei_lightning.commands.bench.rules import RandomPlay
 from keisei_lightning.models import num_parameters
 from keisei_lightning.parallel import SelfPlayCollector
+from keisei_lightning.parallel.options import Mode
 
 __all__ = ["run"]
 

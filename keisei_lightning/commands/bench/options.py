@@ -7,12 +7,13 @@ once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.games import GameFactory, game_factory
+from keisei_lightning.games import DescribedGame, GameFactory, game_factory
+from keisei_lightning.games.registry import takes_option
+from keisei_lightning.parallel.options import Mode, Schedule
 from keisei_lightning.system.machine import available_cpus
-from keisei_lightning.system.options import option
+from keisei_lightning.system.options import SeedOptions, option
 
 __all__ = [
     "BENCHES",
@@ -21,7 +22,6 @@ __all__ = [
     "CollectOptions",
     "GameOptions",
     "LearnOptions",
-    "Mode",
     "ProfileOptions",
     "ReportOptions",
     "RulesOptions",
@@ -32,8 +32,6 @@ __all__ = [
     "game_of",
     "label_of",
 ]
-
-Mode = Literal["serial", "workers", "central"]
 
 MODELS = {"tiny": (1, 16), "small": (2, 32), "medium": (6, 96), "large": (10, 128)}
 """Blocks and channels by name."""
@@ -48,7 +46,7 @@ class ReportOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GameOptions:
+class GameOptions(SeedOptions):
     """Which game is measured."""
 
     game: str = option(
@@ -57,9 +55,10 @@ class GameOptions:
         form="the name of a game",
         pattern=r"(?s).+",
     )
-    opening_plies: int = option(60, "Games start after 0 to this many random plies.", low=0)
-    kernel: bool = option(True, "Shogi by its compiled kernel where there is one; false: by rsshogi alone.")
-    seed: int = option(0, "Root seed of every random stream.", low=0, high=2**32 - 1)
+    opening_plies: int = option(
+        60, "Games start after 0 to this many random plies, if the game has such an option.", low=0
+    )
+    kernel: bool = option(True, "Moves by a compiled library where the game has one; false: without it.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +67,7 @@ class CollectOptions(ReportOptions, GameOptions):
 
     model: list[str] = option(sentence="Network sizes.", factory=lambda: ["small", "medium"], choices=tuple(MODELS))
     mode: list[Mode] = option(sentence="Modes, as parallel.mode of a training.", factory=lambda: ["workers"])
-    schedule: Literal["sync", "async"] = option("sync", "As parallel.schedule of a training.")
+    schedule: Schedule = option("sync", "As parallel.schedule of a training.")
     workers: list[int] = option(sentence="Numbers of workers.", factory=lambda: [1], low=1)
     games: int = option(128, "Boards of a worker, which are one batch of the network.", low=1)
     plies: int = option(32, "Plies of each board in a round.", low=1)
@@ -170,7 +169,9 @@ def check_game(options: GameOptions) -> None:
 
 def game_of(options: GameOptions) -> GameFactory:
     """The game that was asked for."""
-    keywords = {"opening_plies": options.opening_plies} if options.opening_plies else {}
+    keywords: dict[str, object] = {}
+    if options.opening_plies and takes_option(options.game, "opening_plies"):
+        keywords["opening_plies"] = options.opening_plies
     if not options.kernel:
         keywords["kernel"] = False
     return game_factory(options.game, **keywords)
@@ -178,12 +179,8 @@ def game_of(options: GameOptions) -> GameFactory:
 
 def describe_rules(options: GameOptions) -> tuple[str, ...]:
     """For a report: who makes the moves, where there is a choice."""
-    if options.game != "shogi":
-        return ()
-    from keisei_lightning.games.shogi.kernel import why_no_kernel  # loads the rules library, which help does not need
-
-    reason = why_no_kernel() if options.kernel else "kernel=false"
-    return (f"moves by rsshogi ({reason})" if reason else "moves by the compiled kernel",)
+    game = game_of(options)(1)
+    return (game.implementation,) if isinstance(game, DescribedGame) else ()
 
 
 def label_of(model: str) -> str:

@@ -18,7 +18,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from keisei_lightning.commands.evaluate.checks import ANCHOR, checkpoint_key, named_game, symmetry_errors
 from keisei_lightning.commands.evaluate.options import EvalOptions
 from keisei_lightning.commands.evaluate.report import Report, print_ratings, print_results
-from keisei_lightning.config.targets import cuda_errors
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluation import MatchResult, Player, PolicyPlayer, play_match
 from keisei_lightning.evaluation.ratings import play_round_robin
@@ -31,7 +30,8 @@ from keisei_lightning.evaluation.registry import (
 )
 from keisei_lightning.games import GameFactory, GameSpec
 from keisei_lightning.policies import LoadedPolicy, load_policy
-from keisei_lightning.system.console import print_table, quiet_libraries
+from keisei_lightning.system.console import bar_on_screen, print_table, quiet_libraries
+from keisei_lightning.system.devices import device_errors
 from keisei_lightning.system.stopping import Stopped
 
 __all__ = ["evaluate"]
@@ -93,7 +93,7 @@ def _read_field(options: EvalOptions, names: Mapping[str, PlayerName]) -> _Field
     Raises:
         ConfigError: with one line for each error.
     """
-    errors = list(cuda_errors("device", options.device)) if options.device.startswith("cuda") else []
+    errors = device_errors("device", options.device, num_cuda_devices=torch.cuda.device_count())
     device = torch.device("cpu") if errors else _device(options.device)
     policies: dict[str, LoadedPolicy] = {}
     for path in options.checkpoints:
@@ -210,7 +210,8 @@ def _play(options: EvalOptions, field: _Field, players: list[Player], report: Re
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with bar_on_screen(progress):
         task = progress.add_task(f"match 1 of {num_matches}", total=num_matches * options.games)
 
         def show(finished: int) -> None:

@@ -1,7 +1,7 @@
 """Options of USI engines: what an engine declares, and the commands that set them.
 
-An engine declares ``option name N type T default D min L max H var A var B``, and passes over what it does not know.
-So values are compared with what was declared before they are sent, and they are sent as they were written.
+An engine declares ``option name N type T default D min L max H var A var B``, and ignores what it does not know. So
+values are checked against the declaration before they are sent, as they were written.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class UsiOption:
         name: in the engine's own spelling.
         kind: ``check``, ``spin``, ``combo``, ``button``, ``string`` or ``filename``.
         low: smallest value of a ``spin``.
-        high: its largest value.
-        choices: of a ``combo``.
+        high: largest value of a ``spin``.
+        choices: values of a ``combo``.
     """
 
     name: str
@@ -36,7 +36,7 @@ class UsiOption:
 
     @classmethod
     def parse(cls, text: str) -> UsiOption | None:
-        """Read ``name N type T default D min L max H var A var B``; None where it is not that."""
+        """Parse ``name N type T default D min L max H var A var B``; None where the text is something else."""
         found = re.match(r"name (.+?) type (\S+)(.*)", text)
         if not found:
             return None
@@ -66,7 +66,7 @@ class UsiOption:
         return ""
 
     def command(self, text: str) -> str:
-        """The command that sets it."""
+        """The ``setoption`` command that sets the option to a value."""
         if self.kind == "button":
             return f"setoption name {self.name}"
         if self.kind == "check":
@@ -90,35 +90,35 @@ def option_commands(options: Mapping[str, object], declared: Sequence[UsiOption]
     """The ``setoption`` commands, in the order of the options.
 
     Args:
-        options: texts, numbers and truth values by name; case of names, and "_" for " ", do not matter.
-        declared: what the engine has declared.
+        options: values (str, number or bool) by name; the case of names, and "_" for " ", do not matter.
+        declared: the options that the engine has declared.
 
     Raises:
-        ConfigError: an option that it has not, or not with that value; a line for each.
+        ConfigError: the engine has no such option or does not allow its value; a line for each.
     """
     known = {_canonical(option.name): option for option in (*_ALWAYS_THERE, *declared)}
-    commands, faults = [], []
+    commands, errors = [], []
     for key, value in options.items():
         option = known.get(_canonical(key))
         text = str(value).lower() if isinstance(value, bool) else str(value)
         if option is None:
             names = ", ".join(sorted(option.name for option in declared)) or "none"
-            faults.append(f"{key}={text} is no option of the engine, which has {names}")
+            errors.append(f"{key}={text} is no option of the engine, which has {names}")
         elif not isinstance(value, str | int | float):
-            faults.append(f"{key}={text} must be a text, a number, true or false")
-        elif fault := option.refusal(text):
-            faults.append(f"{key}={text} {fault}")
+            errors.append(f"{key}={text} must be a text, a number, true or false")
+        elif reason := option.refusal(text):
+            errors.append(f"{key}={text} {reason}")
         else:
             commands.append(option.command(text))
-    if faults:
-        raise ConfigError(faults)
+    if errors:
+        raise ConfigError(errors)
     return commands
 
 
 def _canonical(name: str) -> str:
-    """What spellings of one option's name have in common: engines of both protocols, UCI and USI, mix their ways."""
+    """One spelling for all spellings of an option's name: engines mix those of UCI and USI."""
     return re.sub("^usi ", "uci ", name.casefold().replace("_", " "))
 
 
-# Options that every engine has, declared or not: the protocol says so.
+# The protocol gives every engine these options, declared or not.
 _ALWAYS_THERE: Final = (UsiOption(name="USI_Hash", kind="spin", low=1), UsiOption(name="USI_Ponder", kind="check"))

@@ -1,11 +1,10 @@
-"""Any engine that speaks USI as a player, and Debian's fairy-stockfish as a preset.
+"""Players that are USI engines: any engine by its command, and Fairy-Stockfish as a preset.
 
-An engine's strength is set by a limit that does not depend on the machine (``nodes``, ``depth``); ``movetime_ms`` is
-there for engines that know nothing else. One process answers one board at a time; several may share the boards.
+``nodes`` and ``depth`` limit an engine's search independently of the machine; ``movetime_ms`` is for engines that
+support neither. One process answers one board at a time; several may share the boards.
 
-A fault of an engine (it crashes, is silent for too long, answers with what is no legal move) makes that board's game
-void and nothing else: the process is killed, and another one is started for the next board. Only
-:data:`MAX_FAULTS_IN_A_ROW` faults without one good answer between them end the match.
+An engine that crashes, exceeds its time or answers with an illegal move voids the game on that board only: its process
+is killed, and a new one is started for the next board. :data:`MAX_CONSECUTIVE_FAULTS` such faults end the match.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ from keisei_lightning.evaluation.usi.engine import EngineFault, UsiEngine, wait_
 from keisei_lightning.games.protocol import NO_MOVE, GameSpec
 from keisei_lightning.games.shogi.game import Shogi
 
-__all__ = ["MAX_FAULTS_IN_A_ROW", "UsiPlayer", "make_fairy_stockfish", "make_usi"]
+__all__ = ["MAX_CONSECUTIVE_FAULTS", "UsiPlayer", "make_fairy_stockfish", "make_usi"]
 
 log = logging.getLogger(__name__)
 
-MAX_FAULTS_IN_A_ROW: Final = 3
-"""So many faults without a good answer between them are an error."""
+MAX_CONSECUTIVE_FAULTS: Final = 3
+"""This many faults without a legal answer between them raise :class:`~keisei_lightning.errors.EngineError`."""
 
 _ANSWER_TIMEOUT_S: Final = 30.0
 _STARTUP_TIMEOUT_S: Final = 60.0  # some engines read a network of 100 MB and more
@@ -46,21 +45,21 @@ _FAIRY_SKILL: Final = (-20, 20)
 
 
 class UsiPlayer:
-    """An engine as a player.
+    """Plays the moves of a USI engine.
 
-    The processes are started by :meth:`start` (one of them) and by the first boards that need them, and end at
-    :meth:`close`, with the player, or with us; a closed player starts them anew when it is asked again. Engines draw
-    random numbers of their own, which no seed of ours reaches: games against one that plays with chance
-    (fairy-stockfish below its full skill) do not repeat.
+    :meth:`start` starts one process, and :meth:`choose` starts further ones when boards need them. They end at
+    :meth:`close`, with the player, or with this process; a closed player starts new ones when it is asked again.
+    Engines have random streams of their own, which the seed does not reach: games against a randomised engine
+    (Fairy-Stockfish below its full skill) do not repeat.
 
     Args:
         command: program and arguments.
         go: USI's ``go`` command, such as ``"go nodes 1000"``.
         options: the engine's own options by name; see :class:`~keisei_lightning.evaluation.usi.engine.UsiEngine`.
-        processes: engines that share the boards of a turn, at least 1.
-        answer_timeout_s: seconds that a move may take.
-        startup_timeout_s: seconds that each answer at a start may take.
-        name: for tables and metric names.
+        processes: engine processes that share the boards of a turn, at least 1.
+        answer_timeout_s: seconds within which the engine must move.
+        startup_timeout_s: seconds within which the engine must send each of ``usiok`` and ``readyok``.
+        name: name in tables and metrics.
     """
 
     def __init__(
@@ -75,7 +74,7 @@ class UsiPlayer:
         name: str = "usi",
     ) -> None:
         self._name = name
-        self._title = f"player {name}"  # in messages
+        self._title = f"player {name}"
         self._command = tuple(command)
         self._go = go
         self._engines = [
@@ -88,7 +87,7 @@ class UsiPlayer:
             )
             for _ in range(processes)
         ]
-        self._faults_in_a_row = 0
+        self._consecutive_faults = 0
         weakref.finalize(self, _stop, self._engines)
 
     @property
@@ -97,10 +96,10 @@ class UsiPlayer:
         return self._name
 
     def choose(self, turn: Turn) -> NDArray[np.int64]:
-        """Ask the engines about one board after the other; see :meth:`~keisei_lightning.evaluation.Player.choose`.
+        """Ask the engines for a move on each board; see :meth:`~keisei_lightning.evaluation.Player.choose`.
 
         Raises:
-            EngineError: the engines do nothing but fail.
+            EngineError: :data:`MAX_CONSECUTIVE_FAULTS` faults without a legal answer between them.
             GameError: the boards are not those of shogi, or belong to another thread.
             ConfigError: the engine refuses an option.
         """
@@ -118,7 +117,7 @@ class UsiPlayer:
                             at = asked[engine]
                             actions[at] = _read_answer(boards, indices[at], answer)
                             del asked[engine]
-                            self._faults_in_a_row = 0
+                            self._consecutive_faults = 0
                         if engine.is_off and waiting:
                             engine.start()
                         elif engine.is_idle and waiting:
@@ -129,15 +128,15 @@ class UsiPlayer:
                         self._replace(engine, fault, None if voided is None else indices[voided])
                 wait_for(engines)
         except BaseException:
-            self.close()  # an answer that is still to come must not be taken for that to another question
+            self.close()  # a late answer must not be taken for the answer to another question
             raise
         return actions
 
     def start(self) -> None:
-        """Start one engine, and see that it speaks USI and takes its options. May be repeated.
+        """Start one engine and check that it speaks USI and accepts its options. May be repeated.
 
         Raises:
-            ConfigError: it does not; no process is left.
+            ConfigError: it does not; the process has ended.
         """
         engine = self._engines[0]
         try:
@@ -158,14 +157,14 @@ class UsiPlayer:
         _stop(self._engines)
 
     def _replace(self, engine: UsiEngine, fault: EngineFault, board: int | None) -> None:
-        """Kill an engine that is at fault; the loop starts another one where it is needed."""
-        engine.stop(politely=False)
-        self._faults_in_a_row += 1
+        """Kill a faulty engine; :meth:`choose` starts a new one when a board needs it."""
+        engine.stop(send_quit=False)
+        self._consecutive_faults += 1
         consequence = "" if board is None else f"; the game on board {board} is void"
         log.warning("%s: %s%s", self._title, fault, consequence)
-        if self._faults_in_a_row >= MAX_FAULTS_IN_A_ROW:
-            count, self._faults_in_a_row = self._faults_in_a_row, 0
-            raise EngineError(f"{self._title}: {count} faults in a row; the last: {fault}") from fault
+        if self._consecutive_faults >= MAX_CONSECUTIVE_FAULTS:
+            count, self._consecutive_faults = self._consecutive_faults, 0
+            raise EngineError(f"{self._title}: {count} consecutive faults; the last: {fault}") from fault
 
 
 def _stop(engines: Sequence[UsiEngine]) -> None:
@@ -178,10 +177,10 @@ def _position(boards: Shogi, index: int) -> str:
 
 
 def _read_answer(boards: Shogi, index: int, answer: str) -> int:
-    """The action of an engine's answer.
+    """The action that an engine's answer stands for.
 
     Raises:
-        EngineFault: it is no legal move (``win`` is none either: a game that could be declared won is over).
+        EngineFault: the answer is no legal move (nor is ``win``: a game that could be declared won is over).
     """
     if answer == "resign":
         return RESIGN
@@ -205,40 +204,39 @@ def make_usi(
     startup_timeout_s: float = _STARTUP_TIMEOUT_S,
     **engine_options: str,
 ) -> UsiPlayer:
-    """Make a player of any USI engine (entry point). The engine is not started: see :meth:`UsiPlayer.start`.
+    """Make a player of any USI engine (entry point); :meth:`UsiPlayer.start` starts the engine.
 
     Args:
-        spec: of the game, which must be shogi.
+        spec: the game, which must be shogi.
         seed: not used; see :class:`UsiPlayer`.
-        name: for tables and metric names.
+        name: name in tables and metrics.
         command: the program, by name or path, and its arguments, as a shell would read them.
-        nodes: positions to search for a move, at least 1. One limit at least must be given.
+        nodes: positions to search for each move, at least 1. One limit at least must be given.
         depth: plies to search, at least 1.
-        movetime_ms: milliseconds to think about a move, at least 1.
-        processes: engines that share the boards, at least 1.
-        timeout_s: seconds that a move may take beyond ``movetime_ms``, above 0.
-        startup_timeout_s: seconds that each answer at the start may take, above 0.
-        engine_options: the engine's own options; "_" stands for a space (``Skill_Level=3``). What is written goes to
-            the engine.
+        movetime_ms: milliseconds to search for each move, at least 1.
+        processes: engine processes that share the boards, at least 1.
+        timeout_s: seconds within which the engine must move, beyond ``movetime_ms``; above 0.
+        startup_timeout_s: seconds within which the engine must send each of ``usiok`` and ``readyok``, above 0.
+        engine_options: the engine's own options, sent as they are written; "_" stands for a space (``Skill_Level=3``).
 
     Raises:
-        ConfigError: another game, an option of ours out of its range, or no such program. What the engine itself has
-            to say of its options shows when it is started.
+        ConfigError: another game, an option out of its range, or no such program. The engine checks its own options
+            when it starts.
     """
     check_plays_shogi(spec, name)
     limits = {"nodes": nodes, "depth": depth, "movetime_ms": movetime_ms}
     given = {key: value for key, value in limits.items() if value is not None}
     timeouts = {"timeout_s": timeout_s, "startup_timeout_s": startup_timeout_s}
-    faults = _number_errors(name, {**given, "processes": processes}, timeouts)
+    errors = _number_errors(name, {**given, "processes": processes}, timeouts)
     if not given:
-        faults.append(
+        errors.append(
             f"player {name}: one of nodes, depth and movetime_ms must be given, or the engine thinks without end"
         )
-    program, fault = _find_program(command)
-    if fault:
-        faults.append(f"player {name}: command={command!r} {fault}")
-    if faults:
-        raise ConfigError(faults)
+    program, reason = _find_program(command)
+    if reason:
+        errors.append(f"player {name}: command={command!r} {reason}")
+    if errors:
+        raise ConfigError(errors)
     words = {"nodes": "nodes", "depth": "depth", "movetime_ms": "movetime"}
     return UsiPlayer(
         program,
@@ -252,12 +250,12 @@ def make_usi(
 
 
 def _number_errors(name: str, counts: Mapping[str, object], timeouts: Mapping[str, object]) -> list[str]:
-    faults = [
+    errors = [
         f"player {name}: {key}={value!r} must be an integer of at least 1"
         for key, value in counts.items()
         if isinstance(value, bool) or not isinstance(value, int) or value < 1
     ]
-    return faults + [
+    return errors + [
         f"player {name}: {key}={value!r} must be a number of seconds above 0"
         for key, value in timeouts.items()
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf
@@ -282,34 +280,25 @@ def make_fairy_stockfish(
     """Make Fairy-Stockfish a player (entry point): https://fairy-stockfish.github.io, GPL, its own process.
 
     Args:
-        spec: of the game, which must be shogi.
+        spec: the game, which must be shogi.
         seed: not used; see :class:`UsiPlayer`.
-        name: for tables and metric names.
-        skill: "Skill Level", from -20 to 20. Below 20 it chooses among several moves with chance.
-        nodes: positions to search for a move; 1000 where no limit is given. With much fewer, the lower skill levels do
-            not search one ply to its end, and drew all games against random play (-5 at 500 nodes, measured).
+        name: name in tables and metrics.
+        skill: "Skill Level", from -20 to 20. Below 20 the engine chooses at random among several moves.
+        nodes: positions to search for each move; 1000 where no limit is given. With much fewer, the lower skill levels
+            do not complete a search of one ply, and drew all games against random play (-5 at 500 nodes, measured).
         depth: plies to search.
-        movetime_ms: milliseconds to think about a move.
-        command: the program, where it is not on the search path and not in Debian's folder of games.
+        movetime_ms: milliseconds to search for each move.
+        command: the program, where it is neither on the search path nor in Debian's folder of games.
         processes: see :func:`make_usi`.
-        timeout_s: likewise.
-        startup_timeout_s: likewise.
-        engine_options: likewise.
+        timeout_s: see :func:`make_usi`.
+        startup_timeout_s: see :func:`make_usi`.
+        engine_options: see :func:`make_usi`.
 
     Raises:
-        ConfigError: see :func:`make_usi`.
+        ConfigError: ``skill`` is out of range, there is no such program, or see :func:`make_usi`.
     """
-    low, high = _FAIRY_SKILL
-    faults = []
-    if isinstance(skill, bool) or not isinstance(skill, int) or not low <= skill <= high:
-        faults.append(f"player {name}: skill={skill!r} must be an integer from {low} to {high}")
-    if command == _FAIRY_STOCKFISH and _find_program(command)[1]:
-        faults.append(
-            f"player {name}: there is no program {_FAIRY_STOCKFISH}: install it (apt-get install fairy-stockfish), "
-            "or give its path by command="
-        )
-    if faults:
-        raise ConfigError(faults)
+    if errors := _fairy_stockfish_errors(name, skill, command):
+        raise ConfigError(errors)
     if nodes is None and depth is None and movetime_ms is None:
         nodes = _FAIRY_NODES
     return make_usi(
@@ -327,16 +316,29 @@ def make_fairy_stockfish(
     )
 
 
+def _fairy_stockfish_errors(name: str, skill: object, command: str) -> list[str]:
+    low, high = _FAIRY_SKILL
+    errors = []
+    if isinstance(skill, bool) or not isinstance(skill, int) or not low <= skill <= high:
+        errors.append(f"player {name}: skill={skill!r} must be an integer from {low} to {high}")
+    if command == _FAIRY_STOCKFISH and _find_program(command)[1]:
+        errors.append(
+            f"player {name}: there is no program {_FAIRY_STOCKFISH}: install it (apt-get install fairy-stockfish), "
+            "or give its path by command="
+        )
+    return errors
+
+
 def _find_program(command: str) -> tuple[list[str], str]:
-    """Program with its whole path, and arguments; or nothing and what is wrong."""
+    """The program with its full path, and its arguments; or an empty list and the reason."""
     try:
         words = shlex.split(command)
-    except ValueError as error:  # a quotation mark without its partner
+    except ValueError as error:  # an unmatched quotation mark
         return [], f"cannot be read: {error}"
     if not words:
         return [], "must be the engine's program, with arguments where it needs some"
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_GAMES_FOLDERS])
     program = shutil.which(os.path.expanduser(words[0]), path=path)
     if program is None:
-        return [], "must be a program that is there and may be run"
+        return [], "must be an executable program"
     return [program, *words[1:]], ""

@@ -80,9 +80,11 @@ class TestWords:
     def test_a_missing_kernel_of_shogi_is_told_beside_the_games(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("keisei_lightning.games.shogi.kernel.why_no_kernel", lambda: "no compiler")
+        monkeypatch.setattr("keisei_lightning.games.shogi.game.load_kernel", lambda: None)
+        monkeypatch.setattr("keisei_lightning.games.shogi.game.why_no_kernel", lambda: "no compiler")
         assert cli.main(["games"]) == 0
-        assert "rsshogi makes the moves at a third of the speed: no compiler" in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert "\nshogi: moves by rsshogi (no compiler), at a third of the compiled kernel's speed\n" in out
 
     def test_train_help_lists_groups_and_options(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(["train", "--help", "ppo.epochs=7"]) == 0

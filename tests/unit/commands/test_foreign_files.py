@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from installed_packages import installed
 from omegaconf import OmegaConf
 from policy_checkpoints import SMALL, write_policy
 from torch import Tensor, nn
@@ -156,16 +157,13 @@ def test_a_file_that_was_written_by_the_attack_of_the_report_is_not_there(tmp_pa
 
 class TestRegistered:
     @pytest.fixture(autouse=True)
-    def installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def _installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         entries = [
             EntryPoint(name="linear", value=f"{__name__}:Linear", group=GROUP),
             EntryPoint(name="of_a_class", value=f"{__name__}:Outer.Linear [extra]", group=GROUP),
             EntryPoint(name="broken", value="no_such_package.networks:Net", group=GROUP),
         ]
-        monkeypatch.setattr("keisei_lightning.system.registry.entry_points", lambda group: entries)
-        monkeypatch.delitem(NETWORKS.__dict__, "_entries", raising=False)
-        yield
-        NETWORKS.__dict__.pop("_entries", None)
+        installed(monkeypatch, NETWORKS, *entries)
 
     @pytest.mark.parametrize("target", [LINEAR, f"{__name__}.Outer.Linear"])
     @pytest.mark.parametrize("write", PLACES)

@@ -518,5 +518,5 @@ def test_a_game_without_end_is_an_error() -> None:
 
 @pytest.mark.parametrize("num_games", [0, -2, 7])
 def test_a_number_of_games_that_is_not_even_is_refused(num_games: int) -> None:
-    with pytest.raises(ConfigError, match=f"num_games={num_games}: must be an even number from 2 on"):
+    with pytest.raises(ConfigError, match=f"num_games={num_games}: must be even, at least 2"):
         play_match(counting_game(), RandomPlayer(3), RandomPlayer(3), num_games=num_games)

@@ -11,6 +11,7 @@ from typing import Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from installed_packages import installed
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluation import Player, RandomPlayer
@@ -218,8 +219,7 @@ class TestNames:
     def test_other_packages_add_players_by_entry_points(self, monkeypatch: pytest.MonkeyPatch) -> None:
         entry = EntryPoint("dice", "keisei_lightning.evaluation.players:make_random", PLAYERS.group)
         broken = EntryPoint("broken", "keisei_lightning.nowhere:make", PLAYERS.group)
-        monkeypatch.setattr("keisei_lightning.system.registry.entry_points", lambda group: [entry, broken])
-        monkeypatch.delitem(PLAYERS.__dict__, "_entries", raising=False)
+        installed(monkeypatch, PLAYERS, entry, broken)
         assert "dice" in player_names()
         assert make_player("dice", SPEC).name == "dice"
         assert fault("broken").startswith("player broken: cannot be loaded (ModuleNotFoundError: ")

@@ -5,25 +5,47 @@ from __future__ import annotations
 import io
 import logging
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
 from omegaconf import OmegaConf
+from rich.console import Console
+from rich.progress import Progress
 
 from keisei_lightning.commands.sweep import SweepJob, SweepSummary, collected_jobs, left_processes, print_summary
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.system.console import ConsoleHandler, print_table
+from keisei_lightning.system.console import ConsoleHandler, bar_on_screen, print_table
 
 
-def test_a_log_line_goes_to_what_standard_error_is_at_that_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_warning_says_so_and_information_does_not(capsys: pytest.CaptureFixture[str]) -> None:
     handler = ConsoleHandler()
-    bar = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", bar)  # what rich does while a bar is on the screen
     handler.emit(logging.LogRecord("keisei_lightning.worker", logging.WARNING, "", 0, "[worker 3.0] slow", None, None))
     handler.emit(logging.LogRecord("keisei_lightning", logging.INFO, "", 0, "epoch %d", (1,), None))
-    assert bar.getvalue() == "warning: [worker 3.0] slow\nepoch 1\n"
+    assert capsys.readouterr().err == "warning: [worker 3.0] slow\nepoch 1\n"
+
+
+@pytest.mark.parametrize("make_handler", [ConsoleHandler, logging.StreamHandler])
+def test_log_lines_go_above_a_bar_and_then_where_they_went_before(
+    make_handler: Callable[[], logging.Handler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, terminal = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", real)
+    handler = make_handler()
+    logger = logging.getLogger("keisei_lightning.worker")
+    logger.addHandler(handler)
+    try:
+        with bar_on_screen(Progress(console=Console(file=terminal, force_terminal=True))):
+            logger.warning("[worker 3.0] during")
+        logger.warning("[worker 3.0] after")
+    finally:
+        logger.removeHandler(handler)
+    assert "[worker 3.0] during" in terminal.getvalue()  # rich prints it, and draws the bar anew below it
+    assert real.getvalue().count("[worker 3.0]") == 1
+    assert real.getvalue().endswith("[worker 3.0] after\n")
+    assert sys.stderr is real
 
 
 def test_a_value_is_never_broken_over_lines(

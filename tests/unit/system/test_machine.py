@@ -127,7 +127,7 @@ class TestAllowances:
         (groups / "job_7" / "pids.max").write_text("100")
         (groups / "job_7" / "pids.current").write_text("40")
         (found,) = [tasks for tasks in task_allowances(groups) if "pids.max" in tasks.name]
-        assert found == Allowance(limit=100, used=40, name=f"{groups / 'job_7'}/pids.max", ceiling=100)
+        assert found == Allowance(limit=100, used=40, name=f"{groups / 'job_7'}/pids.max")
         assert found.free == 60
 
     def test_ulimit_u_counts_the_threads_of_all_processes_of_the_user(
@@ -160,7 +160,7 @@ def big(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def allowed(limit: int, *, used: int = 0, name: str = "ulimit -n", ceiling: int | None = None) -> Allowance:
-    return Allowance(limit=limit, used=used, name=name, ceiling=limit if ceiling is None else ceiling)
+    return Allowance(limit=limit, used=used, name=name, ceiling=ceiling)
 
 
 class TestWorkers:
@@ -202,16 +202,26 @@ class TestWorkers:
         (spawned,) = worker_errors(demand(16, threads_per_worker=2, start_method="spawn"))
         assert "170 threads are needed, 10 x 16 workers + 10" in spawned  # NumPy's threads come with each
 
+    @pytest.mark.parametrize(
+        ("ceiling", "remedy"),
+        [(None, ""), (100, "; the hard limit is 100"), (1003, "; `ulimit -u 1003` allows it")],
+    )
+    def test_a_limit_names_its_remedy(self, ceiling: int | None, remedy: str, big: pytest.MonkeyPatch) -> None:
+        big.setattr(limits, "available_cpus", lambda: 1)
+        big.setattr(limits, "task_allowances", lambda: [allowed(100, name="ulimit -u", ceiling=ceiling)])
+        (error,) = worker_errors(demand(500))
+        assert error.endswith(f"ulimit -u is 100, 0 are in use{remedy})")
+
     def test_all_limits_that_are_exceeded_are_shown_and_the_tightest_is_the_range(
         self, big: pytest.MonkeyPatch
     ) -> None:
         big.setattr(limits, "available_cpus", lambda: 1)
         big.setattr(limits, "descriptor_allowance", lambda: allowed(64, ceiling=64))
         big.setattr(limits, "task_allowances", lambda: [allowed(100, name="ulimit -u", ceiling=10**6)])
-        (fault,) = worker_errors(demand(500))
-        assert fault.startswith("num_workers=500: must be from 1 to 10 (64 for each of the 1 CPUs")
-        assert "1532 file descriptors are needed" in fault
-        assert fault.endswith("ulimit -u is 100, 0 are in use; `ulimit -u 1003` allows it)")
+        (error,) = worker_errors(demand(500))
+        assert error.startswith("num_workers=500: must be from 1 to 10 (64 for each of the 1 CPUs")
+        assert "1532 file descriptors are needed" in error
+        assert error.endswith("ulimit -u is 100, 0 are in use; `ulimit -u 1003` allows it)")
 
     def test_serial_needs_no_process(self, big: pytest.MonkeyPatch) -> None:
         big.setattr(limits, "descriptor_allowance", lambda: allowed(0))
@@ -246,13 +256,13 @@ class TestRollouts:
 
     def test_weights_alone_may_be_too_much(self, big: pytest.MonkeyPatch) -> None:
         big.setattr(limits, "available_memory", lambda: 500 * 2**20)
-        (fault,) = memory_errors(demand(8, in_processes=False), self.ROLLOUTS)
-        assert fault.startswith("games_per_worker=64: nothing fits with num_workers=8 (1015.6 MiB of memory are needed")
-        assert "processes" not in fault
+        (error,) = memory_errors(demand(8, in_processes=False), self.ROLLOUTS)
+        assert error.startswith("games_per_worker=64: nothing fits with num_workers=8 (1015.6 MiB of memory are needed")
+        assert "processes" not in error
 
     def test_a_limit_on_files_is_one_on_shared_memory(self, big: pytest.MonkeyPatch) -> None:
         big.setattr(limits, "largest_file", lambda: 8 * 2**20)
         rollouts = MemoryDemand(slots_per_worker=2, games_per_worker=64, plies_per_rollout=32, bytes_per_ply=500)
-        (fault,) = memory_errors(demand(8), rollouts)
-        assert fault.startswith("games_per_worker=64: must be from 1 to 32 (")
-        assert "and a file may have 8.0 MiB (ulimit -f)" in fault
+        (error,) = memory_errors(demand(8), rollouts)
+        assert error.startswith("games_per_worker=64: must be from 1 to 32 (")
+        assert "and a file may have 8.0 MiB (ulimit -f)" in error

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,6 @@ from rich.console import Console
 from training_fakes import FakeCollector, PlayingModule, quiet_trainer
 
 from keisei_lightning.training import EvaluationCallback, SelfPlayDataModule, TrainingProgress
-from keisei_lightning.training.progress import redirected_log_streams
 
 
 def ticking(seconds: float) -> Callable[[], float]:
@@ -112,7 +110,7 @@ class Slowly(PlayingModule):
 @pytest.mark.parametrize("module", [PlayingModule, Slowly])
 @pytest.mark.parametrize("terminal", [False, True])
 @pytest.mark.parametrize("writes", [0, 2])  # a bar's third is a redraw, or its end
-def test_a_terminal_that_has_gone_ends_the_showing_and_not_the_training(
+def test_a_closed_terminal_ends_the_display_and_not_the_training(
     tmp_path: Path, module: type[PlayingModule], terminal: bool, writes: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     streams = (sys.stdout, sys.stderr)
@@ -121,21 +119,6 @@ def test_a_terminal_that_has_gone_ends_the_showing_and_not_the_training(
     trainer = quiet_trainer(tmp_path, enable_progress_bar=True, callbacks=[progress])
     trainer.fit(module(), datamodule=SelfPlayDataModule(FakeCollector(), minibatch_size=8, num_epochs=1))
     assert trainer.global_step == 8
-    lines = [message for message in caplog.messages if message.startswith("progress is shown no longer")]
-    assert lines == ["progress is shown no longer: OSError: [Errno 5] Input/output error"]
+    lines = [message for message in caplog.messages if message.startswith("progress is no longer shown")]
+    assert lines == ["progress is no longer shown: OSError: [Errno 5] Input/output error"]
     assert (sys.stdout, sys.stderr) == streams
-
-
-def test_log_records_go_above_the_bar_and_then_where_they_went_before() -> None:
-    terminal, above = io.StringIO(), io.StringIO()
-    handler = logging.StreamHandler(terminal)
-    logger = logging.getLogger("keisei_lightning.worker")
-    logger.addHandler(handler)
-    try:
-        with redirected_log_streams([(terminal, above)]):
-            logger.warning("[worker 3.0] during")
-        logger.warning("[worker 3.0] after")
-    finally:
-        logger.removeHandler(handler)
-    assert above.getvalue() == "[worker 3.0] during\n"
-    assert terminal.getvalue() == "[worker 3.0] after\n"
