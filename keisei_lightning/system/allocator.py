@@ -17,8 +17,8 @@ def keep_freed_memory() -> bool:
 
     A network's activations are megabytes each, and every pass frees and allocates them again. glibc hands such blocks
     back to the kernel, which must clear each page before it may be used again: a fifth of the time of a worker's
-    network and a twelfth of the learner's (shogi, 2 x 32; ``RESULTS.md``). The process stays as large as it once was,
-    which between two passes it is anyway.
+    network and a twelfth of the learner's (shogi, 2 x 32; ``docs/results/speed.md``). The process stays as large as it
+    once was, which between two passes it is anyway.
 
     Workers and the commands do this for themselves; a program of your own may call it once, before the first batch. It
     is one setting for the whole process and cannot be taken back.
