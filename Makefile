@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install train check test lint quick unit bench gpu strength soak clean
+.PHONY: help install train check test lint quick unit docs bench gpu strength soak clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -53,6 +53,10 @@ quick: $(STAMP)
 unit: $(STAMP)
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
+docs: $(STAMP)  ## the pages as a site in site/, with the reference made from the code; a warning is an error
+	@NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/mkdocs build --quiet --strict --clean
+	@echo "site/index.html"
+
 bench: $(STAMP)  ## speed on this machine: collecting, learning, publishing, all of it, and TorchRL beside it (half an hour)
 	@$(BIN)/keisei bench rules write=results/bench/rules.json
 	@$(BIN)/keisei bench rules kernel=false write=results/bench/rules_of_rsshogi.json
@@ -79,5 +83,5 @@ soak: $(STAMP)  ## the faults with the full counts, chaos, TorchRL beside it: on
 	@$(BIN)/python tests/soak.py
 
 clean:  ## remove caches and build outputs (not .venv, not results)
-	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
