@@ -153,7 +153,7 @@ def test_an_option_is_declared_in_one_place() -> None:
     assert made == Wider(pauses=[3, 4])
     with pytest.raises(ConfigError) as caught:
         compose_options(Wider, ["pauses=[3,61]", "games=3"])
-    assert caught.value.faults == (
+    assert caught.value.errors == (
         "games=3: must be an even number, from 2 to 100000",
         "pauses=[3,61]: must be a list of whole numbers, each from 0 to 60",
     )
