@@ -118,7 +118,7 @@ def test_async_grants_every_free_slot_and_takes_what_comes_first() -> None:
     assert len(backend.granted) == NUM_WORKERS * 2
     backend.slow = {0}
     assert rollouts(intake) == [100, 101, 200]
-    assert len(backend.granted) == NUM_WORKERS * 2  # handed back and granted anew
+    assert len(backend.granted) == NUM_WORKERS * 2  # freed and granted again
 
 
 @pytest.mark.parametrize("schedule", ["sync", "async"])

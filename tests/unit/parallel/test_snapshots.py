@@ -96,7 +96,7 @@ class PoolAndItsReaders(RuleBasedStateMachine):
     @precondition(lambda self: self.ring)
     @rule()
     def resume(self) -> None:
-        """As after a stop: what was granted is lost, games in flight go on."""
+        """As after a stop: grants are lost, games in flight continue."""
         state = torch.load(saved(self.pool), weights_only=True)
         self.pool = pool_of(max_snapshots=RING, choice="prioritised")
         self.pool.load_state_dict(state)
