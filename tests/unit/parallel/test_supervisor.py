@@ -54,7 +54,7 @@ class FakeProcess:
     def send(self, message: object) -> None:
         self.connection.send(message)
 
-    def received(self) -> list[object]:
+    def read(self) -> list[object]:
         out = []
         while self.connection.poll():
             out.append(self.connection.recv())
@@ -159,7 +159,7 @@ def test_all_workers_are_started_at_once_and_run_once_they_are_ready(scenes: lis
     assert scene.supervisor.wait(0.0) == [Started(worker_id=1, incarnation=0)]
     assert scene.states() == [STARTING, RUNNING, STARTING]
     assert scene.supervisor.send(1, Play(slot=5))
-    assert scene.started[1].received() == [Play(slot=5)]
+    assert scene.started[1].read() == [Play(slot=5)]
 
 
 def test_what_a_worker_announced_before_its_death_comes_before_its_exit(scenes: list[Scene]) -> None:
@@ -532,7 +532,7 @@ def test_a_running_worker_receives_stop_at_shutdown() -> None:
     scene.run()
     received: list[object] = []
     process = scene.started[0]
-    process.terminate = lambda: (received.extend(process.received()), process.die(0))  # type: ignore[method-assign,assignment]
+    process.terminate = lambda: (received.extend(process.read()), process.die(0))  # type: ignore[method-assign,assignment]
     scene.supervisor.shutdown(0.0)
     assert received == [Stop()]
 
