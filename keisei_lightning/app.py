@@ -218,7 +218,7 @@ def _learner_threads(collector: SelfPlayCollector) -> int:
     cpus = available_cpus()
     if collector.schedule == "sync" or (cpus == 2 and collector.worker_threads == 1):
         # In turns; or one worker beside it, which plays a seventh of the time: with one thread the learner would leave
-        # much of the second CPU idle (1.17 times as fast with two; RESULTS.md, "A busy machine").
+        # much of the second CPU idle (1.17 times as fast with two; docs/results/speed.md, "A busy machine").
         return cpus
     return max(1, cpus - collector.worker_threads)
 
