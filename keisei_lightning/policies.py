@@ -76,7 +76,7 @@ def load_policy(
         device: where the policy is put.
 
     Raises:
-        ConfigError: the file is missing, damaged, or no checkpoint of this package; the game or the network is not
+        ConfigError: the file is missing, corrupt, or no checkpoint of this package; the game or the network is not
             told, cannot be made, or is not the one of the weights.
     """
     name = str(path)

@@ -310,7 +310,7 @@ def _checkpoint_path_errors(cfg: DictConfig) -> Iterator[str]:
     elif not os.path.isfile(path):  # which also tells a name that is too long
         yield f"ckpt_path={path}: there is no such file; must be null, auto, last or a checkpoint file"
     elif not zipfile.is_zipfile(path):
-        yield f"ckpt_path={path}: cannot be read as a checkpoint (damaged or cut short: it is no zip file)"
+        yield f"ckpt_path={path}: cannot be read as a checkpoint (corrupt or truncated: it is no zip file)"
 
 
 def _batch_errors(cfg: DictConfig) -> Iterator[str]:

@@ -11,6 +11,7 @@ from keisei_lightning.system.devices import DEVICE_NAMES, DEVICE_PATTERN
 from keisei_lightning.system.limits import WorkerDemand, most_workers, worker_errors
 from keisei_lightning.system.machine import available_cpus
 from keisei_lightning.system.options import Options, option
+from keisei_lightning.system.start_method import StartMethod
 
 __all__ = [
     "MAX_GROUPS",
@@ -78,7 +79,7 @@ class CollectorOptions(Options):
 class WorkerOptions(Options):
     """How a worker process (with ``mode="central"``, the inference process) runs the policy."""
 
-    start_method: Literal["forkserver", "spawn"] | None = option(
+    start_method: StartMethod | None = option(
         None, "How processes are started; null: forkserver where there is one, spawn elsewhere."
     )
     worker_device: str = option(

@@ -1,4 +1,4 @@
-"""Ctrl-C while a batch is waited for, as in a notebook that goes on afterwards: nothing is lost uncounted."""
+"""Ctrl-C during the wait for a batch, as in a notebook that continues afterwards, loses no rollout uncounted."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_rollout_that_is_broken_off_in_this_process_is_counted_and_played_agai
     assert not spliced
 
 
-def test_next_goes_on_after_an_interrupt() -> None:
+def test_next_continues_after_an_interrupt() -> None:
     game = functools.partial(_game, before_step=_InterruptOnce(at=3))
     with collector_of(game, mode="serial") as collector:
         with pytest.raises(KeyboardInterrupt):

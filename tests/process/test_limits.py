@@ -1,4 +1,4 @@
-"""Row 27: what this machine cannot run is refused before anything starts; what it can run really runs there."""
+"""Row 27: a collector that this machine cannot run is refused before anything starts; one that it can run does run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Games against snapshots: who moves for whom, in which seat, and that nothing of it is lost."""
+"""Games against snapshots: which policy moves, in which seat, and that no result is lost."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _slow_first_worker(num_games: int) -> CountingGame:
     return CountingGame(num_games, before_step=lambda step: time.sleep(0.0003 if is_first else 0.0))
 
 
-def test_prioritised_opponents_are_the_same_whoever_is_heard_first() -> None:
+def test_prioritised_opponents_do_not_depend_on_which_workers_rollout_arrives_first() -> None:
     """Scores, and so draws, depend on the order of what they are given."""
     pool = OpponentOptions(share=1.0, max_snapshots=3, choice="prioritised")
     batches, standings = {}, {}

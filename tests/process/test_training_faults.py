@@ -102,7 +102,7 @@ class WithValidation(SelfPlayDataModule):
     ],
     ids=["training_step", "validation", "callback", "on_exception", "logger"],
 )
-def test_the_error_reaches_the_caller_and_the_workers_are_gone(
+def test_the_error_reaches_the_caller_and_the_workers_have_ended(
     make_module: Callable[..., PPOModule], callbacks: list[Callback], logger: Any, tmp_path: Path
 ) -> None:
     actor_critic = ActorCritic(TinyNetwork())

@@ -6,21 +6,18 @@ import dataclasses
 import logging
 import math
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from fakes import CountingGame
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from keisei_lightning.app import build, run
-from keisei_lightning.config.schemas import config_dir, register_configs
+from keisei_lightning.commands.compose import compose_training
 from keisei_lightning.config.validation import ValidatedConfig, validate
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameSpec, register_game
@@ -53,16 +50,8 @@ TINY = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _hydra() -> Iterator[None]:
-    register_configs()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        yield
-    GlobalHydra.instance().clear()
-
-
 def composed(folder: Path, *overrides: str) -> DictConfig:
-    return compose("config", overrides=[f"output_dir={folder}", *TINY, *overrides])
+    return compose_training([f"output_dir={folder}", *TINY, *overrides])
 
 
 def validated(folder: Path, *overrides: str) -> ValidatedConfig:
@@ -194,6 +183,7 @@ class Heaps(CountingGame):
         super().__init__(num_games, goal=sum(heaps), opening_plies=opening_plies)
 
 
+@pytest.mark.slow
 def test_a_game_option_that_is_a_list_comes_as_one_and_is_saved(tmp_path: Path) -> None:
     register_game("heaps", Heaps)
     try:
@@ -206,6 +196,7 @@ def test_a_game_option_that_is_a_list_comes_as_one_and_is_saved(tmp_path: Path) 
     )
 
 
+@pytest.mark.slow
 def test_pictures_that_cannot_be_written_cost_no_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "curves.png").mkdir()
     assert 0.0 <= run(composed(tmp_path, "logger=none")) <= 1.0
@@ -298,7 +289,8 @@ def test_training_gives_the_threads_back(tmp_path: Path, monkeypatch: pytest.Mon
         torch.set_num_threads(before)
 
 
-def test_last_goes_on_where_the_run_ended(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_last_resumes_where_the_run_ended(tmp_path: Path) -> None:
     results, shape = f"results_dir={tmp_path}", ["name=again", "logger.tensorboard=null"]
     run(composed(tmp_path / "again" / "first", results, *shape))
     config = validated(tmp_path / "again" / "second", results, *shape, "ckpt_path=last", "trainer.max_epochs=2")
@@ -310,6 +302,7 @@ def test_last_goes_on_where_the_run_ended(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("signum", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.slow
 def test_a_signal_in_anybodys_program_ends_a_run_with_all_that_was_learned(
     signum: int, exit_code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

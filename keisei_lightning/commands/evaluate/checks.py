@@ -114,7 +114,7 @@ def _file_errors(options: EvalOptions) -> Iterator[str]:
         if not os.path.isfile(path):  # which also tells a name that is too long
             yield f"{key}={path}: there is no such file; must be a checkpoint file"
         elif not zipfile.is_zipfile(path):
-            yield f"{key}={path}: cannot be read as a checkpoint (damaged or cut short: it is no zip file)"
+            yield f"{key}={path}: cannot be read as a checkpoint (corrupt or truncated: it is no zip file)"
 
 
 def checkpoint_key(options: EvalOptions, path: str) -> str:

@@ -167,7 +167,9 @@ def test_every_bench_has_a_module_that_runs_it() -> None:
 def test_the_help_of_train_has_a_sentence_for_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", "--help"]) == 0
     out = capsys.readouterr().out
+    assert max(map(len, out.partition("== Keys")[2].splitlines())) <= 120
+    joined = re.sub(r"\n {30,}# ", " ", out)
     for section in reference():
         for key in section.keys:
             line = rf"^{'  ' if section.name else ''}{key.name.rpartition('.')[2]}:.*  # "
-            assert re.search(line + re.escape(f"{key.sentence} ({key.legal})") + "$", out, re.MULTILINE), key.name
+            assert re.search(line + re.escape(f"{key.sentence} ({key.legal})") + "$", joined, re.MULTILINE), key.name

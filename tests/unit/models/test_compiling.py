@@ -54,6 +54,7 @@ def test_a_mode_that_does_not_exist_and_a_policy_without_a_network_are_refused()
     assert fault.startswith("compile_mode=default: must be None for a policy without a module 'network'")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compiled_is_told_with_the_reason() -> None:
     def fail() -> None:
         raise RuntimeError("no compiler here")

@@ -53,6 +53,7 @@ def variables_now() -> dict[str, str]:
 
 
 class TestTheVariables:
+    @pytest.mark.slow
     def test_they_are_set_before_torch_is_imported_and_reach_children(self) -> None:
         code = (
             "import keisei_lightning, subprocess, sys\n"
@@ -86,6 +87,7 @@ class TestTheVariables:
             assert variables_now() == SETTINGS
         assert dict(os.environ) == before
 
+    @pytest.mark.slow
     def test_the_commands_set_them(self) -> None:
         code = (
             "import os; from keisei_lightning.{module} import main; main({words}); print(os.environ['KMP_BLOCKTIME'])"
@@ -278,6 +280,7 @@ print(spun(), threads.engage() and spun(), threads.release() or spun())
 """
 
     @pytest.mark.skipif(available_cpus() < 2, reason="on one CPU two threads are more than there are, and never spin")
+    @pytest.mark.slow
     def test_they_let_the_runtime_itself_sleep_and_spin_again(self) -> None:
         # Side by side in one process, as shares of CPU time: a busy machine delays all three alike.
         free, throttled, free_again = map(float, run_python(self.SPINNING).split())
@@ -290,6 +293,7 @@ print(spun(), threads.engage() and spun(), threads.release() or spun())
         assert not ExtraThreads(maps).engage()
         assert not ExtraThreads(tmp_path / "none").engage()
 
+    @pytest.mark.slow
     def test_they_are_gone_after_it_and_twice_is_harmless(self) -> None:
         code = (
             "import os, torch\n"

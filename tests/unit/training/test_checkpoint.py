@@ -127,7 +127,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes | None,
     assert "\n" not in str(caught.value)
 
 
-def test_somebody_elses_checkpoint_and_another_format_are_refused(tmp_path: Path) -> None:
+def test_a_foreign_checkpoint_and_another_format_are_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(ConfigError, match="no checkpoint of keisei-lightning"):
         read_checkpoint_header(tmp_path / "other.ckpt")

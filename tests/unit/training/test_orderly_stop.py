@@ -126,9 +126,10 @@ def test_of_two_errors_the_first_reaches_the_user(
     monkeypatch.undo()
     assert list(tmp_path.iterdir()) == []
     (line,) = [message for message in caplog.messages if "No space left" in message]
-    assert line.startswith("what was learned could not be saved either: [Errno 28] No space left on device")
+    assert line.startswith("the checkpoint could not be saved either: [Errno 28] No space left on device")
 
 
+@pytest.mark.slow
 def test_the_history_in_a_checkpoint_after_an_error_has_no_row_of_an_epoch_whose_metrics_are_not_complete(
     tmp_path: Path,
 ) -> None:
