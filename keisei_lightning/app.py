@@ -296,12 +296,12 @@ def _with_users(ours: list[Callback], users: Mapping[str, Callback]) -> list[Cal
         if any(isinstance(callback, kind) for callback in users.values()):
             ours = [callback for callback in ours if not isinstance(callback, kind)]
     kinds = {type(callback) for callback in ours}
-    if faults := [
+    if errors := [
         f"{key}: every run has a {type(callback).__name__} already; its options are keys of the configuration"
         for key, callback in users.items()
         if type(callback) in kinds
     ]:
-        raise ConfigError(faults)
+        raise ConfigError(errors)
     return [*ours, *users.values()]
 
 

@@ -88,13 +88,10 @@ class CollectorSpec:
             ConfigError: with a line for each error.
         """
         options = with_number_of_workers(options, workers, learns_on_cpu=not torch.cuda.is_available())
-        device = workers.worker_device
+        device, on_gpu = workers.worker_device, workers.worker_device.startswith("cuda")
+        num_devices = torch.cuda.device_count() if on_gpu else None
         errors = [
-            *device_errors(
-                "worker_device",
-                device,
-                num_cuda_devices=torch.cuda.device_count() if device.startswith("cuda") else None,
-            ),
+            *device_errors("worker_device", device, num_cuda_devices=num_devices),
             *check_compile_mode("compile_mode", workers.compile_mode, policy),
             *collector_errors(options, workers, supervision, opponents),
         ]
@@ -161,14 +158,7 @@ class CollectorSpec:
         """The backend of this mode; it starts no process yet."""
         if self.options.mode == "serial":
             return SerialBackend(inputs)
-        restart_policy = RestartPolicy(
-            heartbeat_s=self.supervision.heartbeat_s,
-            start_timeout_s=self.supervision.start_timeout_s,
-            max_restarts=self.supervision.max_restarts,
-            window_s=self.supervision.restart_window_s,
-            backoff_s=self.supervision.restart_backoff_s,
-            min_healthy_workers=self.supervision.min_healthy_workers,
-        )
+        restart_policy = RestartPolicy(**asdict(self.supervision))
         start_method = self.workers.start_method
         if self.options.mode == "workers":
             return ProcessBackend(inputs, restart_policy=restart_policy, start_method=start_method)

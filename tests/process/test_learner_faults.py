@@ -256,5 +256,5 @@ def test_row_19_drop_oldest_counts_exactly_what_it_drops() -> None:
 
 
 def test_row_19_dropping_needs_a_queue() -> None:
-    with pytest.raises(ConfigError, match="drop_oldest=true: must be false with schedule=sync"):
+    with pytest.raises(ConfigError, match="drop_oldest=True: must be False with schedule=sync"):
         collector_of(drop_oldest=True)

@@ -267,5 +267,7 @@ def test_a_collector_without_a_pool_refuses_a_snapshot() -> None:
 
 
 def test_a_share_of_less_than_one_game_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"opponents.share=0.01: must be at least one of 8 games"):
+    with pytest.raises(
+        ConfigError, match=r"opponents.share=0.01: must be at least 0.125, one of games_per_worker=8 games"
+    ):
         pool_collector(share=0.01)

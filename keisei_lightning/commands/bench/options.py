@@ -164,7 +164,7 @@ def check_game(options: GameOptions) -> None:
     try:
         game_of(options)(1)
     except ConfigError as error:
-        raise ConfigError([f"game={options.game}: {' '.join(line.split())}" for line in error.faults]) from error
+        raise ConfigError([f"game={options.game}: {' '.join(line.split())}" for line in error.errors]) from error
 
 
 def game_of(options: GameOptions) -> GameFactory:

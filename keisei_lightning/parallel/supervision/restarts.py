@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from keisei_lightning.errors import WorkerBootError, WorkerCrashLoopError, WorkerError
+from keisei_lightning.parallel.options import SupervisionOptions
 from keisei_lightning.parallel.supervision.messages import Failure
 
 __all__ = ["TRANSITIONS", "GiveUp", "Respawn", "RestartPolicy", "WorkerExit", "WorkerState", "decide"]
@@ -31,29 +32,17 @@ TRANSITIONS: Mapping[WorkerState, frozenset[WorkerState]] = {
 """The only transitions."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RestartPolicy:
+@dataclass(frozen=True, kw_only=True)
+class RestartPolicy(SupervisionOptions):
     """Time limits for workers, and the restart budget.
 
     Attributes:
-        heartbeat_s: a running worker that shows no sign of life for this long is hung.
-        start_timeout_s: a worker must be ready within this time.
-        max_restarts: of one worker within ``window_s``; the next death is a crash loop.
-        window_s: the sliding window of the restart budget.
-        backoff_s: delay before a restart after one short life; doubled for each further consecutive one.
-        backoff_cap_s: the longest delay.
+        backoff_cap_s: the longest delay before a restart.
         jitter: delays vary by this share, so that workers that died together do not restart together.
-        min_healthy_workers: with fewer alive, training ends (0: as long as the restart budgets last).
     """
 
-    heartbeat_s: float = 10.0
-    start_timeout_s: float = 120.0
-    max_restarts: int = 5
-    window_s: float = 300.0
-    backoff_s: float = 0.5
     backoff_cap_s: float = 30.0
     jitter: float = 0.2
-    min_healthy_workers: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,27 +112,27 @@ def decide(exit: WorkerExit, history: Sequence[float], now: float, policy: Resta
         policy: the budget.
 
     Returns:
-        :class:`Respawn` at once, or after ``backoff_s * 2**(k - 1)`` seconds if the last k consecutive lives were each
-        shorter than the budget allows on average (``window_s / max_restarts``): a worker that is killed now and then is
-        no crash loop. Or :class:`GiveUp`: the first incarnation never became ready (nor would the next), or the budget
-        is spent.
+        :class:`Respawn` at once, or after ``restart_backoff_s * 2**(k - 1)`` seconds if the last k consecutive lives
+        were each shorter than the budget allows on average (``restart_window_s / max_restarts``): a worker that is
+        killed now and then is no crash loop. Or :class:`GiveUp`: the first incarnation never became ready (nor would
+        the next), or the budget is spent.
     """
     if exit.state is WorkerState.STARTING and exit.incarnation == 0:
         return GiveUp(error=WorkerBootError, message=f"{exit.describe()}, before it was ready; nothing was restarted")
-    recent = [time for time in history if now - time < policy.window_s]
+    recent = [time for time in history if now - time < policy.restart_window_s]
     if len(recent) >= policy.max_restarts:
         times = ", ".join(f"{now - time:.1f} s ago" for time in recent) or "none"
         return GiveUp(
             error=WorkerCrashLoopError,
             message=(
-                f"{exit.describe()}; its budget of {policy.max_restarts} restarts in {policy.window_s:.0f} s is spent "
-                f"(restarts: {times})"
+                f"{exit.describe()}; its budget of {policy.max_restarts} restarts in {policy.restart_window_s:.0f} s "
+                f"is spent (restarts: {times})"
             ),
         )
-    short_lives = _count_short_lives(recent, now, shorter_than_s=policy.window_s / policy.max_restarts)
+    short_lives = _count_short_lives(recent, now, shorter_than_s=policy.restart_window_s / policy.max_restarts)
     if short_lives == 0:
         return Respawn(delay_s=0.0)
-    return Respawn(delay_s=min(policy.backoff_s * 2 ** (short_lives - 1), policy.backoff_cap_s))
+    return Respawn(delay_s=min(policy.restart_backoff_s * 2 ** (short_lives - 1), policy.backoff_cap_s))
 
 
 def _count_short_lives(restarts: Sequence[float], now: float, *, shorter_than_s: float) -> int:

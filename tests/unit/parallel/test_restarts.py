@@ -40,7 +40,7 @@ def worker_exit(
     )
 
 
-POLICY = RestartPolicy(max_restarts=5, window_s=300.0, backoff_s=0.5, backoff_cap_s=3.0)
+POLICY = RestartPolicy(max_restarts=5, restart_window_s=300.0, restart_backoff_s=0.5, backoff_cap_s=3.0)
 
 
 @pytest.mark.parametrize(

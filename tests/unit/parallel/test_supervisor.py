@@ -97,7 +97,7 @@ class Scene:
         self.supervisor = Supervisor(
             self._spawn,
             num_workers=num_workers,
-            policy=RestartPolicy(**{"heartbeat_s": 10.0, "start_timeout_s": 60.0, "backoff_s": 1.0, **policy}),
+            policy=RestartPolicy(**{"heartbeat_s": 10.0, "start_timeout_s": 60.0, "restart_backoff_s": 1.0, **policy}),
             last_heartbeat=lambda worker_id: self.beats.get(worker_id, 0.0),
             abandon=self.abandoned.append,
             clock=self.clock,
@@ -176,7 +176,7 @@ def test_what_a_worker_announced_before_its_death_comes_before_its_exit(scenes: 
 
 
 def test_restarts_wait_for_their_backoff_and_stop_past_the_budget(scenes: list[Scene]) -> None:
-    scenes.append(scene := Scene(2, max_restarts=3, backoff_s=1.0))
+    scenes.append(scene := Scene(2, max_restarts=3, restart_backoff_s=1.0))
     scene.run()
     for restart, delay_s in enumerate((0.0, 1.0, 2.0)):
         scene.started[-1].die(1)
@@ -206,7 +206,7 @@ def test_restarts_wait_for_their_backoff_and_stop_past_the_budget(scenes: list[S
 
 @pytest.mark.parametrize(("jitter", "delay_s"), [(-1.0, 8.0), (1.0, 12.0)])
 def test_delays_vary_by_a_fifth(scenes: list[Scene], jitter: float, delay_s: float) -> None:
-    scenes.append(scene := Scene(1, backoff_s=10.0, jitter=jitter))
+    scenes.append(scene := Scene(1, restart_backoff_s=10.0, jitter=jitter))
     scene.run()
     scene.started[0].die(1)
     scene.supervisor.wait(0.0)

@@ -38,6 +38,6 @@ def test_pages_are_asked_for_once_and_not_with_every_tensor() -> None:
     assert after < 20  # nothing was asked for again
 
 
-def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_c_library_is_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: object())
     assert allocator.keep_freed_memory() is False
