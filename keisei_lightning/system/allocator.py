@@ -17,8 +17,8 @@ def keep_freed_memory() -> bool:
 
     A network's activations are megabytes each, and every pass frees and allocates them again. glibc returns such blocks
     to the kernel, which must clear each page before it is used again: a fifth of the time of a worker's network and a
-    twelfth of the learner's (shogi, 2 x 32; ``docs/results/speed.md``). The process keeps its largest size, which it has in every
-    pass anyway.
+    twelfth of the learner's (shogi, 2 x 32; ``docs/results/speed.md``). The process keeps its largest size, which it
+    has in every pass anyway.
 
     Workers and the commands call this function; a program of your own may call it once, before the first batch. The
     setting is of the whole process and cannot be undone.
