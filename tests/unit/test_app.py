@@ -211,7 +211,7 @@ def test_a_third_partys_network_that_is_not_of_the_game_is_bad_configuration(tmp
     cfg.model = OmegaConf.create({"_target_": f"{__name__}.one_short_network"})
     with pytest.raises(ConfigError) as caught:
         build(validate(cfg))
-    assert caught.value.faults == (
+    assert caught.value.errors == (
         f"model._target_={__name__}.one_short_network: network=OneShort: its logits are float32 [2, 8]; "
         "must be floating point [2, 9], one for each action of tic_tac_toe",
     )
