@@ -15,7 +15,6 @@ import re
 from pathlib import Path
 
 import numpy as np
-from keisei_lightning.games.open_spiel.grid_svg import grid_svg
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import LambdaCallback
 from numpy.typing import NDArray
@@ -39,8 +38,7 @@ from keisei_lightning import (
     play_match,
     register_game,
 )
-from keisei_lightning.games import RenderFormat
-from keisei_lightning.games.arrays import as_actions, as_indices
+from keisei_lightning.games import RenderFormat, as_actions, as_indices, grid_svg
 
 SQUARES = ".|-"  # empty, seat 0's domino, seat 1's domino
 

@@ -115,7 +115,7 @@ def run(config: DictConfig | ValidatedConfig) -> float:
 
     Raises:
         ConfigError: the configuration cannot work, or an opponent's engine cannot be started; no worker was.
-        Stopped: a signal (Ctrl-C, SIGTERM) ended the training; ``ckpt_path=last`` goes on. It is a ``BaseException``.
+        Stopped: a signal (Ctrl-C, SIGTERM) ended the training; ``ckpt_path=last`` resumes it. A ``BaseException``.
     """
     valid = _valid(config)
     with StopSignals():  # for a program of somebody's own; a command has them already
@@ -218,7 +218,7 @@ def _learner_threads(collector: SelfPlayCollector) -> int:
     cpus = available_cpus()
     if collector.schedule == "sync" or (cpus == 2 and collector.worker_threads == 1):
         # In turns; or one worker beside it, which plays a seventh of the time: with one thread the learner would leave
-        # much of the second CPU idle (1.17 times as fast with two; RESULTS.md, "A busy machine").
+        # much of the second CPU idle (1.17 times as fast with two; docs/results/speed.md, "A busy machine").
         return cpus
     return max(1, cpus - collector.worker_threads)
 
@@ -296,12 +296,12 @@ def _with_users(ours: list[Callback], users: Mapping[str, Callback]) -> list[Cal
         if any(isinstance(callback, kind) for callback in users.values()):
             ours = [callback for callback in ours if not isinstance(callback, kind)]
     kinds = {type(callback) for callback in ours}
-    if faults := [
+    if errors := [
         f"{key}: every run has a {type(callback).__name__} already; its options are keys of the configuration"
         for key, callback in users.items()
         if type(callback) in kinds
     ]:
-        raise ConfigError(faults)
+        raise ConfigError(errors)
     return [*ours, *users.values()]
 
 
@@ -333,7 +333,7 @@ def _start_rows(cfg: DictConfig, parts: Run) -> dict[str, object]:
         "plies": f"{collector.frames_per_batch:,} per epoch x {parts.trainer.max_epochs:,} epochs",
         "learning": f"{cfg.ppo.epochs} passes, minibatches of {cfg.ppo.minibatch_size} plies",
         "callbacks": ", ".join(name for name, entry in cfg.callbacks.items() if entry is not None) or None,
-        "goes on from": cfg.ckpt_path,
+        "resumes from": cfg.ckpt_path,
         "results": _short(parts.folder),
     }
 
@@ -353,7 +353,7 @@ def _end_rows(parts: Run, checkpoint: Path | None, section: str) -> list[tuple[s
     rows += [(names.get(file.suffix, "its record"), _short(file)) for file in parts.curves.files]
     if checkpoint is not None:
         resume = resume_command(_short(checkpoint), 2 * (parts.trainer.max_epochs or 1), section)
-        rows.append(("go on by", resume))
+        rows.append(("resume with", resume))
     return rows
 
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from keisei_lightning.commands.exit_codes import BAD_USAGE, DONE
 from keisei_lightning.system.console import say
@@ -78,10 +77,8 @@ def main(words: Sequence[str], commands: Sequence[str]) -> int:
     """
     verb, _, shell = words[0].partition("=") if words else ("", "", "")
     if len(words) != 1 or verb not in ("install", "uninstall", "query") or shell not in _INSTALL:
-        given = " ".join(words)
-        shells = ", ".join(_INSTALL)
-        verbs = "install=SHELL, uninstall=SHELL or query=SHELL"
-        say(f"{f'-sc {given}'.rstrip()}: must be {verbs} with SHELL one of {shells}")
+        legal = f"install=SHELL, uninstall=SHELL or query=SHELL with SHELL one of {', '.join(_INSTALL)}"
+        say(f"{' '.join(['-sc', *words])}: must be {legal}")
         return BAD_USAGE
     if verb == "query":
         line = os.environ.get("COMP_LINE", "")
@@ -107,14 +104,21 @@ def candidates(line: str, commands: Sequence[str]) -> list[str]:
     word = "" if line[-1:].isspace() or not words else words.pop()
     if len(words) < 2:
         return [f"{command} " for command in sorted(commands) if words and command.startswith(word)]
-    command, before = words[1], words[2:]
-    if command == "train":
-        return sorted(_of_training(word, before))
-    if command == "eval":
+    _, command, *before = words
+    if command == "bench":
+        from keisei_lightning.commands.bench.options import BENCHES
+
+        if not before:
+            return [f"{name} " for name in BENCHES if name.startswith(word)]
+        command, *before = before
+        found = list(_of_options(word, BENCHES[command].options)) if command in BENCHES else []
+    elif command == "eval":
         from keisei_lightning.commands.evaluate.options import EvalOptions
 
-        return sorted(_of_options(word, EvalOptions))
-    return sorted(_of_bench(word, before)) if command == "bench" else []
+        found = list(_of_options(word, EvalOptions))
+    else:
+        found = []
+    return sorted([*found, *_of_training(word, before)] if command in ("train", "profile") else found)
 
 
 def _split(line: str) -> list[str]:
@@ -124,53 +128,34 @@ def _split(line: str) -> list[str]:
         return line.split()
 
 
-def _of_bench(word: str, before: Sequence[str]) -> Iterator[str]:
-    """Names of benches, and keys of one."""
-    from keisei_lightning.commands.bench.options import BENCHES
-
-    if not before:
-        yield from (f"{name} " for name in BENCHES if name.startswith(word))
-    elif before[0] in BENCHES:
-        yield from _of_options(word, BENCHES[before[0]].options)
-        if before[0] == "profile":
-            yield from _of_training(word, before[1:])
-
-
 def _of_options(word: str, options: type) -> Iterator[str]:
     """Keys that a dataclass declares, and their values."""
+    known = {option.name: option for option in declared(options)}
     key, equals, value = word.partition("=")
-    for option in declared(options):
-        if not equals and option.name.startswith(key):
-            yield f"{option.name}="
-        elif equals and option.name == key:
-            yield from _values(value, option, option.default, f"{key}=")
+    if not equals:
+        return (f"{name}=" for name in known if name.startswith(key))
+    return _values(key, value, known[key], lambda: known[key].default) if key in known else iter(())
 
 
 def _of_training(word: str, before: Sequence[str]) -> Iterator[str]:
     """Groups, their options, keys and their values."""
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
-    from keisei_lightning.config.quoting import PATH_KEYS
     from keisei_lightning.config.schemas import SECTIONS, config_groups
 
-    found = re.fullmatch(r"(\+{0,2}|~)(.*)", word)
-    assert found
-    mark, word = found.groups()
+    bare = word.lstrip("+~")
     groups = config_groups()
-    key, equals, value = word.partition("=")
+    key, equals, value = bare.partition("=")
+    found: Iterable[str]
     if equals and key in groups:
-        yield from (f"{mark}{key}={option} " for option in groups[key] if option.startswith(value))
+        found = (f"{key}={option} " for option in groups[key] if option.startswith(value))
     elif equals:
         section, _, name = key.rpartition(".")
         option = next((option for option in SECTIONS.get(section, ()) if option.name == name), None)
-        now = None
-        if key not in PATH_KEYS and not (option and option.choices):
-            with contextlib.suppress(OmegaConfBaseException):  # an interpolation that means something only in a run
-                now = OmegaConf.select(_composed(before), key)
-        yield from _values(value, option, now, f"{mark}{key}=")
+        found = _values(key, value, option, lambda: OmegaConf.select(_composed(before), key))
     else:
-        yield from (mark + match for match in _keys(word, _composed(before), groups))
+        found = _keys(bare, _composed(before), groups)
+    yield from (word.removesuffix(bare) + match for match in found)
 
 
 def _composed(before: Sequence[str]) -> DictConfig:
@@ -198,17 +183,20 @@ def _keys(word: str, cfg: DictConfig, groups: Iterable[str]) -> Iterator[str]:
                 yield f"{section}{dot}{text}{'.' if isinstance(value, DictConfig) else '='}"
 
 
-def _values(value: str, option: Declaration | None, now: Any, before: str) -> Iterator[str]:
+def _values(key: str, value: str, option: Declaration | None, now: Callable[[], object]) -> Iterator[str]:
     """Files where a path is wanted; the legal words, if there are few; else what the value is now."""
+    from omegaconf.errors import OmegaConfBaseException
+
     from keisei_lightning.config.quoting import PATH_KEYS
 
-    if before.lstrip("+~").rstrip("=") in PATH_KEYS:
-        yield from (before + file for file in _files(value))
+    if key in PATH_KEYS:
+        yield from (f"{key}={file}" for file in _files(value))
         return
-    words = option.choices if option else ()
-    words = words or (("true", "false") if isinstance(now, bool) else (now,))
+    words: Sequence[object] = option.choices if option else ()
+    with contextlib.suppress(OmegaConfBaseException):  # an interpolation that means something only in a run
+        words = words or (("true", "false") if isinstance(present := now(), bool) else (present,))
     yield from (
-        f"{before}{word} " for word in words if isinstance(word, str | int | float) and str(word).startswith(value)
+        f"{key}={word} " for word in words if isinstance(word, str | int | float) and f"{word}".startswith(value)
     )
 
 

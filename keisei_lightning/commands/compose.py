@@ -8,7 +8,6 @@ told at once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import NoneType
 from typing import Any, TypeVar, get_origin
 
@@ -21,11 +20,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from keisei_lightning.config.compose_errors import COMPOSE_ERRORS, explain
+from keisei_lightning.config.compose_errors import COMPOSE_ERRORS, explain, no_such_key
 from keisei_lightning.config.quoting import quote_texts
 from keisei_lightning.config.schemas import config_dir, register_configs, schema_of
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.system.options import Declaration, declared, errors_of, nearest
+from keisei_lightning.system.options import Declaration, declared
 
 __all__ = ["compose_options", "compose_training"]
 
@@ -62,135 +61,141 @@ def compose_options(options: type[T], words: Sequence[str], *, rest: str | None 
     """
     cls: type = options
     declarations = declared(cls)
-    reading = _Reading({declaration.name: declaration for declaration in declarations}, [], [], [])
-    for word in reading.without_flags(words):
-        reading.add(word, has_rest=rest is not None)
-    values = reading.composed(schema_of(options.__name__, declarations))
-    result = options(**values, **({} if rest is None else {rest: tuple(reading.others)}))
-    errors = [*reading.errors, *errors_of(result, none="null"), *_empty_lists(result)]
-    if errors:
+    line = _Words(declarations, takes_rest=rest is not None)
+    line.read(words)
+    values = line.compose(options.__name__)
+    if errors := [*line.errors, *_value_errors(declarations, values)]:
         raise ConfigError(errors)
-    return result
+    return options(**values, **({} if rest is None else {rest: tuple(line.rest)}))
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """The words of one command line, as far as they have been read."""
+class _Words:
+    """The words of a command line, sorted.
 
-    known: Mapping[str, Declaration]
-    overrides: list[str]
-    others: list[str]
-    errors: list[str]
+    Args:
+        declarations: the options that they may set.
+        takes_rest: words whose keys are not declared are no errors.
 
-    def without_flags(self, words: Sequence[str]) -> Iterator[str]:
-        """The words that are no flags; a flag, as former versions had them, is an error that tells today's spelling."""
+    Attributes:
+        overrides: for Hydra.
+        rest: words whose keys are not declared.
+        errors: a line for each word that cannot be used.
+    """
+
+    def __init__(self, declarations: Sequence[Declaration], *, takes_rest: bool) -> None:
+        self.overrides: list[str] = []
+        self.rest: list[str] = []
+        self.errors: list[str] = []
+        self._declarations = declarations
+        self._by_name = {declaration.name: declaration for declaration in declarations}
+        self._takes_rest = takes_rest
+
+    def read(self, words: Sequence[str]) -> None:
+        """Sort words; flags, as former versions had them, are errors that tell today's spelling."""
         left = list(words)
         while left:
             word = left.pop(0)
             if not word.startswith("--"):
-                yield word
+                self._read(word)
                 continue
             flag, equals, value = word.partition("=")
             values = [value] if equals else []
             while not equals and left and "=" not in left[0] and not left[0].startswith("-"):
                 values.append(left.pop(0))
-            given = " ".join([word] if equals else [flag, *values])
-            self.errors.append(self._flag_error(given, flag.removeprefix("--").replace("-", "_"), values))
+            given = word if equals else " ".join([flag, *values])
+            self.errors.append(f"{given}: {self._spelling_now(flag.removeprefix('--').replace('-', '_'), values)}")
 
-    def _flag_error(self, given: str, name: str, values: Sequence[str]) -> str:
-        if name.startswith("no_") and name.removeprefix("no_") in self.known:
-            return f"{given}: is written {name.removeprefix('no_')}=false now"
-        declaration = self.known.get(name)
+    def _spelling_now(self, name: str, values: Sequence[str]) -> str:
+        positive = name.removeprefix("no_")
+        declaration = self._by_name.get(positive)
         if declaration is None:
-            return f"{given}: no such flag; options are written KEY=VALUE, with KEY one of {', '.join(self.known)}"
-        value = "true" if declaration.kinds == (bool,) else ",".join(values) or "VALUE"
-        return f"{given}: is written {name}={f'[{value}]' if _is_a(list, declaration) else value} now"
+            return f"no such flag; options are written KEY=VALUE, with KEY one of {', '.join(self._by_name)}"
+        value = ",".join(values) or "VALUE"
+        if declaration.kinds == (bool,):
+            value = "true" if positive == name else "false"
+        elif _is_a(list, declaration):
+            value = f"[{value}]"
+        return f"is written {positive}={value} now"
 
-    def add(self, word: str, *, has_rest: bool) -> None:
-        """Read one word."""
+    def _read(self, word: str) -> None:
         (quoted,) = quote_texts([word])
         try:
             (override,) = OverridesParser.create().parse_overrides([quoted])
-        except HydraException as unreadable:
-            self.errors.append(explain(unreadable, [word]))
+        except HydraException as error:
+            self.errors.append(explain(error, [word]))
             return
         name, dot, _ = override.key_or_group.partition(".")
-        declaration = self.known.get(name)
-        if declaration is None and has_rest:
-            self.others.append(word)
-        elif error := self._word_error(word, override, name):
-            self.errors.append(error)
+        declaration = self._by_name.get(name)
+        if declaration is None and self._takes_rest:
+            self.rest.append(word)
+        elif override.is_delete() or override.package is not None:
+            self.errors.append(f"{word}: cannot be read; write KEY=VALUE")
         elif declaration is None or (dot and not _is_a(dict, declaration)):
-            self.errors.append(_no_such_key(word, name, list(self.known)))
+            key, _, value = word.lstrip("+").partition("=")
+            self.errors.append(no_such_key(key, value, list(self._by_name)))
+        elif override.is_sweep_override():
+            self.errors.append(f"{word}: must be {declaration.legal('null')}")
         else:
-            self.overrides.append(_as_declared(quoted.lstrip("+"), override, declaration))
+            self.overrides.append(_for_hydra(quoted.lstrip("+"), override, declaration))
 
-    def _word_error(self, word: str, override: Override, name: str) -> str | None:
-        if override.is_delete() or override.package is not None:
-            return f"{word}: cannot be read; write KEY=VALUE"
-        if override.is_sweep_override() and name in self.known:
-            return f"{word}: must be {self.known[name].legal('null')}"
-        return None
+    def compose(self, name: str) -> dict[str, Any]:
+        """Values of all options; those of words that Hydra refuses stay as they are declared.
 
-    def composed(self, schema: type) -> dict[str, Any]:
-        """Values of all options; those of words that Hydra refuses are left as they are declared."""
-        store, before = ConfigStore.instance(), GlobalHydra.instance().hydra
-        store.store(name=schema.__name__, node=schema)
+        Args:
+            name: of the schema.
+
+        Raises:
+            ConfigError: an interpolation cannot be resolved.
+        """
+        ConfigStore.instance().store(name=name, node=schema_of(name, self._declarations))
+        before = GlobalHydra.instance().hydra  # of an application of the caller's own
         GlobalHydra.instance().clear()
         try:
             with initialize(config_path=None, version_base="1.3"):
-                return self._composed(schema.__name__)
+                try:
+                    cfg = compose(name, overrides=self.overrides)
+                except COMPOSE_ERRORS:
+                    cfg = compose(name, overrides=[word for word in self.overrides if self._is_of_its_type(name, word)])
         finally:
             GlobalHydra.instance().hydra = before
-
-    def _composed(self, name: str) -> dict[str, Any]:
-        try:
-            cfg = compose(name, overrides=self.overrides)
-        except COMPOSE_ERRORS:
-            good = [word for word in self.overrides if not self._is_refused(name, word)]
-            cfg = compose(name, overrides=good)
         try:
             values: Any = OmegaConf.to_container(cfg, resolve=True)
         except OmegaConfBaseException:
-            from keisei_lightning.config.validation import unresolved_errors
+            from keisei_lightning.config.validation import unresolved_errors  # more than most commands need
 
-            self.errors.extend(unresolved_errors(cfg))
-            raise ConfigError(self.errors) from None
+            raise ConfigError([*self.errors, *unresolved_errors(cfg)]) from None
         return dict(values)
 
-    def _is_refused(self, name: str, word: str) -> bool:
-        """Whether Hydra refuses a word, as its value is of another type."""
+    def _is_of_its_type(self, name: str, word: str) -> bool:
+        """Whether Hydra takes a word; if it does not, that is an error."""
         try:
             compose(name, overrides=[word])
         except COMPOSE_ERRORS:
-            text = word.lstrip("+")
-            declaration = self.known[text.partition("=")[0].partition(".")[0]]
-            self.errors.append(f"{text}: must be {declaration.legal('null')}")
-            return True
-        return False
+            word = word.lstrip("+")
+            declaration = self._by_name[word.partition("=")[0].partition(".")[0]]
+            self.errors.append(f"{word}: must be {declaration.legal('null')}")
+            return False
+        return True
 
 
-def _as_declared(text: str, override: Override, declaration: Declaration) -> str:
+def _for_hydra(word: str, override: Override, declaration: Declaration) -> str:
     """The word as Hydra wants it for an option of this kind."""
     if _is_a(dict, declaration):
-        return f"++{text}"  # its keys are not declared
-    key, _, value = text.partition("=")
+        return f"++{word}"  # its keys are not declared
+    key, _, value = word.partition("=")
     if _is_a(list, declaration) and not isinstance(override.value(), list | NoneType) and not value.startswith("${"):
         return f"{key}=[{value}]"
-    return text
+    return word
 
 
 def _is_a(kind: type, declaration: Declaration) -> bool:
     return any(get_origin(one) is kind for one in declaration.kinds)
 
 
-def _no_such_key(word: str, name: str, known: Sequence[str]) -> str:
-    near = nearest(name, known)
-    hint = f" (did you mean {near}?)" if near not in (None, name) else ""
-    return f"{word}: no such key{hint}; must be one of {', '.join(known)}"
-
-
-def _empty_lists(options: Any) -> Iterator[str]:
-    for declaration in declared(options.__class__):
-        if getattr(options, declaration.name) == []:
+def _value_errors(declarations: Sequence[Declaration], values: Mapping[str, Any]) -> Iterator[str]:
+    for declaration in declarations:
+        value = values[declaration.name]
+        if error := declaration.error(value, none="null"):
+            yield error
+        elif value == []:
             yield f"{declaration.name}=[]: must hold one or more"

@@ -96,14 +96,14 @@ def _games(argv: Sequence[str]) -> int:
         say(f"games {argv[0]}: this command takes no arguments")
         return BAD_USAGE
     from keisei_lightning.games import game_names
-    from keisei_lightning.games.shogi.kernel import why_no_kernel
+    from keisei_lightning.games.registry import game_notes
 
     print("\n".join(game_names()))
     print(
         'and any two-player zero-sum perfect-information game of OpenSpiel: env=open_spiel "env.game=NAME(KEY=VALUE)"'
     )
-    if reason := why_no_kernel():
-        print(f"shogi's compiled kernel is not there, so rsshogi makes the moves at a third of the speed: {reason}")
+    for note in game_notes():
+        print(note)
     return DONE
 
 

@@ -41,15 +41,16 @@ def _legal(key: str) -> str | None:
     return next((option.legal("null") for option in SECTIONS.get(section, ()) if option.name == name), None)
 
 
-def no_such_key(key: str, value: object) -> str:
+def no_such_key(key: str, value: object, known: Sequence[str] | None = None) -> str:
     """The line for a key that does not exist: what it is near to, and what there is.
 
     Args:
         key: with its sections, such as ``parallel.num_worker``.
         value: as given.
+        known: keys that there are; None: those of the section in the configuration of a training.
     """
     section, _, name = key.rpartition(".")
-    known = known_keys(section)
+    known = known_keys(section) if known is None else known
     near = nearest(name, known)
     hint = f" (did you mean {section + '.' if section else ''}{near}?)" if near else ""
     allowed = f"; must be one of {', '.join(known)}" if known else ""

@@ -147,7 +147,7 @@ class BoardGameEnv(EnvBase):
         action = np.where(idle, NO_MOVE, tensordict.get("action").cpu().numpy())
         for index in np.flatnonzero(~idle & (action < 0))[:1].tolist():  # of logits that are not finite
             raise GameError(
-                f"{self.spec_of_game.name}: action {action[index]} on a board that is going on, in position "
+                f"{self.spec_of_game.name}: action {action[index]} on a board that is not over, in position "
                 f"{self.position(index)}; must be from 0 to {self.spec_of_game.num_actions - 1}"
             )
         result = self._game.step(action)

@@ -225,24 +225,24 @@ def _typed_options(name: PlayerName, maker: PlayerMaker) -> dict[str, Any]:
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY and key not in ("seed", "name")
     }
     other = next((p for p in parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD), None)
-    faults, options = [], {}
+    errors, options = [], {}
     for key, text in name.options.items():
         parameter = known.get(key, other)
         if parameter is None:
             allowed = f"must be one of {', '.join(sorted(known))}" if known else "it has no options"
-            faults.append(f"player {name}: unknown option {key}={text}{nearest(key, known)}; {allowed}")
+            errors.append(f"player {name}: unknown option {key}={text}{nearest(key, known)}; {allowed}")
             continue
         try:
             options[key] = _typed(text, parameter.annotation)
         except ValueError as error:
-            faults.append(f"player {name}: {key}={text}: must be {error}")
-    faults += [
+            errors.append(f"player {name}: {key}={text}: must be {error}")
+    errors += [
         f"player {name}: {key} is missing; must be given as {name.player}({key}=VALUE)"
         for key, parameter in known.items()
         if parameter.default is inspect.Parameter.empty and key not in name.options
     ]
-    if faults:
-        raise ConfigError(faults)
+    if errors:
+        raise ConfigError(errors)
     return options
 
 

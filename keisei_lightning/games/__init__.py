@@ -1,7 +1,7 @@
 """Games: rules and arrays, without torch.
 
 :class:`~keisei_lightning.games.protocol.Game` is the contract, :func:`make_game` finds a game by name, and
-:func:`check_game` is what to run on a game of one's own. Shogi is in :mod:`keisei_lightning.games.shogi`, everything
+:func:`check_game` checks a game of your own. Shogi is in :mod:`keisei_lightning.games.shogi`, everything
 else comes from OpenSpiel (:mod:`keisei_lightning.games.open_spiel`). The rules libraries are imported when a game is
 made, not before. :mod:`~keisei_lightning.games.arrays` and :mod:`~keisei_lightning.games.svg` help to write one.
 """

@@ -1,4 +1,4 @@
-"""Arrays that the built-in games share: who may do what on each of G boards, and the checks of common options.
+"""What many games share: the legal moves of G boards in arrays, and checks of arguments and options.
 
 A game that keeps its boards one by one (in a rules library, say) finds the legal moves of a board as a short list of
 numbers of its own. :class:`LegalMoves` holds them for all boards by action label, so that looking up an action,
@@ -117,7 +117,7 @@ def as_actions(actions: NDArray[np.int64], num_games: int) -> tuple[NDArray[np.i
 
 
 def as_indices(indices: NDArray[np.int64] | None, num_games: int) -> list[int]:
-    """The boards that a caller names, in his order and each once; all where he names none.
+    """The boards that a caller names, in the caller's order and each once; None names all.
 
     Raises:
         GameError: there is no such board, or the indices are no integers (a mask, say).
@@ -147,15 +147,15 @@ def check_options(
     Raises:
         ConfigError: one line for each option that is of another type or too small.
     """
-    faults = [
+    errors = [
         f"{game}: {key}={value!r} must be an integer of at least {least}"
         for key, (value, least) in integers.items()
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least
     ]
-    faults += [
+    errors += [
         f"{game}: {key}={value!r} must be True or False"
         for key, value in (flags or {}).items()
         if not isinstance(value, bool)
     ]
-    if faults:
-        raise ConfigError(faults)
+    if errors:
+        raise ConfigError(errors)

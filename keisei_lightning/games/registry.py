@@ -1,4 +1,4 @@
-"""Games by name: ours, those of other packages, and every OpenSpiel string.
+"""Games by name: built-in ones, those of other packages, and every OpenSpiel string.
 
 A package adds its game by an entry point in the group ``keisei_lightning.games``, a program by :func:`register_game`::
 
@@ -6,7 +6,7 @@ A package adds its game by an entry point in the group ``keisei_lightning.games`
     my_game = "my_package.my_game:MyGame"
 
 where ``MyGame(num_games, **options)`` returns a :class:`~keisei_lightning.games.protocol.Game`. Its options are the
-further parameters of its signature; ``env.max_plies`` and ``env.opening_plies`` are passed to a game that has
+other parameters; ``env.max_plies`` and ``env.opening_plies`` are passed to a game that has
 parameters of these names.
 """
 
@@ -18,7 +18,7 @@ from functools import partial
 from typing import Final
 
 from keisei_lightning.errors import ConfigError, UnsupportedGameError
-from keisei_lightning.games.protocol import Game, GameFactory
+from keisei_lightning.games.protocol import DescribedGame, Game, GameFactory
 from keisei_lightning.system.registry import Registry, nearest
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "canonical_name",
     "game_factory",
     "game_names",
+    "game_notes",
     "make_game",
     "register_game",
     "takes_option",
@@ -101,6 +102,19 @@ def game_factory(name: str, **options: object) -> GameFactory:
     if errors := list(_option_errors(name.strip(), maker, options)):
         raise ConfigError(errors)
     return partial(maker, **options)
+
+
+def game_notes() -> Iterator[str]:
+    """A line for each registered game that says how it makes its moves, or that cannot be made by its name alone."""
+    for name in GAMES.names():
+        try:
+            game = make_game(name, 1)
+        except Exception as error:  # noqa: BLE001 # a third party's game may raise anything
+            reason = " ".join(str(error).split()) or type(error).__name__
+            yield f"{name}: {reason.removeprefix(f'game {name}: ').removeprefix(f'{name}: ')}"
+            continue
+        if isinstance(game, DescribedGame):
+            yield f"{name}: {game.implementation}"
 
 
 def takes_option(name: str, option: str) -> bool:

@@ -64,7 +64,7 @@ class PlanesEncoder(Encoder):
 
 
 EncoderMaker = Callable[..., Encoder]
-"""``make(spec, *, num_features) -> Encoder``; ``num_features`` is a wish, for encoders that learn their features."""
+"""``make(spec, *, num_features) -> Encoder``; ``num_features`` is for encoders that learn their features."""
 
 ENCODERS: Final[Registry[EncoderMaker]] = Registry(
     "encoder",
@@ -92,7 +92,7 @@ def build_encoder(spec: GameSpec, *, num_features: int) -> Encoder:
 
     Args:
         spec: the game.
-        num_features: features of each square, for encoders which learn them.
+        num_features: features of each square, for an encoder that learns them.
 
     Raises:
         ConfigError: there is no such encoder, or the observation's shape does not fit it.
@@ -101,7 +101,7 @@ def build_encoder(spec: GameSpec, *, num_features: int) -> Encoder:
         encoder = ENCODERS.load(spec.encoding)(spec, num_features=num_features)
     except ConfigError as error:
         raise ConfigError(
-            [f"spec.encoding={spec.encoding!r} of game {spec.name!r}: {e}" for e in error.faults]
+            [f"spec.encoding={spec.encoding!r} of game {spec.name!r}: {e}" for e in error.errors]
         ) from None
     if not isinstance(encoder, Encoder):
         raise ConfigError(

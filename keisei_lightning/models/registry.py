@@ -1,8 +1,8 @@
-"""Networks that a file may name: our own, and those that an installed package has registered. Needs no torch.
+"""Networks by name, as a file may give it: built-in ones and registered ones. Needs no torch.
 
-A checkpoint says what its network was made from, and a checkpoint may come from anybody. A package makes its network
-one that such a file may name by an entry point in the group ``keisei_lightning.networks`` (a program by
-:func:`register_network`)::
+A checkpoint says what its network was made from, and a checkpoint may come from anybody: only names that are registered
+here are looked up. A package registers its network by an entry point in the group ``keisei_lightning.networks``, a
+program by :func:`register_network`::
 
     [project.entry-points."keisei_lightning.networks"]
     my_network = "my_package.my_network:MyNetwork"
@@ -46,7 +46,7 @@ def register_network(target: str, maker: Callable[..., Any]) -> None:
 
 
 def recorded_network_error(model: Mapping[str, Any]) -> str | None:
-    """Why a network may not be made because a file says so: a line; None: it may.
+    """The reason why a network that a file names may not be made; None: it may.
 
     Args:
         model: from the file, as section ``model`` of a configuration; without ``_target_`` one of ours.
@@ -62,7 +62,7 @@ def recorded_network_error(model: Mapping[str, Any]) -> str | None:
 
 
 def not_plain(value: object, name: str) -> Iterator[str]:
-    """What in a file's values is more than data: keys that Hydra acts on, interpolations, and objects, at any depth.
+    """Find what is more than data in a file's values, at any depth: keys that Hydra acts on, interpolations, objects.
 
     Args:
         value: from a file.

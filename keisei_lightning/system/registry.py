@@ -1,7 +1,7 @@
 """One registry for everything that has a name: games, players, networks and encoders.
 
-A name comes from one of three places, in this order: a program registered it (:meth:`Registry.register`), it is ours,
-or an installed package declares it as an entry point. Nothing is imported before it is asked for.
+A name is looked up in three places, in this order: those registered in this process (:meth:`Registry.register`), the
+built-in ones, and the entry points of installed packages. Nothing is imported before it is loaded.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """What has been registered under a name.
+    """Objects by name.
 
     Args:
         kind: what it holds, for messages, such as "player".
         group: entry-point group by which other packages add theirs.
-        built_in: ours, as ``"module:attribute"`` by name: a checkout that was never installed has no entry points.
+        built_in: this package's, as ``"module:attribute"`` by name: a checkout that was never installed has no entry
+            points.
         by_path: an entry point is known by the dotted path of its object, not by its name.
     """
 
@@ -45,7 +46,7 @@ class Registry(Generic[T]):
         return sorted(self)
 
     def load(self, name: str) -> T:
-        """What a name stands for; it is imported now.
+        """The object of a name; it is imported now.
 
         Raises:
             ConfigError: there is no such name, or it cannot be imported.
@@ -63,7 +64,7 @@ class Registry(Generic[T]):
         return loaded
 
     def built_in_modules(self) -> list[str]:
-        """Where ours are, to be imported early by who will need them."""
+        """Modules of the built-in ones, for a process that imports them early."""
         return sorted({value.partition(":")[0] for value in self._built_in.values()})
 
     def unknown(self, name: str, *, other: str = "") -> str:
@@ -85,7 +86,7 @@ class Registry(Generic[T]):
 
     @cached_property
     def _entries(self) -> dict[str, EntryPoint]:
-        """Entry points by name, ours before those of other packages."""
+        """Entry points by name, built-in ones before those of other packages."""
         installed = {self._name_of(entry): entry for entry in entry_points(group=self.group)}
         return installed | {name: EntryPoint(name, value, self.group) for name, value in self._built_in.items()}
 

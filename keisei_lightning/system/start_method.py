@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
-from typing import Final
+from typing import Final, Literal, get_args
 
-__all__ = ["START_METHODS", "choose_start_method"]
+__all__ = ["START_METHODS", "StartMethod", "choose_start_method"]
 
-START_METHODS: Final = tuple(
-    name for name in ("forkserver", "spawn") if name in multiprocessing.get_all_start_methods()
-)
-"""Those that this system offers, the best first. Never ``fork``: torch has threads, which a forked process loses."""
+StartMethod = Literal["forkserver", "spawn"]
+"""The best first. Never ``fork``: torch has threads, which a forked process loses."""
+
+START_METHODS: Final = tuple(name for name in get_args(StartMethod) if name in multiprocessing.get_all_start_methods())
+"""Those that this system offers."""
 
 
 def choose_start_method(start_method: str | None = None) -> str:

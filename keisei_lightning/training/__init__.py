@@ -95,5 +95,5 @@ _MODULE_OF = {
     "write_last_game": "report",
 }
 
-# Whether there is a checkpoint, and a whole one, can be told without torch and Lightning (``integrity.py``).
+# Lazy: whether there is a checkpoint, and whether it is whole, is checked without torch (``integrity.py``).
 __getattr__ = lazy_names(__name__, _MODULE_OF, globals())

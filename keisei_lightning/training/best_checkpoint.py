@@ -1,4 +1,4 @@
-"""The policy with the best score so far: the last one of a training need not be it."""
+"""Keeping the policy with the best score, which need not be the last one."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["BestCheckpoint"]
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps ``best.ckpt``: of the evaluated policies, the one that scored best against the first opponent.
+    """Keeps ``best.ckpt``: the evaluated policy that scored best against the first opponent.
 
-    The best of many scores is partly luck: before quoting it, play other games (``keisei eval`` with another seed).
+    The best of many scores is partly luck: before you quote it, play other games (``keisei eval`` with another seed).
 
     Args:
-        evaluation: whose scores count. Training that goes on in another folder begins with no best one.
+        evaluation: whose scores count. A training that resumes in another folder starts without a best one.
         folder: of ``best.ckpt``.
     """
 

@@ -1,6 +1,6 @@
-"""Checkpoints that are whole or absent: how they are written, and how Lightning reads them.
+"""Atomic checkpoints: how Lightning writes and reads them.
 
-What they say of themselves, and the load that everything goes through, is in ``checkpoint_header.py``.
+What they say about themselves, and the function that loads every one of them, is in ``checkpoint_header.py``.
 """
 
 from __future__ import annotations
@@ -29,26 +29,29 @@ class UnsaveableStateError(TypeError):
 
     Args:
         path: the file that was not written.
-        fault: what it holds, and where.
+        content: what it holds, and where.
+
+    Attributes:
+        reason: the same, with what a checkpoint may hold.
     """
 
-    def __init__(self, path: Path, fault: str) -> None:
-        self.fault = f"{fault}; states must be made of numbers, strings, lists, dictionaries and tensors"
-        super().__init__(f"{path}: the checkpoint was not saved, since it could not be loaded again: {self.fault}")
+    def __init__(self, path: Path, content: str) -> None:
+        self.reason = f"{content}; states must be made of numbers, strings, lists, dictionaries and tensors"
+        super().__init__(f"{path}: the checkpoint was not saved, since it could not be loaded again: {self.reason}")
 
 
 class AtomicCheckpointIO(CheckpointIO):
     """Writes a checkpoint beside its target, reads it back, then renames it: a reader sees the old file or the new one.
 
-    Lightning's own swallows a permission error and returns as if it had saved, and moves its temporary file across file
-    systems, which is a plain copy. Here every error is raised, and no temporary file is left behind; what a process
-    that was killed in a save has left is deleted by the next save into that folder.
+    Lightning's own ignores a permission error, and moves its temporary file across file systems, which is a plain copy.
+    Here every error is raised, and no temporary file is left behind; one that a process left which was killed during a
+    save is deleted by the next save into that folder.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
     ) -> None:
-        """Write ``checkpoint`` to ``path``, and have it on the disk when this returns.
+        """Write ``checkpoint`` to ``path``; it is on the disk when this returns.
 
         Raises:
             OSError: it cannot be written, or not be read back; an older file at ``path`` is as it was.
@@ -80,7 +83,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
         Raises:
             FileNotFoundError: there is no such file.
-            ConfigError: it is damaged, or holds more than primitives and tensors.
+            ConfigError: it is corrupt, or holds more than primitives and tensors.
             ValueError: ``weights_only=False``, which would run code from the file.
         """
         if weights_only is False:
@@ -95,8 +98,8 @@ class AtomicCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-class _ErrorRecording:
-    """A file as torch writes it, which keeps the error of a failed write: torch tells only of a wrong position."""
+class _ErrorRecordingFile:
+    """A file for ``torch.save`` that keeps the error of a failed write: torch reports only a wrong position."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -119,21 +122,21 @@ def _write(checkpoint: dict[str, Any], file: IO[bytes]) -> None:
     Raises:
         OSError: the disk is full, say.
     """
-    noting = _ErrorRecording(file)
+    recorder = _ErrorRecordingFile(file)
     try:
-        torch.save(checkpoint, noting)  # type: ignore[arg-type]  # it writes, and that is all torch asks for
+        torch.save(checkpoint, recorder)  # type: ignore[arg-type]  # torch calls no more than these two
         file.flush()
         os.fsync(file.fileno())
     except RuntimeError as error:
-        if noting.error is None:
+        if recorder.error is None:
             raise
-        raise noting.error from error
+        raise recorder.error from error
 
 
 def _check_written(temporary: Path, target: Path, checkpoint: dict[str, Any]) -> None:
     """Read back what was written: an unreadable checkpoint must be known now, not when it is needed."""
-    if (fault := corruption(temporary)) is not None:
-        raise OSError(errno.EIO, f"what was written cannot be read back, it is {fault}")
+    if (problem := corruption(temporary)) is not None:
+        raise OSError(errno.EIO, f"what was written cannot be read back, it is {problem}")
     try:
         torch.load(temporary, map_location="cpu", weights_only=True, mmap=True)  # mapped: no weight is read twice
     except pickle.UnpicklingError as error:
@@ -141,7 +144,7 @@ def _check_written(temporary: Path, target: Path, checkpoint: dict[str, Any]) ->
 
 
 def _sync_directory(directory: Path) -> None:
-    """Put a rename on the disk, where the system can (POSIX)."""
+    """Flush a rename to the disk, where the system can (POSIX)."""
     with contextlib.suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY)
         try:

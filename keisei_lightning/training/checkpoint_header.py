@@ -1,7 +1,7 @@
-"""What a checkpoint says of itself: its game, and what game and network are made from. No code in it is run.
+"""What a checkpoint says about itself: its game, and how game and network are made. No code in it is run.
 
-Checksums are compared first (see ``integrity.py``), then torch reads with ``weights_only=True``. Torch is imported when
-a file is whole, and not before: it takes seconds, and a damaged file is refused without it.
+Checksums are checked first (``integrity.py``), then torch reads with ``weights_only=True``. Torch, which takes seconds
+to import, is imported only for a file that is whole: a corrupt one is refused without it.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class CheckpointHeader:
             ConfigError: name, number of actions or observation shape differ.
         """
         wanted = CheckpointHeader.of(spec)
-        faults = [
+        errors = [
             f"ckpt_path={path}: its {name} is {found}, this run's is {expected}"
             for name, found, expected in (
                 ("game", self.game, wanted.game),
@@ -124,9 +124,8 @@ class CheckpointHeader:
             )
             if found != expected
         ]
-        if faults:
-            # One line is enough: with another game the other two differ as a matter of course.
-            raise ConfigError(faults[0])
+        if errors:
+            raise ConfigError(errors[0])  # one line is enough: where the game differs, the others usually do too
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,8 +135,8 @@ class Recipe:
     Attributes:
         game: name of the game, for :func:`~keisei_lightning.games.game_factory`.
         game_options: keyword arguments of the game's maker.
-        model: section ``model`` of the run's configuration: ``_target_`` and its keyword arguments. It says what a
-            file wants to be called; ``models/registry.py`` makes what may be made because a file says so.
+        model: section ``model`` of the run's configuration: ``_target_`` and its keyword arguments. It is what a
+            file asks for; ``models/registry.py`` decides what a file may ask for.
     """
 
     game: str
@@ -150,10 +149,10 @@ class Recipe:
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Mapping[str, Any], *, path: str) -> Recipe | None:
-        """Read the recipe of a loaded checkpoint; None: it has none, as those of version 0.1.
+        """Read the recipe of a loaded checkpoint; None: it has none, as in version 0.1.
 
         Raises:
-            ConfigError: there is one, but it is of another shape.
+            ConfigError: there is one, but it is malformed.
         """
         recipe = checkpoint.get(RECIPE_KEY)
         if recipe is None:
@@ -169,7 +168,7 @@ class Recipe:
 
 
 def read_recipe(path: str | os.PathLike[str]) -> Recipe | None:
-    """Read what a checkpoint's game and network are made from, without running code from it.
+    """Read how a checkpoint's game and network are made, without running code from it.
 
     Args:
         path: a checkpoint file.
@@ -203,7 +202,7 @@ def read_checkpoint_header(path: str | os.PathLike[str]) -> CheckpointHeader:
 
 
 def check_checkpoint(path: str | os.PathLike[str], spec: GameSpec) -> CheckpointHeader:
-    """Read a checkpoint's header and refuse one of another game; meant to run before anything is started.
+    """Read a checkpoint's header and refuse another game; meant to be called before anything is started.
 
     Args:
         path: a checkpoint file.
@@ -220,7 +219,7 @@ def check_checkpoint(path: str | os.PathLike[str], spec: GameSpec) -> Checkpoint
 def newest_whole_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
     """The checkpoint that ``ckpt_path=last`` means: the newest ``last.ckpt``, or the newest whole one before it.
 
-    A checkpoint that is passed over is named in the log, with the reason and what is taken instead.
+    A checkpoint that is skipped is named in the log, with the reason and the one that is taken instead.
 
     Args:
         folder: of all runs of one name.
@@ -236,7 +235,7 @@ def newest_whole_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
 
 
 def newest_checkpoint(folder: str | os.PathLike[str]) -> tuple[Path, CheckpointHeader] | None:
-    """As :func:`newest_whole_checkpoint`, with the header of the file, which has been read to choose it.
+    """As :func:`newest_whole_checkpoint`, with the header of the file, which is read for the choice.
 
     Args:
         folder: of all runs of one name.
@@ -244,18 +243,18 @@ def newest_checkpoint(folder: str | os.PathLike[str]) -> tuple[Path, CheckpointH
     Raises:
         ConfigError: there are checkpoints, and none is whole.
     """
-    faults: list[str] = []
+    errors: list[str] = []
     for file in checkpoint_files(folder):
         try:
             header = read_checkpoint_header(file)
         except ConfigError as error:
-            faults.append(error.faults[0].removeprefix("ckpt_path="))
+            errors.append(error.errors[0].removeprefix("ckpt_path="))
             continue
-        if faults:
-            log.warning("ckpt_path=last: %s; going on from %s (step %d)", "; ".join(faults), file, header.global_step)
+        if errors:
+            log.warning("ckpt_path=last: %s; resuming from %s (step %d)", "; ".join(errors), file, header.global_step)
         return file, header
-    if faults:
-        raise ConfigError(f"ckpt_path=last: none of the {len(faults)} checkpoints in {folder} can be read: {faults[0]}")
+    if errors:
+        raise ConfigError(f"ckpt_path=last: none of the {len(errors)} checkpoints in {folder} can be read: {errors[0]}")
     return None
 
 
@@ -299,7 +298,7 @@ def network_errors(saved: Mapping[str, Any], wanted: Mapping[str, Any], *, path:
 
 
 def load_checked(path: str | os.PathLike[str], *, map_location: Any, mmap: bool = False) -> Any:
-    """Read a file whose checksums are right, without running code from it: every load of the package goes through this.
+    """Read a file whose checksums are right, without running code from it: the only way in which this package loads.
 
     Args:
         path: a checkpoint file.
@@ -309,9 +308,9 @@ def load_checked(path: str | os.PathLike[str], *, map_location: Any, mmap: bool 
     Raises:
         ConfigError: it cannot be read so; one line.
     """
-    if (fault := corruption(path)) is not None:
-        raise ConfigError(f"ckpt_path={path}: cannot be read as a checkpoint ({fault})")
-    import torch  # only for what is inside: that a file is damaged is told without
+    if (problem := corruption(path)) is not None:
+        raise ConfigError(f"ckpt_path={path}: cannot be read as a checkpoint ({problem})")
+    import torch  # only now: a corrupt file is refused without it
 
     try:
         return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
@@ -324,7 +323,7 @@ def load_checked(path: str | os.PathLike[str], *, map_location: Any, mmap: bool 
 
 
 def refused_global(error: pickle.UnpicklingError) -> str:
-    """What torch would not load, from its page of advice.
+    """What torch refused to load, from its long message.
 
     Args:
         error: as ``torch.load(weights_only=True)`` raises it.

@@ -44,27 +44,27 @@ from keisei_lightning.training.weight_sync import PublishingWatch
 __all__ = ["SelfPlayDataModule"]
 
 _TIMEOUT_AFTER_ERROR_S = 2.0
-"""How long workers are asked to stop before they are killed, where nobody needs what they are playing."""
+"""Seconds that workers have to stop before they are killed, when their rollouts are not needed."""
 
 
 class SelfPlayDataModule(LightningDataModule):
     """Self-play as a Lightning data module.
 
-    It is given a game, and makes the collector when a fit begins, around the policy of the module that learns
-    (``actor_critic``); every argument is then plain data, as LightningCLI and configuration files want it::
+    Given a game, it makes the collector when a fit begins, for the policy (``actor_critic``) of the fit's module; every
+    argument is then plain data, which LightningCLI and configuration files can give::
 
         data = SelfPlayDataModule(game="connect_four", collector_options={"num_workers": 4}, minibatch_size=512)
 
-    Or it is given a collector, made by you around that very policy.
+    Or give it a collector that you made for that policy.
 
-    Either way the collector belongs to the fits: workers start with the first batch, so after a checkpoint has been
-    restored, and stop in :meth:`teardown` and, because Lightning calls only that on errors and signals, in
-    :meth:`on_exception`. The next fit opens the collector again: it keeps its counters, version and snapshots, and in
-    mode "serial" also the games. Between fits your collector is shut down; ``collector.reopen()`` lets you use it.
+    Either way the data module starts and stops the workers: they start with the first batch, after a checkpoint has
+    been restored, and stop in :meth:`teardown` or, on errors and signals, in :meth:`on_exception` (the only hook that
+    Lightning calls then). The next fit reopens the collector, which keeps its counters, version and snapshots, and in
+    mode "serial" the games. Between fits a collector of yours is shut down; ``collector.reopen()`` lets you use it.
 
     A checkpoint that is written in the middle of an iteration holds its rollout: the run that resumes from it learns
-    from the minibatches that were left, and nothing is played, learned from or counted twice. They keep the advantages
-    and the size that they had, whatever is configured now; at most as many as an iteration has now are taken.
+    from the remaining minibatches, and nothing is played, learned from or counted twice. They keep the advantages and
+    the size that they had, whatever is configured now; no more are taken than an iteration has now.
 
     ``overfit_batches`` repeats the first minibatches of the first rollout; ``limit_train_batches`` and ``fast_dev_run``
     leave the rest of a rollout unused.
@@ -111,7 +111,7 @@ class SelfPlayDataModule(LightningDataModule):
         try:
             (self.options,) = with_keywords(type(self).__name__, options or MinibatchOptions(), keywords=keywords)
         except ConfigError as error:
-            raise ConfigError([*error.faults, *errors]) from None
+            raise ConfigError([*error.errors, *errors]) from None
         if errors := [*_minibatch_errors(self.options.minibatch_size, collector), *errors]:
             raise ConfigError(errors)
         self._collector = collector
@@ -153,7 +153,7 @@ class SelfPlayDataModule(LightningDataModule):
         return math.ceil(self.collector.frames_per_batch / self.options.minibatch_size)
 
     def setup(self, stage: str | None = None) -> None:
-        """Make the collector, or open it again after a fit; nothing is started.
+        """Make the collector, or reopen it after a fit; nothing is started.
 
         Raises:
             ConfigError: the trainer has more than one process (each would play the same games as the others); the
@@ -179,7 +179,7 @@ class SelfPlayDataModule(LightningDataModule):
             self._watch = PublishingWatch(self.trainer, self.collector)
 
     def _make_collector(self, game: GameFactory) -> None:
-        """Make the collector of this fit's module; a module that has had a fit before keeps its collector."""
+        """Make the collector for this fit's module; a module that was fitted before keeps its collector."""
         module = None if self.trainer is None else self.trainer.lightning_module
         policy = actor_critic_of(module, wanted_by=type(self).__name__)
         if self._collector is not None and learned_policy(self._collector) is policy:
@@ -196,18 +196,18 @@ class SelfPlayDataModule(LightningDataModule):
         self._collector, self.iteration = collector, 0
 
     def train_dataloader(self) -> MinibatchLoader:
-        """The loader of minibatches; always the same one, so that reloading it restarts no worker."""
+        """The loader of minibatches, always the same object, so that reloading restarts no worker."""
         return self._loader
 
     def next_rollout(self) -> TensorDictBase | None:
-        """The next rollout [G, T]; starts the workers if need be. None when the collector has delivered all it will.
+        """The next rollout [G, T]; starts the workers if necessary. None when the collector has delivered its last one.
 
         The rollout is a view: it is valid until the next call.
         """
         rollouts = self._begin()
         if self._watch is not None:
             self._watch.check()
-        # A signal may end the wait anywhere in the collector: a checkpoint then tells of the moment before it.
+        # A signal may end the wait anywhere in the collector: a checkpoint then has the state before it.
         self._state_before = self.collector.state_dict()
         with interruptible():
             rollout = next(rollouts, None)
@@ -219,15 +219,15 @@ class SelfPlayDataModule(LightningDataModule):
         return rollout
 
     def _begin(self) -> Iterator[TensorDictBase]:
-        """The stream of rollouts, from the start of the fit to its end."""
+        """The iterator over rollouts of this fit."""
         if self._rollouts is None:
             self._rollouts = iter(self.collector)
         return self._rollouts
 
     def iteration_minibatches(self) -> Iterator[TensorDict]:
-        """The minibatches of one PPO iteration; the rollout is asked for with the first of them.
+        """The minibatches of one PPO iteration; its rollout is collected with the first of them.
 
-        After the restart from a checkpoint in the middle of an iteration: those that were left of it.
+        After resuming in the middle of an iteration: the rest of its minibatches.
         """
         current, self._left_over = self._left_over, None
         device = self._device()
@@ -263,12 +263,12 @@ class SelfPlayDataModule(LightningDataModule):
             self._current = None
 
     def _device(self) -> torch.device:
-        """Of the network that learns; the CPU where there is none yet."""
+        """Device of the network that learns; the CPU before there is one."""
         module = None if self.trainer is None else self.trainer.lightning_module
         return torch.device("cpu") if module is None else module.device
 
     def _add_outcomes(self, plies: TensorDict, rollout: TensorDictBase) -> TensorDict:
-        """The plies with targets for a head of win, draw and loss, if the network that learns has one."""
+        """Add targets for a win-draw-loss head, if the network that learns has one."""
         trainer = self.trainer
         policy = None if trainer is None else getattr(trainer.lightning_module, "actor_critic", None)
         if trainer is None or not isinstance(policy, ActorCritic) or not policy.predicts_outcomes:
@@ -293,7 +293,7 @@ class SelfPlayDataModule(LightningDataModule):
             return decouple(plies, trainable, evaluate, num_minibatches=self.num_minibatches)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the run is, with the collector's own state: primitives and tensors."""
+        """The position in the run, with the collector's own state: primitives and tensors."""
         if self._collector is None:
             return {}  # no fit has begun
         collector = self._state_at_end or self._state_before or self.collector.state_dict()
@@ -303,7 +303,7 @@ class SelfPlayDataModule(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a :meth:`state_dict`.
 
-        Workers that play already are stopped, and others play from there (``LearningRateFinder`` goes back so).
+        Workers that play are stopped, and others start from there (``LearningRateFinder`` does this).
         """
         if not state_dict:
             return
@@ -324,7 +324,7 @@ class SelfPlayDataModule(LightningDataModule):
         return bool(epochs.started > epochs.processed)
 
     def teardown(self, stage: str | None = None) -> None:
-        """Stop the workers at the end of a fit (but not at the end of a validation beside it)."""
+        """Stop the workers at the end of a fit (but not at the end of a validation within it)."""
         if stage in (None, "fit"):
             if self._collector is not None and self._state_at_end is None:  # for a checkpoint that is saved later
                 self._state_at_end = self.collector.state_dict()

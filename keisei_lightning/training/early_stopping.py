@@ -1,4 +1,4 @@
-"""The end of a training that no longer makes the policy stronger."""
+"""Early stopping by the results of evaluations."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ __all__ = ["ScoreEarlyStopping"]
 
 
 class ScoreEarlyStopping(EarlyStopping):
-    """Lightning's ``EarlyStopping`` for a metric of an :class:`EvaluationCallback`, asked after each evaluation.
+    """Lightning's ``EarlyStopping`` for a metric of an :class:`EvaluationCallback`, checked after each evaluation.
 
-    Lightning's own asks after each epoch. Most epochs have no evaluation: it would raise before the first one, and
-    count the same score again and again after it.
+    Lightning's own checks after each epoch. Most epochs have no evaluation: it would raise before the first one, and
+    count the same score many times after it.
 
-    Give it after the ``EvaluationCallback``.
+    Put it after the ``EvaluationCallback``.
 
     Args:
         monitor: a metric of an evaluation, such as ``eval/rating``; None: the score against the first opponent.
         mode: whether more is better ("max") or less ("min").
-        patience: so many evaluations in a row without a better value end the training.
-        min_delta: what counts as better.
-        stopping_threshold: end as soon as the value is better than this; None: never for that.
+        patience: end the training after this many consecutive evaluations without a better value.
+        min_delta: the smallest change that counts as better.
+        stopping_threshold: end as soon as the value is better than this; None: no threshold.
         verbose: log each better value, and why the training ends.
 
     Raises:

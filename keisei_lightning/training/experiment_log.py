@@ -1,4 +1,4 @@
-"""What a run was, told to its loggers: every option, the versions, its games and its curves."""
+"""What a run's loggers record about it: every option, versions, games and curves."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _PACKAGES = ("keisei-lightning", "torch", "lightning", "torchrl", "tensordict", 
 
 
 class ExperimentLog(Callback):
-    """Tells every logger of the trainer what the run is and what came of it, as far as the logger has the means.
+    """Records in every logger of the trainer what the run is and what came of it, as far as the logger supports it.
 
     =============================  =================================================================================
-    hyperparameters                what is given, ``versions``, ``num_parameters``, and of the collector ``game``
+    hyperparameters                those given, ``versions``, ``num_parameters``, and of the collector ``game``
                                    and ``plies_per_epoch``; beside what Lightning logs of the module itself
     text ``last_game``             the record of a game of each evaluation (TensorBoard, W&B, MLflow)
-    picture ``curves``             at the end, what a :class:`CurvesCallback` has drawn (the same)
+    picture ``curves``             at the end, as a :class:`CurvesCallback` has drawn them (the same)
     TensorBoard's table of runs    at the end, the hyperparameters with the last evaluation's score
     =============================  =================================================================================
 
-    A logger that fails at one of these is a warning, never the end of a training. Give it after the
+    A logger that fails at one of these is a warning, never the end of a training. Put it after the
     :class:`EvaluationCallback` and the :class:`CurvesCallback`.
 
     Args:
@@ -53,7 +53,7 @@ class ExperimentLog(Callback):
         self._logged_step = -1
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what the run is; before Lightning does, which then writes all of it to files."""
+        """Log what the run is, before Lightning writes the hyperparameters to files."""
         source = find_source(trainer)
         of_collector = {} if source is None else {"game": source.spec.name, "plies_per_epoch": source.frames_per_batch}
         self.hyperparameters |= {
@@ -95,10 +95,10 @@ class ExperimentLog(Callback):
 
 
 def log_text(logger: Logger, name: str, text: str, step: int) -> None:
-    """Log a text of several lines; nothing where the logger has no texts.
+    """Log a text of several lines, if the logger supports texts.
 
     Args:
-        logger: one of Lightning's, or anybody's.
+        logger: one of Lightning's, or of another package.
         name: of the series of texts.
         text: shown as it is, line by line.
         step: optimiser steps.
@@ -113,10 +113,10 @@ def log_text(logger: Logger, name: str, text: str, step: int) -> None:
 
 
 def log_picture(logger: Logger, name: str, path: Path, step: int) -> None:
-    """Log a picture; nothing where the logger has no pictures.
+    """Log a picture, if the logger supports pictures.
 
     Args:
-        logger: one of Lightning's, or anybody's.
+        logger: one of Lightning's, or of another package.
         name: of the series of pictures.
         path: a PNG file.
         step: optimiser steps.

@@ -1,7 +1,7 @@
 """Checkpoints as files: which there are, and whether one is whole. Needs no torch and runs no code of the file.
 
-A checkpoint is a zip archive, as ``torch.save`` writes it, and carries a CRC-32 of everything in it. ``torch.load``
-does not look at them: a flipped bit in a weight goes unnoticed. Here they are compared.
+A checkpoint is a zip archive, as ``torch.save`` writes it, and has a CRC-32 of each of its entries. ``torch.load`` does
+not check them, so that a flipped bit in a weight goes unnoticed. Here they are checked.
 """
 
 from __future__ import annotations
@@ -24,24 +24,27 @@ _TEMPORARIES = ".*.ckpt.*.tmp"
 
 
 def corruption(path: str | os.PathLike[str]) -> str | None:
-    """What is wrong with a checkpoint file; None: every byte is as it was written.
+    """Find corruption of a checkpoint file.
 
     Args:
         path: a file. It is read once: about a second for a gigabyte.
+
+    Returns:
+        What is wrong, such as "corrupt: the checksum of ... is wrong"; None: every byte is as it was written.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
     except zipfile.BadZipFile as error:
-        return f"damaged or cut short: {error}"
+        return f"corrupt or truncated: {error}"
     except (OSError, EOFError, ValueError, RuntimeError, NotImplementedError, struct.error, zlib.error) as error:
-        # What zipfile raises where a flipped bit makes it read one field for another.
-        return f"damaged: {error or type(error).__name__}"
-    return None if bad is None else f"damaged: the checksum of {bad} is wrong"
+        # What zipfile raises where a flipped bit changes the meaning of a field.
+        return f"corrupt: {error or type(error).__name__}"
+    return None if bad is None else f"corrupt: the checksum of {bad} is wrong"
 
 
 def checkpoint_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """Files that ``ckpt_path=last`` may mean, best first: the newest ``last.ckpt``, then all others from the newest on.
+    """Candidates for ``ckpt_path=last``, best first: the newest ``last.ckpt``, then all others, newest first.
 
     Args:
         folder: of all runs of one name.
@@ -57,25 +60,25 @@ def checkpoint_files(folder: str | os.PathLike[str]) -> list[Path]:
 def _modified(file: Path) -> int:
     try:
         return file.stat().st_mtime_ns
-    except FileNotFoundError:  # removed by a run that is going on
+    except FileNotFoundError:  # removed by a run that is still training
         return 0
 
 
 def temporary_path(target: Path) -> Path:
-    """Where this process writes what is to become ``target``: beside it, so that a rename is enough."""
+    """Where this process writes what will become ``target``: in the same folder, so that a rename is enough."""
     return target.with_name(f".{target.name}.{os.getpid()}.tmp")
 
 
 def lock(file: IO[bytes]) -> None:
-    """Mark an open temporary file as being written, for as long as it is open in this process."""
-    with contextlib.suppress(OSError):  # a file system without locks: nobody can take one to clean up either
+    """Mark an open temporary file as being written, while it is open in this process."""
+    with contextlib.suppress(OSError):  # a file system without locks: no clean-up can take one either
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def remove_stale_temporaries(folder: Path, *, recursive: bool = False) -> None:
     """Delete the half-written checkpoints of processes that were killed.
 
-    A process that is writing holds a lock on its file, which ends with the process: no other's work is touched.
+    A process that is writing holds a lock on its file, which ends with the process: files in use are not touched.
 
     Args:
         folder: where to look.

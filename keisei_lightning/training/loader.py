@@ -12,7 +12,7 @@ __all__ = ["Iterations", "MinibatchLoader"]
 
 
 class Iterations(Protocol):
-    """Where the minibatches come from: the data module."""
+    """What the loader needs from the data module."""
 
     trainer: Trainer | None
     iteration: int
@@ -35,8 +35,8 @@ class Iterations(Protocol):
 class MinibatchLoader:
     """What Lightning iterates over: one epoch is one PPO iteration.
 
-    It has a length: without one, Lightning pulls a batch ahead, so a whole rollout would be played early and then
-    thrown away at the end.
+    It has a length: without one, Lightning prefetches a batch, so that a whole rollout would be played too early, and
+    discarded at the end.
 
     Args:
         data: the data module that owns the collector.
@@ -58,23 +58,23 @@ class MinibatchLoader:
         return self._running
 
     def release(self) -> None:
-        """Let go of the rollout of an epoch that was left early."""
+        """Release the rollout of an epoch that ended early."""
         running, self._running = self._running, None
         close = getattr(running, "close", None)
         if close is not None:
             close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Lightning asks for it in the middle of an epoch; the data module keeps the rest."""
+        """The iteration; Lightning asks in the middle of an epoch. The data module keeps the rest."""
         return {"iteration": self._data.iteration}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a :meth:`state_dict`."""
+        """Resume from a :meth:`state_dict`."""
         self._data.iteration = int(state_dict["iteration"])
 
     @property
     def is_attached(self) -> bool:
-        """Whether a trainer has the data module, without which nobody publishes weights or stops the workers."""
+        """Whether a trainer has the data module; without it no weights are published and no worker is stopped."""
         return self._data.trainer is not None
 
     def _overfits(self) -> bool:
@@ -87,6 +87,6 @@ class MinibatchLoader:
             for minibatch in self._data.iteration_minibatches():
                 self._overfit.append(minibatch)
                 yield minibatch
-                # Lightning may leave a generator early: what it has not asked for is not needed later either.
+                # Lightning may abandon a generator early: what it has not asked for is not needed later either.
         else:
             yield from (minibatch.clone(recurse=False) for minibatch in self._overfit)

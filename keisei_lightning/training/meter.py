@@ -1,4 +1,4 @@
-"""Metrics of the minibatches of one PPO iteration, kept on the device until it is over."""
+"""Metrics of the minibatches of one PPO iteration, kept on the device until its end."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from keisei_lightning.models.transfers import to_device, to_host
 __all__ = ["EpochMeter"]
 
 _FIRST: Final = {"first_kl": "behaviour_kl", "first_ratio": "behaviour_ratio"}
-"""Metrics of the first minibatch alone, by the name under which the loss has them."""
+"""Metrics of the first minibatch only, with the names that they have in the loss."""
 
 _NUM_MOMENTS: Final = 4
-"""Mean and variance of a minibatch's value targets, and of what is left of them without the values."""
+"""Mean and variance of a minibatch's value targets, and of the residuals (target minus value)."""
 
 _FIRST_CAPACITY: Final = 64
 
 
 class EpochMeter:
-    """Metrics of one epoch: one row of numbers for each minibatch, on the device, so that adding one waits for nothing.
+    """Metrics of one epoch: a row of numbers for each minibatch, on the device, so that adding a row waits for nothing.
 
-    They are put together on the CPU in double precision when the epoch is over. A minibatch counts by its plies: two
-    minibatches of one pass may differ by a ply.
+    They are aggregated on the CPU in double precision at the end of the epoch. A minibatch is weighted by its plies:
+    two minibatches of one pass may differ by a ply.
 
     Args:
         names: of the metrics that are means over the plies.
@@ -46,7 +46,7 @@ class EpochMeter:
 
     @classmethod
     def restored(cls, state: Mapping[str, Any], names: Sequence[str], device: torch.device) -> EpochMeter:
-        """The meter that :meth:`state` was asked of; a new one where another version of this package was asked."""
+        """The meter of a :meth:`state`; an empty one for a state of another version of this package."""
         meter = cls(names, device)
         rows = state.get("rows")
         if rows is not None and rows.shape[1] == meter._num_columns:
@@ -69,9 +69,9 @@ class EpochMeter:
         """Add one minibatch.
 
         Args:
-            losses: one number under each name, under ``behaviour_kl`` and under ``behaviour_ratio``; more does no harm.
-            value: float [b, 1], the state values that were learned from.
-            value_target: float [b, 1], what they were to be.
+            losses: one number under each name, ``behaviour_kl`` and ``behaviour_ratio``; others are ignored.
+            value: float [b, 1], the network's state values.
+            value_target: float [b, 1], their targets.
         """
         numbers = [losses.get(name) for name in (*self._names, *_FIRST.values())]
         for data in (value_target, value_target - value):
@@ -89,13 +89,13 @@ class EpochMeter:
         self._num_grad_norms += 1
 
     def compute(self) -> dict[str, float]:
-        """The epoch's metrics by name; nothing of no minibatch.
+        """The epoch's metrics by name; empty before the first minibatch.
 
         Returns:
             The means over the plies; ``first_kl`` and ``first_ratio`` of the first minibatch; ``grad_norm``, the mean
             over the optimiser steps, if there were any; and ``explained_variance``, which is
-            ``1 - Var(target - value) / Var(target)`` over all the epoch's plies, not where rounding is all the variance
-            that the targets have.
+            ``1 - Var(target - value) / Var(target)`` over all the epoch's plies; left out where the targets vary by no
+            more than rounding.
         """
         if not self._plies:
             return {}
@@ -115,11 +115,11 @@ class EpochMeter:
 
 
 def _explained_variance(plies: Tensor, moments: Tensor) -> float | None:
-    """Share of the variance of the value targets that the values explain; None: they have none.
+    """Share of the variance of the value targets that the values explain; None: the targets have no variance.
 
     Args:
         plies: float64 [n], of each minibatch.
-        moments: float64 [n, 4]: mean and variance of the targets, mean and variance of what is left of them.
+        moments: float64 [n, 4]: mean and variance of the targets, mean and variance of the residuals.
     """
     weight = plies / plies.sum()
 

@@ -16,7 +16,7 @@ class SelfPlayMetrics(Callback):
     """Logs ``collector.stats()`` at the end of each PPO iteration, as ``self_play/<name>``.
 
     Plies and games are counts since training began; ``plies_per_s`` and ``games_per_s`` are over a sliding window. A
-    figure that does not exist yet (a mean over no game) is left out.
+    number that does not exist yet (the mean length before any game has ended) is left out.
 
     Args:
         prefix: goes before each name.

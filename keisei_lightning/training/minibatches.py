@@ -1,8 +1,8 @@
 """From one rollout to the minibatches of one PPO iteration.
 
-Advantages are computed once, on the CPU, where the rollout is (its checks read numbers, for which an accelerator would
-be waited for). The plies stay there (shared memory, not copied), or go to the accelerator as a whole; each minibatch
-gathers only the rows and keys that the loss reads, and nobody waits for it.
+Advantages are computed once, on the CPU, where the rollout is (their checks read values, which would wait for an
+accelerator). The plies stay there (in shared memory, not copied), or are moved to the accelerator as a whole; a
+minibatch gathers only the rows and keys that the loss reads, without waiting for the accelerator.
 """
 
 from __future__ import annotations
@@ -73,10 +73,10 @@ def add_advantages(
 
 @torch.no_grad()
 def decouple(plies: TensorDict, trainable: Tensor, evaluate: Evaluator, *, num_minibatches: int) -> TensorDict:
-    """Let the trust region be around the learner's present policy instead of the older one that played.
+    """Centre the trust region on the learner's present policy instead of the older one that played.
 
     The objective is that of :class:`~keisei_lightning.training.ppo_loss.LegalMovesPPOLoss`. The policy is evaluated in
-    parts as large as the minibatches, so that a kernel rounds as in the loss: the first minibatch's ratio is 1.
+    batches of a minibatch's size, so that kernels round as in the loss: the first minibatch's ratio is 1.
 
     Args:
         plies: TensorDict [M] of :func:`add_advantages`, where the network is; it is not written to.
@@ -86,7 +86,7 @@ def decouple(plies: TensorDict, trainable: Tensor, evaluate: Evaluator, *, num_m
 
     Returns:
         TensorDict [M] with one more column, ``proximal_log_prob`` float32 [M]: the logarithm of the present policy's
-        probability of each action; the behaviour policy's where a row is not to be learned from.
+        probability of each action; the behaviour policy's in rows that are not learned from.
     """
     decoupled = plies.clone(recurse=False)
     proximal = plies.get("action_log_prob").clone()
@@ -102,15 +102,15 @@ def decouple(plies: TensorDict, trainable: Tensor, evaluate: Evaluator, *, num_m
 def add_outcomes(
     plies: TensorDict, rollout: TensorDictBase, evaluate: Evaluator, *, gamma: float, lmbda: float, num_minibatches: int
 ) -> TensorDict:
-    """Give a head of win, draw and loss what it learns from; it costs a forward pass of every ply.
+    """Add the targets of a win-draw-loss head; it costs a forward pass of every ply.
 
     Args:
         plies: TensorDict [G * T] of :func:`add_advantages`, where the network is; it is not written to.
-        rollout: [G, T], that they come from, on the CPU.
+        rollout: [G, T], from which they come, on the CPU.
         evaluate: observations [B, *obs] to logits and log-probabilities [B, 3].
         gamma: discount per ply.
         lmbda: GAE's lambda.
-        num_minibatches: the plies are evaluated in so many parts.
+        num_minibatches: the plies are evaluated in this many parts.
 
     Returns:
         TensorDict [G * T] with one more column, ``outcome_target`` float32 [G * T, 3]
@@ -126,7 +126,7 @@ def add_outcomes(
 
 
 def shuffle_generator(seed: int, iteration: int) -> torch.Generator:
-    """The random stream that shuffles one iteration: a run that is resumed shuffles as one that never stopped."""
+    """The random stream that shuffles one iteration: a resumed run shuffles as one that never stopped."""
     state = np.random.SeedSequence((seed, iteration)).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
@@ -143,7 +143,7 @@ def minibatches(
     """Shuffled passes over the trainable plies.
 
     Each pass covers every trainable ply exactly once, in ``num_minibatches`` parts whose sizes differ by at most one,
-    so that no step is taken on a tiny remainder. A pass has fewer parts only where there are fewer plies than parts.
+    so that no step is taken on a tiny remainder. A pass has fewer parts only if there are fewer plies than parts.
 
     Args:
         plies: TensorDict [M].
@@ -151,7 +151,7 @@ def minibatches(
         num_epochs: number of passes.
         num_minibatches: parts of a pass.
         generator: shuffles.
-        skip: leave out this many minibatches at the start; those that follow are the same as without it.
+        skip: leave out this many minibatches at the start; the others are the same as without it.
 
     Yields:
         TensorDict [b], copies (rows of ``plies``), on the device of ``plies``.
@@ -171,14 +171,14 @@ def minibatches(
 
 @dataclass(slots=True)
 class Iteration:
-    """A rollout that is being learned from.
+    """A rollout and the progress through its minibatches.
 
     Attributes:
         plies: TensorDict [M], with advantages, on the learner's device.
         trainable: int64 [N], rows of it to learn from.
         num_epochs: passes over them.
         num_minibatches: parts of a pass.
-        taken: minibatches that the loop has been given.
+        taken: minibatches that were handed out.
     """
 
     plies: TensorDict
@@ -195,7 +195,7 @@ class Iteration:
 
     @classmethod
     def restored(cls, state: dict[str, Any], *, num_epochs: int, num_minibatches: int) -> Iteration:
-        """What a checkpoint has of an iteration; an older one does not tell how it was cut."""
+        """From a checkpoint; the numbers are for older checkpoints, which do not have them."""
         plies = TensorDict(state["plies"], batch_size=len(state["plies"]["action"]))
         return cls(
             plies,

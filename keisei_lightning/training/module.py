@@ -286,7 +286,7 @@ class PPOModule(RecordedModule):
         self.loss.entropy_coeff.fill_(self._entropy_coeff_now)
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's means; the only time that the metrics leave the device."""
+        """Log the epoch's means: the only time when the metrics leave the device."""
         metrics = self._meter.compute()
         if metrics:
             # mean(r) - 1 - mean(log r): unlike -mean(log r) alone it is never negative (Schulman 2020,

@@ -1,4 +1,4 @@
-"""PPO's optimiser, and what changes while training goes on: the learning rate and the weight of the entropy."""
+"""PPO's optimiser, and what changes during a training: the learning rate and the weight of the entropy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of a fit, foreseen or not: what was learned is in a checkpoint.
+"""A checkpoint at the end of a fit, whether it ends as planned, by a signal or by an error.
 
 ::
 
@@ -44,21 +44,20 @@ def _run(command: Sequence[str]) -> int:
 
 
 class OrderlyStop(Callback):
-    """Ends a fit at the end of a step when a signal asks for it, and saves a checkpoint then.
+    """Ends a fit after the present step when a signal asks for it, and saves a checkpoint.
 
-    The first of all callbacks: it opens and closes the time in which a signal is deferred. With plain Lightning,
+    It must be the first callback: it starts and ends the time in which signals are deferred. With plain Lightning,
     without :class:`~keisei_lightning.system.stopping.StopSignals`, it saves when SIGTERM has ended the loop.
 
-    It also saves where an error comes after the last step of a fit, in the last matches, say: nothing is learned after
-    it that could be worth more. An error before that saves nothing: weights that it may have spoilt must not take the
-    place of good ones.
+    It also saves when an error occurs after the last step of a fit, such as in the last matches. An error before that
+    saves nothing: weights that it may have spoilt must not replace good ones.
 
-    Nothing is saved where no step has been taken since the start: such a checkpoint would be the newest, and hold less
+    Nothing is saved if no step has been taken since the start: such a checkpoint would be the newest, and hold less
     than the one before it.
 
-    In a SLURM job that is to be requeued (``sbatch --signal=USR1@90``), SIGUSR1 saves in the same way, then calls
-    ``scontrol requeue``. Lightning's own handler saves wherever the signal finds it, also in the middle of a step, and
-    to a file that only a run in the same folder finds again.
+    In a SLURM job with requeueing (``sbatch --signal=USR1@90``), SIGUSR1 saves in the same way, then calls
+    ``scontrol requeue``. Lightning's own handler saves immediately, even in the middle of a step, and to a file that
+    only a run in the same folder finds.
 
     Args:
         path: where to save; None: never.
@@ -82,38 +81,38 @@ class OrderlyStop(Callback):
             stopping.listen_to(signal.SIGUSR1)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on there is something to keep."""
+        """Defer signals from here on, and note where training starts."""
         self._start_position, self._all_learned = _position(trainer), False
         stopping.defer()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """A step that has begun ends, however long it takes."""
+        """Let the step that begins end, however long it takes."""
         self._step.close()  # of a step that a callback has skipped
         self._step.enter_context(stopping.uninterruptible())
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """The step is whole."""
+        """End the uninterruptible part."""
         self._step.close()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note whether this is the last epoch, before anything else is done at its end."""
+        """Note whether this is the last epoch, before any other callback acts at its end."""
         self._all_learned = is_last_epoch(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The loop is done: it would end at no further step.
+        """End the deferral: no step follows at which the loop could end.
 
         Raises:
-            Stopped: a signal came in the very last steps.
+            Stopped: a signal came during the last steps.
         """
         stopping.stop_deferring(end=True)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save, if a signal ended the fit or all is learned; in any case, stop the workers before the other callbacks.
+        """Save, if a signal ended the fit or all steps are done; always stop the workers before other callbacks act.
 
         Raises:
-            OSError: a signal ended the fit, and it cannot be saved.
+            OSError: a signal ended the fit, and the checkpoint cannot be saved.
         """
         stopping.stop_deferring()
         try:
@@ -124,32 +123,32 @@ class OrderlyStop(Callback):
             elif self._all_learned:
                 self._save_after(exception, trainer)
         finally:
-            # Lightning asks the data module last, and not at all where this hook or another callback's raises.
+            # Lightning calls the data module last, and not at all if this hook or another callback's raises.
             data: Any = getattr(trainer, "datamodule", None)
             if data is not None:
                 data.on_exception(exception)
 
     def _save_after(self, exception: BaseException, trainer: Trainer) -> None:
-        """Save after an error, which must reach the user whatever comes of it."""
+        """Save after an error, which must reach the user even if saving fails."""
         try:
             self._save(trainer)
-        except Exception as error:  # noqa: BLE001 - of two errors the first is the one that tells what happened
-            log.warning("what was learned could not be saved either: %s", error)
+        except Exception as error:  # noqa: BLE001 - of two errors the user needs the first
+            log.warning("the checkpoint could not be saved either: %s", error)
         else:
             if self.saved is not None:
-                log.info("all was learned before the %s: saved to %s", type(exception).__name__, self.saved)
+                log.info("all steps were done before the %s: saved to %s", type(exception).__name__, self.saved)
 
     def _save(self, trainer: Trainer) -> None:
         """Save, unless no step has been taken."""
         if self.path is not None and self._may_save(trainer) and _position(trainer) != self._start_position:
-            trainer.save_checkpoint(self.path, weights_only=False)  # with optimiser and progress, to go on from
+            trainer.save_checkpoint(self.path, weights_only=False)  # with optimiser and progress, to resume from
             self.saved = self.path
 
     def _may_save(self, trainer: Trainer) -> bool:
         return self._start_position is not None and self.path is not None and not trainer.fast_dev_run  # type: ignore[attr-defined]
 
     def _requeue(self) -> None:
-        """Ask SLURM to run the job again; where it cannot be asked, or refuses, tell where the checkpoint is."""
+        """Ask SLURM to run the job again; if that fails, log where the checkpoint is."""
         job = os.environ["SLURM_JOB_ID"]
         if (array_job := os.environ.get("SLURM_ARRAY_JOB_ID")) is not None:
             job = f"{array_job}_{os.environ['SLURM_ARRAY_TASK_ID']}"
@@ -169,13 +168,13 @@ class OrderlyStop(Callback):
 
 
 class FinalCheckpoint(Callback):
-    """Saves a checkpoint when training is done: the last epoch need not be one that a checkpoint was due at.
+    """Saves a checkpoint at the end of training: in the last epoch no checkpoint may be due.
 
-    Give it before all callbacks that do something at the end (but after :class:`OrderlyStop`): what cannot be made
-    again is saved first. The collector is still there, with its games.
+    Put it before all callbacks that act at the end (but after :class:`OrderlyStop`): what cannot be made again is saved
+    first. The collector and its games still exist then.
 
-    Before the first batch it saves on trial, and deletes what it has saved: a folder that cannot be written to, a full
-    disk, and a state that could not be read back are known then, and not when hours of training are to be saved.
+    Before the first batch it saves once as a trial, and deletes the file: a folder that cannot be written to, a full
+    disk, and a state that could not be read back are found then, and not after hours of training.
 
     Args:
         path: where to save.
@@ -185,7 +184,7 @@ class FinalCheckpoint(Callback):
         self.path = Path(path)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save on trial.
+        """Save once as a trial.
 
         Raises:
             ConfigError: a state could not be read back.
@@ -193,17 +192,17 @@ class FinalCheckpoint(Callback):
         """
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        trial = temporary_path(self.path)  # of our own process: no other run's search for checkpoints looks at it
+        trial = temporary_path(self.path)  # hidden: no other run's search for checkpoints finds it
         with temporary_file(trial.with_name(f"{trial.name}.trial.tmp")) as file:
             try:
                 trainer.save_checkpoint(file, weights_only=False)
             except UnsaveableStateError as error:
-                raise ConfigError(f"this training could not be saved: {error.fault}") from error
+                raise ConfigError(f"this training could not be saved: {error.reason}") from error
             except OSError as error:
                 raise type(error)(error.errno, error.strerror, str(self.path)) from error
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the final weights, with optimiser and progress, to go on from."""
+        """Save the final weights, with optimiser and progress, to resume from."""
         trainer.save_checkpoint(self.path, weights_only=False)
 
 

@@ -30,7 +30,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: Mapping[str, Any]) -> None:
-    """Go on drawing where :func:`random_state` was called.
+    """Restore the global generators to where :func:`random_state` was called.
 
     Args:
         state: of a checkpoint. Streams of CUDA devices are restored where the machine has as many.

@@ -1,4 +1,4 @@
-"""The game and the network that a checkpoint tells of, made without calling anything that only the file chose."""
+"""The game and the network of a checkpoint, made from its recipe without calling anything that only the file names."""
 
 from __future__ import annotations
 
@@ -22,47 +22,50 @@ __all__ = ["RecordedModule", "recorded_game", "recorded_network"]
 
 
 def recorded_game(recipe: Recipe, *, path: str) -> tuple[GameFactory, GameSpec]:
-    """The game that a file tells of: one that is registered here, with plain options.
+    """Make the game of a recipe: one that is registered here, with plain options.
 
     Args:
-        recipe: as the file has it.
-        path: of the file, for the message.
+        recipe: of a checkpoint.
+        path: of the checkpoint, for the message.
+
+    Returns:
+        What makes the game's boards, and the game's specification.
 
     Raises:
-        ConfigError: there is none, or it cannot be made.
+        ConfigError: there is no such game, or it cannot be made.
     """
-    if fault := next(not_plain({"game": recipe.game, "options": recipe.game_options}, "env"), None):
-        raise ConfigError(f"ckpt_path={path}: {fault}")
+    if error_line := next(not_plain({"game": recipe.game, "options": recipe.game_options}, "env"), None):
+        raise ConfigError(f"ckpt_path={path}: {error_line}")
     try:
         game = game_factory(recipe.game, **recipe.game_options)
         return game, game(1).spec
-    except Exception as error:  # a third party's game may raise anything, and the file asks for what it likes
+    except Exception as error:  # a third party's game may raise anything, and a file may give it any options
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(f"ckpt_path={path}: its game {recipe.game} cannot be made ({reason})") from error
 
 
 def recorded_network(model: Mapping[str, Any], spec: GameSpec, *, path: str, otherwise: str) -> nn.Module:
-    """The network that a file tells of: one of ours, or one that its package has registered.
+    """Make the network of a recipe: one of this package, or one that another package has registered.
 
     Args:
-        model: as the file has it.
+        model: of a recipe.
         spec: of the game.
-        path: of the file, for the message.
-        otherwise: what to do where the file does not tell, for the message.
+        path: of the checkpoint, for the message.
+        otherwise: what to do where the recipe has no network, for the message.
 
     Raises:
-        ConfigError: none is told, or it may not or cannot be made.
+        ConfigError: the recipe has no network, or one that is not registered or cannot be made.
     """
     if not model:
-        raise ConfigError(f"ckpt_path={path}: does not tell its network, {otherwise}")
+        raise ConfigError(f"ckpt_path={path}: does not name its network, {otherwise}")
     try:
         return build_recorded_network(model, spec)
     except ConfigError as error:
-        raise ConfigError([f"ckpt_path={path}: {fault}" for fault in error.faults]) from error
+        raise ConfigError([f"ckpt_path={path}: {line}" for line in error.errors]) from error
 
 
 class RecordedModule(LightningModule):
-    """A module whose ``actor_critic`` can be made again from what its checkpoints tell (their recipe)."""
+    """A module whose ``actor_critic`` can be made again from the recipe in its checkpoints."""
 
     @classmethod
     def load_from_checkpoint(
@@ -74,24 +77,24 @@ class RecordedModule(LightningModule):
         weights_only: bool | None = True,
         **kwargs: Any,
     ) -> Self:
-        """As Lightning's own; the network is made from the checkpoint's recipe, where ``actor_critic`` is not given.
+        """Load a module as Lightning does; without ``actor_critic``, the network is made from the checkpoint's recipe.
 
         Args:
             checkpoint_path: a checkpoint file of a run; with ``actor_critic`` also an open file.
             map_location: where the weights are put.
-            hparams_file: hyperparameters in place of the checkpoint's.
-            strict: whether the names of the weights must be those of the network.
-            weights_only: run no code from the file; anything else is your decision.
-            **kwargs: arguments of the module in place of the checkpoint's hyperparameters.
+            hparams_file: hyperparameters that replace the checkpoint's.
+            strict: the names of the weights must be exactly those of the network.
+            weights_only: run no code from the file; False only for a file that you trust.
+            **kwargs: arguments of the module that replace the checkpoint's hyperparameters.
 
         Raises:
-            ConfigError: the file cannot be read, or does not tell its network; the network is neither ours nor
-                registered by its package; or the weights are those of another one.
+            ConfigError: the file cannot be read, or has no recipe; its network is neither of this package nor
+                registered by another one; or the weights are those of another network.
         """
         if "actor_critic" not in kwargs:
             kwargs = recorded_arguments(checkpoint_path) | kwargs
-        elif _is_file(checkpoint_path) and (fault := corruption(checkpoint_path)) is not None:
-            raise ConfigError(f"checkpoint_path={checkpoint_path}: cannot be read as a checkpoint ({fault})")
+        elif _is_file(checkpoint_path) and (problem := corruption(checkpoint_path)) is not None:
+            raise ConfigError(f"checkpoint_path={checkpoint_path}: cannot be read as a checkpoint ({problem})")
         loaded: Self = super().load_from_checkpoint(
             checkpoint_path,  # type: ignore[arg-type]  # its own type leaves os.PathLike out
             map_location=map_location,
@@ -104,18 +107,18 @@ class RecordedModule(LightningModule):
 
 
 def _is_file(path: object) -> TypeIs[str | os.PathLike[str]]:
-    """Whether it is a file by its name: neither an open one nor an address."""
+    """Whether it names a file: neither an open file nor a URL."""
     return isinstance(path, str | os.PathLike) and os.path.isfile(path)
 
 
 def recorded_arguments(path: str | os.PathLike[str] | IO[bytes]) -> dict[str, Any]:
-    """What a ``PPOModule`` is made with, by a checkpoint's recipe: ``actor_critic``, ``spec`` and ``recipe``.
+    """Arguments of a ``PPOModule`` from a checkpoint's recipe: ``actor_critic``, ``spec`` and ``recipe``.
 
     Args:
         path: a checkpoint file.
 
     Raises:
-        ConfigError: it cannot be read, does not tell its network, or tells of one that may not be made.
+        ConfigError: it cannot be read, has no recipe, or one whose network is not registered.
     """
     give = "give the module's network as actor_critic=ActorCritic(...)"
     if not isinstance(path, str | os.PathLike):

@@ -1,4 +1,4 @@
-"""What is left to look at when training has ended: the curves as a picture, and one game."""
+"""What a run leaves to look at: the training curves as a picture, and one game."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from keisei_lightning.training.evaluation import EvaluationCallback
 __all__ = ["HISTORY_KEY", "CurvesCallback", "plot_curves", "write_last_game"]
 
 HISTORY_KEY = "keisei_history"
-"""Where a checkpoint keeps the metrics so far, so that the curves of a resumed run are whole."""
+"""Where a checkpoint keeps the metrics so far, so that a resumed run has the whole curves."""
 
 _PLIES = "self_play/plies"
 
@@ -45,8 +45,7 @@ class CurvesCallback(Callback):
 
     Files in ``directory``: ``curves.png``, and after an evaluation ``last_game.svg`` with the game's record:
     ``last_game.txt``, or a file that other programs read (:class:`~keisei_lightning.games.RecordedGame`). They are also
-    written when training ends early. One that cannot be written is a warning: the checkpoint has all that they are
-    made from.
+    written when training ends early. A file that cannot be written is a warning: the checkpoint has the data for it.
 
     Args:
         directory: where to write; made if need be.
@@ -78,7 +77,7 @@ class CurvesCallback(Callback):
         self._write(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Write what there is; not for SIGTERM, whose sender waits for a few seconds only."""
+        """Write what there is; not after SIGTERM, whose sender waits only a few seconds."""
         signum = requested()
         if signum not in (None, signal.SIGINT) or (signum is None and isinstance(exception, SIGTERMException)):
             return
@@ -93,7 +92,7 @@ class CurvesCallback(Callback):
         checkpoint[HISTORY_KEY] = [dict(row) for row in self.history]
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Go on with the curves of the run that is resumed."""
+        """Take the curves of the run that is resumed."""
         rows = checkpoint.get(HISTORY_KEY, [])
         self.history = [{_OLDER_NAMES.get(name, name): value for name, value in row.items()} for row in rows]
 
@@ -167,7 +166,7 @@ def write_last_game(result: MatchResult, directory: str | Path) -> list[Path]:
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is whole or as it was before: on a full disk, say.
+    """Write a file atomically: on an error, such as a full disk, it is as it was before.
 
     Raises:
         OSError: it cannot be written.
@@ -181,7 +180,7 @@ def _write_whole(path: Path, content: bytes) -> None:
 
 
 def plot_curves(history: History, path: str | Path) -> Path:
-    """Draw the course of a training run.
+    """Draw the curves of a training run.
 
     Args:
         history: metrics of each epoch, as :class:`CurvesCallback` keeps them. What is missing is left out.

@@ -1,9 +1,9 @@
-"""What a run that resumes takes from the checkpoint, and what from today's configuration.
+"""What a run that resumes takes from the checkpoint, and what from the present configuration.
 
-From the checkpoint comes what training has made: weights, Adam's moments, positions in schedules, the scale that
-``kl_target`` has found, random streams, what is left of an iteration (its rollout with its advantages, and gradients of
-a group that is not complete). Whatever is an option is today's. Torch and Lightning restore an optimiser's and a
-schedule's options together with their state, so that these are put right here, before Lightning loads them.
+The checkpoint has what training has made: weights, Adam's moments, positions in schedules, the factor that
+``kl_target`` has found, random streams, and the rest of an interrupted iteration (its rollout with its advantages, and
+accumulated gradients). All options are the present ones. Torch and Lightning would restore the options of an optimiser
+and a schedule together with their state: here they are replaced, before Lightning loads them.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from keisei_lightning.models.transfers import to_device
 __all__ = [
     "RESUME_KEY",
     "changes",
+    "keep_present_options",
     "pending_gradients",
     "restore_gradients",
     "resume",
     "settings",
-    "use_todays_options",
 ]
 
 log = logging.getLogger(__name__)
 
 RESUME_KEY: Final = "keisei_resume"
-"""Where a checkpoint keeps what is left of an epoch that was not completed, the random streams and the options."""
+"""Where a checkpoint keeps the rest of an incomplete epoch, the random streams and the options."""
 
 _OF_TRAINER: Final = ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val", "precision")
 
@@ -44,25 +44,25 @@ def resume(
     *,
     has_kl_scale: bool,
 ) -> None:
-    """Take today's options, just before Lightning restores the optimiser, and tell what changes and what stays.
+    """Keep the present options, just before Lightning restores the optimiser, and log what changes and what is kept.
 
     Args:
         checkpoint: as Lightning has read it and will restore it; changed.
         module: with its trainer, whose optimisers are configured.
-        configured: the optimiser that our own ``configure_optimizers`` made, with its schedule; None: it made none. If
-            the trainer has others, their state stays as it is: what of it is an option, only their author knows.
-        has_kl_scale: whether there is a scale of the learning rate that stays.
+        configured: the optimiser that :class:`PPOModule` itself made, with its schedule; None: it made none. The state
+            of any other optimiser stays as it is: only its author knows which parts of it are options.
+        has_kl_scale: the factor of the learning rate is kept.
     """
     trainer, restored = module.trainer, checkpoint.get(RESUME_KEY) or {}
     before = {**checkpoint.get("hyper_parameters", {}), **restored.get("settings", {})}
     now = settings(trainer, module)
     if before.get("accumulate_grad_batches", 1) != now["accumulate_grad_batches"]:
-        restored.pop("gradients", None)  # they are shares of a mean over another number of minibatches
+        restored.pop("gradients", None)  # parts of a mean over another number of minibatches
     schedules = [config.scheduler for config in trainer.lr_scheduler_configs]
     kept = "the optimiser and its schedule with their options"
     ours = [] if configured is None or configured[1] is None else [configured[1]]
     if configured is not None and trainer.optimizers == [configured[0]] and schedules == ours:
-        use_todays_options(checkpoint, *configured)
+        keep_present_options(checkpoint, *configured)
         kept = "Adam's moments, the schedules' position" + (", the learning rate's KL scale" if has_kl_scale else "")
     log.info(
         "resumed from %s at step %d: %s; kept: weights, %s, random streams",
@@ -74,11 +74,14 @@ def resume(
 
 
 def settings(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
-    """The options that decide how training goes on, by name: those of the module, the data module and the trainer.
+    """The options that decide how training continues, by name: those of the module, the data module and the trainer.
 
     Args:
-        trainer: with or without a data module; what that does not have is left out.
-        module: its hyperparameters count.
+        trainer: with or without a data module.
+        module: its hyperparameters are its options.
+
+    Returns:
+        Numbers, words, booleans and None.
     """
     of_data = getattr(getattr(trainer, "datamodule", None), "hparams", {}).get("data", {})  # a SelfPlayDataModule's
     found = dict(module.hparams)
@@ -88,24 +91,24 @@ def settings(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What is different, as ``name old -> new``, or "no option changed".
+    """Describe what is different, as ``name old -> new``, or "no option changed".
 
     Args:
-        before: the options of the run that wrote the checkpoint; those that it does not tell of are not compared.
+        before: the options of the run that wrote the checkpoint; options that it did not have are not compared.
         now: those of this run.
     """
     changed = [f"{name} {before[name]} -> {now[name]}" for name in now if name in before and before[name] != now[name]]
     return ", ".join(changed) or "no option changed"
 
 
-def use_todays_options(checkpoint: dict[str, Any], optimizer: Optimizer, scheduler: LambdaLR | None) -> None:
-    """Leave of an optimiser's and a schedule's saved state what training has made, and take the options of today.
+def keep_present_options(checkpoint: dict[str, Any], optimizer: Optimizer, scheduler: LambdaLR | None) -> None:
+    """Replace the options in an optimiser's and a schedule's saved state by the present ones.
 
     Args:
         checkpoint: as Lightning has read it and will restore it; changed.
-        optimizer: as it is configured today. All that its parameter groups hold must be options, as with Adam.
-        scheduler: of the learning rate, one step for each of the optimiser's; None: the rate is constant. Where the run
-            before had none, its position is the number of optimiser steps.
+        optimizer: as it is configured now. Its parameter groups must hold nothing but options, as Adam's do.
+        scheduler: of the learning rate, one step for each of the optimiser's; None: the rate is constant. Where the
+            checkpoint has none, its position is the number of optimiser steps.
     """
     if not checkpoint.get("optimizer_states"):
         return
@@ -117,9 +120,9 @@ def use_todays_options(checkpoint: dict[str, Any], optimizer: Optimizer, schedul
             float(rate) * factor(position)
             for rate, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
         ]
-        today = scheduler.state_dict()
-        today |= {"last_epoch": position, "_step_count": position + 1, "_last_lr": rates}
-        checkpoint["lr_schedulers"] = [today]
+        state = scheduler.state_dict()
+        state |= {"last_epoch": position, "_step_count": position + 1, "_last_lr": rates}
+        checkpoint["lr_schedulers"] = [state]
     # A different number of groups is left to load_state_dict, which refuses it.
     for saved, group, rate in zip(
         checkpoint["optimizer_states"][0]["param_groups"], optimizer.param_groups, rates, strict=False
@@ -141,17 +144,17 @@ def pending_gradients(trainer: Trainer, module: LightningModule) -> dict[str, Te
     """
     progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
     taken = progress.processed
-    ends = trainer.is_last_batch or taken == trainer.num_training_batches  # Lightning steps there in any case
-    if ends or taken % trainer.accumulate_grad_batches == 0:
+    is_end = trainer.is_last_batch or taken == trainer.num_training_batches  # Lightning always steps there
+    if is_end or taken % trainer.accumulate_grad_batches == 0:
         return {}  # what a parameter may still have is zeroed before the next minibatch
     return {name: parameter.grad.clone() for name, parameter in module.named_parameters() if parameter.grad is not None}
 
 
 def restore_gradients(gradients: Mapping[str, Tensor], module: LightningModule) -> None:
-    """Go on with a group of minibatches that was left in its middle.
+    """Restore the gradients of an interrupted group of minibatches.
 
     Args:
-        gradients: as :func:`pending_gradients` has given them.
+        gradients: of :func:`pending_gradients`.
         module: whose parameters.
     """
     for name, parameter in module.named_parameters():

@@ -21,11 +21,11 @@ _SEQUENCES: Final = (list, tuple, set)
 
 
 def plain(value: Any) -> Any:
-    """The same in dictionaries, lists and Python's own numbers.
+    """Convert a value to dictionaries, lists and Python's own numbers.
 
     Args:
-        value: may hold containers of other libraries, such as OmegaConf's, arrays and paths. What is none of these is
-            left as it is.
+        value: may hold containers of other libraries, such as OmegaConf's, arrays and paths. Anything else is
+            returned as it is.
     """
     if isinstance(value, Mapping):
         return {plain(key): plain(item) for key, item in value.items()}
@@ -37,20 +37,20 @@ def plain(value: Any) -> Any:
 
 
 def first_unsaveable(value: Any, place: str = "checkpoint") -> str | None:
-    """Where a checkpoint holds what could not be read back, and what that is; None: it was not found.
+    """Find a value that could not be read back, with its place in the checkpoint; None: there is none.
 
     Args:
         value: the checkpoint, or a part of it.
         place: its name in the message.
     """
-    kind = type(value)  # a subclass of these is a class of its own, which would have to be called
+    kind = type(value)  # exactly: a subclass would have to be called when it is read back
     if kind in _VALUES:
         return None
     if kind not in (*_MAPPINGS, *_SEQUENCES):
         return f"{place} is a {kind.__module__}.{kind.__qualname__}"
     items = value.items() if kind in _MAPPINGS else enumerate(value)
     for key, item in items:
-        key_fault = first_unsaveable(key, f"a key of {place}") if kind in _MAPPINGS else None
-        if (fault := key_fault or first_unsaveable(item, f"{place}[{key!r}]")) is not None:
-            return fault
+        of_key = first_unsaveable(key, f"a key of {place}") if kind in _MAPPINGS else None
+        if (found := of_key or first_unsaveable(item, f"{place}[{key!r}]")) is not None:
+            return found
     return None

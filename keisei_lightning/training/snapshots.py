@@ -1,4 +1,4 @@
-"""When the policy is frozen as a new opponent."""
+"""When a snapshot of the policy becomes an opponent."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class _SnapshotSource(Protocol):
 
 
 class SnapshotCallback(Callback):
-    """Freezes the policy as the newest snapshot of the collector's pool after every N PPO iterations.
+    """Adds a snapshot of the policy to the collector's pool of opponents after every N PPO iterations.
 
-    Until the first one all games are self-play. Give it after :class:`WeightSyncCallback`, so that the snapshot bears
-    the version under which its weights were published.
+    Before the first one all games are self-play. Put it after :class:`WeightSyncCallback`, so that a snapshot has the
+    version under which its weights were published.
 
     Args:
-        every_n_epochs: a snapshot after every so many iterations, counted over all runs that this one resumes.
+        every_n_epochs: iterations between two snapshots, counted over all runs that this one resumes.
 
     Raises:
         ConfigError: ``every_n_epochs`` is below 1, or (when training starts) the collector has no pool.
@@ -43,9 +43,11 @@ class SnapshotCallback(Callback):
         self._source(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Freeze the policy if it is time."""
+        """Take a snapshot if it is time."""
         if (trainer.current_epoch + 1) % self.every_n_epochs == 0 and not self._source(trainer).push_snapshot():
-            log.warning("epoch %d: no snapshot was taken, games still need all of them", trainer.current_epoch)
+            log.warning(
+                "epoch %d: no snapshot was taken: games in flight still need every buffer", trainer.current_epoch
+            )
 
     def _source(self, trainer: Trainer) -> _SnapshotSource:
         source = source_of(trainer)

@@ -1,4 +1,4 @@
-"""What training needs of a collector, and how a callback finds it."""
+"""What training needs from a collector, and how a callback finds it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 
 @runtime_checkable
 class RolloutSource(Protocol):
-    """Whatever yields rollouts and takes new weights: a ``SelfPlayCollector``, or a fake of one in a test."""
+    """Yields rollouts and takes new weights: a ``SelfPlayCollector``, or a fake of one in a test."""
 
     @property
     def spec(self) -> GameSpec:
@@ -52,7 +52,7 @@ class RolloutSource(Protocol):
         ...
 
     def __iter__(self) -> Iterator[TensorDictBase]:
-        """MemoryDemand [G, T] with the keys of the batch table, each valid until the next one is asked for."""
+        """Rollouts [G, T] with the keys of the batch table, each valid until the next one is asked for."""
         ...
 
     def update_policy_weights_(self) -> None:
@@ -64,7 +64,7 @@ class RolloutSource(Protocol):
         ...
 
     def reopen(self) -> None:
-        """Make :meth:`start` possible again after :meth:`shutdown`, with the same counters; else do nothing."""
+        """Make :meth:`start` possible again after :meth:`shutdown`, with the same counters; otherwise do nothing."""
         ...
 
     def stats(self) -> Mapping[str, float]:
@@ -72,11 +72,11 @@ class RolloutSource(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Primitives and tensors to go on from."""
+        """Primitives and tensors to resume from."""
         ...
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a :meth:`state_dict`."""
+        """Resume from a :meth:`state_dict`."""
         ...
 
 
@@ -102,11 +102,11 @@ def find_source(trainer: Trainer | None) -> RolloutSource | None:
 
 
 def actor_critic_of(module: object, *, wanted_by: str) -> ActorCritic:
-    """The policy that a module learns: its ``actor_critic``, or else the only :class:`ActorCritic` inside it.
+    """The policy that a module trains: its ``actor_critic``, or the only :class:`ActorCritic` inside it.
 
     Args:
-        module: anybody's LightningModule.
-        wanted_by: for the message.
+        module: any LightningModule.
+        wanted_by: who needs it, for the message.
 
     Raises:
         ConfigError: it has none, or several and none of them is ``actor_critic``.
@@ -122,7 +122,7 @@ def actor_critic_of(module: object, *, wanted_by: str) -> ActorCritic:
 
 
 def learned_policy(source: RolloutSource) -> nn.Module | None:
-    """The policy that a source plays with, if it has one with something to learn."""
+    """The policy that a source plays with, if it has trainable parameters."""
     policy = getattr(source, "policy", None)
     if not isinstance(policy, nn.Module) or not any(weight.requires_grad for weight in policy.parameters()):
         return None
@@ -130,9 +130,9 @@ def learned_policy(source: RolloutSource) -> nn.Module | None:
 
 
 def check_same_policy(source: RolloutSource, module: nn.Module) -> None:
-    """Refuse a collector whose players would never get what the module learns.
+    """Refuse a collector whose workers would never get what the module learns.
 
-    A policy that is wrapped (``as_policy()``) is the same one: its parameters are.
+    A wrapped policy (``as_policy()``) counts as the same one: its parameters are the same objects.
 
     Args:
         source: the collector.
@@ -149,5 +149,5 @@ def check_same_policy(source: RolloutSource, module: nn.Module) -> None:
     if foreign is not None:
         raise ConfigError(
             f"collector: its policy is not the one that {type(module).__name__} learns ({foreign} is another object), "
-            "so its players would never improve; give both the same ActorCritic object"
+            "so its workers would never get new weights; give both the same ActorCritic object"
         )

@@ -17,11 +17,11 @@ __all__ = ["PublishingWatch", "WeightSyncCallback", "missing_weight_sync", "refu
 class WeightSyncCallback(Callback):
     """Publishes the policy's weights: at the start, every N optimiser steps, and at the end of each PPO iteration.
 
-    The steps are ``trainer.global_step``, optimiser steps, so gradient accumulation changes nothing, and no step is
-    published twice. The end of a PPO iteration publishes with ``schedule="sync"`` always, and with ``schedule="async"``
+    Steps are optimiser steps (``trainer.global_step``), so gradient accumulation changes nothing; no step is published
+    twice. The end of a PPO iteration publishes with ``schedule="sync"`` always, and with ``schedule="async"``
     when ``every_n_steps`` is None; in both only if an optimiser step was taken since the last time.
 
-    Subclasses decide otherwise by overriding :meth:`should_publish`.
+    Override :meth:`should_publish` in a subclass for another rule.
 
     Args:
         every_n_steps: publish whenever ``trainer.global_step`` is a multiple of this; None: only at the end of each PPO
@@ -40,7 +40,7 @@ class WeightSyncCallback(Callback):
 
         Args:
             global_step: optimiser steps taken.
-            end_of_iteration: no further step is taken on the present rollout.
+            end_of_iteration: this was the last step on the present rollout.
             schedule: the collector's, ``"sync"`` or ``"async"``.
         """
         if end_of_iteration and (schedule == "sync" or self.every_n_steps is None):
@@ -58,15 +58,15 @@ class WeightSyncCallback(Callback):
         self._maybe_publish(trainer, end_of_iteration=bool(trainer.is_last_batch))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Publish what an iteration that was left early has not."""
+        """Publish, if the iteration ended early."""
         self._maybe_publish(trainer, end_of_iteration=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimiser step published last."""
+        """The optimiser step that was published last."""
         return {"published_step": self._published_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting. The restored weights are published at the start in any case."""
+        """Resume the count. The restored weights are always published at the start."""
         self._published_step = int(state_dict["published_step"])
 
     def _maybe_publish(self, trainer: Trainer, *, end_of_iteration: bool) -> None:
@@ -83,7 +83,7 @@ class WeightSyncCallback(Callback):
 
 
 def missing_weight_sync(trainer: Trainer | None) -> list[Callback]:
-    """What a module that learns adds to the trainer's callbacks: a :class:`WeightSyncCallback`, unless there is one.
+    """Callbacks that a module adds to the trainer's: a :class:`WeightSyncCallback`, unless there is one.
 
     Args:
         trainer: of a fit that begins; nothing is missing where its data module has no ``collector``.
@@ -96,23 +96,23 @@ def missing_weight_sync(trainer: Trainer | None) -> list[Callback]:
 
 
 def refuse_bare_loader(trainer: Trainer) -> None:
-    """Refuse the loader of a data module without the data module.
+    """Refuse a fit that was given the loader of a data module instead of the data module.
 
     Args:
-        trainer: of a fit that has its loaders.
+        trainer: of a fit whose loaders are set up.
 
     Raises:
-        ConfigError: nobody would publish weights, or stop the workers.
+        ConfigError: no weights would be published, and no worker stopped.
     """
     if not getattr(trainer.train_dataloader, "is_attached", True):
         raise ConfigError(
-            "train_dataloaders=MinibatchLoader: nobody would publish weights or stop the workers; give the data module "
-            "itself, as Trainer.fit(..., datamodule=data)"
+            "train_dataloaders=MinibatchLoader: no weights would be published, and no worker stopped; give the data "
+            "module itself, as Trainer.fit(..., datamodule=data)"
         )
 
 
 class PublishingWatch:
-    """Sees that somebody publishes in a fit that has no :class:`WeightSyncCallback`.
+    """Checks that weights are published in a fit that has no :class:`WeightSyncCallback`.
 
     Args:
         trainer: of the fit that begins.
@@ -127,7 +127,7 @@ class PublishingWatch:
         self._done = is_ours or learned_policy(source) is None
 
     def check(self) -> None:
-        """Refuse to play a second iteration with the weights of the first.
+        """Refuse a second iteration with the weights of the first.
 
         Raises:
             ConfigError: optimiser steps were taken, and nothing has been published.

@@ -36,34 +36,40 @@ BAD = [
     ("ppo.gamma=[1,2]", "ppo.gamma=[1,2]: must be a number, from 0 to 1"),
     ("ppo.gamma=null", "ppo.gamma=null: must be a number, from 0 to 1"),
     ("ppo.gamma=", "ppo.gamma=: must be a number, from 0 to 1"),
-    ("parallel.num_workers=many", "parallel.num_workers=many: must be from 1 to "),
-    ("parallel.num_workers=", "parallel.num_workers=: must be from 1 to "),
+    ("parallel.num_workers=many", "parallel.num_workers=many: must be auto, or a whole number, 1 or more"),
+    ("parallel.num_workers=", "parallel.num_workers=: must be auto, or a whole number, 1 or more"),
     ("parallel.augment_symmetry=maybe", "parallel.augment_symmetry=maybe: must be true or false"),
     ("env.options=5", "env.options=5: must be a section of keys"),
     ("model=null", "model=null: no such option; must be one of large, medium, mlp, small, tiny"),
     ("~ppo", "ppo: is missing; give it on the command line as ppo=VALUE"),
     ("foo", "foo: cannot be read (missing EQUAL at '<EOF>'); write KEY=VALUE"),
     # ---- numbers out of range
-    ("seed=-1", "seed=-1: must be from 0 to 4294967295"),
-    ("parallel.num_workers=0", "parallel.num_workers=0: must be from 1 to "),
-    ("parallel.num_workers=-5", "parallel.num_workers=-5: must be from 1 to "),
+    ("seed=-1", "seed=-1: must be a whole number, from 0 to 4294967295"),
+    ("parallel.num_workers=0", "parallel.num_workers=0: must be auto, or a whole number, 1 or more"),
+    ("parallel.num_workers=-5", "parallel.num_workers=-5: must be auto, or a whole number, 1 or more"),
     ("parallel.num_workers=100000", "parallel.num_workers=100000: must be from 1 to "),
-    ("ppo.clip_epsilon=2", "ppo.clip_epsilon=2: must be more than 0 and less than 1"),
-    ("ppo.learning_rate=nan", "ppo.learning_rate=nan: must be more than 0 and at most 1"),
-    ("parallel.heartbeat_s=inf", "parallel.heartbeat_s=inf: must be 0.5 or more"),
-    ("parallel.heartbeat_s=0.1", "parallel.heartbeat_s=0.1: must be 0.5 or more"),
-    ("model.channels=0", "model.channels=0: must be from 1 to 8192"),
-    ("trainer.max_epochs=0", "trainer.max_epochs=0: must be 1 or more"),
-    ("trainer.check_val_every_n_epoch=0", "trainer.check_val_every_n_epoch=0: must be 1 or more"),
+    ("ppo.clip_epsilon=2", "ppo.clip_epsilon=2: must be a number, more than 0 and less than 1"),
+    ("ppo.learning_rate=nan", "ppo.learning_rate=nan: must be a number, more than 0 and at most 1"),
+    ("parallel.heartbeat_s=inf", "parallel.heartbeat_s=inf: must be a number, 0.5 or more"),
+    ("parallel.heartbeat_s=0.1", "parallel.heartbeat_s=0.1: must be a number, 0.5 or more"),
+    ("model.channels=0", "model.channels=0: must be a whole number, from 1 to 8192"),
+    ("trainer.max_epochs=0", "trainer.max_epochs=0: must be a whole number, 1 or more"),
+    ("trainer.check_val_every_n_epoch=0", "trainer.check_val_every_n_epoch=0: must be a whole number, 1 or more"),
     ("trainer.limit_train_batches=1.5", "trainer.limit_train_batches=1.5: must be a number of batches, 0 or more, or"),
     ("trainer.max_time=soon", "trainer.max_time=soon: must be DD:HH:MM:SS, such as 00:12:00:00, or null"),
     ("parallel.games_per_worker=65536 parallel.plies_per_rollout=65536", "parallel.games_per_worker=65536: must be "),
-    ("ppo.kl_target=0", "ppo.kl_target=0: must be more than 0"),
-    ("opponents=snapshots opponents.share=0", "opponents.share=0: must be more than 0 and at most 1"),
-    ("parallel=central parallel.groups_per_worker=0", "parallel.groups_per_worker=0: must be from 1 to 16"),
+    ("ppo.kl_target=0", "ppo.kl_target=0: must be a number, more than 0"),
+    ("opponents=snapshots opponents.share=0", "opponents.share=0: must be a number, more than 0 and at most 1"),
+    (
+        "parallel=central parallel.groups_per_worker=0",
+        "parallel.groups_per_worker=0: must be a whole number, from 1 to 16",
+    ),
     ("opponents=snapshots opponents.share=0.001", "opponents.share=0.001: must be at least 0.015625, one of parallel."),
-    ("opponents=snapshots opponents.max_snapshots=0", "opponents.max_snapshots=0: must be from 1 to 1024"),
-    ("evaluation.max_time_share=2", "evaluation.max_time_share=2: must be more than 0 and at most 1"),
+    (
+        "opponents=snapshots opponents.max_snapshots=0",
+        "opponents.max_snapshots=0: must be a whole number, from 1 to 1024",
+    ),
+    ("evaluation.max_time_share=2", "evaluation.max_time_share=2: must be a number, more than 0 and at most 1"),
     ("evaluation.against_epochs_ago=15", "evaluation.against_epochs_ago=15: must be a multiple of evaluation.every_n_"),
     # ---- typos of keys, groups and options
     ("parallel.num_worker=2", "parallel.num_worker=2: no such key (did you mean parallel.num_workers?); must be one"),
@@ -99,7 +105,7 @@ BAD = [
         "parallel.num_workers=2 parallel.schedule=async weight_sync.every_n_steps=1",
         "parallel.max_policy_lag=2: must be 8 or more with parallel.schedule=async: ",
     ),
-    ("evaluation.num_games=7", "evaluation.num_games=7: must be even (each opening is played from both seats)"),
+    ("evaluation.num_games=7", "evaluation.num_games=7: must be an even number, from 2 to 100000"),
     (
         "parallel.num_workers=2 parallel.min_healthy_workers=3",
         "parallel.min_healthy_workers=3: must be from 0 to 2 (parallel.num_workers)",
@@ -128,7 +134,7 @@ BAD = [
     ("model=mlp model.equivariant=true", "model.equivariant=true: must be false with model.kind=mlp"),
     ("parallel.compile_mode=fast", "parallel.compile_mode=fast: must be one of default, reduce-overhead, max-autotune"),
     ("ppo.compile_mode=1", "ppo.compile_mode=1: must be one of default, reduce-overhead, max-autotune"),
-    ("parallel.worker_device=tpu", "parallel.worker_device=tpu: must be auto, cpu or cuda:N"),
+    ("parallel.worker_device=tpu", "parallel.worker_device=tpu: must be auto, cpu, cuda or cuda:N"),
     ("trainer.accelerator=quantum", "trainer.accelerator=quantum: must be one of auto, cpu, gpu, cuda, mps"),
     ("trainer.devices=2", "trainer.devices=2: must be 1, auto or one device's number with a comma"),
     ("logger=wandb", "logger=wandb: is not installed; must be csv_tensorboard, or install keisei-lightning[tracking]"),
@@ -260,7 +266,7 @@ def test_row_26_a_sweep_with_a_bad_job_does_the_others_and_ends_with_2(
     root.setLevel(level)
     assert seen == [0.1, 0.3]
     captured = capsys.readouterr()
-    assert captured.err.endswith("keisei: ppo.clip_epsilon=2: must be more than 0 and less than 1\n")
+    assert captured.err.endswith("keisei: ppo.clip_epsilon=2: must be a number, more than 0 and less than 1\n")
     assert re.search(r"ppo\.clip_epsilon=2 .* bad configuration", captured.out)
 
 

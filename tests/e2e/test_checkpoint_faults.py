@@ -54,10 +54,10 @@ def with_byte(data: bytes, position: int, mask: int) -> bytes:
     return data[:position] + bytes([data[position] ^ mask]) + data[position + 1 :]
 
 
-# ---- damage
+# ---- corruption
 
 
-def test_a_file_that_was_cut_short_anywhere_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_truncated_anywhere_is_named(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.ckpt")
     data = path.read_bytes()
     for length in random.Random(0).sample(range(len(data)), 50):
@@ -109,15 +109,15 @@ def test_last_falls_back_to_the_newest_that_is_whole_and_says_so(
     assert newest_whole_checkpoint(tmp_path) == old
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert f"{last}: cannot be read as a checkpoint (damaged or cut short: " in record.message
-    assert record.message.endswith(f"going on from {old} (step 20)")
+    assert f"{last}: cannot be read as a checkpoint (corrupt or truncated: " in record.message
+    assert record.message.endswith(f"resuming from {old} (step 20)")
     for file in (old, older):
         file.write_bytes(b"")
     with pytest.raises(ConfigError, match=r"ckpt_path=last: none of the 3 checkpoints in .* can be read: .*last.ckpt"):
         newest_whole_checkpoint(tmp_path)
 
 
-def test_without_a_last_checkpoint_there_is_nothing_to_go_on_from(tmp_path: Path) -> None:
+def test_without_a_last_checkpoint_there_is_nothing_to_resume_from(tmp_path: Path) -> None:
     saved(tmp_path / "mine.ckpt")
     assert newest_whole_checkpoint(tmp_path) is None
 
@@ -239,7 +239,7 @@ def test_a_process_killed_in_a_save_leaves_a_checkpoint_that_loads(
 
 
 @pytest.mark.process
-def test_nobody_elses_save_is_cleaned_up(
+def test_a_save_of_another_process_is_not_cleaned_up(
     tmp_path: Path, start_saving: Callable[[Path], tuple[int, Callable[[], None]]]
 ) -> None:
     path = tmp_path / "last.ckpt"

@@ -178,7 +178,7 @@ class TestEndings:
             (["opponents=[greedy_capture]"], "opponents: player greedy_capture: "),
             (["opponents=[random,random()]"], "opponents: random plays more than once; must be there once"),
             (["opponents=[four.ckpt]"], "opponents=four.ckpt: its game is connect_four, this run's is tic_tac_toe"),
-            (["checkpoint=torn.ckpt"], "checkpoint=torn.ckpt: cannot be read as a checkpoint (damaged or cut short"),
+            (["checkpoint=torn.ckpt"], "checkpoint=torn.ckpt: cannot be read as a checkpoint (corrupt or truncated"),
             (["output_dir=used"], "output_dir=used: there are results in it; must be another folder"),
             (["output_dir=a.ckpt"], "output_dir=a.ckpt: must be a folder that can be written to ("),
             (["device=cuda:99"], "device=cuda:99: must be "),

@@ -83,8 +83,9 @@ def module(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> M
 def test_the_list_of_examples_is_complete_and_narrow() -> None:
     text = (EXAMPLES / "README.md").read_text()
     scripts = {path.name for path in EXAMPLES.glob("*.py")}
-    assert scripts == {"own_game.py", "own_network.py", "own_trainer.py", "torchrl_loop.py"}
-    assert set(re.findall(r"\]\((\S+?)\)", text)) == {*scripts, "own_hydra_app"}
+    assert scripts == {"own_encoder.py", "own_game.py", "own_network.py", "own_trainer.py", "torchrl_loop.py"}
+    pages = {f"../docs/how-to/{name.removesuffix('.py')}.md" for name in (*scripts, "own_hydra_app")}
+    assert set(re.findall(r"\]\((\S+?)\)", text)) == {*scripts, "own_hydra_app"} | pages
     assert max(map(len, text.splitlines())) <= 140
 
 
@@ -157,6 +158,83 @@ def test_the_own_game_is_learned_and_resumes_at_the_step_where_it_stopped(tmp_pa
     svg = (folder / "last_game.svg").read_text()
     assert svg.count("<rect") == 25
     assert svg.count("<circle") == 25 - opening.count(".") + 2 * len(moves)
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_the_own_encoder_gives_the_network_the_same_numbers(tmp_path: Path) -> None:
+    output = run_example("own_encoder", "--size=4", "--epochs=2", "--games=20", folder=tmp_path)
+    assert re.findall(r"^(\w+): (\d+) bytes a position$", output, flags=re.MULTILINE) == [
+        *(("domineering", "16"), ("compact_domineering", "2"))
+    ]
+    assert "\nlargest difference of weights 0.0\n" in output
+    assert scores(output)[0][0::3] == ("policy", 20)
+
+
+OWN_GAME = """
+[keisei_lightning.games]
+domineering = own_game:Domineering
+compact_domineering = own_encoder:CompactDomineering
+[keisei_lightning.encoders]
+domineering_bits = own_encoder:make_encoder
+"""
+
+
+@pytest.mark.process
+@pytest.mark.slow
+@pytest.mark.parametrize("game", ["domineering", "compact_domineering"])
+def test_the_command_trains_resumes_and_evaluates_a_game_that_follows_the_protocol_alone(
+    game: str, tmp_path: Path
+) -> None:
+    info = tmp_path / "site" / "own_game-1.0.dist-info"  # as pip would install it
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: own_game\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(OWN_GAME)
+    path = os.pathsep.join(map(str, (ROOT, EXAMPLES, tmp_path / "site")))
+
+    def keisei(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "keisei_lightning", *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+
+    given = keisei("train", f"env.game={game}")
+    assert (given.returncode, given.stderr.splitlines()) == (
+        2,
+        [
+            f"keisei: env.opening_plies=10: must be 0, as with env=own ({game} has no such option)",
+            f"keisei: env.max_plies=256: must be null, as with env=own ({game} has no such option)",
+        ],
+    )
+
+    size = {"parallel.num_workers": 1, "parallel.games_per_worker": 16, "parallel.plies_per_rollout": 8}
+    words = [
+        "env=own",
+        f"env.game={game}",
+        "+env.options.size=4",
+        "model=mlp",
+        "evaluation=brief",
+        "ppo.minibatch_size=64",
+    ]
+    words += [f"{key}={value}" for key, value in size.items()]
+    for epochs, start in ((1, "null"), (2, "last")):
+        trained = keisei("train", *words, f"ckpt_path={start}", f"trainer.max_epochs={epochs}")
+        assert trained.returncode == 0, trained.stderr
+    checkpoint = sorted((tmp_path / "results" / game).glob("*/checkpoints/last.ckpt"))[-1]
+    assert saved(checkpoint)["epoch"] == 2
+    run = checkpoint.parent.parent
+    assert (run / "last_game.svg").read_text().count("<rect") == 16
+    assert re.fullmatch(r"[01]:[.|-]{16}( [a-d][1-4][|-])+", (run / "last_game.txt").read_text())
+
+    evaluated = keisei("eval", f"checkpoint={checkpoint}", "games=4", "opponents=[random]", "output_dir=evaluated")
+    assert evaluated.returncode == 0, evaluated.stderr
+    (folder,) = (tmp_path / "evaluated" / "records").iterdir()
+    assert (folder / "game_0001.txt").read_text().splitlines()[0] == f"game: {game}"
 
 
 @pytest.mark.process

@@ -217,7 +217,7 @@ def test_sigterm_inside_a_group_of_minibatches_changes_nothing(
 
 
 @pytest.mark.parametrize("step", [STEPS, STEPS + 3, 3 * STEPS], ids=lambda step: f"step {step}")
-def test_games_against_snapshots_go_on_as_if_there_had_been_no_stop(step: int, tmp_path: Path) -> None:
+def test_games_against_snapshots_resume_as_if_there_had_been_no_stop(step: int, tmp_path: Path) -> None:
     def parts(name: str, *callbacks: Callback) -> Parts:
         pool = OpponentOptions(share=0.5, max_snapshots=2, choice="prioritised")
         return Parts(tmp_path / name, callbacks=(SnapshotCallback(1), *callbacks), opponents=pool)
@@ -258,7 +258,7 @@ def test_being_stopped_twice_changes_nothing(tmp_path: Path, whole: Parts) -> No
 
 @pytest.mark.process
 @pytest.mark.parametrize("step", [STEPS, STEPS + 3], ids=lambda step: f"step {step}")
-def test_worker_processes_go_on_counting_where_they_stopped(step: int, tmp_path: Path) -> None:
+def test_worker_processes_resume_their_counts(step: int, tmp_path: Path) -> None:
     first = Parts(tmp_path / "first", callbacks=(SignalAtStep(step),), mode="workers", num_workers=2)
     first.fit_until_stopped()
     resumed = Parts(tmp_path / "resumed", mode="workers", num_workers=2)

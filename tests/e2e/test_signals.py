@@ -35,8 +35,8 @@ def test_sigterm_ends_the_present_step_and_saves_it(tmp_path: Path) -> None:
         assert err.splitlines() == ["keisei: stopped by SIGTERM"]
         (checkpoint,) = run.checkpoints()
         assert loaded(checkpoint)["global_step"] == STEP
-        (go_on,) = (line for line in out.splitlines() if line.startswith("go on by    "))
-        assert f" ckpt_path={checkpoint.relative_to(tmp_path)} trainer.max_epochs=" in go_on
+        (resume,) = (line for line in out.splitlines() if line.startswith("resume with "))
+        assert f" ckpt_path={checkpoint.relative_to(tmp_path)} trainer.max_epochs=" in resume
 
 
 def test_ctrl_c_in_the_middle_of_a_match_is_one_line(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_run_that_has_not_trained_leaves_no_checkpoint(
 EVERY_EPOCH = ("checkpoint.every_n_epochs=1",)
 
 
-def test_a_save_that_a_signal_finds_is_finished(tmp_path: Path) -> None:
+def test_a_save_that_a_signal_interrupts_is_finished(tmp_path: Path) -> None:
     with StagedRun("saving", [*FOR_EVER, *SERIAL, *EVERY_EPOCH], tmp_path) as run:
         run.reach_stage()
         assert run.temporary_files(), "the signal would not find a save"
@@ -118,7 +118,7 @@ def test_a_second_ctrl_c_ends_at_once_and_leaves_whole_files(tmp_path: Path) -> 
         assert all(corruption(file) is None for file in run.checkpoints())
 
 
-def test_slurm_requeues_a_job_that_has_saved_and_it_goes_on(tmp_path: Path) -> None:
+def test_slurm_requeues_a_job_that_has_saved_and_it_resumes(tmp_path: Path) -> None:
     commands = tmp_path / "bin"
     commands.mkdir()
     scontrol = commands / "scontrol"
@@ -145,7 +145,7 @@ def test_slurm_requeues_a_job_that_has_saved_and_it_goes_on(tmp_path: Path) -> N
     with StagedRun("none", ["trainer.max_epochs=1", *SERIAL, "ckpt_path=last"], tmp_path, environment=slurm) as again:
         code, out, err = again.finish()
         assert code == 0, err
-        assert f"goes on from  {first.relative_to(tmp_path)}" in out
+        assert f"resumes from  {first.relative_to(tmp_path)}" in out
         newest = max(again.checkpoints(), key=lambda file: file.stat().st_mtime_ns)
         assert loaded(newest)["global_step"] == 16  # 2 passes of 8 minibatches: the epoch was not begun anew
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.games import GameFactory, game_factory
+from keisei_lightning.games import DescribedGame, GameFactory, game_factory
+from keisei_lightning.games.registry import takes_option
 from keisei_lightning.parallel.options import Mode, Schedule
 from keisei_lightning.system.machine import available_cpus
-from keisei_lightning.system.options import SeedOptions, option
+from keisei_lightning.system.options import Options, SeedOptions, option
 
 __all__ = [
     "BENCHES",
@@ -37,7 +38,7 @@ MODELS = {"tiny": (1, 16), "small": (2, 32), "medium": (6, 96), "large": (10, 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportOptions:
+class ReportOptions(Options):
     """How the figures are told; of every bench."""
 
     json: bool = option(False, "Print JSON instead of a table.")
@@ -54,8 +55,10 @@ class GameOptions(SeedOptions):
         form="the name of a game",
         pattern=r"(?s).+",
     )
-    opening_plies: int = option(60, "Games start after 0 to this many random plies.", low=0)
-    kernel: bool = option(True, "Shogi by its compiled kernel where there is one; false: by rsshogi alone.")
+    opening_plies: int = option(
+        60, "Games start after 0 to this many random plies, if the game has such an option.", low=0
+    )
+    kernel: bool = option(True, "Moves by a compiled library where the game has one; false: without it.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,12 +164,14 @@ def check_game(options: GameOptions) -> None:
     try:
         game_of(options)(1)
     except ConfigError as error:
-        raise ConfigError([f"game={options.game}: {' '.join(line.split())}" for line in error.faults]) from error
+        raise ConfigError([f"game={options.game}: {' '.join(line.split())}" for line in error.errors]) from error
 
 
 def game_of(options: GameOptions) -> GameFactory:
     """The game that was asked for."""
-    keywords = {"opening_plies": options.opening_plies} if options.opening_plies else {}
+    keywords: dict[str, object] = {}
+    if options.opening_plies and takes_option(options.game, "opening_plies"):
+        keywords["opening_plies"] = options.opening_plies
     if not options.kernel:
         keywords["kernel"] = False
     return game_factory(options.game, **keywords)
@@ -174,12 +179,8 @@ def game_of(options: GameOptions) -> GameFactory:
 
 def describe_rules(options: GameOptions) -> tuple[str, ...]:
     """For a report: who makes the moves, where there is a choice."""
-    if options.game != "shogi":
-        return ()
-    from keisei_lightning.games.shogi.kernel import why_no_kernel  # loads the rules library, which help does not need
-
-    reason = why_no_kernel() if options.kernel else "kernel=false"
-    return (f"moves by rsshogi ({reason})" if reason else "moves by the compiled kernel",)
+    game = game_of(options)(1)
+    return (game.implementation,) if isinstance(game, DescribedGame) else ()
 
 
 def label_of(model: str) -> str:

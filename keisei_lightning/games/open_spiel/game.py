@@ -30,7 +30,7 @@ _NO_MOVES_YET = "-"
 
 
 def is_known(game_string: str) -> bool:
-    """Whether OpenSpiel has a game of that name (its parameters are not looked at)."""
+    """Whether OpenSpiel has a game of that name (its parameters are not checked)."""
     return game_string.partition("(")[0].strip() in pyspiel.registered_names()
 
 
@@ -227,7 +227,7 @@ class OpenSpielGame:
         self._refresh([index])
 
     def history(self, index: int) -> str:
-        """The same as :meth:`position`, which tells all moves."""
+        """The same as :meth:`position`, which has all moves."""
         return self.position(index)
 
     def set_history(self, index: int, history: str) -> None:
@@ -235,7 +235,7 @@ class OpenSpielGame:
         self.set_position(index, history)
 
     def state(self, index: int) -> Any:
-        """A copy of one board's ``pyspiel.State``, for whoever searches: whatever is played on it stays there."""
+        """A copy of one board's ``pyspiel.State``, for a search: moves on the copy do not reach the board."""
         return self._state(index).clone()
 
     def label(self, index: int, move: int) -> int:
@@ -264,7 +264,7 @@ class OpenSpielGame:
         return str(state.action_to_string(state.current_player(), move - 1))
 
     def outcome(self, index: int) -> str:
-        """``first player wins``, ``second player wins``, ``draw``, ``max plies``; empty while it is going on."""
+        """``first player wins``, ``second player wins``, ``draw``, ``max plies``; empty while it is not over."""
         self._state(index)
         return self._outcome[index]
 

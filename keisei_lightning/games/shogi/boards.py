@@ -2,7 +2,7 @@
 
 :class:`LibraryBoards` asks rsshogi, one Python iteration a board; everything else is one NumPy operation for all
 boards. :class:`~keisei_lightning.games.shogi.kernel.KernelBoards` does the same, compiled, in a fraction of the time
-where the installation had a C compiler. Both give the same numbers. Who has won is the business of
+where the installation had a C compiler. Both give the same numbers. Results are the business of
 :class:`~keisei_lightning.games.shogi.game.Shogi`.
 """
 

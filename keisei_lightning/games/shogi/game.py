@@ -1,4 +1,4 @@
-"""Shogi on G boards: who may move how, and who has won.
+"""Shogi on G boards: legal moves and results.
 
 Observation bytes and action labels are described in :mod:`keisei_lightning.games.shogi.codec`.
 
@@ -172,7 +172,7 @@ class Shogi:
             sizes = boards.advance(rows, codes)
             self._ply[rows] += 1
             boards.state[rows, PLY_BYTE] = self._ply_byte(self._ply[rows])
-            reward[rows] = self._judge(rows, sizes)
+            reward[rows] = self._finish_games(rows, sizes)
         return StepResult(reward, self._ended.copy(), np.zeros(self.num_games, dtype=np.bool_))
 
     def position(self, index: int) -> str:
@@ -254,7 +254,7 @@ class Shogi:
         return NO_MOVE if move is None else self.action_of(index, move.to_usi())
 
     def outcome(self, index: int) -> str:
-        """How a board's game ended, one of :data:`OUTCOMES`; empty while it is going on."""
+        """How a board's game ended, one of :data:`OUTCOMES`; empty while it is not over."""
         return self._outcome[self._index(index)]
 
     def render(self, index: int, format: RenderFormat = "text") -> str:
@@ -265,10 +265,10 @@ class Shogi:
 
     @property
     def implementation(self) -> str:
-        """Who makes the moves: the compiled kernel, or rsshogi, and then why."""
+        """What makes the moves: the compiled kernel; or rsshogi, with the reason."""
         if self._kernel is not None:
             return "moves by the compiled kernel"
-        return f"moves by rsshogi, at a third of the speed ({why_no_kernel() or 'kernel=False'})"
+        return f"moves by rsshogi ({why_no_kernel() or 'kernel=false'}), at a third of the compiled kernel's speed"
 
     def record(self, index: int) -> str:
         """The game of one board as KIF."""
@@ -325,16 +325,19 @@ class Shogi:
     def _ply_byte(self, ply: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.minimum(255, ply * 255 // self._spec.max_plies)
 
-    def _judge(self, rows: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.float32]:
-        """End the games that are over; returns the rewards to those who have just moved, float32 [n].
+    def _finish_games(self, rows: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """End the games that are over.
 
         Args:
             rows: int64 [n], the boards that moved.
             sizes: int64 [n], how many legal moves each has now.
+
+        Returns:
+            The rewards to the players who have just moved, float32 [n].
         """
         boards = self._boards
         states, movers = boards.state[rows], boards.mover[rows]
-        ends: dict[int, tuple[str, int]] = {}  # first come, first served: the order is the order of precedence
+        ends: dict[int, tuple[str, int]] = {}  # the first entry of a board counts: this is the order of precedence
         for at in np.flatnonzero(sizes == 0).tolist():
             ends[at] = (CHECKMATE if states[at, CHECK_BYTE] else NO_LEGAL_MOVE, 1)
         for at in np.flatnonzero(states[:, REPETITION_BYTE] >= FOURTH).tolist():
@@ -358,7 +361,7 @@ class Shogi:
         return reward
 
     def _fourfold(self, row: int) -> tuple[str, int]:
-        """How a fourth occurrence ends; rsshogi's answer is from the view of the side to move."""
+        """How a fourth occurrence ends; rsshogi tells it from the view of the side to move."""
         state = self._boards.board(row).repetition_state()
         if state == RepetitionState.WIN:  # it was in check all the time
             return PERPETUAL_CHECK, -1

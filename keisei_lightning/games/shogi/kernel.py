@@ -152,11 +152,11 @@ class KernelBoards(ShogiBoards):
     def _ask(
         self, function: Callable[..., None], rows: NDArray[np.int64], numbers: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """Call with a number for each of some boards; what it answers for each, int64 [n]."""
+        """Call a function of the library with one number for each of some boards; its results, int64 [n]."""
         rows, numbers = np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(numbers, np.int64)
-        answers = np.empty(len(rows), np.int64)
-        function(self._address, len(rows), rows.ctypes.data, numbers.ctypes.data, answers.ctypes.data)
-        return answers
+        results = np.empty(len(rows), np.int64)
+        function(self._address, len(rows), rows.ctypes.data, numbers.ctypes.data, results.ctypes.data)
+        return results
 
     @override
     def write_masks(self, legal: NDArray[np.uint8]) -> None:

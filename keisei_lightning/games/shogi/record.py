@@ -50,7 +50,7 @@ def write_record(start: str, codes: Sequence[int], *, outcome: str, winner: int 
     Args:
         start: SFEN the game began from.
         codes: move codes in order.
-        outcome: how it ended; empty while it is going on.
+        outcome: how it ended; empty while it is not over.
         winner: seat that won, None for a draw or an unfinished game.
     """
     return Record.from_main_line(
@@ -103,7 +103,7 @@ def write_csa(record: Record) -> str:
 
 
 def _terminal(outcome: str, winner: int | None) -> SpecialMoveEntry | None:
-    """The line that ends a record; none while the game is going on."""
+    """The line that ends a record; none while the game is not over."""
     if not outcome:
         return None
     if outcome == CHECKMATE:

@@ -187,7 +187,7 @@ def random_opening(
 
 
 def _declares(board: Board) -> bool:
-    """Whether the side to move wins by declaration; a king outside the zone answers without building the arrays."""
+    """Whether the side to move wins by declaration; where the king is outside the zone, no arrays are built."""
     rank, white = board.king_square(board.turn).rank, board.turn.is_white()
     if not (rank > 5 if white else rank < 3):
         return False

@@ -59,7 +59,7 @@ def write_run(folder: Path, config: str) -> Path:
 def fault(path: Path, model: dict[str, object] | None = None) -> str:
     with pytest.raises(ConfigError) as caught:
         load_policy(path, model)
-    (line,) = caught.value.faults
+    (line,) = caught.value.errors
     return line.replace(str(path), "FILE").replace(str(path.parent.parent), "RUN")
 
 
@@ -90,7 +90,7 @@ class TestOurNetworks:
     def test_without_either_the_network_must_be_given(self, tmp_path: Path) -> None:
         write_policy(tmp_path / "a.ckpt", recipe=False)
         assert fault(tmp_path / "a.ckpt") == (
-            "ckpt_path=FILE: does not tell its network, and no .hydra/config.yaml is in its run's folder; "
+            "ckpt_path=FILE: does not name its network, and no .hydra/config.yaml is in its run's folder; "
             "give it, such as model={kind:resnet,num_blocks:2,channels:32}"
         )
         policy = load_policy(tmp_path / "a.ckpt", {"kind": "mlp", "num_blocks": 1, "channels": 8})

@@ -43,8 +43,12 @@ def winged_network(*, spec: object, channels: int, wings: int) -> None:
     """Stands for a third party's network."""
 
 
+def typed(*overrides: str) -> DictConfig:
+    return compose("config", overrides=[OUTPUT, *overrides])
+
+
 def composed(*overrides: str) -> DictConfig:
-    cfg = compose("config", overrides=[OUTPUT, *overrides])
+    cfg = typed(*overrides)
     resolve_workers(cfg)
     return cfg
 
@@ -55,9 +59,9 @@ def checked(*overrides: str) -> DictConfig:
 
 def faults(*overrides: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        validate(composed(*overrides))
-    assert all("\n" not in fault for fault in caught.value.faults)
-    return list(caught.value.faults)
+        validate(typed(*overrides))
+    assert all("\n" not in line for line in caught.value.errors)
+    return list(caught.value.errors)
 
 
 class TestComposing:
@@ -80,6 +84,7 @@ class TestComposing:
         if group == "hparams_search" and option == "optuna":
             pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="the extra 'sweep' is not installed")
         game = ['env.game="hex(board_size=3)"'] if option == "open_spiel" else []
+        game += ["env.game=tic_tac_toe"] if option == "own" else []
         cfg = composed(f"{group}={option}", *game)
         if option in ("gpu", "shogi_gpu") and not torch.cuda.is_available():
             with pytest.raises(ConfigError, match=r"trainer\.accelerator=gpu: must be cpu"):
@@ -187,7 +192,7 @@ class TestBadInput:
         cfg.model = OmegaConf.create({"_target_": target})
         with pytest.raises(ConfigError) as caught:
             validate(cfg)
-        (fault,) = caught.value.faults
+        (fault,) = caught.value.errors
         assert fault.startswith(f"model._target_={target}: {reason}")
         assert fault.endswith("a class or function")
 
@@ -283,7 +288,7 @@ def save_last(folder: Path, *, age_s: int) -> Path:
 
 class TestWorkers:
     def test_auto_is_one_worker_for_each_cpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("keisei_lightning.config.validation.available_cpus", lambda: 6)
+        monkeypatch.setattr("keisei_lightning.parallel.options.available_cpus", lambda: 6)
         monkeypatch.setattr("keisei_lightning.system.limits.available_cpus", lambda: 6)
         assert composed().parallel.num_workers == 6
         assert composed("parallel=central").parallel.num_workers == 5
@@ -293,7 +298,7 @@ class TestWorkers:
 
     def test_auto_is_no_more_than_the_machine_allows(self, monkeypatch: pytest.MonkeyPatch) -> None:
         few = Allowance(limit=64, used=17, name="ulimit -n", ceiling=64)
-        monkeypatch.setattr("keisei_lightning.config.validation.available_cpus", lambda: 96)
+        monkeypatch.setattr("keisei_lightning.parallel.options.available_cpus", lambda: 96)
         monkeypatch.setattr("keisei_lightning.system.limits.available_cpus", lambda: 96)
         monkeypatch.setattr("keisei_lightning.system.limits.descriptor_allowance", lambda: few)
         cfg = composed("ppo.minibatch_size=64")
@@ -315,7 +320,7 @@ class TestExplaining:
                 "parallel.num_worker=2",
                 "parallel.num_worker=2: no such key (did you mean parallel.num_workers?); must be one of mode, ",
             ),
-            ("modell=tiny", "modell=tiny: no such key (did you mean model?); must be one of name, seed, "),
+            ("modell=tiny", "modell=tiny: no such key (did you mean model?); must be one of seed, name, "),
             (
                 "env=shogo",
                 "env=shogo: no such option (did you mean shogi?); must be one of breakthrough, connect_four, hex, ",

@@ -164,7 +164,7 @@ def test_a_policy_whose_logits_are_not_finite_does_not_sit_out(fault):
     with torch.no_grad():
         network.linear.bias[1] = fault
     with pytest.raises(
-        GameError, match="counting: action -1 on a board that is going on, in position 0 0; must be from 0"
+        GameError, match="counting: action -1 on a board that is not over, in position 0 0; must be from 0"
     ):
         env.rollout(3, ActorCritic(network).as_policy())
 

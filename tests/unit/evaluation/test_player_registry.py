@@ -11,6 +11,7 @@ from typing import Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from installed_packages import installed
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluation import Player, RandomPlayer
@@ -88,7 +89,7 @@ def made(name: str, seed: int = 0) -> Engine:
 def fault(name: str) -> str:
     with pytest.raises(ConfigError) as caught:
         make_player(name, SPEC)
-    (line,) = caught.value.faults
+    (line,) = caught.value.errors
     assert "\n" not in line
     return line
 
@@ -145,7 +146,7 @@ class TestReading:
             ("engine(depth=5,depth=6)", "player engine(depth=5,depth=6): depth is given twice; must be given once"),
         ],
     )
-    def test_what_cannot_be_read_is_told_in_one_line(self, text: str, line: str) -> None:
+    def test_what_cannot_be_read_is_refused_in_one_line(self, text: str, line: str) -> None:
         assert fault(text) == line
 
     def test_nothing_in_a_name_is_evaluated(self) -> None:
@@ -173,7 +174,7 @@ class TestMaking:
         ours = {"nodes": 7, "processes": 2, "timeout_s": 5.0, "USI_Ponder": "true", "BookFile": "none"}
         assert player_options(name).items() >= ours.items()
 
-    def test_the_player_is_told_its_seed_and_its_name_without_blanks(self) -> None:
+    def test_the_player_gets_its_seed_and_its_name_without_blanks(self) -> None:
         player = made("engine( depth = 5 )", seed=9)
         assert (player.seed, player.name) == (9, "engine(depth=5)")
 
@@ -200,13 +201,13 @@ class TestMaking:
             ("demanding", "player demanding: file is missing; must be given as demanding(file=VALUE)"),
         ],
     )
-    def test_a_bad_option_is_told_in_one_line(self, text: str, line: str) -> None:
+    def test_a_bad_option_is_refused_in_one_line(self, text: str, line: str) -> None:
         assert fault(text) == line
 
-    def test_all_bad_options_are_told_at_once(self) -> None:
+    def test_all_bad_options_are_reported_at_once(self) -> None:
         with pytest.raises(ConfigError) as caught:
             make_player("engine(depth=a,nodes=b)", SPEC)
-        assert len(caught.value.faults) == 2
+        assert len(caught.value.errors) == 2
 
 
 class TestNames:
@@ -218,8 +219,7 @@ class TestNames:
     def test_other_packages_add_players_by_entry_points(self, monkeypatch: pytest.MonkeyPatch) -> None:
         entry = EntryPoint("dice", "keisei_lightning.evaluation.players:make_random", PLAYERS.group)
         broken = EntryPoint("broken", "keisei_lightning.nowhere:make", PLAYERS.group)
-        monkeypatch.setattr("keisei_lightning.system.registry.entry_points", lambda group: [entry, broken])
-        monkeypatch.delitem(PLAYERS.__dict__, "_entries", raising=False)
+        installed(monkeypatch, PLAYERS, entry, broken)
         assert "dice" in player_names()
         assert make_player("dice", SPEC).name == "dice"
         assert fault("broken").startswith("player broken: cannot be loaded (ModuleNotFoundError: ")
@@ -245,7 +245,7 @@ class TestClosing:
             use(player)
         assert player.closed
 
-    def test_a_player_that_holds_nothing_is_handed_on(self) -> None:
+    def test_a_player_without_close_is_returned_as_it_is(self) -> None:
         player = make_player("random", SPEC)
         with closing_player(player) as same:
             assert same is player

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import random
 import threading
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -255,6 +257,118 @@ class NamesNoMove(TicTacToe):
         return ""
 
 
+class NamesTwoMovesAlike(TicTacToe):
+    def action_name(self, index: int, action: int) -> str:
+        return f"column {action % 3}"
+
+
+class DrawsHalfAPicture(TicTacToe):
+    def render(self, index: int, format: RenderFormat = "text") -> str:
+        return "<svg>" if format == "svg" else super().render(index)
+
+
+class RecordsTheStartOnly(TicTacToe):
+    def record(self, index: int) -> str:
+        return "start"
+
+
+class TellsTheTime(TicTacToe):
+    asked = 0
+
+    def record(self, index: int) -> str:
+        self.asked += 1
+        return f"{super().record(index)} {self.asked}"
+
+
+class ChangesSeatsWhenItNamesAMove(TicTacToe):
+    def action_name(self, index: int, action: int) -> str:
+        self._mover[index] ^= 1
+        return str(action)
+
+
+class ResetsBeforeItRefusesAPosition(TicTacToe):
+    def set_position(self, index: int, position: str) -> None:
+        self.reset(np.array([index]))
+        super().set_position(index, position)
+
+
+class HasNoActionsBySquare(TicTacToe):
+    def __init__(self, num_games: int) -> None:
+        super().__init__(num_games)
+        self.with_spec(actions_by_square=True, num_actions=10)
+
+
+class AlwaysPlaysAnOpening(TicTacToe):
+    @property
+    def opening_plies(self) -> int:  # type: ignore[override]
+        return 4
+
+    @opening_plies.setter
+    def opening_plies(self, plies: int) -> None:
+        pass
+
+
+class EndsInItsOpening(TicTacToe):
+    def _opening(self, state: Any) -> Any:
+        while self.opening_plies and not state.is_terminal():
+            state.apply_action(state.legal_actions()[0])
+        return state
+
+
+class ForgetsItsHistory(TicTacToe):
+    def set_history(self, index: int, history: str) -> None:
+        super().set_history(index, "-" if history[0].isdecimal() else history)
+
+
+class RestoresTheOtherMoverOfAHistory(TicTacToe):
+    def set_history(self, index: int, history: str) -> None:
+        super().set_history(index, history)
+        self._mover[index] ^= 1
+
+
+class RewardsDifferAfterAHistory(TicTacToe):
+    restored = False
+
+    def set_history(self, index: int, history: str) -> None:
+        super().set_history(index, history)
+        self.restored = True
+
+    def step(self, actions: NDArray[np.int64]) -> StepResult:
+        result = super().step(actions)
+        return result._replace(reward=-result.reward) if self.restored else result
+
+
+class AcceptsAnyHistory(TicTacToe):
+    def set_history(self, index: int, history: str) -> None:
+        if history[0] in "-0123456789":
+            super().set_history(index, history)
+
+
+class WritesFiles(TicTacToe):
+    """Keeps its promises."""
+
+    files: Mapping[str, str] = {".txt": "{0} and {1}", ".log": "{1}, {0}"}
+
+    def record_files(self, index: int, *, players: tuple[str, str], outcome: str) -> Mapping[str, str]:
+        return {ending: text.format(*players) for ending, text in self.files.items()}
+
+
+class WritesNoFiles(WritesFiles):
+    files: Mapping[str, str] = {}
+
+
+class WritesFilesWithoutEndings(WritesFiles):
+    files: Mapping[str, str] = {"txt": "{0} and {1}"}
+
+
+class WritesFilesWithoutNames(WritesFiles):
+    files: Mapping[str, str] = {".txt": "{0}"}
+
+
+class DescribesNothing(TicTacToe):
+    implementation = ""
+
+
 class HasAnotherBoardShape(TicTacToe):
     def __init__(self, num_games: int) -> None:
         super().__init__(num_games)
@@ -300,7 +414,7 @@ class MapsTwoActionsToOne(TicTacToe):
 
 BROKEN: dict[GameFactory, str] = {
     ForgetsAMove: "step accepts the illegal action 0 in position",
-    InventsAMove: "step refuses an action that legal allows",
+    InventsAMove: "refuses an action that legal allows",
     SetsPaddingBits: "the padding bits of legal are not zero",
     LeavesLegalBits: "observe does not fill all of legal",
     LeavesAPlane: "observe does not fill all of observation",
@@ -308,7 +422,7 @@ BROKEN: dict[GameFactory, str] = {
     WritesBeside: "observe writes beside observation",
     CountsSeatsFromOne: "mover must be 0 or 1, not [",
     KeepsLegalMovesAtTheEnd: "has legal actions",
-    HasNoMovesAtTheStart: "is going on without a legal action",
+    HasNoMovesAtTheStart: "is not over and has no legal action",
     MovesBeforeItRefuses: "a refused step has moved a board",
     AcceptsAnything: "step accepts the illegal action -2",
     ChangesTheCallersActions: "step changes the caller's actions",
@@ -327,8 +441,25 @@ BROKEN: dict[GameFactory, str] = {
     RestoresTheOtherMover: "another mover",
     HasNoOutcome: "outcome '' of a board that is over",
     DrawsNoPicture: "gives no SVG",
-    WritesNoRecord: "position, record or render gives no text",
-    NamesNoMove: "is empty",
+    WritesNoRecord: "record gives no text",
+    NamesNoMove: "action_name is empty in position",
+    NamesTwoMovesAlike: "two legal actions have one name in position",
+    DrawsHalfAPicture: "gives no SVG element",
+    RecordsTheStartOnly: "record forgets a move: 'start'",
+    TellsTheTime: "gives another text at the second call",
+    ChangesSeatsWhenItNamesAMove: "render or action_name changes a board",
+    ResetsBeforeItRefusesAPosition: "a refused set_position has changed a board",
+    HasNoActionsBySquare: "10 actions are no multiple of 9 squares",
+    AlwaysPlaysAnOpening: "with opening_plies=0 boards start in different positions",
+    EndsInItsOpening: "a random opening ends a game: ['first player wins']",
+    ForgetsItsHistory: "after set_history history is '-' instead of ",
+    RestoresTheOtherMoverOfAHistory: "after set_history the boards are observed otherwise",
+    RewardsDifferAfterAHistory: "after set_history a ply has another reward",
+    AcceptsAnyHistory: "set_history accepts text that is no history",
+    WritesNoFiles: "record_files gives no file",
+    WritesFilesWithoutEndings: "'txt' is no ending of a file's name",
+    WritesFilesWithoutNames: ".txt lacks a player's name",
+    DescribesNothing: "implementation gives no text",
     HasAnotherBoardShape: "do not fit spec.board_shape=(9, 1)",
     IsAnotherGameEachTime: "spec.max_plies differs between two games of one factory",
     TurnsTheBoardButNotTheActions: "symmetry 'turn': observations differ",
@@ -344,8 +475,9 @@ def test_a_broken_promise_is_named(factory: GameFactory, broken: str) -> None:
     assert broken in str(caught.value)
 
 
-def test_the_same_game_without_a_fault_passes() -> None:
-    check_game(TicTacToe, num_games=6, num_plies=60)
+@pytest.mark.parametrize("factory", [TicTacToe, WritesFiles])
+def test_the_same_game_without_a_fault_passes(factory: GameFactory) -> None:
+    check_game(factory, num_games=6, num_plies=60)
 
 
 def test_a_factory_that_cannot_be_shipped_is_named() -> None:

@@ -7,11 +7,12 @@ from importlib.metadata import EntryPoint
 
 import cloudpickle
 import pytest
+from installed_packages import installed
 
 from keisei_lightning.errors import ConfigError, UnsupportedGameError
 from keisei_lightning.games import Game, canonical_name, game_factory, game_names, make_game, register_game
 from keisei_lightning.games.open_spiel.game import OpenSpielGame
-from keisei_lightning.games.registry import GAMES, takes_option
+from keisei_lightning.games.registry import GAMES, game_notes, takes_option
 from keisei_lightning.games.shogi.game import Shogi
 
 
@@ -24,21 +25,16 @@ def small(num_games: int, *, size: int = 3) -> Game:
     return OpenSpielGame(f"mnk(m={size},n={size},k=3)", num_games)
 
 
-def installed(monkeypatch: pytest.MonkeyPatch, *entries: EntryPoint) -> None:
-    """Other packages' entry points: these and no others."""
-    monkeypatch.setattr("keisei_lightning.system.registry.entry_points", lambda group: entries)
-    monkeypatch.delitem(GAMES.__dict__, "_entries", raising=False)
-
-
 def test_built_in_games_need_no_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed(monkeypatch)
+    installed(monkeypatch, GAMES)
     assert game_names() == ["breakthrough", "connect_four", "hex", "othello", "shogi", "tic_tac_toe"]
     assert isinstance(make_game("shogi", 2), Shogi)
     assert make_game("tic_tac_toe", 2).num_games == 2
 
 
 def test_other_packages_add_games_by_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed(monkeypatch, EntryPoint("six_by_seven", "keisei_lightning.games.shogi.game:Shogi", GAMES.group))
+    entry = EntryPoint("six_by_seven", "keisei_lightning.games.shogi.game:Shogi", GAMES.group)
+    installed(monkeypatch, GAMES, entry)
     assert "six_by_seven" in game_names()
     assert canonical_name("six_by_seven") == "six_by_seven"
     assert make_game("six_by_seven", 1, max_plies=9).spec.max_plies == 9
@@ -73,6 +69,20 @@ def test_the_options_of_a_game_are_the_parameters_of_its_maker() -> None:
 def test_names_that_could_not_be_found_again_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="must not be empty"):
         register_game(name, small)
+
+
+def test_notes_say_how_moves_are_made_and_what_cannot_be_made() -> None:
+    register_game("sized", sized)
+
+    def fragile(num_games: int) -> Game:
+        raise RuntimeError("a rule\nis missing")
+
+    register_game("fragile", fragile)
+    register_game("small", small)  # says nothing
+    notes = list(game_notes())
+    assert notes[0] == "fragile: a rule is missing"
+    assert notes[1].startswith("shogi: moves by ")
+    assert notes[2:] == ["sized: option size is missing; must be given"]
 
 
 def test_any_open_spiel_string_is_a_name() -> None:

@@ -13,7 +13,7 @@ def test_the_lag_is_the_number_of_versions_published_since():
 
 
 @pytest.mark.parametrize("version", [8, torch.tensor([3, 8])])
-def test_a_version_that_nobody_published_is_refused(version):
+def test_a_version_that_was_never_published_is_refused(version):
     with pytest.raises(ValueError, match="policy_version=8 is newer than the latest published version 7"):
         policy_lag(7, version)
 

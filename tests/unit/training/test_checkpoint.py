@@ -106,7 +106,7 @@ def test_another_game_is_named_in_one_line(tmp_path: Path) -> None:
     path = a_checkpoint(tmp_path)
     with pytest.raises(ConfigError) as caught:
         check_checkpoint(path, other)
-    assert caught.value.faults == (f"ckpt_path={path}: its game is shogi, this run's is hex",)
+    assert caught.value.errors == (f"ckpt_path={path}: its game is shogi, this run's is hex",)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes | None,
     assert "\n" not in str(caught.value)
 
 
-def test_somebody_elses_checkpoint_and_another_format_are_refused(tmp_path: Path) -> None:
+def test_a_foreign_checkpoint_and_another_format_are_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(ConfigError, match="no checkpoint of keisei-lightning"):
         read_checkpoint_header(tmp_path / "other.ckpt")

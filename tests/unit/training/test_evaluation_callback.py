@@ -160,7 +160,7 @@ def test_opponents_give_their_names_to_the_metrics_and_are_closed(tmp_path: Path
     assert callback.last_result is callback.results["rival(depth=2)"]
 
 
-def test_an_opponent_that_nobody_knows_is_refused_at_once() -> None:
+def test_an_unknown_opponent_is_refused_at_once() -> None:
     with pytest.raises(ConfigError, match="nosuch: there is none"):
         EvaluationCallback(counting_game(), opponents=["nosuch"])
 
@@ -255,7 +255,7 @@ def test_options_out_of_bounds_are_refused_a_line_each() -> None:
             against_epochs_ago=0,
             max_time_share=1.5,
         )
-    assert [error.split(":")[0] for error in caught.value.faults] == [
+    assert [error.split(":")[0] for error in caught.value.errors] == [
         "every_n_epochs=-2",
         "num_games=5",
         "opening_plies=-1",
@@ -268,7 +268,7 @@ def test_options_out_of_bounds_are_refused_a_line_each() -> None:
 def test_options_that_contradict_each_other_are_refused_a_line_each(every_n_epochs: int) -> None:
     with pytest.raises(ConfigError) as caught:
         EvaluationCallback(counting_game(), opponents=[], every_n_epochs=every_n_epochs, against_epochs_ago=3)
-    assert caught.value.faults == (
+    assert caught.value.errors == (
         "opponents=[]: must name one or more",
         f"against_epochs_ago=3: must be a multiple of every_n_epochs={every_n_epochs}, which must be above 0",
     )
@@ -283,7 +283,7 @@ def test_options_are_given_as_an_object_or_by_name_and_a_name_counts_more() -> N
         EvaluationCallback(counting_game(), games=4)
 
 
-def test_anybodys_module_with_a_policy_inside_it_is_evaluated(tmp_path: Path) -> None:
+def test_any_module_with_a_policy_inside_it_is_evaluated(tmp_path: Path) -> None:
     class Nested(NotingModule):
         def __init__(self) -> None:
             super().__init__()

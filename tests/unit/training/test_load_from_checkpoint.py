@@ -96,7 +96,7 @@ def test_a_file_that_holds_code_is_refused(tmp_path: Path) -> None:
 
 def test_a_checkpoint_without_a_recipe_wants_the_network(tmp_path: Path) -> None:
     module, path = trained(tmp_path)
-    with pytest.raises(ConfigError, match=r"does not tell its network, give .* actor_critic=ActorCritic\(\.\.\.\)$"):
+    with pytest.raises(ConfigError, match=r"does not name its network, give .* actor_critic=ActorCritic\(\.\.\.\)$"):
         PPOModule.load_from_checkpoint(path)
     network = build_network(SPEC, kind="mlp", num_blocks=1, channels=8)
     loaded = PPOModule.load_from_checkpoint(path, actor_critic=ActorCritic(network))
@@ -110,7 +110,7 @@ def test_a_weight_with_a_flipped_bit_is_refused_whoever_gives_the_network(tmp_pa
     weight = next(module.parameters()).detach().numpy().tobytes()
     data[data.index(weight) + 2] ^= 4
     path.write_bytes(data)
-    with pytest.raises(ConfigError, match=r"cannot be read as a checkpoint \(damaged: the checksum of .* is wrong\)$"):
+    with pytest.raises(ConfigError, match=r"cannot be read as a checkpoint \(corrupt: the checksum of .* is wrong\)$"):
         PPOModule.load_from_checkpoint(
             path, actor_critic=ActorCritic(build_network(SPEC, kind="mlp", num_blocks=1, channels=8))
         )
@@ -123,6 +123,6 @@ def test_a_weight_with_a_flipped_bit_is_refused_whoever_gives_the_network(tmp_pa
         (io.BytesIO(b""), "must be a path, or give"),
     ],
 )
-def test_what_is_no_checkpoint_file_is_told(path: Any, line: str) -> None:
+def test_a_file_that_is_no_checkpoint_is_refused(path: Any, line: str) -> None:
     with pytest.raises(ConfigError, match=line):
         PPOModule.load_from_checkpoint(path)

@@ -33,7 +33,7 @@ def test_a_mean_is_over_plies_and_not_over_minibatches() -> None:
     assert metrics["kl_approx"] == pytest.approx((3 * 0.5 + 0.1) / 4)
 
 
-def test_the_first_minibatch_is_told_of_apart_against_the_policy_that_played() -> None:
+def test_the_first_minibatch_has_metrics_of_its_own_against_the_policy_that_played() -> None:
     meter = meter_of((losses(1.0, 0.5, 0.9), [0.0], [0.0]), (losses(1.0, 0.1, 0.2), [0.0], [0.0]))
     assert (meter.compute()["first_kl"], meter.compute()["first_ratio"]) == pytest.approx((1.5, 0.9))
 
@@ -73,7 +73,7 @@ def test_no_minibatch_has_no_metrics() -> None:
 
 
 @pytest.mark.parametrize("stop", [0, 1, 64, 130])
-def test_a_restored_meter_goes_on_as_if_there_had_been_no_stop(stop: int) -> None:
+def test_a_restored_meter_counts_as_if_there_had_been_no_stop(stop: int) -> None:
     rng = torch.Generator().manual_seed(3)
     minibatches = [
         (losses(*torch.rand(3, generator=rng).tolist()), *torch.rand(2, 4, generator=rng).tolist()) for _ in range(140)

@@ -174,7 +174,7 @@ def test_players_play_with_the_learned_weights(tmp_path: Path) -> None:
 # ---- one data module, several fits
 
 
-def test_a_second_fit_goes_on_with_the_same_collector(tmp_path: Path) -> None:
+def test_a_second_fit_continues_with_the_same_collector(tmp_path: Path) -> None:
     policy, data = parts()
     for fits in (1, 2):
         quiet_trainer(tmp_path, max_epochs=3).fit(ppo(policy), datamodule=data)
@@ -230,7 +230,7 @@ def test_fit_then_validate_then_fit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("on purpose"), KeyboardInterrupt()])
-def test_a_fit_after_one_that_was_broken_off(error: BaseException, tmp_path: Path) -> None:
+def test_a_fit_after_one_that_was_interrupted(error: BaseException, tmp_path: Path) -> None:
     policy, data = parts()
     handler = signal.getsignal(signal.SIGINT)
     try:
@@ -243,7 +243,7 @@ def test_a_fit_after_one_that_was_broken_off(error: BaseException, tmp_path: Pat
     assert (data.iteration, data.collector.stats()["plies"]) == (4, 4 * 32)
 
 
-def test_a_rollout_that_a_ctrl_c_broke_off_is_played_again(tmp_path: Path) -> None:
+def test_a_rollout_that_ctrl_c_interrupted_is_played_again(tmp_path: Path) -> None:
     policy, data = parts()
     interrupt = [5]  # plies until then: in the middle of the first rollout
 
@@ -264,7 +264,7 @@ def test_a_rollout_that_a_ctrl_c_broke_off_is_played_again(tmp_path: Path) -> No
     assert (data.iteration, collector.plies) == (2, 64)
 
 
-def test_the_same_module_goes_on_from_its_own_checkpoint(tmp_path: Path) -> None:
+def test_the_same_module_resumes_from_its_own_checkpoint(tmp_path: Path) -> None:
     policy, data = parts()
     module = ppo(policy)
     first = quiet_trainer(tmp_path, max_epochs=2)
@@ -279,7 +279,7 @@ def test_the_same_module_goes_on_from_its_own_checkpoint(tmp_path: Path) -> None
     assert any(not torch.equal(old, new) for old, new in zip(weights, policy.parameters(), strict=True))
 
 
-def test_a_collector_that_plays_already_goes_back_to_a_checkpoint(tmp_path: Path) -> None:
+def test_a_collector_that_plays_already_is_restored_from_a_checkpoint(tmp_path: Path) -> None:
     policy, data = parts()
     first = quiet_trainer(tmp_path, max_epochs=2)
     first.fit(ppo(policy), datamodule=data)
@@ -354,7 +354,7 @@ def test_the_data_module_makes_its_collector_around_the_modules_policy(tmp_path:
 def test_arguments_that_do_not_go_together_are_refused(arguments: dict[str, Any], line: str) -> None:
     with pytest.raises(ConfigError) as caught:
         SelfPlayDataModule(**arguments)
-    assert caught.value.faults[0].startswith(line)
+    assert caught.value.errors[0].startswith(line)
 
 
 @pytest.mark.parametrize(
@@ -372,7 +372,7 @@ def test_options_of_the_collector_are_checked_before_anything_is_played(
         quiet_trainer(tmp_path).fit(ppo(ActorCritic(TinyNetwork())), datamodule=data)
 
 
-def test_a_module_without_a_policy_is_told_what_is_missing(tmp_path: Path) -> None:
+def test_a_module_without_a_policy_is_refused_with_what_is_missing(tmp_path: Path) -> None:
     data = SelfPlayDataModule(game=counting_game(), collector_options=SMALL, minibatch_size=16)
     with pytest.raises(ConfigError, match=r"^SelfPlayDataModule: NotingModule must have the policy as `actor_critic`"):
         quiet_trainer(tmp_path).fit(NotingModule(), datamodule=data)

@@ -42,7 +42,7 @@ def test_without_a_terminal_there_is_a_plain_line_every_ten_seconds(tmp_path: Pa
     assert "% against random" in lines[-1]
 
 
-def test_the_time_that_is_left_is_told_from_the_second_epoch_on(tmp_path: Path) -> None:
+def test_the_remaining_time_is_shown_from_the_second_epoch_on(tmp_path: Path) -> None:
     lines = shown(tmp_path, terminal=False, seconds=3.0, max_epochs=4)
     for line in lines:  # the first epoch waits for workers that start: its pace is not that of the others
         assert (" left" in line) == ("epoch 1/" not in line and "100%" not in line), line

@@ -51,7 +51,7 @@ def no_answer(command: Sequence[str]) -> int:
         (no_answer, "no answer in 60 s"),
     ],
 )
-def test_a_job_that_cannot_be_requeued_has_saved_and_is_told(
+def test_a_job_that_cannot_be_requeued_has_saved_and_logs_it(
     run_command: Callable[[Sequence[str]], int],
     reason: str,
     tmp_path: Path,

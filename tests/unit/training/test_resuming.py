@@ -82,7 +82,7 @@ def test_a_changed_constant_learning_rate_holds_from_the_first_step_on(tmp_path:
     assert rates == [1e-4] * (2 * STEPS - (stop_at or STEPS))
 
 
-def test_a_changed_schedule_goes_on_from_its_position_to_its_new_end(tmp_path: Path) -> None:
+def test_a_changed_schedule_continues_from_its_position_to_its_new_end(tmp_path: Path) -> None:
     train(tmp_path, stop_at=STEPS + 4, learning_rate=3e-3, final_learning_rate=3e-4)
     rates = train(tmp_path, resume=True, learning_rate=1e-3, final_learning_rate=1e-4).rates()
     schedule = [1e-3 - 9e-4 * step / (2 * STEPS) for step in range(2 * STEPS)]
@@ -103,7 +103,7 @@ def test_a_schedule_that_comes_or_goes_is_followed_from_the_step_that_training_i
     assert rates == pytest.approx([expected(step / (2 * STEPS)) for step in range(4, 2 * STEPS)])
 
 
-def test_the_scale_that_a_kl_target_has_found_stays_and_the_schedule_is_todays(tmp_path: Path) -> None:
+def test_the_scale_that_a_kl_target_has_found_is_kept_and_the_schedule_is_the_present_one(tmp_path: Path) -> None:
     train(tmp_path, max_epochs=1, learning_rate=3e-3, kl_target=1e-9)  # far below what an epoch does: rate / 1.5
     rates = train(tmp_path, resume=True, learning_rate=1e-3, kl_target=1e-9).rates()
     assert rates == pytest.approx([1e-3 / 1.5] * STEPS)
@@ -111,7 +111,7 @@ def test_the_scale_that_a_kl_target_has_found_stays_and_the_schedule_is_todays(t
     assert train(tmp_path, resume=True, learning_rate=1e-3).rates() == [1e-3] * STEPS
 
 
-def test_weight_decay_and_epsilon_are_todays_and_the_moments_stay(tmp_path: Path) -> None:
+def test_weight_decay_and_epsilon_are_the_present_ones_and_the_moments_are_kept(tmp_path: Path) -> None:
     train(tmp_path, stop_at=STEPS, adam_eps=1e-5, weight_decay=0.0)
     before = torch.load(tmp_path / "a.ckpt", weights_only=True)["optimizer_states"][0]["state"][0]
     watch = train(tmp_path, resume=True, adam_eps=1e-3, weight_decay=0.1)
@@ -121,7 +121,7 @@ def test_weight_decay_and_epsilon_are_todays_and_the_moments_stay(tmp_path: Path
     assert float(after["step"]) == 2 * STEPS
 
 
-def test_what_is_not_changed_goes_on_to_the_last_bit(tmp_path: Path) -> None:
+def test_what_is_not_changed_continues_to_the_last_bit(tmp_path: Path) -> None:
     options = {"learning_rate": 3e-3, "final_learning_rate": 1e-4, "entropy_coeff": 0.1, "final_entropy_coeff": 0.0}
     whole = train(tmp_path, **options)
     train(tmp_path, stop_at=STEPS + 3, **options)
@@ -132,7 +132,7 @@ def test_what_is_not_changed_goes_on_to_the_last_bit(tmp_path: Path) -> None:
         assert torch.equal(ours, theirs)
 
 
-def test_the_entropy_coefficient_of_the_rest_of_an_epoch_is_todays(tmp_path: Path) -> None:
+def test_the_entropy_coefficient_of_the_rest_of_an_epoch_is_the_present_one(tmp_path: Path) -> None:
     train(tmp_path, stop_at=STEPS + 3, entropy_coeff=0.1, final_entropy_coeff=0.02)
     resumed = train(tmp_path, resume=True, entropy_coeff=0.5, final_entropy_coeff=0.1)
     assert resumed.entropy == pytest.approx([0.3] * (STEPS - 3))  # the second of two epochs, with today's ends
@@ -140,9 +140,7 @@ def test_the_entropy_coefficient_of_the_rest_of_an_epoch_is_todays(tmp_path: Pat
     assert train(tmp_path, resume=True, entropy_coeff=0.2).entropy == pytest.approx([0.2] * (STEPS - 3))
 
 
-def test_the_log_tells_in_one_line_what_has_changed_and_what_stays(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_one_log_line_names_what_has_changed_and_what_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     train(tmp_path, max_epochs=1, learning_rate=3e-3, kl_target=0.01)
     with caplog.at_level(logging.INFO, "keisei_lightning"):
         train(tmp_path, resume=True, learning_rate=1e-4, clip_epsilon=0.1, kl_target=0.01, data={"gamma": 0.9})
@@ -157,7 +155,7 @@ def test_the_log_tells_in_one_line_what_has_changed_and_what_stays(
     ]
 
 
-def test_nothing_changed_is_said_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_that_nothing_has_changed_is_logged_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     train(tmp_path, stop_at=3)
     with caplog.at_level(logging.INFO, "keisei_lightning"):
         train(tmp_path, resume=True)
@@ -195,7 +193,7 @@ class TwoGroups(PPOModule):
         return configured
 
 
-def test_parameter_groups_that_a_subclass_adds_to_our_optimiser_have_todays_options_too(tmp_path: Path) -> None:
+def test_parameter_groups_that_a_subclass_adds_to_our_optimiser_have_the_present_options_too(tmp_path: Path) -> None:
     train(tmp_path, max_epochs=1, kind=TwoGroups, learning_rate=1e-3)
     train(tmp_path, resume=True, kind=TwoGroups, learning_rate=1e-4)
     groups = torch.load(tmp_path / "a.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"]

@@ -39,12 +39,12 @@ def test_the_version_that_has_just_been_published_is_frozen(
     assert collector.snapshots == versions  # version 1 is that of the start
 
 
-def test_a_snapshot_that_was_put_off_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_postponed_snapshot_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     collector = CollectorWithAPool()
     collector.has_room = False
     with caplog.at_level(logging.WARNING):
         fit(tmp_path, collector, max_epochs=2, every_n_epochs=2)
-    assert "epoch 1: no snapshot was taken, games still need all of them" in caplog.text
+    assert "epoch 1: no snapshot was taken: games in flight still need every buffer" in caplog.text
 
 
 def test_a_collector_without_a_pool_is_refused_before_the_first_batch(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_every_n_steps_below_one_is_refused() -> None:
         WeightSyncCallback(0)
 
 
-def test_a_trainer_without_a_collector_is_told_what_is_missing(tmp_path: Path) -> None:
+def test_a_trainer_without_a_collector_is_refused_with_what_is_missing(tmp_path: Path) -> None:
     class Own(NotingModule):
         def train_dataloader(self) -> list[Any]:
             return [FakeCollector().rollout(1)]
