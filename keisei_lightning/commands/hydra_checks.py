@@ -56,7 +56,7 @@ def validated(cfg: DictConfig) -> ValidatedConfig:
         cfg: as Hydra hands it to the job.
 
     Raises:
-        ConfigError: with one line for each fault.
+        ConfigError: a line for each error.
     """
     checked = _checked.get()
     _checked.set(None)

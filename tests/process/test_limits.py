@@ -46,7 +46,7 @@ def attempt(**options):
             print("PLAYED", len(batch))
     except ConfigError as error:
         assert not psutil.Process().children(), "a process was started"
-        for fault in error.faults:
+        for fault in error.errors:
             print("REFUSED", fault)
         return str(error)
 

@@ -112,7 +112,7 @@ PLACES = (in_the_checkpoint, in_both, beside_the_checkpoint)
 def refusal(path: Path) -> str:
     with pytest.raises(ConfigError) as caught:
         load_policy(path)
-    (line,) = caught.value.faults
+    (line,) = caught.value.errors
     assert line.startswith(f"ckpt_path={path}: ")
     assert "\n" not in line
     assert CALLED == []

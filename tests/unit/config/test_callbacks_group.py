@@ -90,7 +90,7 @@ def faults(folder: Path, *overrides: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         build(composed(folder, *overrides))
     assert list(folder.iterdir()) == []
-    return list(caught.value.faults)
+    return list(caught.value.errors)
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_a_state_that_could_not_be_read_back_is_known_before_the_first_batch(tmp
     notes = NotesEvents()
     with pytest.raises(ConfigError) as caught:
         fit(tmp_path, Holds(OmegaConf.create([2, 3])), notes)
-    assert caught.value.faults == (
+    assert caught.value.errors == (
         "this training could not be saved: checkpoint['callbacks']['Holds']['held'] is a "
         "omegaconf.listconfig.ListConfig; states must be made of numbers, strings, lists, dictionaries and tensors",
     )
