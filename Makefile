@@ -1,10 +1,10 @@
-# keisei-lightning: two commands set everything up and go, `make train` and `make test`.
-# The virtual environment is made once, and again whenever one of the files changes that the stamp depends on.
+# `make train` and `make test` set everything up and run. The virtual environment is made once, and again when a file
+# changes that the stamp depends on.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install train check test lint quick unit bench gpu strength soak clean
+.PHONY: help install train check test lint quick unit docs bench gpu strength soak clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
-# Asked for first and alone: resolved together with everything else, torch may come with gigabytes of CUDA packages.
+# Installed first and alone: resolved together with everything else, torch may bring gigabytes of CUDA packages.
 TORCH := $(shell grep -E '^torch==' constraints.txt)
 
 help:  ## show this list
@@ -45,13 +45,17 @@ lint: $(STAMP)  ## ruff, strict mypy and the import contracts
 	@echo "mypy --strict";   $(BIN)/mypy --no-error-summary
 	@echo "import contracts"; PYTHONPATH=. $(BIN)/lint-imports
 
-# Tests wait for processes much of their time: two files at once take little more than half as long, on two cores too.
+# Tests often wait for processes: two files at once take little more than half as long, on two cores too.
 JOBS ?= 2
 quick: $(STAMP)
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not process and not slow" tests/unit
 
 unit: $(STAMP)
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+docs: $(STAMP)  ## the pages as a site in site/, with the reference made from the code; a warning is an error
+	@NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/mkdocs build --quiet --strict --clean
+	@echo "site/index.html"
 
 bench: $(STAMP)  ## speed on this machine: collecting, learning, publishing, all of it, and TorchRL beside it (half an hour)
 	@$(BIN)/keisei bench rules write=results/bench/rules.json
@@ -64,12 +68,12 @@ bench: $(STAMP)  ## speed on this machine: collecting, learning, publishing, all
 	@$(BIN)/python tests/benchmarks/allocator.py --write results/bench/allocator.json
 	@$(BIN)/python tests/benchmarks/collectors.py --json results/bench/collectors.json
 
-# Not $(STAMP): a machine with a GPU has torch already, and may have no network to install anything from.
+# Not $(STAMP): a machine with a GPU has torch already, and may have no network.
 GPU_PYTHON ?= $(shell python3 -c 'import torch' 2>/dev/null && echo python3 || echo $(BIN)/python)
 DEVICE ?= cuda
 OUT ?= results/gpu
 MINUTES ?= 9
-gpu:  ## tests and measurements on a GPU, in nine minutes (DEVICE=cpu: a rehearsal; WHEELS=folder of what is missing)
+gpu:  ## tests and measurements on a GPU, in nine minutes (DEVICE=cpu: a rehearsal; WHEELS=folder of missing wheels)
 	@$(GPU_PYTHON) tests/gpu.py --device $(DEVICE) --out $(OUT) --minutes $(MINUTES) $(if $(WHEELS),--wheels $(WHEELS))
 
 strength: $(STAMP)  ## every claim of strength: train with three seeds, measure, one table each (many hours)
@@ -79,5 +83,5 @@ soak: $(STAMP)  ## the faults with the full counts, chaos, TorchRL beside it: on
 	@$(BIN)/python tests/soak.py
 
 clean:  ## remove caches and build outputs (not .venv, not results)
-	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

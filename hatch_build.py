@@ -1,4 +1,4 @@
-"""Compiles the shogi boards where there is a C compiler; without one the package is installed all the same."""
+"""Compiles the shogi boards if there is a C compiler; without one the package installs as well."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ SOURCE = Path("keisei_lightning/games/shogi/kernel.c")
 LIBRARY = SOURCE.with_name("libshogi_kernel.so")
 FLAGS = ["-O3", "-shared", "-fPIC", "-fvisibility=hidden"]
 OLDEST_GLIBC = (2, 17)
-"""Of manylinux2014. An older system has no Python 3.11 and no torch."""
+"""The glibc of manylinux2014; older systems have no Python 3.11 and no torch."""
 OLDEST_MACOS = "11.0"
-"""The first one on Apple's own processors."""
+"""The first macOS on Apple's own processors."""
 
 
 class ShogiKernel(BuildHookInterface):  # type: ignore[type-arg]
-    """Puts ``libshogi_kernel.so`` beside its source, for the wheel and for an editable installation."""
+    """Builds ``libshogi_kernel.so`` beside its source, for a wheel and for an editable installation."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile, and name the platform in the wheel's name."""
+        """Compile, and set the wheel's platform tag."""
         source = Path(self.root) / SOURCE
         library = Path(self.root) / LIBRARY
         digest = hashlib.sha256(source.read_bytes()).hexdigest()
@@ -55,8 +55,8 @@ def wheel_platform(library: bytes, macos: str) -> str:
     """The platform tag of a wheel with a library that was compiled here.
 
     Args:
-        library: its content.
-        macos: the oldest macOS that it was compiled for; it counts only there.
+        library: content of the library.
+        macos: the oldest macOS that it was compiled for; ignored on other systems.
 
     Returns:
         Such as ``manylinux_2_17_x86_64``, ``musllinux_1_2_aarch64`` or ``macosx_11_0_arm64``; never ``linux_x86_64``,
@@ -75,15 +75,15 @@ def wheel_platform(library: bytes, macos: str) -> str:
 def linux_platform(library: bytes, here: str) -> str:
     """The oldest Linux that a library runs on.
 
-    PEP 600: ``manylinux_X_Y`` is for libraries that run wherever glibc is X.Y or newer. glibc names the version with
-    which a symbol came beside the symbol that a library asks for, such as ``GLIBC_2.14``; the newest of them is what it
-    needs. The kernel is plain C that asks for a few functions of libc and for no other library.
+    PEP 600: ``manylinux_X_Y`` is for libraries that run wherever glibc is X.Y or newer. An ELF file names, for each
+    symbol that it imports, the version of glibc that introduced it, such as ``GLIBC_2.14``; the library needs the
+    newest of them. The kernel is plain C that imports a few functions of libc and no other library.
 
     Args:
-        library: the content of an ELF file. Searched as it is: what looks like a version and is none can only make the
-            tag's version newer than it need be.
-        here: the tag of this very machine, which holds for whatever was compiled on it: taken with musl, whose symbols
-            have no versions, and where a name is not a version (``GLIBC_ABI_DT_RELR``).
+        library: content of an ELF file. All its bytes are searched: a text that only looks like a version can make the
+            tag's version newer than necessary, but not older.
+        here: the tag of this machine, which holds for everything that is compiled on it. It is returned with musl,
+            whose symbols have no versions, and if a name is no version (``GLIBC_ABI_DT_RELR``).
     """
     found = re.fullmatch(r"manylinux_\d+_\d+_(\w+)", here)
     names = {name.decode() for name in re.findall(rb"GLIBC_([\w.]+)", library)}

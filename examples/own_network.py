@@ -5,18 +5,11 @@
 
 A network is any torch module that maps uint8 observations [B, *observation_shape] to logits [B, A] and state values
 [B, 1], both in the mover's view; legal moves are not its business. The checkpoint, in ``results/own_network/``, records
-what the network is made from (its recipe).
-
-A checkpoint may come from anybody, so it cannot choose what is called: ``load_policy`` is told the network by
-``model``, and ``keisei eval`` by ``model._target_=own_network.DenseNetwork model.width=128``. Neither is needed where
-a package registers its network in its ``pyproject.toml``; the recipe is enough then::
-
-    [project.entry-points."keisei_lightning.networks"]
-    dense_network = "own_network:DenseNetwork"
+what the network is made from (its recipe) and cannot choose what is called: ``load_policy`` is told the network by
+``model``, and ``keisei eval`` by ``model._target_=own_network.DenseNetwork model.width=128``.
 """
 
 import argparse
-import logging
 import math
 from pathlib import Path
 
@@ -77,7 +70,6 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20, help="PPO iterations")
     parser.add_argument("--games", type=int, default=400, help="games against random play, an even number")
     arguments = parser.parse_args()
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     seed_everything(1, verbose=False)
 
     game = game_factory("tic_tac_toe")
@@ -91,14 +83,7 @@ def main() -> None:
     recipe = {"env": {"game": "tic_tac_toe", "options": {}}, "model": model}
     module = PPOModule(policy, learning_rate=2e-3, entropy_coeff=0.03, recipe=recipe)
     data = SelfPlayDataModule(SelfPlayCollector(game, policy, games_per_worker=64), minibatch_size=256)
-    trainer = Trainer(
-        max_epochs=arguments.epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = Trainer(max_epochs=arguments.epochs, accelerator="cpu", logger=False, enable_checkpointing=False)
     trainer.fit(module, data)
     checkpoint = Path("results", "own_network", "last.ckpt")
     trainer.save_checkpoint(checkpoint)

@@ -218,7 +218,7 @@ def _learner_threads(collector: SelfPlayCollector) -> int:
     cpus = available_cpus()
     if collector.schedule == "sync" or (cpus == 2 and collector.worker_threads == 1):
         # In turns; or one worker beside it, which plays a seventh of the time: with one thread the learner would leave
-        # much of the second CPU idle (1.17 times as fast with two; RESULTS.md, "A busy machine").
+        # much of the second CPU idle (1.17 times as fast with two; docs/results/speed.md, "A busy machine").
         return cpus
     return max(1, cpus - collector.worker_threads)
 
@@ -296,12 +296,12 @@ def _with_users(ours: list[Callback], users: Mapping[str, Callback]) -> list[Cal
         if any(isinstance(callback, kind) for callback in users.values()):
             ours = [callback for callback in ours if not isinstance(callback, kind)]
     kinds = {type(callback) for callback in ours}
-    if faults := [
+    if errors := [
         f"{key}: every run has a {type(callback).__name__} already; its options are keys of the configuration"
         for key, callback in users.items()
         if type(callback) in kinds
     ]:
-        raise ConfigError(faults)
+        raise ConfigError(errors)
     return [*ours, *users.values()]
 
 

@@ -97,8 +97,8 @@ def load_policy(
         for key, value in saved_weights(checkpoint, path=name).items()
         if key.startswith(_PREFIX)
     }
-    if faults := network_errors(weights, actor_critic.state_dict(), path=name):
-        raise ConfigError(faults)
+    if errors := network_errors(weights, actor_critic.state_dict(), path=name):
+        raise ConfigError(errors)
     actor_critic.load_state_dict(weights)
     check_network(actor_critic, spec, key=f"ckpt_path={name}: network")
     return LoadedPolicy(
@@ -124,16 +124,16 @@ def _recipe_of_run(path: Path) -> Recipe | None:
         cfg: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
         env, model = cfg["env"], cfg["model"]
         options = {key: value for key, value in model.items() if key != "_target_"}
-        faults = [*not_plain(env, "env"), *not_plain(options, "model")]
-        if not faults:
+        errors = [*not_plain(env, "env"), *not_plain(options, "model")]
+        if not errors:
             game = game_options(OmegaConf.create({"env": env}))
             return Recipe(game=env["game"], game_options=game, model=dict(model))
     except (
         *(OmegaConfBaseException, YAMLError, AttributeError, TypeError, ValueError, KeyError, OSError),
         *(AssertionError, RecursionError, ConfigError),
     ) as error:
-        faults = [" ".join(str(error).split()) or type(error).__name__]
-    raise ConfigError(f"ckpt_path={path}: the run's {file} cannot be read ({faults[0]})")
+        errors = [" ".join(str(error).split()) or type(error).__name__]
+    raise ConfigError(f"ckpt_path={path}: the run's {file} cannot be read ({errors[0]})")
 
 
 def _named_network(model: Mapping[str, Any], spec: GameSpec) -> torch.nn.Module:
@@ -145,12 +145,12 @@ def _named_network(model: Mapping[str, Any], spec: GameSpec) -> torch.nn.Module:
     target = model.get("_target_", OUR_NETWORKS)
     if target == OUR_NETWORKS:
         keywords = {key: value for key, value in model.items() if key != "_target_"}
-        if faults := [no_such_key(f"model.{key}", keywords[key]) for key in keywords if key not in known_keys("model")]:
-            raise ConfigError(faults)
+        if errors := [no_such_key(f"model.{key}", keywords[key]) for key in keywords if key not in known_keys("model")]:
+            raise ConfigError(errors)
         return build_network(spec, **keywords)
     cfg = OmegaConf.create({"model": dict(model)})
-    if faults := list(model_errors(cfg)):
-        raise ConfigError(faults)
+    if errors := list(model_errors(cfg)):
+        raise ConfigError(errors)
     network = instantiate(cfg.model, _partial_=True, _convert_="all")(spec=spec)
     if not isinstance(network, torch.nn.Module):
         raise ConfigError(f"model._target_={target}: makes a {type(network).__name__}; must make a torch.nn.Module")

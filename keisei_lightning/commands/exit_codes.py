@@ -33,7 +33,7 @@ def exit_code_of(error: BaseException) -> int:
         say(str(error))
         return error.exit_code
     if isinstance(error, ConfigError):
-        say(*error.faults)
+        say(*error.errors)
         return BAD_USAGE
     if isinstance(error, KeiseiError):
         say(" ".join(str(error).split()))

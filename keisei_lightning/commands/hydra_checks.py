@@ -16,9 +16,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from keisei_lightning.config.option_checks import folder_errors, path_errors
+from keisei_lightning.config.option_checks import folder_errors
 from keisei_lightning.config.validation import ValidatedConfig, validate
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.system.paths import path_errors
 
 __all__ = ["RefuseFirst", "Refused", "one_command", "validated"]
 
@@ -55,7 +56,7 @@ def validated(cfg: DictConfig) -> ValidatedConfig:
         cfg: as Hydra hands it to the job.
 
     Raises:
-        ConfigError: with one line for each fault.
+        ConfigError: a line for each error.
     """
     checked = _checked.get()
     _checked.set(None)
@@ -99,8 +100,8 @@ class RefuseFirst(Callback):
             Refused: nothing can be written there.
         """
         with contextlib.suppress(OmegaConfBaseException):  # its name may depend on what is swept over
-            if faults := list(folder_errors(config)):
-                raise Refused(ConfigError(faults))
+            if errors := list(folder_errors(config)):
+                raise Refused(ConfigError(errors))
             try:
                 _check_hydra(config, "hydra.sweep.dir")
             except ConfigError as error:
@@ -120,8 +121,8 @@ def _check_hydra(config: DictConfig, key: str) -> None:
     except OmegaConfBaseException as error:
         reason = str(error).partition("\n")[0]
         raise ConfigError(f"{key}: cannot be resolved ({reason}); must be a folder that can be written to") from error
-    if faults := list(path_errors(key, folder)):
-        raise ConfigError(faults)
+    if errors := list(path_errors(key, folder)):
+        raise ConfigError(errors)
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ def game_spec(cfg: DictConfig) -> GameSpec:
     try:
         return make_game(env.game, 1, **game_options(cfg)).spec
     except ConfigError as error:
-        lines = [" ".join(line.split()).removeprefix(f"game {env.game}: ") for line in error.faults]
+        lines = [" ".join(line.split()).removeprefix(f"game {env.game}: ") for line in error.errors]
         raise ConfigError(
             [line if line.startswith("env.") else f"env.game={env.game}: {line}" for line in lines]
         ) from error
@@ -107,7 +107,7 @@ def _player_errors(cfg: DictConfig, spec: GameSpec) -> Iterator[str]:
             with closing_player(make_player(name, spec)):
                 pass
         except KeiseiError as error:
-            for line in getattr(error, "faults", [str(error)]):
+            for line in getattr(error, "errors", [str(error)]):
                 yield f"evaluation.opponents={name}: {' '.join(line.split())}"
     if cfg.evaluation.ladder is not None and (game := load_ladder(cfg.evaluation.ladder).game) != spec.name:
         yield f"evaluation.ladder={cfg.evaluation.ladder}: is one of {game}; must be one of {spec.name}"

@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import tempfile
-import unicodedata
 import zipfile
 from collections.abc import Iterator, Set
 from pathlib import Path
@@ -34,6 +32,7 @@ from keisei_lightning.parallel.options import (
     with_number_of_workers,
 )
 from keisei_lightning.system.options import Declaration, declared
+from keisei_lightning.system.paths import no_path, one_line, path_errors
 from keisei_lightning.training.integrity import checkpoint_files
 
 __all__ = [
@@ -42,22 +41,13 @@ __all__ = [
     "is_our_network",
     "made",
     "missing_keys",
-    "no_path",
-    "one_line",
     "opponent_options",
     "option_errors",
     "parallel_options",
-    "path_errors",
     "publishes_per_iteration",
 ]
 
 T = TypeVar("T")
-
-_MAX_NAME_BYTES = 255
-"""Of a file's name on the file systems of Linux and macOS."""
-
-_MAX_PATH_BYTES = 3840
-"""Of a run's folder: Linux takes paths of 4095 bytes, and there are files in it."""
 
 
 def option_errors(cfg: DictConfig) -> list[str]:
@@ -204,7 +194,7 @@ def _player_name_errors(cfg: DictConfig) -> Iterator[str]:
         try:
             opponents.add(parse_player(name).text)
         except ConfigError as error:
-            yield from (f"evaluation.opponents={name}: {' '.join(line.split())}" for line in error.faults)
+            yield from (f"evaluation.opponents={name}: {' '.join(line.split())}" for line in error.errors)
     yield from _ladder_errors(cfg, opponents)
 
 
@@ -215,7 +205,7 @@ def _ladder_errors(cfg: DictConfig, opponents: Set[str]) -> Iterator[str]:
     try:
         names = load_ladder(cfg.evaluation.ladder).names
     except ConfigError as error:
-        yield from (f"evaluation.{line.replace('ladder ', 'ladder=', 1)}" for line in error.faults)
+        yield from (f"evaluation.{line.replace('ladder ', 'ladder=', 1)}" for line in error.errors)
     else:
         if not opponents & set(names):
             yield (
@@ -240,52 +230,6 @@ def folder_errors(cfg: DictConfig) -> Iterator[str]:
         yield from path_errors(key, cfg[key])
 
 
-def path_errors(key: str, path: str) -> Iterator[str]:
-    """Whether a folder can be made, and written to: it is tried, and nothing is left.
-
-    Args:
-        key: for the message.
-        path: of the folder, which need not be there yet.
-    """
-    if not path:
-        yield f"{key}=: must be a folder that can be written to"
-    elif reason := no_path(Path(path)) or _cannot_write(Path(path).absolute()):
-        yield f"{key}={one_line(path)}: must be a folder that can be written to ({reason})"
-
-
-def one_line(text: str) -> str:
-    """A text with its control characters as escapes, for a message."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
-
-
-def no_path(path: Path) -> str:
-    """Why this cannot be a path, here or at all; empty where it can.
-
-    Args:
-        path: whatever somebody typed; nothing is looked up.
-    """
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in str(path)):
-        return "it holds a control character, or what is no character"
-    if str(path).startswith("~"):
-        return "there is no such user, whose home folder it would be in; a folder of that name is ./~..."
-    if max((len(os.fsencode(part)) for part in path.parts), default=0) > _MAX_NAME_BYTES:
-        return f"a name in it is longer than {_MAX_NAME_BYTES} bytes"
-    if len(os.fsencode(path.absolute())) > _MAX_PATH_BYTES:
-        return f"it is longer than {_MAX_PATH_BYTES} bytes"
-    return ""
-
-
-def _cannot_write(folder: Path) -> str:
-    """Why nothing can be put into a folder, which need not be there yet; empty where it can."""
-    there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
-    try:
-        # Tried, because permission bits say little: root may ignore them, and /proc ignores root.
-        with tempfile.TemporaryDirectory(prefix=".keisei_", dir=there):
-            return ""
-    except OSError as error:
-        return f"{there}: {error.strerror}"
-
-
 def _game_name_errors(cfg: DictConfig) -> Iterator[str]:
     """Whether there is such a game. OpenSpiel is asked only where the name is not one of those that we know."""
     name = cfg.env.game
@@ -294,7 +238,7 @@ def _game_name_errors(cfg: DictConfig) -> Iterator[str]:
     try:
         canonical_name(name)
     except ConfigError as error:
-        lines = (" ".join(fault.split()).removeprefix(f"game {name}: ") for fault in error.faults)
+        lines = (" ".join(line.split()).removeprefix(f"game {name}: ") for line in error.errors)
         yield from (f"env.game={name}: {line}" for line in lines)
 
 

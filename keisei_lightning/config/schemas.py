@@ -63,7 +63,9 @@ class EnvOptions:
         "hex(board_size=5)."
     )
     max_plies: int | None = option(None, "A game is over after this many plies; null leaves it to the game.", low=1)
-    opening_plies: int = option(0, "Every game starts after 0 to this many random legal plies.", low=0)
+    opening_plies: int = option(
+        0, "Every game starts after 0 to this many random legal plies, if the game has such an option.", low=0
+    )
     options: dict[str, Any] = option(factory=dict, sentence="Further keyword arguments of the game's maker.")
 
 

@@ -73,7 +73,7 @@ def validate(cfg: DictConfig) -> ValidatedConfig:
     except ConfigError as error:
         if not section:
             raise
-        raise ConfigError([section + line for line in error.faults]) from error
+        raise ConfigError([section + line for line in error.errors]) from error
 
 
 def section_of(cfg: DictConfig) -> str:
@@ -153,7 +153,7 @@ def _resolve_checkpoint(cfg: DictConfig, spec: GameSpec) -> list[str]:
             header.check(spec, path=str(file))
             cfg.ckpt_path = str(file)
     except ConfigError as error:
-        return list(error.faults)
+        return list(error.errors)
     if cfg.trainer.max_epochs < header.epoch:
         return [
             f"trainer.max_epochs={cfg.trainer.max_epochs}: must be {header.epoch} or more with ckpt_path="

@@ -66,13 +66,13 @@ def log_likelihood(points: NDArray[np.float64], strengths: NDArray[np.float64]) 
 def fit_strengths(
     points: NDArray[np.float64], fixed: Sequence[int], strengths: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The most likely strengths while some are held, by Newton's method with a line search.
+    """The most likely strengths while some are fixed, by Newton's method with a line search.
 
     Args:
-        points: float64 [n, n], points that the row's player took from the column's. Everybody who is not held must
-            have taken points from, and lost points to, one who is, directly or through others.
-        fixed: numbers of the players, one or more, whose strengths are held.
-        strengths: float64 [n], log-odds: those that are held, and where to begin with the others.
+        points: float64 [n, n], points that the row's player took from the column's. Every other player must have taken
+            points from, and lost points to, a fixed one, directly or through others.
+        fixed: numbers of the players, one or more, whose strengths are fixed.
+        strengths: float64 [n], log-odds: the fixed ones, and the starting point of the others.
 
     Returns:
         float64 [n].
@@ -145,20 +145,20 @@ def fit_without_bias(points: NDArray[np.float64], anchor: int) -> NDArray[np.flo
 def _information(
     games: NDArray[np.float64], strengths: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What each pair's games tell of their difference, and Fisher's information of all strengths: float64 [n, n]."""
+    """Weight of each pair's games, and Fisher's information of all strengths: float64 [n, n] each."""
     expected = expit(strengths[:, None] - strengths)
     weights = games * expected * expected.T
     return weights, np.diag(weights.sum(axis=1)) - weights
 
 
 def reachable(points: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Who took points from whom, directly or through others.
+    """Which players took points from which, directly or through others.
 
     Args:
         points: float64 [n, n], points that the row's player took from the column's.
 
     Returns:
-        bool [n, n]; everybody reaches itself.
+        bool [n, n]; every player reaches itself.
     """
     reached = (points > 0) | np.eye(len(points), dtype=np.bool_)
     for through in range(len(points)):  # Warshall's closure
@@ -167,7 +167,7 @@ def reachable(points: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def components(points: NDArray[np.float64]) -> list[NDArray[np.intp]]:
-    """Strongly connected components: within one, everybody took points from everybody, directly or through others.
+    """Strongly connected components: in one, every player took points from every other, directly or through others.
 
     Args:
         points: float64 [n, n], points that the row's player took from the column's.
@@ -181,17 +181,17 @@ def components(points: NDArray[np.float64]) -> list[NDArray[np.intp]]:
 
 
 def bottleneck(points: NDArray[np.float64], taker: int, giver: int) -> float:
-    """The fewest points that any group with one player took from all others, the other player among these.
+    """The fewest points that a group with one player took from all other players, with another player among these.
 
-    Without them there would be no end to the difference in one direction. It is the graph's minimum cut, which is its
-    maximum flow.
+    Without these points the difference would have no bound in one direction. The number is the graph's minimum cut,
+    which is its maximum flow.
 
     Args:
         points: float64 [n, n], points that the row's player took from the column's.
         taker: the player in the group.
-        giver: the one outside.
+        giver: the player outside.
     """
-    from scipy.sparse import csr_array  # here, as below
+    from scipy.sparse import csr_array  # imported late, as below
     from scipy.sparse.csgraph import maximum_flow
 
     capacities = csr_array(np.rint(points * _PER_POINT).astype(np.int32))
@@ -200,15 +200,15 @@ def bottleneck(points: NDArray[np.float64], taker: int, giver: int) -> float:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProfileLikelihood:
-    """The likelihood of a difference between two players, all other strengths chosen to suit it best.
+    """The likelihood of a difference between two players, with all other strengths at their most likely values.
 
     Attributes:
-        points: float64 [n, n] of the players whom it depends on: those who would be in one component with the two if
+        points: float64 [n, n] of the players that it depends on: those that would be in one component with the two if
             these had taken points from each other. The others' best strengths are infinitely far away.
-        player: number of the one whose strength is looked at.
-        anchor: number of the other one, whose strength is 0.
+        player: number of the player whose strength varies.
+        anchor: number of the player with strength 0.
         start: float64 [n], strengths where fits begin.
-        supremum: of the log-likelihood, over all strengths.
+        supremum: supremum of the log-likelihood over all strengths.
     """
 
     points: NDArray[np.float64]
@@ -241,25 +241,25 @@ class ProfileLikelihood:
 
     @property
     def likeliest(self) -> float:
-        """The most likely difference, where there is one: both are in one component of the results."""
+        """The most likely difference; it exists if both are in one component of the results."""
         return float(self.start[self.player])
 
     def drop(self, difference: float) -> float:
-        """Twice what the log-likelihood lacks of its supremum, at a difference in log-odds."""
+        """Twice the distance of the log-likelihood from its supremum, at a difference in log-odds."""
         strengths = self.start.copy()
         strengths[self.player] = difference
         fitted = fit_strengths(self.points, [self.player, self.anchor], strengths)
         return 2.0 * (self.supremum - log_likelihood(self.points, fitted))
 
     def end(self, inside: float, direction: int, drop: float) -> float:
-        """Where the likelihood has dropped so far, going from a difference where it has not.
+        """The end of an interval: the difference at which the log-likelihood has dropped by a given amount.
 
         Args:
-            inside: that difference.
-            direction: +1 or -1; the likelihood must fall without end in that direction.
+            inside: a difference inside the interval.
+            direction: +1 or -1; the likelihood must fall without bound in that direction.
             drop: twice the log-likelihood's drop below its supremum.
         """
-        from scipy.optimize import brentq  # here: half a second, at the start of every process that knows players
+        from scipy.optimize import brentq  # imported late: it takes half a second
 
         step = 1.0
         while self.drop(inside + direction * step) < drop:

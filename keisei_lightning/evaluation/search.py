@@ -1,15 +1,15 @@
 """Players that search OpenSpiel's games: depth-limited alpha-beta, two-ply tactics, and Monte Carlo tree search.
 
-They are yardsticks: each is told in a sentence, needs no network, and is stronger than a random player. They look at
-the board itself (:meth:`~keisei_lightning.games.open_spiel.game.OpenSpielGame.state`), one board after another.
+They are reference opponents: each is defined in a sentence, needs no network, and is stronger than a random player.
+They read the state itself (:meth:`~keisei_lightning.games.open_spiel.game.OpenSpielGame.state`), board by board.
 
 ===================== ==========================================================================================
 name                  plays
 ===================== ==========================================================================================
-alpha_beta(depth=5)   a move that minimax finds best, looking ``depth`` plies ahead; nothing is guessed at the
-                      horizon, so it knows wins and losses and else plays at random
-tactics               ``alpha_beta(depth=2)`` that prefers the centre in connect four: it wins if it can at once,
-                      else keeps the opponent from winning at once, else takes the most central column of those left
+alpha_beta(depth=5)   a move that minimax finds best within ``depth`` plies; every position at the horizon has value
+                      0, so it knows wins and losses and otherwise plays at random
+tactics               ``alpha_beta(depth=2)`` that prefers the centre in connect four: it wins at once if it can,
+                      else prevents the opponent from winning at once, else takes the most central column left
 mcts(simulations=100) the move that OpenSpiel's UCT with random rollouts visits most
 ===================== ==========================================================================================
 """
@@ -34,16 +34,16 @@ from keisei_lightning.games.protocol import NO_MOVE, GameSpec
 __all__ = ["WIN", "AlphaBetaPlayer", "MCTSPlayer", "best_moves", "make_alpha_beta", "make_mcts", "make_tactics"]
 
 WIN: Final = 1 << 20
-"""Value of a game won: a win in n plies is worth ``WIN - n``, a loss in n plies ``n - WIN``."""
+"""Value of a win: a win in n plies has the value ``WIN - n``, a loss in n plies ``n - WIN``."""
 
 Rank = Callable[[int], int]
-"""Tells how early a move (OpenSpiel's action) is looked at: lower is earlier."""
+"""Order in which moves (OpenSpiel's actions) are searched: lower is earlier."""
 
 _EXPLORATION: Final = 2.0
 """c of UCT, for returns from -1 to 1; OpenSpiel's own examples use it."""
 
 _MEMORY_MB: Final = 1000
-"""Most memory for one search tree, OpenSpiel's own default; 100 simulations take less than one."""
+"""Limit of the memory of one search tree, OpenSpiel's own default; 100 simulations take less than 1 MB."""
 
 
 def best_moves(state: Any, depth: int, rank: Rank | None = None) -> tuple[int, list[int]]:
@@ -58,12 +58,12 @@ def best_moves(state: Any, depth: int, rank: Rank | None = None) -> tuple[int, l
             \pm v(s', d - 1) & \text{else: minus if the turn goes to the opponent, plus if the mover moves again}
         \end{cases}
 
-    So a quick win is better than a slow one, a slow loss better than a quick one, and the horizon counts as a draw.
+    So a quick win is better than a slow one, a slow loss is better than a quick one, and the horizon counts as a draw.
 
     Args:
-        state: a ``pyspiel.State`` of a deterministic two-player zero-sum game that is not over; it is left as it is.
-        depth: d, plies to look ahead, at least 1.
-        rank: which moves to look at first; it changes the speed, never the result.
+        state: a ``pyspiel.State`` of a deterministic two-player zero-sum game that is not over; it is not changed.
+        depth: d, plies to search, at least 1.
+        rank: order in which moves are searched; it changes the speed, never the result.
 
     Returns:
         The value, and the moves (OpenSpiel's actions) that have it, ascending.
@@ -74,7 +74,7 @@ def best_moves(state: Any, depth: int, rank: Rank | None = None) -> tuple[int, l
     best, moves = -WIN, []
     mover = state.current_player()
     for move in _ordered(state, rank):
-        # The window is open just below the best so far, so that a move as good as the best gets its exact value.
+        # The window begins just below the best value, so that a move as good as the best gets its exact value.
         value = _value_of(state.child(move), mover, depth - 1, 1, (best - 1, WIN), rank)
         if value > best:
             best, moves = value, [move]
@@ -121,7 +121,7 @@ def _search(state: Any, depth: int, ply: int, window: tuple[int, int], rank: Ran
 
 
 class _Searcher(ABC):
-    """What the players here share: a game that they can search, boards one after another, and labels."""
+    """Base of the players here: checks the game, and searches one board after another."""
 
     def __init__(self, spec: GameSpec, name: str) -> None:
         self._game = _searchable(spec, name)
@@ -130,14 +130,14 @@ class _Searcher(ABC):
 
     @property
     def name(self) -> str:
-        """A short word for tables and metric names."""
+        """Short name in tables and metrics."""
         return self._name
 
     def choose(self, turn: Turn) -> NDArray[np.int64]:
         """Search one board after another; see :meth:`~keisei_lightning.evaluation.players.Player.choose`.
 
         Raises:
-            GameError: the boards are not an :class:`~keisei_lightning.games.open_spiel.game.OpenSpielGame`.
+            GameError: the boards are no :class:`~keisei_lightning.games.open_spiel.game.OpenSpielGame`.
         """
         game = turn.game
         if not isinstance(game, OpenSpielGame):
@@ -150,18 +150,18 @@ class _Searcher(ABC):
 
     @abstractmethod
     def _move(self, state: Any) -> int:
-        """OpenSpiel's action for a state of its own."""
+        """Choose an OpenSpiel action in an OpenSpiel state."""
 
 
 class AlphaBetaPlayer(_Searcher):
     """Plays one of the moves that :func:`best_moves` finds, at random.
 
     Args:
-        spec: of the game, one of OpenSpiel's. A ply limit of it is seen: the game is drawn there.
-        depth: plies to look ahead, at least 1.
-        prefer_centre: in connect four, of the best moves take one of the most central columns.
-        seed: of its own random stream.
-        name: for tables and metric names.
+        spec: the game, one of OpenSpiel's. The search knows a ply limit: the game is drawn there.
+        depth: plies to search, at least 1.
+        prefer_centre: in connect four, choose among the best moves one of the most central columns.
+        seed: seed of the player's own random stream.
+        name: name in tables and metrics.
 
     Raises:
         ConfigError: the depth is out of range, or the game is none of OpenSpiel's.
@@ -187,16 +187,15 @@ class AlphaBetaPlayer(_Searcher):
 
 
 class MCTSPlayer(_Searcher):
-    """Plays what OpenSpiel's Monte Carlo tree search visits most: UCT, one random rollout for each simulation.
+    """Plays the move that OpenSpiel's Monte Carlo tree search visits most: UCT, one random rollout per simulation.
 
-    A position that is won or lost for certain is treated as such (OpenSpiel's ``solve``). A ply limit of the game is
-    not seen.
+    The search backs up proven wins and losses (OpenSpiel's ``solve``). It does not know a ply limit of the game.
 
     Args:
-        spec: of the game, one of OpenSpiel's.
-        simulations: for each move, at least 1.
-        seed: of its own random streams.
-        name: for tables and metric names.
+        spec: the game, one of OpenSpiel's.
+        simulations: simulations for each move, at least 1.
+        seed: seed of the player's own random streams.
+        name: name in tables and metrics.
 
     Raises:
         ConfigError: the number of simulations is out of range, or the game is none of OpenSpiel's.
@@ -238,7 +237,7 @@ def make_mcts(spec: GameSpec, *, seed: int, name: str, simulations: int = 100) -
 def _searchable(spec: GameSpec, player: str) -> Any:
     """The ``pyspiel.Game`` of a spec.
 
-    A name is not enough: OpenSpiel has a shogi too, with other rules and other actions than ours.
+    A name is not enough: OpenSpiel has a shogi too, with other rules and other actions than this package's.
     """
     if is_known(spec.name):
         game = load(spec.name)

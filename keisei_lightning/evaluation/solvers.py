@@ -1,11 +1,11 @@
-"""Exact measures of a policy in small games: how much does it lose against an opponent who knows it?
+"""Exact measures of a policy in small games: how much it loses against an opponent who knows it.
 
 All positions of the game are enumerated once; a policy is then evaluated on all of them in a few batches, and the best
 response to it is found by backward induction. No games are played, so the figures carry no sampling error.
 
 The definition is OpenSpiel's (``open_spiel.python.algorithms.exploitability``, which the tests compare with). OpenSpiel
-walks over histories; here a position that is reached in several ways is one, as the policy sees it as one. Tic-tac-toe
-has 4520 positions to move in and 294 778 histories: milliseconds instead of 20 seconds.
+walks over histories; here a position that several histories reach counts once, because the policy sees one position.
+Tic-tac-toe has 4520 positions to move in and 294 778 histories: milliseconds instead of 20 seconds.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ __all__ = ["PolicyFunction", "SmallGame", "check_probabilities", "policy_probabi
 PolicyFunction = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.floating]]
 """``policy(observation, legal) -> probabilities``, all from the mover's view.
 
-Observations uint8 [n, *observation_shape] and bit-packed legal actions uint8 [n, ceil(A / 8)] in, float [n, A] out: 0
-for illegal actions, each row's sum 1.
+It maps observations uint8 [n, *observation_shape] and bit-packed legal actions uint8 [n, ceil(A / 8)] to float [n, A]:
+0 for illegal actions, with rows that sum to 1.
 """
 
 _SUM_TOLERANCE: Final = 1e-4
@@ -42,8 +42,8 @@ _SUM_TOLERANCE: Final = 1e-4
 _BOARD_TELLS_ALL: Final = frozenset(
     ("breakthrough", "clobber", "connect_four", "hex", "mnk", "nim", "tic_tac_toe", "y")
 )
-"""Games in which the mover and the board as OpenSpiel prints it tell all that matters for what follows; in any other
-each history counts as a position."""
+"""Games in which the mover and the board, as OpenSpiel prints it, determine the rest of the game; in other games each
+history counts as a position."""
 
 
 def uniform_policy(num_actions: int) -> PolicyFunction:
@@ -59,8 +59,7 @@ def uniform_policy(num_actions: int) -> PolicyFunction:
 def policy_probabilities(actor_critic: ActorCritic, *, greedy: bool, temperature: float = 1.0) -> PolicyFunction:
     """A network's policy as a function of arrays.
 
-    Each call runs the network in evaluation mode and leaves each of its submodules in the mode that it was in; it runs
-    where the parameters lie.
+    Each call runs the network in evaluation mode, on the device of its parameters, and restores each submodule's mode.
 
     Args:
         actor_critic: the network with its policy and value.
@@ -97,12 +96,12 @@ def policy_probabilities(actor_critic: ActorCritic, *, greedy: bool, temperature
 def check_probabilities(
     probabilities: NDArray[np.floating], mask: NDArray[np.bool_], *, game: str
 ) -> NDArray[np.float64]:
-    """Refuse what is no policy.
+    """Check a policy's probabilities.
 
     Args:
-        probabilities: float [n, A], of a policy.
+        probabilities: float [n, A], the policy's.
         mask: bool [n, A], which actions are legal.
-        game: its name, for the message.
+        game: the game's name, for the message.
 
     Returns:
         float64 [n, A]: the same, each row divided by its sum, which float32 leaves a little off 1.
@@ -127,12 +126,12 @@ class _Layer:
     """The positions with one number of plies, and their moves.
 
     Attributes:
-        first: number of the first position; they are numbered through all layers.
+        first: number of the first position; positions are numbered through all layers.
         mover: int8 [n], the seat to move.
         begins: int64 [n], where each position's moves begin among this layer's; each has one at least.
         label: int64 [m], action label of each move, in the mover's view.
         child: int64 [m], number of the position that it leads to; -1 where it ends the game.
-        result: int8 [m], what the first player gets then: 1, 0 or -1.
+        result: int8 [m], the first player's result then: 1, 0 or -1.
     """
 
     first: int
@@ -163,7 +162,7 @@ class SmallGame:
 
     Args:
         game_string: the game in OpenSpiel's notation, such as ``"tic_tac_toe"``.
-        max_positions: more than this is refused.
+        max_positions: a game with more positions is refused.
 
     Attributes:
         name: the game's name.
@@ -198,7 +197,7 @@ class SmallGame:
         return self._num_actions
 
     def exploitability(self, policy: PolicyFunction, *, batch_size: int = 4096) -> float:
-        r"""What an opponent gains who knows the policy, on average over both seats.
+        r"""Points per game of the best response to the policy, averaged over both seats.
 
         .. math::
             \frac{1}{2} \left( \max_{\pi'} u_1(\pi', \pi) + \max_{\pi'} u_2(\pi, \pi') \right)
@@ -208,7 +207,7 @@ class SmallGame:
 
         Args:
             policy: see :data:`PolicyFunction`.
-            batch_size: positions that it is given at once.
+            batch_size: positions of one call of the policy.
 
         Returns:
             Points per game, in [0, 1]; half of the NashConv.
@@ -227,7 +226,7 @@ class SmallGame:
 
         Args:
             policy: see :data:`PolicyFunction`.
-            batch_size: positions that it is given at once.
+            batch_size: positions of one call of the policy.
 
         Raises:
             ValueError: the policy returned no probabilities over the legal moves.
@@ -242,9 +241,9 @@ class SmallGame:
         return (values * self._induce(None, None)).astype(np.int8)
 
     def optimal_policy(self) -> PolicyFunction:
-        """Perfect play: the same probability for each move that keeps the result (however long it takes).
+        """Perfect play: the same probability for each move that keeps the game's result, however long the win takes.
 
-        It looks positions up by their observations, so it knows those of this game only.
+        The policy finds positions by their observations, so it knows the positions of this game only.
         """
         values = self._induce(None, None)
         best = np.zeros((self.num_positions, self._num_actions))
@@ -278,8 +277,8 @@ class SmallGame:
         """float64 [n]: the first player's value of each position, from the last layer to the first.
 
         Args:
-            best_seat: who plays best; None: both.
-            probabilities: float64 [n, A], how the other one plays; None where there is no other.
+            best_seat: the seat that plays best; None: both.
+            probabilities: float64 [n, A], the other seat's policy; None if both play best.
         """
         values = np.zeros(self.num_positions)
         for layer in reversed(self._layers):
@@ -342,7 +341,7 @@ def _enumerate(game: Any, name: str, max_positions: int) -> Iterator[tuple[_Laye
 
 
 def _observe(name: str, histories: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Observation and legal moves of each position, as a network is given them."""
+    """Observation and legal moves of each position, as a network gets them."""
     game = OpenSpielGame(name, len(histories))
     for index, history in enumerate(histories):
         game.set_position(index, history)

@@ -211,11 +211,11 @@ class Game(Protocol):
         ...
 
     def render(self, index: int, format: RenderFormat = "text") -> str:
-        """Draw one board for a person: lines of text, or one SVG element."""
+        """Draw one board for a person: lines of text, or one SVG element (well-formed XML)."""
         ...
 
     def record(self, index: int) -> str:
-        """One board's game so far, from the position in which it began: every move is in it."""
+        """One board's game so far, from the position in which it began; every move is in it, and it is never empty."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Networks, their legal-moves-only policy, and the actor-critic that workers and learner share."""
+"""Networks, the distribution over legal moves, and the actor-critic that workers and learner share."""
 
 from __future__ import annotations
 
@@ -66,5 +66,5 @@ _MODULE_OF = {
     "value_selector": "actor_critic",
 }
 
-# Whether a network fits a game can be told without torch (``equivariance.py``).
+# ``equivariance.py`` checks whether a network fits a game, without torch.
 __getattr__ = lazy_names(__name__, _MODULE_OF, globals())

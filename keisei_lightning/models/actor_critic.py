@@ -15,7 +15,7 @@ from keisei_lightning.models.drawing import draw_moves
 __all__ = ["NEW_STATE_VALUE", "ActorCritic", "logits_actor", "value_selector"]
 
 NEW_STATE_VALUE = "new_state_value"
-"""Key under which :meth:`ActorCritic.as_evaluator` writes the present value.
+"""Key under which :meth:`ActorCritic.as_evaluator` writes the current state value.
 
 ``state_value`` stays the behaviour policy's: clipping the value loss compares with it.
 """
@@ -75,13 +75,13 @@ class ActorCritic(nn.Module):
         generator: torch.Generator | None = None,
         greedy: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Choose moves; no gradient is needed of them. The caller decides on the inference mode.
+        """Choose moves. No gradient is needed; the caller sets the inference mode.
 
         Args:
             observation: uint8 [B, *observation_shape].
             action_mask: bit-packed uint8 [B, ceil(A / 8)] or bool [B, A].
             generator: source of random numbers; the default one where None.
-            greedy: the most probable move instead of a random one.
+            greedy: choose the most probable move instead of a sample.
 
         Returns:
             action int64 [B] (``NO_MOVE`` for a row without a legal move, and for one whose legal logits are no
@@ -138,11 +138,11 @@ class _Policy(nn.Module):
 
 
 class _Passthrough(TensorDictModuleBase):
-    """Takes a tensor as it stands in the TensorDict; in a tenth of the time of a ``TensorDictModule`` of nothing.
+    """Copies an entry of a TensorDict to another key, in a tenth of the time of a ``TensorDictModule`` of an identity.
 
     Args:
-        in_key: where it is.
-        out_key: where it is wanted.
+        in_key: key of the entry.
+        out_key: key of the copy.
     """
 
     def __init__(self, in_key: str, out_key: str) -> None:
@@ -155,12 +155,12 @@ class _Passthrough(TensorDictModuleBase):
 
 
 def logits_actor() -> ProbabilisticActor:
-    """An actor without parameters: takes ``logits`` and ``action_mask`` as they stand in the TensorDict."""
+    """An actor without parameters: reads ``logits`` and ``action_mask`` from the TensorDict."""
     return _legal_actor(_Passthrough("logits", "logits"))
 
 
 def value_selector() -> TensorDictModuleBase:
-    """A critic without parameters: hands ``new_state_value`` on as ``state_value``."""
+    """A critic without parameters: writes ``new_state_value`` as ``state_value``."""
     return _Passthrough(NEW_STATE_VALUE, "state_value")
 
 

@@ -1,9 +1,9 @@
 """Legal-move masks as bits: one byte for eight actions, in ``np.packbits`` order.
 
 A dense boolean mask of shogi is 2187 bytes a position; as bits it is 274, less than three times the observation. Both
-directions run on any device, without a Python loop. On the CPU there is no arithmetic on single bits either: a byte
-becomes eight booleans by one table look-up, and eight booleans become a byte by one integer multiplication. On other
-devices the bits are shifted out: there arithmetic is cheap, and no table has to be brought there.
+directions run on any device, without a Python loop. On the CPU there is no arithmetic on single bits either: one table
+look-up turns a byte into eight booleans, and one integer multiplication turns eight booleans into a byte. On other
+devices the bits are shifted out: arithmetic is cheap there, and no table must be transferred.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``torch.compile`` for networks: an option of learners and players, whose price is time before the first batch."""
+"""``torch.compile`` for networks: an option of learners and players that costs time before the first batch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.models.options import COMPILE_MODES
+from keisei_lightning.system.compile_modes import COMPILE_MODES
 
 __all__ = ["Evaluator", "FixedBatches", "check_compile_mode", "compile_for_batches"]
 
@@ -25,8 +25,8 @@ def check_compile_mode(key: str, mode: str | None, policy: nn.Module | None = No
 
     Args:
         key: the option's name.
-        mode: its value; None: no compiling.
-        policy: whose ``network`` it is to compile.
+        mode: the option's value; None: no compilation.
+        policy: the policy whose ``network`` is to be compiled.
     """
     if mode is None:
         return []
@@ -40,12 +40,12 @@ def check_compile_mode(key: str, mode: str | None, policy: nn.Module | None = No
 class FixedBatches:
     """Evaluates positions in batches of one size: a smaller batch is padded, a larger one is split.
 
-    ``torch.compile`` would compile anew for another number, which takes longer than a worker may be silent; and CUDA
-    graphs are of one shape anyway.
+    ``torch.compile`` would compile again for another size, which takes longer than a worker's heartbeat allows; and
+    CUDA graphs have one shape.
 
     Args:
-        evaluator: takes just so many positions at once.
-        batch_size: how many.
+        evaluator: evaluates batches of ``batch_size`` positions.
+        batch_size: that size.
     """
 
     def __init__(self, evaluator: Evaluator, batch_size: int) -> None:
@@ -70,21 +70,21 @@ class FixedBatches:
 
 
 def compile_for_batches(policy: nn.Module, *, mode: str, batch_size: int, warm_up: Callable[[], object]) -> float:
-    """Compile a policy's network for one number of boards, in place, now.
+    """Compile a policy's network for one batch size, in place.
 
     Parameters, buffers and their names stay as they are.
 
     Args:
-        policy: with a module ``network``, as :class:`~keisei_lightning.models.ActorCritic`.
+        policy: has a module ``network``, as :class:`~keisei_lightning.models.ActorCritic`.
         mode: one of :data:`COMPILE_MODES`.
-        batch_size: boards of one pass.
-        warm_up: evaluates so many positions by the policy, in the way that it will be used later.
+        batch_size: boards of one forward pass.
+        warm_up: evaluates so many positions by the policy, as it will be used later.
 
     Returns:
-        Seconds that it took.
+        Seconds that the compilation took.
 
     Raises:
-        ConfigError: ``torch.compile`` could not (no C++ compiler, say, or code that it does not take).
+        ConfigError: ``torch.compile`` failed (no C++ compiler, say, or code that it does not support).
     """
     network = policy.network
     assert isinstance(network, nn.Module)

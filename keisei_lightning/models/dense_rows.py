@@ -1,8 +1,8 @@
 """Softmax over the legal moves of each row, in tensors of fixed shape: what an accelerator wants.
 
-Every illegal action takes part in the arithmetic, with probability zero. That costs memory traffic, of which an
-accelerator has plenty; in return no shape depends on the data, so that nobody waits for the device to learn one, and
-the whole can be recorded in a CUDA graph. On a CPU :class:`~keisei_lightning.models.sparse_rows.SparseRows` is quicker.
+Illegal actions take part in the arithmetic, with probability zero. That costs memory bandwidth, of which an accelerator
+has plenty; in return no shape depends on the data, so that the host never waits for a shape, and the computation can be
+recorded in a CUDA graph. On a CPU :class:`~keisei_lightning.models.sparse_rows.SparseRows` is quicker.
 """
 
 from __future__ import annotations

@@ -33,13 +33,13 @@ class _Rows(Protocol):
 class LegalCategorical(Distribution):
     """Softmax of the legal logits of each row; illegal actions have probability zero and gradient zero.
 
-    A row without any legal move (a finished game) does no harm: its sample and its mode are
+    A row without any legal move (a finished game) is allowed: its sample and its mode are
     :data:`~keisei_lightning.games.protocol.NO_MOVE`, its entropy is 0 and so is its log-probability of every action.
 
     A row whose legal logits are no distribution (NaN, plus infinity, or minus infinity alone) has no move either: its
-    sample and its mode are ``NO_MOVE``, and no log-probability of it is finite. Whoever plays refuses ``NO_MOVE`` where
-    moves are legal; it is not refused here, because an accelerator would be waited for. Minus infinity beside finite
-    logits is probability zero.
+    sample and its mode are ``NO_MOVE``, and its log-probabilities are not finite. The caller refuses ``NO_MOVE`` where
+    moves are legal; a check here would wait for the accelerator. Minus infinity beside finite logits is probability
+    zero.
 
     Args:
         logits: float [*batch, A]; computed in float32 whatever their dtype.
@@ -81,7 +81,7 @@ class LegalCategorical(Distribution):
         uniform number alone (but for rounding at 1e-13).
 
         Args:
-            generator: source of the uniform numbers, best on the logits' device (from another one they are
+            generator: source of the uniform numbers, best on the logits' device (those of another device are
                 transferred); the device's default one where None.
             sample_shape: shape of independent draws for each row.
 

@@ -1,7 +1,7 @@
-"""Drawing moves on the CPU, in NumPy: what a player needs of :class:`LegalCategorical`, without the rest of it.
+"""Drawing moves on the CPU, in NumPy: the part of :class:`LegalCategorical` that a player needs.
 
 A player evaluates a few dozen boards at a time. There the fixed cost of fifty small operations of torch exceeds that of
-compiled rules; NumPy takes little more than half of the time (RESULTS.md, "The compiled kernel").
+compiled rules; NumPy takes little more than half of the time (docs/results/speed.md, "The compiled kernel").
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def build_encoder(spec: GameSpec, *, num_features: int) -> Encoder:
         encoder = ENCODERS.load(spec.encoding)(spec, num_features=num_features)
     except ConfigError as error:
         raise ConfigError(
-            [f"spec.encoding={spec.encoding!r} of game {spec.name!r}: {e}" for e in error.faults]
+            [f"spec.encoding={spec.encoding!r} of game {spec.name!r}: {e}" for e in error.errors]
         ) from None
     if not isinstance(encoder, Encoder):
         raise ConfigError(

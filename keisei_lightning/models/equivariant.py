@@ -18,9 +18,9 @@ __all__ = ["LiftingConv2d", "MirrorConv2d", "split_images"]
 
 
 def split_images(features: Tensor, flip: Flip) -> Tensor:
-    """One half of the features for each image: float [B, C, H, W] to [2 B, C / 2, H, W], the boards, then their images.
+    """Split features by image: float [B, C, H, W] to [2 B, C / 2, H, W], the boards, then their mirror images.
 
-    The second half is what the first one would be if the boards were mirrored, but for the flip.
+    The second half is what the first half would be for mirrored boards, up to the flip.
     """
     ours, mirrored = features.chunk(2, dim=1)
     return torch.cat([ours, mirrored.flip(flip)]).contiguous(memory_format=torch.channels_last)
@@ -30,9 +30,9 @@ class LiftingConv2d(nn.Module):
     """First layer: planes of a board, float [B, in_channels, H, W], to the two halves, float [B, channels, H, W].
 
     Args:
-        in_channels: planes.
-        channels: of both halves.
-        flip: of the board.
+        in_channels: number of planes.
+        channels: channels of both halves together.
+        flip: the board's flip.
     """
 
     def __init__(self, in_channels: int, channels: int, *, flip: Flip) -> None:
@@ -52,8 +52,8 @@ class MirrorConv2d(nn.Module):
     """Any further layer: float [B, channels, H, W], two halves, to the same shape.
 
     Args:
-        channels: of both halves.
-        flip: of the board.
+        channels: channels of both halves together.
+        flip: the board's flip.
     """
 
     def __init__(self, channels: int, *, flip: Flip) -> None:

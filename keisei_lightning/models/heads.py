@@ -1,7 +1,7 @@
 """Policy and value heads.
 
 All heads end in a layer whose first weights are small or zero, so that the first policy is close to uniform over the
-legal moves and the first value close to 0: no move is ruled out before a game has been played.
+legal moves and the first value close to 0: no move is excluded before the first game.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ class ScalarValue(nn.Module):
 class WinDrawLossValue(nn.Module):
     """Probabilities of the mover's win, draw and loss; the state value is their :func:`expected_score`.
 
-    It learns them from distributions over outcomes (:mod:`keisei_lightning.rl.outcomes`). A loss of the state value
-    alone cannot tell a sure draw from a game that is won and lost equally often.
+    The head learns from distributions over outcomes (:mod:`keisei_lightning.rl.outcomes`). A loss of the state value
+    alone cannot distinguish a sure draw from equal chances of win and loss.
 
     Args:
         num_features: F.
@@ -126,9 +126,9 @@ class WinDrawLossValue(nn.Module):
 
 
 def expected_score(output: Tensor) -> Tensor:
-    """State values float [B, 1] of what a value head gives: these already [B, 1], or log-probabilities [B, 3].
+    """State values float [B, 1] of a value head's output: state values [B, 1], or log-probabilities [B, 3].
 
-    Of win, draw and loss it is ``p(win) - p(loss)``.
+    The state value of win, draw and loss is ``p(win) - p(loss)``.
     """
     if output.shape[-1] == 1:
         return output

@@ -1,4 +1,4 @@
-"""Training or evaluation mode of a module, for a while."""
+"""Evaluation mode of a module for the duration of a context."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["evaluation_mode"]
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, each submodule's own mode afterwards."""
+    """Context in which a module is in evaluation mode; each submodule's own mode is restored afterwards."""
     modes = [(submodule, submodule.training) for submodule in module.modules()]
     module.eval()
     try:

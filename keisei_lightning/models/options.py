@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Literal
 
 from keisei_lightning.system.options import Options, option
 
-__all__ = ["COMPILE_MODES", "CompileMode", "NetworkKind", "NetworkOptions", "ValueKind"]
+__all__ = ["NetworkKind", "NetworkOptions", "ValueKind"]
 
 NetworkKind = Literal["mlp", "resnet"]
 ValueKind = Literal["scalar", "wdl"]
-
-CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
-"""Modes of ``torch.compile``; the second and third record CUDA graphs on an accelerator."""
-
-COMPILE_MODES: Final[tuple[str, ...]] = get_args(CompileMode)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,16 +22,16 @@ __all__ = ["ResidualBlock", "ResidualNetwork"]
 class ResidualBlock(nn.Module):
     """``relu(x + conv(relu(conv(x))))``, starting as ``relu(x)``.
 
-    There is no normalisation. Batch normalisation would let a worker, in evaluation mode, compute another function than
-    the learner does in training mode, and the PPO ratio of the first minibatch would not be 1. Group normalisation
-    would not, but makes training on a CPU a third slower. Instead the tower starts as Fixup does (Zhang et al., "Fixup
-    Initialization: Residual Learning Without Normalization", arXiv:1901.09321): each block begins as the identity, and
-    the deeper the tower, the smaller its first convolutions.
+    There is no normalisation. With batch normalisation a worker, in evaluation mode, would compute another function
+    than the learner in training mode, and the PPO ratio of the first minibatch would not be 1. Group normalisation
+    avoids that, but makes training on a CPU a third slower. Instead the tower starts as Fixup does (Zhang et al.,
+    "Fixup Initialization: Residual Learning Without Normalization", arXiv:1901.09321): each block begins as the
+    identity, and the deeper the tower, the smaller its first convolutions.
 
     Args:
         channels: features of each square, in and out.
         depth: number of blocks in the tower.
-        flip: of the board, for a block that commutes with it; None: a plain one.
+        flip: the board's flip, for a block that commutes with it; None: a plain block.
     """
 
     def __init__(self, channels: int, *, depth: int, flip: Flip | None = None) -> None:
@@ -95,7 +95,7 @@ class ResidualNetwork(TwoHeads):
         features = self.tower(self.stem(self.encoder(observation)))
         if self._flip is None:
             return self.policy_head(features), self.value_head(features)
-        # The heads are plain ones, of one half: their answers for both images are brought together.
+        # The heads read one half: their outputs for both images are combined.
         both = split_images(features, self._flip)
         logits, mirrored = self.policy_head(both).chunk(2)
         halves = self.value_head(both).chunk(2)
@@ -116,7 +116,7 @@ class ResidualNetwork(TwoHeads):
 
 
 class _Duplicate(nn.Module):
-    """Learned features of the squares are the same for both images: they are both halves."""
+    """Duplicates learned features of the squares, which are the same for both images."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Float [B, C, H, W] to [B, 2 C, H, W]."""

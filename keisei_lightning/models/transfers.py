@@ -1,10 +1,10 @@
-"""Every way in which data gets to an accelerator and back: no other module of the library moves any.
+"""All transfers to an accelerator and back: no other module of the library moves data.
 
-A transfer that nobody waits for needs host memory that is *pinned* (the device reads and writes it by itself), and a
-place in the device's order of work: a :class:`Lane`, which is a CUDA stream. What comes back is waited for in one
-place, :class:`Fetch`, and everything that is wanted from one piece of work comes back in one transfer.
+An asynchronous transfer needs *pinned* host memory, which the device reads and writes by itself, and a place in the
+device's order of work: a :class:`Lane`, which is a CUDA stream. :class:`Fetch` alone waits for results, and all results
+of one piece of work come back in one transfer.
 
-On the CPU nothing is moved. On a device that is neither (another backend of torch) transfers are plain, and waited for.
+On the CPU nothing is moved. On other backends of torch, transfers are synchronous.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ def _is_on(data: Tensor | TensorDict, device: torch.device) -> bool:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on a device; the very same where it is there already.
+    """Move a tensor to a device; a tensor that is there already is returned itself.
 
-    To a CUDA device it goes from pinned memory, in the order of the current stream, and nobody waits.
+    To a CUDA device the transfer is asynchronous, from pinned memory, in the order of the current stream.
 
     Args:
-        tensor: of any shape and dtype, on the CPU or on the device.
-        device: where it is wanted.
+        tensor: any shape and dtype, on the CPU or on the device.
+        device: the target device.
     """
     if _is_on(tensor, device):
         return tensor
@@ -70,11 +70,11 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def plies_to_device(plies: TensorDict, device: torch.device) -> TensorDict:
-    """Columns of plies on a device, each in one transfer; the very same where they are there already.
+    """Move the columns of plies to a device, each in one transfer; columns that are there already are not copied.
 
     Args:
         plies: TensorDict [M].
-        device: where they are wanted.
+        device: the target device.
     """
     columns = dict(plies.items())
     if all(_is_on(column, device) for column in columns.values()):
@@ -84,26 +84,26 @@ def plies_to_device(plies: TensorDict, device: torch.device) -> TensorDict:
 
 
 def to_host(tensor: Tensor, *, copy: bool = False) -> Tensor:
-    """A tensor on the CPU, waited for.
+    """Move a tensor to the CPU and wait for it.
 
     Args:
-        tensor: anywhere.
-        copy: also where it is there already; else it is the very same then.
+        tensor: on any device.
+        copy: return a copy even if the tensor is on the CPU already.
     """
     return tensor.to("cpu", copy=copy)
 
 
 def module_to_device(module: nn.Module, device: torch.device) -> None:
-    """Bring a module's parameters and buffers to a device, in place."""
+    """Move a module's parameters and buffers to a device, in place."""
     module.to(device)
 
 
 def host_buffer(num_bytes: int, device: torch.device) -> tuple[Tensor, NDArray[np.uint8]]:
-    """Host memory for transfers from or to a device: pinned where that is a CUDA device.
+    """Allocate host memory for transfers from or to a device; it is pinned for a CUDA device.
 
     Args:
-        num_bytes: its size.
-        device: at the other end.
+        num_bytes: size of the memory.
+        device: the device that it is transferred to or from.
 
     Returns:
         uint8 [num_bytes], as a tensor and as an array of the same memory.
@@ -119,18 +119,18 @@ class DeviceEvent:
     """A point in a lane's work.
 
     Args:
-        event: of CUDA; None: it is reached already.
+        event: the CUDA event; None: the point is reached already.
     """
 
     def __init__(self, event: torch.cuda.Event | None = None) -> None:
         self._event = event
 
     def is_reached(self) -> bool:
-        """Whether the device has come so far; does not wait."""
+        """Whether the device has reached the point; does not wait."""
         return self._event is None or self._event.query()
 
     def wait(self) -> None:
-        """Wait until it has."""
+        """Wait until the device has reached the point."""
         if self._event is not None:
             self._event.synchronize()
 
@@ -141,11 +141,11 @@ class Lane:
     On other devices all lanes are one, and calls return when their work is done.
 
     Args:
-        device: that works.
+        device: the device that does the work.
 
     Attributes:
-        device: that works.
-        stream: of CUDA; None on another device.
+        device: the device that does the work.
+        stream: the CUDA stream; None on other devices.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -157,13 +157,13 @@ class Lane:
         return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
 
     def catch_up(self) -> None:
-        """Begin nothing more of this lane before what the current stream has been given so far is done."""
+        """Delay further work of this lane until the current stream's present work is done."""
         if self.stream is not None:
             self.stream.wait_stream(torch.cuda.current_stream(self.device))
 
 
 def _mark(device: torch.device) -> DeviceEvent:
-    """The present end of the current stream's work."""
+    """Mark the end of the current stream's present work."""
     if device.type != "cuda":
         return DeviceEvent()
     event = torch.cuda.Event()
@@ -172,35 +172,35 @@ def _mark(device: torch.device) -> DeviceEvent:
 
 
 class Fetch:
-    """Bytes of a device on their way to host memory, in one transfer.
+    """One transfer from a device to host memory.
 
     Args:
         source: uint8 [n], on the device.
-        target: uint8 [n], on the CPU; pinned if nobody is to wait.
+        target: uint8 [n], on the CPU; pinned for an asynchronous transfer.
     """
 
     def __init__(self, source: Tensor, target: Tensor) -> None:
-        self._source = source  # kept: it must not be given to somebody else before it is read
+        self._source = source  # kept: its memory must not be reused before it is read
         target.copy_(source, non_blocking=source.device.type == "cuda")
         self._event = _mark(source.device)
 
     def is_done(self) -> bool:
-        """Whether they have arrived; does not wait."""
+        """Whether the bytes have arrived; does not wait."""
         return self._event.is_reached()
 
     def wait(self) -> None:
-        """Wait until they have: the only wait for a device that there is."""
+        """Wait until the bytes have arrived: the only place that waits for a device."""
         self._event.wait()
 
 
 def fetch_tensors(tensors: Sequence[Tensor]) -> tuple[Fetch, list[NDArray[Any]]]:
-    """Bring several tensors of one device to host memory, in one transfer.
+    """Copy several tensors of one device to host memory, in one transfer.
 
     Args:
-        tensors: of any shapes, on one device; float32, float64, int64, uint8 or bool.
+        tensors: any shapes, on one device; float32, float64, int64, uint8 or bool.
 
     Returns:
-        The transfer, and an array for each tensor, valid when it is done.
+        The transfer, and an array for each tensor, valid once the transfer is done.
     """
     parts, arrays_of, start = [], [], 0
     for tensor in tensors:
@@ -217,17 +217,17 @@ def fetch_tensors(tensors: Sequence[Tensor]) -> tuple[Fetch, list[NDArray[Any]]]
 
 
 class PinnedMemory(AbstractContextManager["PinnedMemory"]):
-    """Host memory that somebody else has made (shared memory, say), pinned in place as long as this is open.
+    """Context that pins existing host memory, such as shared memory, in place.
 
-    Where it cannot be pinned (another device, a limit on locked memory) it stays as it is, and whoever transfers goes
-    through a :func:`host_buffer`.
+    If it cannot be pinned (another device, a limit on locked memory) it stays as it is, and transfers need a
+    :func:`host_buffer`.
 
     Args:
         memory: uint8 [n].
-        device: that is to read and write it by itself.
+        device: the device that is to read and write the memory.
 
     Attributes:
-        is_pinned: whether it is.
+        is_pinned: whether the memory is pinned.
     """
 
     def __init__(self, memory: NDArray[np.uint8], device: torch.device) -> None:
@@ -240,11 +240,11 @@ class PinnedMemory(AbstractContextManager["PinnedMemory"]):
             self.is_pinned = error == 0
             if error:
                 _log.warning("%d MiB of shared memory cannot be pinned (CUDA error %d)", memory.nbytes >> 20, error)
-                with contextlib.suppress(RuntimeError):  # the next kernel would find the error and think it its own
+                with contextlib.suppress(RuntimeError):  # the next kernel would report the error as its own
                     torch.zeros(1, device=device)
 
     def close(self) -> None:
-        """Let the memory go, when no transfer is under way any more; twice is harmless."""
+        """Wait for all transfers and unpin the memory. May be repeated."""
         if self.is_pinned:
             self.is_pinned = False
             torch.cuda.synchronize(self._device)

@@ -1,4 +1,4 @@
-"""What our networks have in common: a policy head, and a value head of one number or of three outcomes."""
+"""Base of this package's networks: a policy head, and a value head of one number or of three outcomes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TwoHeads(nn.Module, ABC):
         return logits, expected_score(value)
 
     def evaluate_outcomes(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Evaluate positions by win, draw and loss (where :attr:`predicts_outcomes`).
+        """Evaluate positions by win, draw and loss (if :attr:`predicts_outcomes`).
 
         Args:
             observation: uint8 [B, *observation_shape], the mover's view.
@@ -51,4 +51,4 @@ class TwoHeads(nn.Module, ABC):
 
     @abstractmethod
     def _evaluate(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits float [B, A], and what the value head gives: float [B, 1] or [B, 3]."""
+        """Logits float [B, A], and the output of the value head: float [B, 1] or [B, 3]."""

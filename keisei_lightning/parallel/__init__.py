@@ -1,4 +1,4 @@
-"""Parallel self-play: worker processes that play rollouts into shared memory, behind a TorchRL collector.
+"""Parallel self-play: worker processes play rollouts into shared memory, behind a TorchRL collector.
 
 ::
 
@@ -9,21 +9,34 @@
        │                                                           plays T plies of G games ───► slot (shared memory)
        │◄────────────── pipe ───────── RolloutHeader ───────────── announces it: payload first, header last
        ▼
-    batch: a TensorDict over the slots, handed back when the next one is asked for
+    batch: a TensorDict over the slots, valid until the next one is requested
 
-With ``mode="central"`` the workers hold no weights. They ask, and one more process answers::
+With ``mode="central"`` the workers hold no weights. They send requests, and one more process, the inference process,
+serves them::
 
-    worker ── question (shared memory), token (pipe) ──► inference process: adopts the newest weights between rollouts,
-       ▲                                                    answers all workers' questions with one forward pass
-       └───── answer (shared memory), token (pipe) ──────────┘
+    worker ── request (shared memory), token (pipe) ──► inference process: adopts the newest weights between rollouts,
+       ▲                                                   serves all workers' requests with one forward pass
+       └───── result (shared memory), token (pipe) ────────┘
 
-What each side consumes, waits for and is unblocked by:
+What each process consumes, waits for, and is unblocked by:
 
-- A worker consumes grants; it waits on its pipe only; a grant or the learner's death unblocks it.
+- A worker consumes grants; it waits only on its pipe; a grant or the learner's death unblocks it.
 - The collector consumes headers; it waits on all pipes and all process sentinels at once; a header or a death unblocks
-  it. A dead worker is replaced by the supervisor, and its grants are given to its replacement.
-- The inference process consumes questions; it waits for the workers that are in a rollout, and hears of their deaths.
-- Publishing weights waits for nobody.
+  it. The supervisor replaces a dead worker, and the replacement gets its grants.
+- The inference process consumes requests; it waits for the workers that are within a rollout, and the learner announces
+  their deaths to it.
+- Publishing weights never waits.
+
+Where things are, from batches down to memory (each room imports only rooms below it):
+
+- ``collector``, ``session``, ``options``: the public class, the parts of a running one, its options.
+- ``intake``, ``stats``: make batches of rollouts, and count them.
+- ``backend``, ``serial_backend``, ``process_backend``, ``central/``: the three modes.
+- ``playing/``: plays rollouts; the loop of a worker process.
+- ``opponents/``: the pool of snapshots that games are played against.
+- ``policy/``: inference requests, and servers for them.
+- ``supervision/``: starts, watches and replaces processes.
+- ``memory/``: shared memory: slots, weights, mailbox.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where rollouts are played: in this process, or in others. The collector sees the same verbs."""
+"""Backends play rollouts: in this process, or in others. The collector uses all of them by one interface."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from keisei_lightning.parallel.memory.slots import Slots
 from keisei_lightning.parallel.memory.weights import WeightMemory
 from keisei_lightning.parallel.opponents.pool import OpponentSetup
 from keisei_lightning.parallel.playing.worker import PlayerOptions
+from keisei_lightning.parallel.supervision.events import WorkerHealth
 from keisei_lightning.parallel.supervision.messages import Play, RolloutHeader
-from keisei_lightning.parallel.supervision.supervisor import WorkerHealth
 
 __all__ = ["Backend", "WorkerInputs"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerInputs:
-    """What is played, with what, into where.
+    """What every worker receives.
 
     Attributes:
         game: makes the boards.
@@ -33,7 +33,7 @@ class WorkerInputs:
         slots: where rollouts are written.
         weights: published weights.
         opponents: snapshots to play against; None: every game is self-play.
-        games_in_flight: of each worker, to go on with (serial only); empty to begin anew.
+        games_in_flight: of each worker, to resume (serial only); empty: all games are new.
     """
 
     game: GameFactory
@@ -45,17 +45,17 @@ class WorkerInputs:
     games_in_flight: Sequence[Mapping[str, Any]] = ()
 
     def policy_structure(self) -> nn.Module:
-        """The policy without its weights (on the meta device): what a worker fills with adopted ones."""
+        """The policy without its weights (on the meta device): a worker binds published weights to it."""
         return copy.deepcopy(self.policy).to("meta")
 
     def pickled(self, *parts: object) -> bytes:
-        """What is shipped to worker processes.
+        """Pickle what is sent to worker processes.
 
         Args:
             parts: the game's factory, the policy's structure, or both.
 
         Raises:
-            ConfigError: it cannot be pickled.
+            ConfigError: a part cannot be pickled.
         """
         try:
             pickled: bytes = cloudpickle.dumps(parts if len(parts) > 1 else parts[0])
@@ -78,25 +78,25 @@ class Backend(Protocol):
         ...
 
     def grant(self, worker_id: int, play: Play) -> None:
-        """Let a worker write one rollout into a slot (kept for its replacement if it dies)."""
+        """Let a worker write one rollout into a slot. If the worker dies, its replacement gets the grant."""
         ...
 
     def wait(self, timeout_s: float) -> list[RolloutHeader]:
-        """Block until rollouts are announced, at most ``timeout_s``; raise what ended a worker for good."""
+        """Block until rollouts are announced, at most ``timeout_s``; raise the error that ended a worker for good."""
         ...
 
     def reset_games(self, worker_ids: Sequence[int]) -> None:
-        """Let workers begin all their games anew before their next rollout."""
+        """Let workers begin new games, on all their boards, with their next rollout."""
         ...
 
     def games_in_flight(self) -> list[dict[str, Any]]:
-        """The games of each worker, between two rollouts; empty where they are not kept."""
+        """The state of each worker's games, between two rollouts; empty where it cannot be saved."""
         ...
 
     def health(self) -> list[WorkerHealth]:
-        """Every worker's state now."""
+        """The present state of every worker."""
         ...
 
     def shutdown(self, timeout_s: float) -> None:
-        """End everything; twice is harmless."""
+        """End all workers; twice is harmless."""
         ...

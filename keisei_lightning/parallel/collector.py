@@ -152,7 +152,7 @@ class SelfPlayCollector(BaseCollector):
             if self._session is not None:
                 try:
                     if was_open:
-                        self._origin = self._session.origin()  # while the games are still there
+                        self._origin = self._session.resume_state()  # while the games are still there
                 finally:
                     self._session.close(self._plan.supervision.shutdown_timeout_s if timeout is None else timeout)
 
@@ -327,7 +327,7 @@ class SelfPlayCollector(BaseCollector):
         return self._plan.layout.bytes_per_ply
 
     def stats(self) -> dict[str, float]:
-        """Totals, and rates and shares over the last minute (see ``README.md``, metrics)."""
+        """Totals, and rates and shares over the last minute (see ``docs/glossary.md``)."""
         session = self._session
         undelivered = self._origin.undelivered if session is None else session.intake.undelivered
         workers = {"restarts": 0, "healthy_workers": 0, "lost_rollouts": 0}
@@ -371,7 +371,7 @@ class SelfPlayCollector(BaseCollector):
         With it, ``mode="serial"`` goes on as if there had been no stop. Games that worker processes had in flight are
         missing data afterwards, never spliced.
         """
-        origin = self._origin if self._session is None or self._closed else self._session.origin()
+        origin = self._origin if self._session is None or self._closed else self._session.resume_state()
         return OrderedDict(
             plies=self._stats.plies,
             games=self._stats.games,

@@ -1,4 +1,4 @@
-"""Taking rollouts in: which worker may write where, what has arrived, what is too old, what makes a batch."""
+"""Receives rollouts: grants slots to workers, refuses rollouts that are too old, makes batches of the others."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ __all__ = ["NOTHING_UNDELIVERED", "Intake", "to_batch"]
 
 _logger = logging.getLogger("keisei_lightning.collector")
 _WAIT_S = 1.0  # how long one wait lasts at most; nothing depends on it
-_MAX_REFUSALS = 100  # in a row, before it is an error and not bad luck
+_MAX_REFUSALS = 100  # consecutive ones, before it is an error and not bad luck
 _MAX_QUARANTINED_SHARE = 0.01
-_QUARANTINED_ANYWAY = 3  # a few are no reason to stop, however short the run has been
+_MIN_QUARANTINED = 3  # so few are no reason to stop, however short the run has been
 
 Batch = TypeVar("Batch")
 
 NOTHING_UNDELIVERED: Mapping[str, int] = {"refused_batches": 0, "quarantined_batches": 0, "dropped_batches": 0}
-"""MemoryDemand that were played whole and not delivered, by the reason."""
+"""Counts of complete rollouts that were not delivered, by reason."""
 
 
 class Intake:
@@ -41,18 +41,17 @@ class Intake:
     Args:
         backend: plays the rollouts.
         slots: where they are written.
-        schedule: "sync" (slots are granted when a batch is asked for) or "async" (as soon as they are free).
-        max_policy_lag: what is further behind than this is refused.
-        zero_copy: lend views of the slots where a batch lies in one piece.
+        schedule: "sync" (slots are granted when a batch is requested) or "async" (as soon as they are free).
+        max_policy_lag: rollouts further behind the latest version are refused.
+        zero_copy: lend views of the slots where a batch is contiguous.
         drop_oldest: of more rollouts than a batch takes, deliver the newest and drop the others.
         paused: workers that get no grants; :meth:`set_paused` changes them.
-        undelivered: counts to go on from: rollouts refused as too old, quarantined as not fit to be delivered, dropped
-            for newer ones.
+        undelivered: counts to continue: rollouts refused as too old, quarantined as invalid, dropped for newer ones.
         pool: snapshots that games are played against; None: there are none.
 
     Attributes:
         paused: workers that get no grants now.
-        undelivered: the same counts, now.
+        undelivered: the present counts.
         last_headers: the newest header of each worker.
     """
 
@@ -81,7 +80,7 @@ class Intake:
         self._last_arrivals: dict[int, float] = {}
 
     def open(self) -> None:
-        """Grant what may be granted without being asked for: every free slot, if workers play ahead."""
+        """Grant the slots that need no request: every free one, if workers play ahead (``schedule="async"``)."""
         if self._schedule == "async":
             for worker_id in range(self._slots.layout.num_workers):
                 self._grant_free_slots(worker_id)
@@ -98,20 +97,20 @@ class Intake:
     ) -> tuple[Batch, list[RolloutHeader]]:
         """Wait for the next batch: a rollout from each worker that is not paused (sync), or as many from any (async).
 
-        Whatever ends the call early (Ctrl-C in a notebook, an error in ``build``), no rollout is lost by it: what has
-        arrived is delivered by the next call.
+        If an exception ends the call early (Ctrl-C in a notebook, an error in ``build``), no rollout is lost: the next
+        call delivers what has arrived.
 
         Args:
-            latest_version: of the published weights, which the lag is counted from.
-            build: makes the batch from columns [W * G, T, ...]. With ``zero_copy`` they may be views, which are handed
-                back with the next call.
+            latest_version: of the published weights; the lag is counted from it.
+            build: makes the batch from columns [W * G, T, ...]. With ``zero_copy`` they may be views, which are valid
+                until the next call.
 
         Returns:
             The batch and the headers of its rollouts, in the order of the games.
 
         Raises:
-            StalePolicyError: nothing but rollouts beyond ``max_policy_lag`` arrives.
-            QuarantineError: too many rollouts are not fit to be delivered.
+            StalePolicyError: too many consecutive rollouts are beyond ``max_policy_lag``.
+            QuarantineError: too many rollouts are invalid.
         """
         for worker_id, slot in self._board.slots_in(SlotState.LEASED):  # of the batch before
             self._free(worker_id, slot)
@@ -122,7 +121,7 @@ class Intake:
         )
         columns, is_lent = self._assemble(headers)
         batch = build(columns)
-        for _ in range(number):  # from here on they are delivered
+        for _ in range(number):  # from here on they count as delivered
             header = self._ready.popleft()
             self._board.move(header.worker_id, header.slot, SlotState.LEASED)
             if not is_lent:
@@ -130,29 +129,29 @@ class Intake:
         return batch, headers
 
     def last_batch_age_s(self, worker_id: int) -> float | None:
-        """Seconds since a worker's newest rollout was heard of; None before its first."""
+        """Seconds since a worker's newest rollout was announced; None before its first."""
         arrival = self._last_arrivals.get(worker_id)
         return None if arrival is None else time.monotonic() - arrival
 
     def _active_workers(self) -> list[int]:
         active = [worker_id for worker_id in range(self._slots.layout.num_workers) if worker_id not in self.paused]
         if not active:
-            raise RuntimeError("all workers are paused: resume_workers() before asking for a batch")
+            raise RuntimeError("all workers are paused: call resume_workers() before requesting a batch")
         return active
 
     def _wait_for_batch(self, latest_version: int) -> int:
-        """Wait until the oldest rollouts that are ready make a batch; they stay ready. Returns how many."""
+        """Wait until the oldest ready rollouts make a batch; returns how many. They stay in the queue."""
         active = self._active_workers()
         if self._schedule == "sync":
             for worker_id in active:
                 if self._board.state(worker_id, 0) is SlotState.FREE:  # not if an interrupted wait left it granted
                     self._grant(worker_id, 0)
         if self._drop_oldest:
-            self._drop_all_but_the_newest(len(active))
+            self._drop_all_but_newest(len(active))
         accepted, refused = 0, 0
         while accepted < len(active):
             while accepted == len(self._ready):
-                self._hear()
+                self._receive()
             if latest_version - self._ready[accepted].policy_version > self._staleness.max_policy_lag:
                 refused += 1
                 self._refuse(self._remove(accepted), latest_version, refused)
@@ -167,42 +166,42 @@ class Intake:
         del self._ready[index]
         return header
 
-    def _drop_all_but_the_newest(self, number: int) -> None:
-        """Let go of old rollouts that are waiting, where there are newer ones enough for a batch."""
-        self._hear(wait_s=0.0)
+    def _drop_all_but_newest(self, number: int) -> None:
+        """Drop the oldest of the waiting rollouts, where the newer ones are enough for a batch."""
+        self._receive(wait_s=0.0)
         while len(self._ready) > number:
             header = self._remove(0)
             self.undelivered["dropped_batches"] += 1
             self._free(header.worker_id, header.slot)
 
-    def _hear(self, wait_s: float = _WAIT_S) -> None:
+    def _receive(self, wait_s: float = _WAIT_S) -> None:
         for header in self._backend.wait(wait_s):
             self._board.move(header.worker_id, header.slot, SlotState.READY)
             self._ready.append(header)
             self._arrived += 1
             if self._pool is not None:
                 self._pool.note(header)
-            if header.fault is None:
+            if header.failure is None:
                 self.last_headers[header.worker_id] = header
                 self._last_arrivals[header.worker_id] = time.monotonic()
-        for index in reversed(range(len(self._ready))):  # all have been heard: an error loses none of the others
-            if (fault := self._ready[index].fault) is not None:
-                self._quarantine(self._remove(index), fault)
+        for index in reversed(range(len(self._ready))):  # all are in the queue: an error loses none of the others
+            if (failure := self._ready[index].failure) is not None:
+                self._quarantine(self._remove(index), failure)
 
-    def _quarantine(self, header: RolloutHeader, fault: Failure) -> None:
-        """Count a rollout that may not be delivered, and have another one played in its place."""
+    def _quarantine(self, header: RolloutHeader, failure: Failure) -> None:
+        """Count an invalid rollout, and have another one played in its place."""
         self._quarantined += 1
         self.undelivered["quarantined_batches"] += 1
-        what = f"worker {header.worker_id} (incarnation {header.incarnation}): {fault.kind}: {fault.message}"
-        _logger.warning("a rollout was not delivered, the games begin anew: %s", what)
+        what = f"worker {header.worker_id} (incarnation {header.incarnation}): {failure.kind}: {failure.message}"
+        _logger.warning("a rollout was not delivered, its worker begins new games: %s", what)
         self._play_again(header)
-        if self._quarantined > max(_QUARANTINED_ANYWAY, _MAX_QUARANTINED_SHARE * self._arrived):
+        if self._quarantined > max(_MIN_QUARANTINED, _MAX_QUARANTINED_SHARE * self._arrived):
             raise QuarantineError(
                 f"{what}; {self._quarantined} of {self._arrived} rollouts were not fit to be delivered, at most "
-                f"{_MAX_QUARANTINED_SHARE:.0%} (and {_QUARANTINED_ANYWAY}) may be"
-            ) from RemoteTraceback(fault.traceback)
+                f"{_MAX_QUARANTINED_SHARE:.0%} (and {_MIN_QUARANTINED}) may be"
+            ) from RemoteTraceback(failure.traceback)
 
-    def _refuse(self, header: RolloutHeader, latest_version: int, in_a_row: int) -> None:
+    def _refuse(self, header: RolloutHeader, latest_version: int, consecutive: int) -> None:
         self.undelivered["refused_batches"] += 1
         lag = policy_lag(latest_version, header.policy_version)
         _logger.warning(
@@ -213,10 +212,10 @@ class Intake:
             self._staleness.max_policy_lag,
         )
         self._play_again(header)
-        if in_a_row >= _MAX_REFUSALS:
+        if consecutive >= _MAX_REFUSALS:
             raise StalePolicyError(
-                f"{in_a_row} rollouts in a row were refused, the last by worker {header.worker_id} at lag {lag}; raise "
-                f"max_policy_lag={self._staleness.max_policy_lag}, or publish less often"
+                f"{consecutive} consecutive rollouts were refused, the last by worker {header.worker_id} at lag {lag}; "
+                f"raise max_policy_lag={self._staleness.max_policy_lag}, or publish less often"
             )
 
     def _grant(self, worker_id: int, slot: int) -> None:
@@ -225,7 +224,7 @@ class Intake:
         self._backend.grant(worker_id, Play(slot=slot, opponent=opponent))
 
     def _play_again(self, header: RolloutHeader) -> None:
-        """Have another rollout played in the place of one that is not delivered."""
+        """Have another rollout played in place of one that is not delivered."""
         self._free(header.worker_id, header.slot)
         if self._schedule == "sync" and header.worker_id not in self.paused:
             self._grant(header.worker_id, header.slot)

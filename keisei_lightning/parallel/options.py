@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from keisei_lightning.models.options import CompileMode
+from keisei_lightning.system.compile_modes import CompileMode
 from keisei_lightning.system.devices import DEVICE_NAMES, DEVICE_PATTERN
 from keisei_lightning.system.limits import WorkerDemand, most_workers, worker_errors
 from keisei_lightning.system.machine import available_cpus
@@ -230,19 +230,19 @@ def collector_errors(
         workers: how they run.
         supervision: of them.
         opponents: that are met; None: self-play only.
-        prefix: of the keys in the messages, such as "parallel.".
+        prefix: of the keys in the messages, such as "parallel."; empty: they are a constructor's.
 
     Yields:
         A line for each error.
     """
     number, games = options.num_workers, options.games_per_worker
+    yes, no = ("true", "false") if prefix else ("True", "False")  # as a configuration, or as Python writes it
     assert not isinstance(number, str)
     if options.mode == "serial" and options.schedule == "async":
         yield f"{prefix}schedule=async: must be sync with {prefix}mode=serial (one process cannot do both at once)"
     if options.drop_oldest and options.schedule == "sync":
         yield (
-            f"{prefix}drop_oldest=true: must be false with {prefix}schedule=sync (no more than one batch is ever "
-            "waiting)"
+            f"{prefix}drop_oldest={yes}: must be {no} with {prefix}schedule=sync (no more than one batch ever waits)"
         )
     yield from worker_errors(worker_demand(options, workers, number), prefix=prefix)
     if supervision.min_healthy_workers > number:

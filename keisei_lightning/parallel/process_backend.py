@@ -19,12 +19,13 @@ from keisei_lightning.errors import WorkerBootError
 from keisei_lightning.games.registry import GAMES
 from keisei_lightning.parallel.backend import Backend, WorkerInputs
 from keisei_lightning.parallel.playing.policy_worker import WorkerBoot, run_worker
+from keisei_lightning.parallel.supervision.events import Exited, Received, Started, WorkerHealth
 from keisei_lightning.parallel.supervision.heartbeats import HeartbeatBoard
 from keisei_lightning.parallel.supervision.main_module import without_main_module
 from keisei_lightning.parallel.supervision.messages import Play, ResetGames, RolloutHeader
 from keisei_lightning.parallel.supervision.processes import ProcessHandle
 from keisei_lightning.parallel.supervision.restarts import RestartPolicy, WorkerExit
-from keisei_lightning.parallel.supervision.supervisor import Exited, Received, Started, Supervisor, WorkerHealth
+from keisei_lightning.parallel.supervision.supervisor import Supervisor
 from keisei_lightning.system.openmp import spinning_limited
 from keisei_lightning.system.start_method import choose_start_method
 
@@ -46,25 +47,25 @@ class ProcessBackend(Backend):
     """Worker processes under a :class:`Supervisor`.
 
     Args:
-        work: what they play.
+        inputs: what the workers receive.
         restart_policy: timeouts and budget.
-        start_method: "forkserver", "spawn" or None for the best there is.
+        start_method: "forkserver", "spawn" or None for the best that this system offers.
         helpers: names of processes beside the workers.
     """
 
     def __init__(
         self,
-        work: WorkerInputs,
+        inputs: WorkerInputs,
         *,
         restart_policy: RestartPolicy,
         start_method: str | None = None,
         helpers: Sequence[str] = (),
     ) -> None:
         self.lost_rollouts = 0
-        self._work = work
-        num_workers = work.slots.layout.num_workers
+        self._inputs = inputs
+        num_workers = inputs.slots.layout.num_workers
         self._names = [*(f"worker {worker_id}" for worker_id in range(num_workers)), *helpers]
-        self._signs = HeartbeatBoard.reserve(len(self._names))
+        self._heartbeats = HeartbeatBoard.reserve(len(self._names))
         self._context = multiprocessing.get_context(choose_start_method(start_method))
         if self._context.get_start_method() == "forkserver":
             self._context.set_forkserver_preload(list(_PRELOAD))
@@ -76,41 +77,41 @@ class ProcessBackend(Backend):
             num_workers=num_workers,
             policy=restart_policy,
             helpers=helpers,
-            last_beat=self._signs.last_beat,
-            resident_bytes=self._signs.resident_bytes,
+            last_heartbeat=self._heartbeats.last_beat,
+            resident_bytes=self._heartbeats.resident_bytes,
             abandon=_abandon,
         )
 
     @cached_property
     def _game_and_policy(self) -> bytes:
-        return self._work.pickled(self._work.game, self._work.policy_structure())
+        return self._inputs.pickled(self._inputs.game, self._inputs.policy_structure())
 
     def _boot(self, worker_id: int, incarnation: int) -> tuple[Callable[..., None], Any]:
-        """What a process runs, and what it needs for it."""
+        """The target of a process, and its argument."""
         return run_worker, WorkerBoot(
             worker_id=worker_id,
             incarnation=incarnation,
             game_and_policy=self._game_and_policy,
-            options=self._work.options,
-            slots=self._work.slots,
-            weights=self._work.weights,
-            signs=self._signs.buffer,
-            opponents=self._work.opponents,
+            options=self._inputs.options,
+            slots=self._inputs.slots,
+            weights=self._inputs.weights,
+            heartbeats=self._heartbeats.buffer,
+            opponents=self._inputs.opponents,
         )
 
     def _spawn(self, worker_id: int, incarnation: int) -> tuple[ProcessHandle, Connection[Any, Any]]:
-        self._signs.forget(worker_id)
+        self._heartbeats.clear(worker_id)
         target, boot = self._boot(worker_id, incarnation)
         name = f"keisei-worker-{worker_id}.{incarnation}"
         for attempt in itertools.count(1):
-            # A pipe for each attempt: should a failed one have made a process after all, nobody hears it.
+            # A pipe for each attempt: should a failed one have started a process after all, nothing reads its messages.
             ours, theirs = self._context.Pipe()
             process = self._context.Process(target=target, args=(boot, theirs), name=name, daemon=True)  # type: ignore[attr-defined]
             try:
-                with without_main_module(), _deaf_to_ctrl_c(), spinning_limited():
+                with without_main_module(), _sigint_blocked(), spinning_limited():
                     process.start()
                 break
-            except (EOFError, ConnectionError) as error:  # the fork server is gone: the next attempt starts another one
+            except (EOFError, ConnectionError) as error:  # the fork server is dead: the next attempt starts another one
                 ours.close()
                 if attempt == _START_ATTEMPTS:
                     raise WorkerBootError(
@@ -156,33 +157,33 @@ class ProcessBackend(Backend):
         self._count_lost(exit.worker_id)
 
     def _count_lost(self, worker_id: int) -> None:
-        """Count what a worker had begun and not announced when it died: at most one rollout."""
-        lost = self._signs.rollouts_begun(worker_id) - self._ended[worker_id]
+        """Count the rollout, if any, that a worker had begun and not announced when it died."""
+        lost = self._heartbeats.rollouts_begun(worker_id) - self._ended[worker_id]
         self._ended[worker_id] += lost
         self.lost_rollouts += lost
 
     def _accept(self, header: RolloutHeader, incarnation: int) -> None:
-        life = (header.worker_id, header.incarnation)
-        expected = self._sequences.get(life, 0)
+        worker = (header.worker_id, header.incarnation)
+        expected = self._sequences.get(worker, 0)
         if header.incarnation != incarnation or header.sequence != expected:
             raise RuntimeError(
                 f"rollout {header.sequence} of worker {header.worker_id}.{header.incarnation} is out of order "
                 f"(expected {expected} of incarnation {incarnation})"
             )
-        self._sequences[life] = expected + 1
-        self._ended[header.worker_id] += 1 + header.lost
-        self.lost_rollouts += header.lost
+        self._sequences[worker] = expected + 1
+        self._ended[header.worker_id] += 1 + header.lost_rollouts
+        self.lost_rollouts += header.lost_rollouts
         plays = self._outstanding[header.worker_id]
         plays.remove(next(play for play in plays if play.slot == header.slot))
 
     @override
     def reset_games(self, worker_ids: Sequence[int]) -> None:
         for worker_id in worker_ids:
-            self._supervisor.send(worker_id, ResetGames())  # not running: its games begin anew anyway
+            self._supervisor.send(worker_id, ResetGames())  # not running: its games will be new anyway
 
     @override
     def games_in_flight(self) -> list[dict[str, Any]]:
-        return []  # a worker may be in the middle of a rollout that will never be delivered
+        return []  # a worker may be within a rollout that will never be delivered
 
     @override
     def health(self) -> list[WorkerHealth]:
@@ -191,20 +192,20 @@ class ProcessBackend(Backend):
     @override
     def shutdown(self, timeout_s: float) -> None:
         self._supervisor.shutdown(timeout_s)
-        self._signs.buffer.close()
+        self._heartbeats.buffer.close()
 
 
 def _abandon(process: ProcessHandle) -> None:
-    """Forget a child that does not end: multiprocessing would wait for it without a limit as the interpreter exits."""
+    """Forget a child that does not end: otherwise multiprocessing waits for it, without limit, at exit."""
     multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Start a child that SIGINT does not reach, not even before it can say so: the learner alone answers Ctrl-C.
+def _sigint_blocked() -> Iterator[None]:
+    """Context in which children are started that SIGINT never reaches: only the learner handles Ctrl-C.
 
     A signal mask is inherited. Without it the fork server, which first imports torch for seconds, would show a
-    traceback. For this process a Ctrl-C is only put off.
+    traceback. For this process a Ctrl-C is only delayed.
     """
     resource_tracker.ensure_running()  # it would unblock SIGINT as it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -1,4 +1,4 @@
-"""``mode="serial"``: no process."""
+"""``mode="serial"``: the workers take turns in the learner's process."""
 
 from __future__ import annotations
 
@@ -12,40 +12,44 @@ from typing_extensions import override
 
 from keisei_lightning.parallel.backend import Backend, WorkerInputs
 from keisei_lightning.parallel.playing.policy_worker import PolicyWorker, make_policy_worker
+from keisei_lightning.parallel.supervision.events import WorkerHealth
 from keisei_lightning.parallel.supervision.messages import Play, RolloutHeader
 from keisei_lightning.parallel.supervision.restarts import WorkerState
-from keisei_lightning.parallel.supervision.supervisor import WorkerHealth
 
 __all__ = ["SerialBackend"]
 
 
 class SerialBackend(Backend):
-    """All workers' rollouts, one after another, in the learner's process: the same code, the same bits, no process."""
+    """Plays all workers' rollouts, one after another, in the learner's process: the same code gives the same bits.
 
-    def __init__(self, work: WorkerInputs) -> None:
+    Args:
+        inputs: what the workers receive.
+    """
+
+    def __init__(self, inputs: WorkerInputs) -> None:
         self.lost_rollouts = 0
-        self._work = work
+        self._inputs = inputs
         self._workers: list[PolicyWorker] = []
         self._granted: deque[tuple[int, Play]] = deque()
 
     @override
     def start(self) -> None:
-        work = self._work
-        for worker_id in range(work.slots.layout.num_workers):
+        inputs = self._inputs
+        for worker_id in range(inputs.slots.layout.num_workers):
             self._workers.append(
                 make_policy_worker(
                     worker_id=worker_id,
                     incarnation=0,
-                    game=work.game,
-                    policy=work.policy_structure(),
-                    options=work.options,
-                    slots=work.slots,
-                    weights=work.weights,
-                    opponents=work.opponents,
+                    game=inputs.game,
+                    policy=inputs.policy_structure(),
+                    options=inputs.options,
+                    slots=inputs.slots,
+                    weights=inputs.weights,
+                    opponents=inputs.opponents,
                 )
             )
-        if len(work.games_in_flight) == len(self._workers):
-            for worker, state in zip(self._workers, work.games_in_flight, strict=True):
+        if len(inputs.games_in_flight) == len(self._workers):
+            for worker, state in zip(self._workers, inputs.games_in_flight, strict=True):
                 worker.load_state_dict(state)
 
     @override
@@ -63,10 +67,10 @@ class SerialBackend(Backend):
             return []
         worker_id, play = self._granted[0]
         threads = torch.get_num_threads()
-        torch.set_num_threads(self._work.options.num_threads)  # as in a worker: the sums are split the same way
+        torch.set_num_threads(self._inputs.options.num_threads)  # as in a worker: the sums are split the same way
         try:
             header = self._workers[worker_id].play(play)
-        except BaseException:  # Ctrl-C, say: as if a worker had died, and its grant were sent to the next one
+        except BaseException:  # such as Ctrl-C: as if a worker had died, and its replacement had got the grant
             self.lost_rollouts += 1
             self._workers[worker_id].reset_games()
             raise
@@ -92,7 +96,7 @@ class SerialBackend(Backend):
                 restarts=0,
                 last_sign_of_life_s=0.0,
             )
-            for worker_id in range(self._work.slots.layout.num_workers)
+            for worker_id in range(self._inputs.slots.layout.num_workers)
         ]
 
     @override

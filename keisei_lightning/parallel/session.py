@@ -1,4 +1,4 @@
-"""What a running collector consists of: made together when it starts, given up together when it stops."""
+"""The parts of a running collector: created together when it starts, closed together when it stops."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ class CollectorSpec:
 
     Attributes:
         game: makes the boards.
-        game_spec: what it is like.
+        game_spec: the game's description.
         policy: the learner's.
         layout: of the slots.
         options: what is played, and how it is delivered; ``num_workers`` is a number.
-        workers: how they run the policy.
+        workers: how workers run the policy.
         threads_per_worker: torch threads of each process that has the policy.
-        supervision: timeouts and budget.
-        opponents: the snapshots that are played against; None: every game is self-play.
-        zero_copy: batches are views where they can be.
+        supervision: time limits and restart budget.
+        opponents: options of the games against snapshots; None: every game is self-play.
+        zero_copy: batches are views of the slots where possible.
     """
 
     game: GameFactory
@@ -88,13 +88,8 @@ class CollectorSpec:
             ConfigError: with a line for each error.
         """
         options = with_number_of_workers(options, workers, learns_on_cpu=not torch.cuda.is_available())
-        device = workers.worker_device
         errors = [
-            *device_errors(
-                "worker_device",
-                device,
-                num_cuda_devices=torch.cuda.device_count() if device.startswith("cuda") else None,
-            ),
+            *_device_errors(workers.worker_device),
             *check_compile_mode("compile_mode", workers.compile_mode, policy),
             *collector_errors(options, workers, supervision, opponents),
         ]
@@ -143,7 +138,7 @@ class CollectorSpec:
         """How every worker plays.
 
         Args:
-            seed: the run's.
+            seed: root seed of every random stream.
             start: plies delivered before this start.
         """
         return PlayerOptions(
@@ -157,38 +152,36 @@ class CollectorSpec:
             start=start,
         )
 
-    def make_backend(self, work: WorkerInputs) -> Backend:
-        """What plays; it starts nothing yet."""
+    def make_backend(self, inputs: WorkerInputs) -> Backend:
+        """The backend of this mode; it starts no process yet."""
         if self.options.mode == "serial":
-            return SerialBackend(work)
-        restart_policy = RestartPolicy(
-            heartbeat_s=self.supervision.heartbeat_s,
-            start_timeout_s=self.supervision.start_timeout_s,
-            max_restarts=self.supervision.max_restarts,
-            window_s=self.supervision.restart_window_s,
-            backoff_s=self.supervision.restart_backoff_s,
-            min_healthy_workers=self.supervision.min_healthy_workers,
-        )
+            return SerialBackend(inputs)
+        restart_policy = RestartPolicy(**asdict(self.supervision))
         start_method = self.workers.start_method
         if self.options.mode == "workers":
-            return ProcessBackend(work, restart_policy=restart_policy, start_method=start_method)
+            return ProcessBackend(inputs, restart_policy=restart_policy, start_method=start_method)
         return CentralBackend(
-            work,
+            inputs,
             restart_policy=restart_policy,
             start_method=start_method,
             num_groups=self.workers.groups_per_worker,
-            together=self.options.schedule == "sync",
+            in_rounds=self.options.schedule == "sync",
         )
+
+
+def _device_errors(name: str) -> list[str]:
+    count = torch.cuda.device_count() if name.startswith("cuda") else None  # it loads the driver: only if it matters
+    return device_errors("worker_device", name, num_cuda_devices=count)
 
 
 @dataclass(kw_only=True, slots=True)
 class ResumeState:
-    """Where a collector begins: anew, or where a checkpoint stopped.
+    """The state that a collector starts from: an empty one, or that of a checkpoint.
 
     Attributes:
-        undelivered: rollouts that were played whole and not delivered, by the reason.
-        games_in_flight: of each worker (serial only); empty to begin anew.
-        opponents: the pool's state; None: it is empty.
+        undelivered: counts of complete rollouts that were not delivered, by reason.
+        games_in_flight: state of each worker's games (serial only); empty: all games are new.
+        opponents: the snapshot pool's state; None: the pool is empty.
     """
 
     undelivered: Mapping[str, int]
@@ -197,7 +190,7 @@ class ResumeState:
 
     @classmethod
     def restored(cls, state: Mapping[str, Any]) -> ResumeState:
-        """From :meth:`Session.state_dict` (or what an earlier version wrote)."""
+        """From a :meth:`state_dict`, also of an earlier version."""
         return cls(
             undelivered={name: int(state.get(name, 0)) for name in NOTHING_UNDELIVERED},
             games_in_flight=state.get("games_in_flight", ()),
@@ -205,7 +198,7 @@ class ResumeState:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """The same as plain numbers, text and tensors."""
+        """This state as plain numbers, text and tensors."""
         return {
             **self.undelivered,
             "games_in_flight": list(self.games_in_flight),
@@ -214,63 +207,70 @@ class ResumeState:
 
 
 class Session:
-    """Slots, published weights, snapshots, and the backend that plays; it starts with :meth:`open`.
+    """Slots, published weights, snapshots, and the backend that plays. :meth:`open` starts it.
 
     Args:
-        plan: how to collect.
-        origin: where to begin.
+        spec: how to collect.
+        resume_state: the state to start from.
         seed: root seed of every random stream.
         plies: delivered so far, in earlier sessions too.
         version: of the policy's present weights.
-        paused: workers that get no grants until the owner tells the intake otherwise.
+        paused: workers that get no grants at first (see :meth:`Intake.set_paused`).
 
     Attributes:
-        weights: published weights.
+        weights: publishes weights.
         pool: snapshots; None without opponents.
-        backend: plays.
-        intake: takes rollouts in.
+        backend: plays rollouts.
+        intake: receives rollouts and makes batches of them.
 
     Raises:
-        ConfigError: the machine has not so much memory, or the snapshots are of another network.
+        ConfigError: the machine has not enough memory, or the snapshots are of another network.
     """
 
     def __init__(
-        self, plan: CollectorSpec, origin: ResumeState, *, seed: int, plies: int, version: int, paused: Collection[int]
+        self,
+        spec: CollectorSpec,
+        resume_state: ResumeState,
+        *,
+        seed: int,
+        plies: int,
+        version: int,
+        paused: Collection[int],
     ) -> None:
-        self._num_readers, self._num_workers = plan.num_readers, plan.layout.num_workers
-        weights = WeightLayout.of(plan.policy)
-        self._slots = Slots.reserve(plan.layout)
-        self.weights = WeightStore(weights, plan.num_readers)
-        self.weights.publish(plan.policy, version)
-        self.pool = None if plan.opponents is None else SnapshotPool(plan.opponents, weights, seed)
-        if self.pool is not None and origin.opponents is not None:
-            self.pool.load_state_dict(origin.opponents)
-        work = WorkerInputs(
-            game=plan.game,
-            policy=plan.policy,
-            options=plan.player_options(seed=seed, start=plies),
+        self._num_readers, self._num_workers = spec.num_readers, spec.layout.num_workers
+        weights = WeightLayout.of(spec.policy)
+        self._slots = Slots.reserve(spec.layout)
+        self.weights = WeightStore(weights, spec.num_readers)
+        self.weights.publish(spec.policy, version)
+        self.pool = None if spec.opponents is None else SnapshotPool(spec.opponents, weights, seed)
+        if self.pool is not None and resume_state.opponents is not None:
+            self.pool.load_state_dict(resume_state.opponents)
+        inputs = WorkerInputs(
+            game=spec.game,
+            policy=spec.policy,
+            options=spec.player_options(seed=seed, start=plies),
             slots=self._slots,
             weights=self.weights.memory,
-            opponents=self._opponent_setup(plan),
-            games_in_flight=origin.games_in_flight,
+            opponents=self._opponent_setup(spec),
+            games_in_flight=resume_state.games_in_flight,
         )
-        self.backend = plan.make_backend(work)
+        self.backend = spec.make_backend(inputs)
         self.intake = Intake(
             self.backend,
             self._slots,
-            schedule=plan.options.schedule,
-            max_policy_lag=plan.options.max_policy_lag,
-            zero_copy=plan.zero_copy,
-            drop_oldest=plan.options.drop_oldest,
+            schedule=spec.options.schedule,
+            max_policy_lag=spec.options.max_policy_lag,
+            zero_copy=spec.zero_copy,
+            drop_oldest=spec.options.drop_oldest,
             paused=paused,
-            undelivered=origin.undelivered,
+            undelivered=resume_state.undelivered,
             pool=self.pool,
         )
 
-    def _opponent_setup(self, plan: CollectorSpec) -> OpponentSetup | None:
-        if self.pool is None or plan.opponents is None:
+    def _opponent_setup(self, spec: CollectorSpec) -> OpponentSetup | None:
+        if self.pool is None or spec.opponents is None:
             return None
-        return OpponentSetup(memory=self.pool.memory, share=plan.opponents.share)
+        return OpponentSetup(memory=self.pool.memory, share=spec.opponents.share)
 
     def open(self) -> None:
         """Start playing; returns before all workers are ready."""
@@ -278,7 +278,7 @@ class Session:
         self.intake.open()
 
     def close(self, timeout_s: float) -> None:
-        """End all processes and give up the memory; twice is harmless."""
+        """End all processes and close the memory; twice is harmless."""
         self.backend.shutdown(timeout_s)
         self._slots.close()
         self.weights.close()
@@ -286,7 +286,7 @@ class Session:
             self.pool.close()
 
     def is_healthy(self) -> bool:
-        """Every worker is starting (within its time) or running."""
+        """Whether every worker is starting (within its time limit) or running."""
         return all(worker.state in _HEALTHY for worker in self.backend.health())
 
     def health(self, latest_version: int) -> list[dict[str, Any]]:
@@ -308,7 +308,7 @@ class Session:
         return {"policy_version": version, "policy_lag": lag}
 
     def summary(self, latest_version: int) -> dict[str, float]:
-        """Numbers for loggers: of the workers, and of the pool."""
+        """Metrics of the workers and of the pool."""
         workers = self.backend.health()
         lags = [self._adoption(worker.worker_id, latest_version)["policy_lag"] for worker in workers]
         return {
@@ -319,8 +319,8 @@ class Session:
             "lost_rollouts": self.backend.lost_rollouts,
         }
 
-    def origin(self) -> ResumeState:
-        """Where a collector would go on from here."""
+    def resume_state(self) -> ResumeState:
+        """The state from which a collector could resume."""
         return ResumeState(
             undelivered=self.intake.undelivered,
             games_in_flight=self.backend.games_in_flight(),

@@ -13,15 +13,15 @@ _LARGEST = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep the memory it has freed, for its next tensors of that size.
+    """Let this process keep the memory that it frees, for its next tensors of that size.
 
-    A network's activations are megabytes each, and every pass frees and allocates them again. glibc hands such blocks
-    back to the kernel, which must clear each page before it may be used again: a fifth of the time of a worker's
-    network and a twelfth of the learner's (shogi, 2 x 32; ``RESULTS.md``). The process stays as large as it once was,
-    which between two passes it is anyway.
+    A network's activations are megabytes each, and every pass frees and allocates them again. glibc returns such blocks
+    to the kernel, which must clear each page before it is used again: a fifth of the time of a worker's network and a
+    twelfth of the learner's (shogi, 2 x 32; ``docs/results/speed.md``). The process keeps its largest size, which it
+    has in every pass anyway.
 
-    Workers and the commands do this for themselves; a program of your own may call it once, before the first batch. It
-    is one setting for the whole process and cannot be taken back.
+    Workers and the commands call this function; a program of your own may call it once, before the first batch. The
+    setting is of the whole process and cannot be undone.
 
     Returns:
         Whether it took effect: False where the C library is not glibc (macOS, Alpine).

@@ -1,7 +1,7 @@
-"""What a person sees: log lines above the progress bar, a table at the start, a summary at the end.
+"""The terminal: log lines above the progress bar, tables, and standard streams that never end a run.
 
-And what happens where nobody sees it: a run whose output has no reader any more (``| head``, a ``tee`` that Ctrl-C has
-ended, a terminal that was closed, a full disk) is not ended by that.
+A run goes on if its output has no reader any more (``| head``, a ``tee`` that Ctrl-C ended, a closed terminal) or no
+place (a full disk).
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ __all__ = ["ConsoleHandler", "Output", "bar_on_screen", "print_table", "quiet_li
 
 
 class Output:
-    """A standard stream that drops what cannot be written, from the first failure on.
+    """A standard stream that drops its output from the first write that fails.
 
-    Everything but writing is the stream's own.
+    All other operations are those of the stream.
 
     Args:
         stream: standard output or standard error.
@@ -39,10 +39,10 @@ class Output:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self.failure: OSError | None = None
-        """Why nothing is written any more."""
+        """The first failure; None: everything has been written."""
 
     def write(self, text: str) -> int:
-        """Write, if somebody reads; text that the stream's encoding lacks is written with escapes."""
+        """Write, unless a write has failed; characters that the encoding lacks are escaped."""
         try:
             return self._stream.write(text)
         except UnicodeEncodeError:
@@ -53,7 +53,7 @@ class Output:
             return len(text)
 
     def flush(self) -> None:
-        """Flush, if somebody reads."""
+        """Flush, unless a write has failed."""
         try:
             self._stream.flush()
         except OSError as error:
@@ -74,10 +74,10 @@ class Output:
 
 @contextlib.contextmanager
 def standard_output() -> Iterator[Output]:
-    """Context in which printing never fails: not to a broken pipe, and not where a stream was closed (``>&-``).
+    """Context in which printing never fails, even to a broken pipe or a closed stream (``>&-``).
 
     Returns:
-        Standard output; its ``failure`` tells whether everything has been printed.
+        Standard output; its ``failure`` is None if everything was printed.
     """
     _open_closed()
     before = sys.stdout, sys.stderr
@@ -95,7 +95,7 @@ def standard_output() -> Iterator[Output]:
 
 
 def _open_closed() -> None:
-    """Open the standard streams that are closed, to nowhere: else the next file that is opened would be one of them."""
+    """Open closed standard streams to the null device: the next file would get their descriptors otherwise."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -107,10 +107,10 @@ def _open_closed() -> None:
 
 
 def say(*lines: str) -> None:
-    """Tell something on standard error, a line each.
+    """Print lines to standard error, each with the program's name.
 
     Args:
-        lines: what to tell; control characters, which a file's or a folder's name may have, are shown as escapes.
+        lines: control characters, which a file's or a folder's name may have, are escaped.
     """
     for line in lines:
         text = "".join(
@@ -175,18 +175,18 @@ def _redirected_handlers(streams: Iterable[tuple[TextIO, TextIO]]) -> Iterator[N
 
 
 def quiet_libraries() -> None:
-    """Take library chatter off the screen that tells a user of this program nothing; each line says why."""
+    """Silence library messages that mean nothing to a user of this program."""
     # The loader hands out minibatches of a rollout that worker processes have played: it needs no workers of its own.
     warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
     # torchrl's own deprecated classes, as it is imported.
     warnings.filterwarnings("ignore", message=r"Creating .* which inherits from WeightUpdaterBase is deprecated")
-    # A run of few optimiser steps is no mistake here (smoke, quickstart).
+    # A run of few optimiser steps is intended here (smoke, quickstart).
     warnings.filterwarnings("ignore", message=r".*smaller than the logging interval.*")
     # A run that resumes from another one has a folder of its own: which old checkpoints were kept there is no matter.
     warnings.filterwarnings("ignore", message=r"The dirpath has changed from")
     # A deprecation inside Lightning, of torch's own tree functions.
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
-    # Lightning prints its log lines itself, besides handing them on: each would be on the screen twice.
+    # Lightning prints its log lines and passes them on: each would be on the screen twice.
     for name in ("lightning", "lightning.fabric", "lightning.pytorch"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
@@ -194,12 +194,12 @@ def quiet_libraries() -> None:
     # "GPU available: False", "TPU available: ...", tips to use other products: the start table says what is used.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric.utilities.rank_zero").setLevel(logging.WARNING)
-    # Matplotlib tells how it builds its font cache.
+    # Matplotlib logs that it builds its font cache.
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
 
 
 def print_table(title: str, rows: Mapping[str, object] | Iterable[tuple[str, object]]) -> None:
-    """Print two columns, names and values; values are printed as they are, whole.
+    """Print two columns, names and values; no value is wrapped or cut.
 
     Args:
         title: a line above the table.

@@ -1,4 +1,4 @@
-"""Names that a package imports when they are first used (PEP 562): torch takes seconds, and rules need none."""
+"""Names that a package imports when they are first used (PEP 562), because torch takes seconds and rules need none."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def lazy_names(package: str, module_of: Mapping[str, str], namespace: dict[str, 
     """Make a package's ``__getattr__``.
 
     Args:
-        package: its name.
-        module_of: public name -> module of the package where it is.
+        package: the package's name.
+        module_of: public name -> module of the package that defines it.
         namespace: the package's ``globals()``, which keeps what was imported.
 
     Returns:
-        A function that imports a name; raises ``AttributeError`` for a name that no module has.
+        A function that imports a name, and raises ``AttributeError`` for a name that is not public.
     """
 
     def get(name: str) -> object:

@@ -1,7 +1,7 @@
 """What this process may use of the machine: CPUs, memory, file descriptors, threads.
 
-Each number is what is left *here*: the machine's own, cut by the limits of the shell (``ulimit``) and by those of every
-control group that this process is in (a container, a SLURM job, a systemd slice).
+Each number is the machine's, reduced by the limits of the shell (``ulimit``) and of every control group that this
+process is in (a container, a SLURM job, a systemd slice).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Allowance:
     Attributes:
         limit: the most there may be.
         used: how many there are now.
-        name: the limit's name, as a person would look for it.
+        name: the limit's name, as a user would search for it.
         ceiling: the hard limit, up to which the user may raise ``limit``; None where only root may raise it.
     """
 
@@ -66,9 +66,9 @@ class Allowance:
 
 
 def available_cpus(cgroup_root: Path = CGROUP_ROOT) -> int:
-    """Count the CPUs that this process may use: its affinity mask, cut by the container's CPU quota.
+    """Count the CPUs that this process may use: its affinity mask, reduced by the container's CPU quota.
 
-    ``os.cpu_count()`` is the machine's, which in a container with a quota of two cores may well be 64.
+    ``os.cpu_count()`` counts the machine's, which may be 64 in a container with a quota of two.
 
     Args:
         cgroup_root: where the control groups are mounted (version 2, or version 1 with its ``cpu`` controller).
@@ -99,7 +99,7 @@ def share_of_cpus(num_workers: int) -> int:
 
 
 def available_memory(cgroup_root: Path = CGROUP_ROOT) -> int:
-    """Count the bytes that can still be allocated: free memory of the machine, cut by the container's limit.
+    """Count the bytes that can still be allocated: the machine's free memory, reduced by the container's limit.
 
     Args:
         cgroup_root: where the control groups are mounted.
@@ -115,13 +115,13 @@ def available_memory(cgroup_root: Path = CGROUP_ROOT) -> int:
         ):
             limit, usage = _read_number(group / limit_file), _read_number(group / usage_file)
             if limit is not None and usage is not None:
-                # Files that were read once count as used, but the kernel gives their memory away when it is wanted.
+                # The page cache counts as used, but the kernel frees it on demand.
                 available.append(limit - usage + _statistic(group / "memory.stat", cache_key))
     return max(0, min(available))
 
 
 def resident_memory(pid: int | None) -> int | None:
-    """Bytes of memory that a process holds; None where there is no such process."""
+    """Bytes of memory that a process holds; None if there is no such process."""
     if pid is None:
         return None
     try:
@@ -137,7 +137,7 @@ def descriptor_allowance() -> Allowance:
 
 
 def task_allowances(cgroup_root: Path = CGROUP_ROOT) -> list[Allowance]:
-    """How many more threads (a process is one at least) may be started: one entry for each limit there is.
+    """How many more threads (a process has at least one) may be started: an entry for each limit.
 
     Args:
         cgroup_root: where the control groups are mounted.
@@ -154,7 +154,7 @@ def task_allowances(cgroup_root: Path = CGROUP_ROOT) -> list[Allowance]:
 
 
 def largest_file() -> int:
-    """Bytes that a file of this process may have (``ulimit -f``); shared memory is a file to the kernel."""
+    """Bytes that a file of this process may have (``ulimit -f``); the kernel treats shared memory as a file."""
     return _finite(resource.getrlimit(resource.RLIMIT_FSIZE)[0])
 
 

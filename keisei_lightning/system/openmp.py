@@ -1,16 +1,16 @@
-"""How OpenMP threads wait for one another: by spinning where the machine is idle, asleep where it is busy.
+"""How OpenMP threads wait for one another: they spin on an idle machine and sleep on a busy one.
 
-torch computes one operation with several threads, which meet at its end. The GNU runtime, libgomp, lets a thread that
-has nothing to do spin for milliseconds before it sleeps, in the hope that the next operation comes at once. Where each
-thread has a CPU of its own, that is 5 % to 10 % quicker than to wake it. On a CPU that another program uses too, it
-spins where the thread that it waits for should run, and learning takes several times as long.
+torch computes one operation with several threads, which meet at its end. The GNU runtime, libgomp, lets an idle thread
+spin for milliseconds before it sleeps, in case the next operation comes at once. If each thread has a CPU of its own,
+that is 5 % to 10 % quicker than to wake it. On a CPU that another program also uses, it spins where the thread that it
+waits for should run, and learning takes several times as long.
 
-The settings of the runtime (``OMP_WAIT_POLICY``, ``GOMP_SPINCOUNT``) are read once, when torch is imported. But libgomp
-spins a thousandth of that time while it has more threads than there are CPUs (``gomp_throttled_spin_count_var`` in its
-``config/linux/wait.h``), and decides anew at each wait. :class:`SpinningGovernor` makes use of that: it looks whether
-this process's threads wait for CPUs, which the kernel tells, and holds some sleeping threads as long as they do.
+The runtime reads its settings (``OMP_WAIT_POLICY``, ``GOMP_SPINCOUNT``) once, when torch is imported. But libgomp spins
+for a thousandth of that time while it has more threads than there are CPUs (``gomp_throttled_spin_count_var`` in its
+``config/linux/wait.h``), and decides this at each wait. :class:`SpinningGovernor` uses that: it samples how long this
+process's threads wait for CPUs, which the kernel reports, and holds extra sleeping threads as long as they do.
 
-Other runtimes (LLVM's libomp on macOS, Intel's libiomp) have no such thing: there :func:`limit_spinning` sets a
+Other runtimes (LLVM's libomp on macOS, Intel's libiomp) cannot be governed so: there :func:`limit_spinning` sets a
 variable before torch is imported. ``tests/benchmarks/busy_cpu.py`` measures all this.
 """
 
@@ -46,7 +46,7 @@ SETTINGS = {"KMP_BLOCKTIME": "1"}
 """Milliseconds that threads of libomp and libiomp spin; 200 by default."""
 
 USER_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
-"""Whoever has set one of these has decided how threads wait: nothing is changed then."""
+"""A user who sets one of these decides how threads wait: this module then changes nothing."""
 
 _log = logging.getLogger(__name__)
 _called_too_late = False
@@ -56,13 +56,13 @@ _changing_environment = threading.Lock()
 def limit_spinning() -> bool:
     """Let threads of libomp and libiomp sleep soon, in this process and in those that it starts.
 
-    To be called before torch is imported: the first line of a notebook, or of a program with a ``Trainer`` of its own,
-    on macOS or with a torch from conda. (``keisei`` and ``train.py`` do so themselves.) With libgomp, torch's runtime
-    on Linux, nobody needs to call it: the collector governs how its threads wait. It changes nothing where one of
-    :data:`USER_VARIABLES` is set. Twice is harmless.
+    Call it before torch is imported: in the first line of a notebook, or of a program with a ``Trainer`` of its own, on
+    macOS or with a torch from conda. (``keisei`` and ``train.py`` call it.) With libgomp, torch's runtime on Linux, the
+    call is not needed: the collector governs how threads wait. It changes nothing if one of :data:`USER_VARIABLES` is
+    set. It may be called twice.
 
     Returns:
-        False if torch had been imported before, so that this process's own threads are not reached.
+        False if torch was imported before, so that this process's own threads are not affected.
     """
     global _called_too_late
     if not _is_decided():
@@ -76,15 +76,15 @@ def _is_decided() -> bool:
 
 
 def _is_users_choice() -> bool:
-    """Whether somebody else than :func:`limit_spinning` has set a variable."""
+    """Whether a variable was set by the user, not by :func:`limit_spinning`."""
     return any(name in os.environ and os.environ[name] != SETTINGS.get(name) for name in USER_VARIABLES)
 
 
 @contextlib.contextmanager
 def spinning_limited() -> Iterator[None]:
-    """Context in which to start a process as :func:`limit_spinning` would have it; the environment is put back.
+    """Context with the environment of :func:`limit_spinning`, to start a process in; afterwards it is restored.
 
-    One thread at a time: the environment is the process's.
+    One thread at a time enters it, because all threads share the environment.
     """
     with _changing_environment:
         if _is_decided():
@@ -99,11 +99,11 @@ def spinning_limited() -> Iterator[None]:
 
 
 class CpuTime(NamedTuple):
-    """Seconds of this process's threads, all together.
+    """CPU time of this process's threads, summed.
 
     Attributes:
-        run_s: on a CPU.
-        wait_s: ready to run, while others had the CPU.
+        run_s: seconds on a CPU.
+        wait_s: seconds ready to run, while other threads had the CPU.
     """
 
     run_s: float
@@ -111,10 +111,10 @@ class CpuTime(NamedTuple):
 
 
 def cpu_time(tasks: Path = Path("/proc/self/task")) -> CpuTime | None:
-    """CPU time of the threads that this process has now; None where the kernel does not tell (macOS).
+    """CPU time of the threads that this process has now; None where the kernel does not report it (macOS).
 
-    It makes few objects on purpose: Python collects garbage in whichever thread makes the object that fills its quota,
-    and objects of other libraries may have to be freed in the thread that made them (rsshogi's boards do).
+    The function creates few objects on purpose: Python collects garbage in the thread whose new object fills its quota,
+    and some objects must be freed in the thread that made them (rsshogi's boards, for example).
 
     Args:
         tasks: a folder for each thread, with its ``schedstat``: nanoseconds on a CPU, nanoseconds of waiting for one.
@@ -137,24 +137,24 @@ def cpu_time(tasks: Path = Path("/proc/self/task")) -> CpuTime | None:
 
 
 class Throttle(Protocol):
-    """What makes the runtime's threads sleep soon, and lets them spin again."""
+    """Makes the runtime's threads sleep soon, and lets them spin again."""
 
     def engage(self) -> bool:
-        """Let them sleep soon; False if that cannot be done here."""
+        """Let threads sleep soon; False if that is impossible here."""
         ...
 
     def release(self) -> None:
-        """Let them spin as long as they do by themselves; twice is harmless."""
+        """Let threads spin as long as the runtime does by itself. May be repeated."""
         ...
 
 
 class ExtraThreads(Throttle):
-    """So many sleeping threads of libgomp that it has more than there are CPUs, and spins only shortly.
+    """Sleeping threads of libgomp, so many that it has more than there are CPUs and spins only briefly.
 
-    They belong to a team of a Python thread, whose end ends them.
+    They form the team of one Python thread, and end with it.
 
     Args:
-        maps: the files that this process has loaded, a line each.
+        maps: the kernel's list of files that this process has mapped.
     """
 
     def __init__(self, maps: Path = Path("/proc/self/maps")) -> None:
@@ -163,13 +163,13 @@ class ExtraThreads(Throttle):
         self._holder: threading.Thread | None = None
 
     def engage(self) -> bool:
-        """Start them; False without libgomp, or where so many threads may not be started."""
+        """Start the threads; False without libgomp, or where so many threads are not allowed."""
         if self._holder is not None:
             return True
         path = self._library()
         if path is None:
             return False
-        library = ctypes.CDLL(path)  # what is loaded already, not another one
+        library = ctypes.CDLL(path)  # the library that is loaded already
         count = len(os.sched_getaffinity(0)) + 1
         if any(limit.free < 4 * count for limit in task_allowances()):  # libgomp would end the process
             return False
@@ -185,10 +185,11 @@ class ExtraThreads(Throttle):
             loaded = set(re.findall(r"/\S*libgomp[^/\s]*$", self._maps.read_text(), flags=re.MULTILINE))
         except OSError:
             return None
-        return min(loaded, key=lambda path: ("torch" not in path, path), default=None)  # others may have one too
+        # Other packages may bring a library of this name too.
+        return min(loaded, key=lambda path: ("torch" not in path, path), default=None)
 
     def release(self) -> None:
-        """End them."""
+        """End the threads."""
         if self._holder is not None and self._leave is not None:
             self._leave.set()
             self._holder.join()
@@ -196,7 +197,7 @@ class ExtraThreads(Throttle):
 
 
 def _hold_team(library: ctypes.CDLL, count: int, is_there: threading.Event, leave: threading.Event) -> None:
-    """Make a team of this many threads, which do nothing, and keep it."""
+    """Create a team of this many idle threads and keep it."""
     # GOMP_parallel(function, data, num_threads, flags) is what compiled code calls; any harmless function will do.
     library.GOMP_parallel(library.omp_get_thread_num, None, ctypes.c_uint(count), ctypes.c_uint(0))
     is_there.set()
@@ -204,26 +205,26 @@ def _hold_team(library: ctypes.CDLL, count: int, is_there: threading.Event, leav
 
 
 class SpinningGovernor:
-    """Lets OpenMP threads of this process spin while it has its CPUs for itself, and sleep while it has not.
+    """Lets OpenMP threads of this process spin while no other program uses its CPUs, and sleep otherwise.
 
-    A thread of its own looks several times a second, which takes a ten-thousandth of a CPU.
+    A thread of its own samples CPU times several times a second, which takes a ten-thousandth of a CPU.
 
     Args:
-        read: what :func:`cpu_time` returns.
+        read: returns :func:`cpu_time`.
         throttle: makes threads sleep soon.
-        interval_s: seconds between two looks.
+        interval_s: seconds between two samples.
     """
 
     BUSY_SHARE = 0.15
-    """Of the time in which threads could run: more than this spent waiting for a CPU, and others use it too."""
+    """The machine is busy if threads wait for a CPU in more than this share of the time in which they could run."""
 
     CALM_SHARE = 0.05
-    """Less than this, in :attr:`CALM_LOOKS` consecutive looks, and they no longer do."""
+    """The machine is calm if the share is less than this in :attr:`CALM_SAMPLES` consecutive samples."""
 
-    CALM_LOOKS = 4
+    CALM_SAMPLES = 4
 
     LEAST_S = 0.02
-    """CPU time between two looks below which there is nothing to judge."""
+    """An interval with less CPU time than this is ignored."""
 
     def __init__(
         self,
@@ -235,18 +236,18 @@ class SpinningGovernor:
         self._read, self._interval_s = read, interval_s
         self._throttle = ExtraThreads() if throttle is None else throttle
         self._before = read()
-        self._calm_looks = 0
+        self._calm_samples = 0
         self._leave = threading.Event()
         self._thread = threading.Thread(target=self._run, name="keisei-spinning-governor", daemon=True)
         self.is_throttled = False
 
     def start(self) -> None:
-        """Begin to look, unless the user has decided or the kernel does not tell."""
+        """Begin to sample, unless the user has decided or the kernel does not report CPU times."""
         if self._before is not None and not _is_users_choice():
             self._thread.start()
 
     def close(self) -> None:
-        """Look no more, and let threads spin as they do by themselves."""
+        """Stop sampling, and let threads spin as long as the runtime does by itself."""
         self._leave.set()
         if self._thread.ident is not None:
             self._thread.join()
@@ -254,11 +255,11 @@ class SpinningGovernor:
 
     def _run(self) -> None:
         while not self._leave.wait(self._interval_s):
-            if not self.look():
+            if not self.sample():
                 return
 
-    def look(self) -> bool:
-        """Decide by what has happened since the last look; False if there is no point in looking again."""
+    def sample(self) -> bool:
+        """Decide by the CPU times since the last sample; False if further samples are pointless."""
         before, self._before = self._before, self._read()
         if before is None or self._before is None:
             return False
@@ -268,14 +269,14 @@ class SpinningGovernor:
         share = wait_s / (run_s + wait_s)
         if not self.is_throttled and share > self.BUSY_SHARE:
             return self._engage(share)
-        self._calm_looks = self._calm_looks + 1 if share < self.CALM_SHARE else 0
-        if self.is_throttled and self._calm_looks >= self.CALM_LOOKS:
+        self._calm_samples = self._calm_samples + 1 if share < self.CALM_SHARE else 0
+        if self.is_throttled and self._calm_samples >= self.CALM_SAMPLES:
             self._throttle.release()
             self.is_throttled = False
         return True
 
     def _engage(self, share: float) -> bool:
-        self._calm_looks = 0
+        self._calm_samples = 0
         self.is_throttled = self._throttle.engage()
         if self.is_throttled or "torch" not in sys.modules:
             return True
@@ -296,7 +297,7 @@ _governor: SpinningGovernor | None = None
 
 @contextlib.contextmanager
 def governed_spinning() -> Iterator[None]:
-    """Context in which a :class:`SpinningGovernor` is at work; there is one, however many contexts there are."""
+    """Context in which a :class:`SpinningGovernor` runs; all contexts share one."""
     global _users, _governor
     with _governed:
         _users += 1

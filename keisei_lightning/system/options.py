@@ -332,7 +332,7 @@ def with_keywords(owner: str, *groups: Any, keywords: Mapping[str, Any]) -> tupl
         try:
             made.append(dataclasses.replace(group, **own))
         except ConfigError as error:
-            errors += error.faults
+            errors += error.errors
     if errors:
         raise ConfigError(errors)
     return tuple(made)

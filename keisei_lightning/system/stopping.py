@@ -1,16 +1,16 @@
-"""Signals that ask the program to stop: at once, or as soon as what is being done is whole.
+"""Signals that ask the program to stop: at once, or after the step or save that is under way.
 
 ::
 
-    signal --> StopSignals --+-- nothing to keep: Stopped is raised where the main thread is
-                             +-- training (defer .. stop_deferring): Lightning is told; the loop ends after this step
-                             |     interruptible():  nothing is being written here: Stopped is raised at once after all
-                             |     uninterruptible(): a step or a save; however long it takes, it ends first
-                             +-- a second signal: the process ends now; workers end with it
+    signal --> StopSignals --+-- not training: Stopped is raised at once, in the main thread
+                             +-- training (defer .. stop_deferring): Lightning ends its loop after this step
+                             |     interruptible():   waits without writing: Stopped is raised at once all the same
+                             |     uninterruptible(): a step or a save: it ends first, however long it takes
+                             +-- a second signal: the process ends at once, and its workers with it
 
-Where no step ends within ``grace_s`` (a callback that hangs, say), Stopped is raised as well. Signals belong to the
-process, and so does the one :class:`StopSignals` in use: ``interruptible()`` and its like do nothing where there is
-none, as in a script with a Trainer of its own.
+If no step ends within ``grace_s`` (a callback hangs, say), Stopped is raised too. A process has one active
+:class:`StopSignals`; without it, as in a script with a Trainer of its own, ``interruptible()`` and the other functions
+do nothing.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ __all__ = [
 ]
 
 _DOUBLED_S = 0.2
-"""The same signal again within this time is one: timeout(1) and some launchers send theirs to the process and to its
+"""The same signal twice within this time counts once: timeout(1) and some launchers signal the process and its
 group."""
 
 _AGAIN_S = 0.1
-"""How often an uninterruptible region is looked at when the grace is over."""
+"""How often to check, after the grace time, whether an uninterruptible region has ended."""
 
 
 class Stopped(BaseException):
     """A signal asked the program to end.
 
-    Not an ``Exception``: neither Hydra nor a worker's supervision may take it for a failure and go on.
+    Not an ``Exception``: neither Hydra nor the supervision of workers may treat it as a failure and continue.
 
     Args:
         signum: the signal's number.
@@ -62,12 +62,12 @@ class Stopped(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """What shells expect: 128 + the signal's number."""
+        """Exit code that shells expect: 128 + the signal's number."""
         return 128 + self.signum
 
 
 class StopSignals:
-    """Context that turns SIGINT, SIGTERM and SIGHUP (a terminal that was closed) into :class:`Stopped`.
+    """Context that turns SIGINT, SIGTERM and SIGHUP (a closed terminal) into :class:`Stopped`.
 
     Outside the main thread it does nothing.
 
@@ -78,7 +78,7 @@ class StopSignals:
     def __init__(self, *, grace_s: float = 2.0) -> None:
         self.grace_s = grace_s
         self.requested: int | None = None
-        """The signal that asked, once one has."""
+        """The first signal that came; None: none has."""
         self.deferred = False
         self.waits = 0
         self.uninterruptible = 0
@@ -88,11 +88,11 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         global _active
-        # Only the main thread may set handlers; and whoever was first has them, and ends the program.
+        # Only the main thread may set handlers, and the outermost context keeps them.
         if _active is None and threading.current_thread() is threading.main_thread():
             _active = self
             for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                # What the caller has chosen to ignore stays ignored: a shell does so for its background jobs.
+                # An ignored signal stays ignored: a shell ignores SIGINT for its background jobs.
                 if signal.getsignal(signum) is not signal.SIG_IGN:
                     self.listen_to(signum)
         return self
@@ -107,7 +107,7 @@ class StopSignals:
             signal.signal(signum, handler)
 
     def listen_to(self, signum: int) -> None:
-        """Let a further signal ask for a stop, until the context ends."""
+        """Treat a further signal as a request to stop, until the context ends."""
         before = signal.signal(signum, self._asked)
         self._before.setdefault(signum, before)
 
@@ -127,7 +127,7 @@ class StopSignals:
             _end_now(signum)
         self.requested, self._asked_at = signum, time.monotonic()
         if self.deferred and signum != signal.SIGTERM:
-            # Lightning's loop ends at its own safe points, with all its counters whole, when SIGTERM has come.
+            # After SIGTERM Lightning's loop ends at its own safe points, with consistent counters.
             self._relayed = True
             signal.raise_signal(signal.SIGTERM)
         if not self.deferred or self.waits:
@@ -151,35 +151,35 @@ _temporary_files: set[Path] = set()
 
 
 def requested() -> int | None:
-    """The number of the signal that has asked for a stop; None: none has."""
+    """The number of the first signal that came; None: none has."""
     return None if _active is None else _active.requested
 
 
 def deferred() -> bool:
-    """Whether somebody will see to it that a signal that has come ends the program."""
+    """Whether a signal now ends the program after the step that is under way."""
     return _active is not None and _active.deferred
 
 
 def defer() -> None:
-    """From now on the first signal waits for the end of a step. Only a running Trainer can end at one."""
+    """From now on the first signal waits for the end of a step. Only a running Trainer can stop there."""
     if _active is not None:
         _active.deferred = True
 
 
 def listen_to(signum: int) -> None:
-    """Let a further signal, such as a batch system's, ask for a stop."""
+    """Treat a further signal, such as a batch system's, as a request to stop."""
     if _active is not None:
         _active.listen_to(signum)
 
 
 def stop_deferring(*, end: bool = False) -> None:
-    """No longer wait for the end of a step.
+    """From now on a signal no longer waits for the end of a step.
 
     Args:
-        end: raise what has been put off.
+        end: raise :class:`Stopped` if a signal was deferred.
 
     Raises:
-        Stopped: a signal came while it was deferred, and ``end`` is set.
+        Stopped: a signal was deferred, and ``end`` is set.
     """
     if _active is None:
         return
@@ -190,7 +190,7 @@ def stop_deferring(*, end: bool = False) -> None:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Context in which nothing is written that must be whole: a signal raises at once, also one that came before.
+    """Context that a signal may interrupt: it raises at once, also if it came before and was deferred.
 
     Raises:
         Stopped: a signal has come.
@@ -210,7 +210,7 @@ def interruptible() -> Iterator[None]:
 
 @contextlib.contextmanager
 def uninterruptible() -> Iterator[None]:
-    """Context that a deferred signal does not break into, however long it takes; a second signal does."""
+    """Context that a deferred signal does not interrupt, however long it takes; a second signal does."""
     active = _active
     if active is None:
         yield
@@ -224,7 +224,7 @@ def uninterruptible() -> Iterator[None]:
 
 @contextlib.contextmanager
 def temporary_file(path: Path) -> Iterator[Path]:
-    """Context after which a file is gone, unless it was renamed; also when a second signal ends the process in it."""
+    """Context that deletes a file at its end unless it was renamed, also if a second signal ends the process."""
     _temporary_files.add(path)
     try:
         yield path
@@ -234,7 +234,7 @@ def temporary_file(path: Path) -> Iterator[Path]:
 
 
 def _end_now(signum: int) -> None:
-    """End without any further hook or handler. Workers notice that their parent is gone."""
+    """End without any further hook or handler. Workers notice that their parent has ended."""
     for path in tuple(_temporary_files):
         with contextlib.suppress(OSError):
             path.unlink()

@@ -248,7 +248,7 @@ def newest_checkpoint(folder: str | os.PathLike[str]) -> tuple[Path, CheckpointH
         try:
             header = read_checkpoint_header(file)
         except ConfigError as error:
-            errors.append(error.faults[0].removeprefix("ckpt_path="))
+            errors.append(error.errors[0].removeprefix("ckpt_path="))
             continue
         if errors:
             log.warning("ckpt_path=last: %s; resuming from %s (step %d)", "; ".join(errors), file, header.global_step)

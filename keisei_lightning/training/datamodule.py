@@ -111,7 +111,7 @@ class SelfPlayDataModule(LightningDataModule):
         try:
             (self.options,) = with_keywords(type(self).__name__, options or MinibatchOptions(), keywords=keywords)
         except ConfigError as error:
-            raise ConfigError([*error.faults, *errors]) from None
+            raise ConfigError([*error.errors, *errors]) from None
         if errors := [*_minibatch_errors(self.options.minibatch_size, collector), *errors]:
             raise ConfigError(errors)
         self._collector = collector

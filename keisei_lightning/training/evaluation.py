@@ -141,7 +141,7 @@ class EvaluationCallback(Callback):
                 try:
                     start_player(player)
                 except ConfigError as error:
-                    errors += error.faults
+                    errors += error.errors
         except BaseException:
             self.close()
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from keisei_lightning.models.options import CompileMode
+from keisei_lightning.system.compile_modes import CompileMode
 from keisei_lightning.system.options import Options, option
 
 __all__ = [

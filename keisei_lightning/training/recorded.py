@@ -61,7 +61,7 @@ def recorded_network(model: Mapping[str, Any], spec: GameSpec, *, path: str, oth
     try:
         return build_recorded_network(model, spec)
     except ConfigError as error:
-        raise ConfigError([f"ckpt_path={path}: {line}" for line in error.faults]) from error
+        raise ConfigError([f"ckpt_path={path}: {line}" for line in error.errors]) from error
 
 
 class RecordedModule(LightningModule):

@@ -84,7 +84,8 @@ def test_the_list_of_examples_is_complete_and_narrow() -> None:
     text = (EXAMPLES / "README.md").read_text()
     scripts = {path.name for path in EXAMPLES.glob("*.py")}
     assert scripts == {"own_encoder.py", "own_game.py", "own_network.py", "own_trainer.py", "torchrl_loop.py"}
-    assert set(re.findall(r"\]\((\S+?)\)", text)) == {*scripts, "own_hydra_app"}
+    pages = {f"../docs/how-to/{name.removesuffix('.py')}.md" for name in (*scripts, "own_hydra_app")}
+    assert set(re.findall(r"\]\((\S+?)\)", text)) == {*scripts, "own_hydra_app"} | pages
     assert max(map(len, text.splitlines())) <= 140
 
 

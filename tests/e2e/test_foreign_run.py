@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from keisei_lightning.app import run
 from keisei_lightning.commands import evaluate
-from keisei_lightning.config.schemas import config_dir, register_configs
+from keisei_lightning.commands.compose import compose_training
 from keisei_lightning.training.checkpoint import AtomicCheckpointIO
 from keisei_lightning.training.checkpoint_header import RECIPE_KEY
 
@@ -24,16 +21,8 @@ TINY = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _hydra() -> Iterator[None]:
-    register_configs()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        yield
-    GlobalHydra.instance().clear()
-
-
 def composed(folder: Path, *overrides: str) -> DictConfig:
-    return compose("config", overrides=[f"output_dir={folder}", *TINY, *overrides])
+    return compose_training([f"output_dir={folder}", *TINY, *overrides])
 
 
 def test_nothing_that_its_files_name_is_called(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

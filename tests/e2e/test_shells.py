@@ -48,13 +48,14 @@ class Terminal:
         self._shown = b""
         os.write(self._screen, text.encode())
 
-    def wait_for(self, text: str, timeout_s: float = 300.0) -> None:
+    def screen_with(self, text: str, timeout_s: float = 300.0) -> str:
+        """What is on the screen, as soon as this text is, or after the time that it may take."""
         deadline = time.monotonic() + timeout_s
-        while text not in self._screen_text():
+        while text not in (screen := self._screen_text()) and time.monotonic() < deadline:
             readable, _, _ = select.select([self._screen], [], [], 1.0)
             if readable:
                 self._shown += os.read(self._screen, 4096)
-            assert time.monotonic() < deadline, self._shown
+        return screen
 
     def _screen_text(self) -> str:
         """What a dumb terminal shows: shells go back and write over what they have written."""
@@ -95,7 +96,7 @@ def terminal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Termina
     terminal = Terminal(command, environment, tmp_path)
     terminal.type(f"{install}; echo in''stalled\n")
     try:
-        terminal.wait_for("installed")
+        assert "installed" in terminal.screen_with("installed")
         yield terminal
     finally:
         terminal.close()
@@ -109,5 +110,5 @@ def test_the_tab_key_completes_commands_keys_and_values(terminal: Terminal) -> N
         ("keisei train model.channels=8 model=ti", "keisei train model.channels=8 model=tiny "),
     ):
         terminal.type(f"{typed}\t")
-        terminal.wait_for(shown)
+        assert shown in terminal.screen_with(shown)
         terminal.type(CTRL_U)

@@ -52,7 +52,10 @@ def test_players_run_ahead_of_the_learner_on_the_same_device(device: str, tmp_pa
 
 
 def test_learner_and_players_of_bfloat16_are_one_policy(device: str, tmp_path: Path) -> None:
-    assert_learned(fit(device, tmp_path, precision="bf16-mixed"), device, precision="bf16-mixed")
+    fitted = fit(device, tmp_path, precision="bf16-mixed")
+    assert_learned(fitted, device, precision="bf16-mixed")
+    assert fitted.trainer.precision == "bf16-mixed"
+    assert fitted.trainer.current_epoch == 2
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile wants a C++ compiler")
@@ -122,6 +125,7 @@ def test_training_against_snapshots(device: str, tmp_path: Path) -> None:
         callbacks=[SnapshotCallback(1)],
     )
     assert_learned(fitted, device)
+    assert fitted.data.collector.stats()["snapshots"] == 2
 
 
 def test_a_checkpoint_is_evaluated_on_the_device(

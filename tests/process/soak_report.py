@@ -18,6 +18,6 @@ class SoakReport:
         self.rows.append((row, fault, f"{count:,}", result))
 
     def markdown(self) -> list[str]:
-        """The table, as it goes into RESULTS.md."""
+        """The table, as it goes into docs/results/faults.md."""
         head = ["| row | fault | times | result |", "|---|---|---|---|"]
         return head + ["| " + " | ".join(row) + " |" for row in self.rows]

@@ -1,4 +1,4 @@
-"""The benches run, and what they print adds up (not how fast it was: that is no matter for a test)."""
+"""The benchmarks run, and the figures that they print add up. No test asserts how fast they were."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def tic_tac_toe_policy() -> ActorCritic:
     return ActorCritic(build_network(game_factory("tic_tac_toe")(1).spec, kind="mlp", num_blocks=1, channels=8))
 
 
-def test_health_tells_of_the_inference_process_and_of_the_version_that_it_holds() -> None:
+def test_health_includes_the_inference_process_and_the_version_that_it_holds() -> None:
     with central_of() as collector:
         batches = iter(collector)
         next(batches)
@@ -185,7 +185,7 @@ class Slowly(VersionNetwork):
 
 @pytest.mark.parametrize("schedule", ["sync", "async"])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_rollouts_begin_anew_when_the_inference_process_is_replaced_in_their_middle(
+def test_rollouts_are_played_again_if_the_inference_process_is_replaced_meanwhile(
     how: signal.Signals, schedule: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     policy = ActorCritic(Slowly())
@@ -217,7 +217,7 @@ class Broken(VersionNetwork):
         raise ValueError("the network is broken on purpose")
 
 
-def test_a_policy_that_fails_is_told_with_its_traceback() -> None:
+def test_a_policy_that_fails_is_reported_with_its_traceback() -> None:
     with central_of(policy=ActorCritic(Broken()), max_restarts=1) as collector:
         with pytest.raises(WorkerCrashLoopError) as info:
             next(iter(collector))
@@ -256,8 +256,8 @@ def test_a_hanging_game_is_replaced_while_its_neighbours_wait(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_while_the_learner_is_busy_a_silent_worker_holds_nobody_up(how: signal.Signals, tmp_path: Path) -> None:
-    """In "async", where batches need not be the same in every run; the learner hears of it when it asks again."""
+def test_while_the_learner_is_busy_a_silent_worker_blocks_no_other(how: signal.Signals, tmp_path: Path) -> None:
+    """In "async", where batches need not be the same in every run; the learner notices it at its next wait."""
     steps_of = str(tmp_path)
 
     def note(step: int) -> None:

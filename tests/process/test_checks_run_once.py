@@ -10,14 +10,13 @@ from pathlib import Path
 
 import fake_usi_engine
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from keisei_lightning import app
 from keisei_lightning.commands import bench
 from keisei_lightning.commands import main as cli
+from keisei_lightning.commands.compose import compose_training
 from keisei_lightning.config import validation
-from keisei_lightning.config.schemas import config_dir, register_configs
 
 TINY = [
     "experiment=smoke",
@@ -107,10 +106,8 @@ def test_a_profile_is_checked_once(checks: list[int]) -> None:
 def test_ones_own_program_may_hand_over_a_plain_configuration_or_a_checked_one(
     checks: list[int], tmp_path: Path
 ) -> None:
-    register_configs()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        words = [*TINY, "trainer.enable_checkpointing=false", f"output_dir={tmp_path}", "parallel.num_workers=auto"]
-        cfg = compose("config", overrides=words)
+    words = [*TINY, "trainer.enable_checkpointing=false", f"output_dir={tmp_path}", "parallel.num_workers=auto"]
+    cfg = compose_training(words)
     app.run(cfg)
     assert checks == [0]
     assert cfg.parallel.num_workers == "auto"  # the caller's own is left as it is

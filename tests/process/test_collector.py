@@ -1,4 +1,4 @@
-"""The collector with real worker processes: the same numbers as without, whatever is published, paused or resumed."""
+"""The collector with real worker processes gives the same numbers as without, also when it is paused or resumed."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_workers_play_on_while_the_learner_is_busy_and_stop_when_their_slots_are
         wait_until(lambda: is_idle(processes))
         for process in processes:
             process.suspend()
-        next(batches)  # it lay there: nobody can play now
+        next(batches)  # it was ready: no worker can play now
         for process in processes:
             process.resume()
         sequences = [header.sequence for header in collector._session.intake.last_headers.values()]
@@ -172,7 +172,7 @@ def is_idle(processes: list[psutil.Process], seconds: float = 0.5) -> bool:
     return [process.cpu_times()[:2] for process in processes] == before
 
 
-def test_games_go_on_from_batch_to_batch() -> None:
+def test_games_continue_from_batch_to_batch() -> None:
     with collector_of() as collector:
         for earlier, later in zip(*(lambda b: (b, b[1:]))(take(collector, 6)), strict=False):
             assert_continues(earlier, later)

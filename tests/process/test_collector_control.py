@@ -1,4 +1,4 @@
-"""Pausing, resetting, closing, restoring: what a running collector can be told."""
+"""The control of a running collector: pausing, resetting, closing, restoring."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_paused_workers_sit_out_and_come_back_with_their_games(schedule: str) ->
         assert next(batches).batch_size[0] == WORKERS * GAMES
 
 
-def test_reset_games_begins_the_games_of_the_chosen_workers_anew() -> None:
+def test_reset_games_begins_new_games_of_the_chosen_workers() -> None:
     with collector_of(game=counting_game(), plies_per_rollout=2) as collector:
         batches = iter(collector)
         before = next(batches)
@@ -109,7 +109,7 @@ def test_workers_start_together_and_not_one_after_another(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("mode", ["serial", "workers"])
-def test_a_closed_collector_says_so(mode: str) -> None:
+def test_a_closed_collector_raises_an_error(mode: str) -> None:
     collector = collector_of(mode=mode)
     batches = iter(collector)
     next(batches)

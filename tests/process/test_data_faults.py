@@ -1,4 +1,4 @@
-"""Policies and games that give nonsense (rows 24 and 25): never delivered, counted, and an error if it goes on."""
+"""Invalid results of policies and games (rows 24 and 25) are never delivered, are counted, and end in an error."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def batches_of(collector: SelfPlayCollector, count: int) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("what", NONSENSE)
-def test_row_24_nonsense_is_quarantined_and_counted_and_training_goes_on(
+def test_row_24_invalid_rollouts_are_quarantined_and_counted_and_training_continues(
     what: str, mode: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     policy = Nonsense(what, once=str(tmp_path / "once"))
@@ -90,7 +90,7 @@ def test_row_24_nonsense_is_quarantined_and_counted_and_training_goes_on(
     assert stats["plies"] == 6 * GAMES * PLIES
     (line,) = [line for line in caplog.messages if "not delivered" in line]
     assert line.startswith(
-        "a rollout was not delivered, the games begin anew: worker 0 (incarnation 0): " + NONSENSE[what]
+        "a rollout was not delivered, its worker begins new games: worker 0 (incarnation 0): " + NONSENSE[what]
     )
 
 
@@ -117,8 +117,8 @@ def test_row_24_nonsense_without_end_is_an_error_that_names_the_worker(what: str
 @pytest.mark.parametrize(
     ("game", "message"),
     [
-        (StuckGame, r"RolloutError: counting: a game goes on without a legal move, in position"),
-        (EndlessGame, r"RolloutError: counting: a game goes on after 10 plies, its max_plies is 10"),
+        (StuckGame, r"RolloutError: counting: a game continues without a legal move, in position"),
+        (EndlessGame, r"RolloutError: counting: a game continues after 10 plies, its max_plies is 10"),
     ],
 )
 def test_row_25_a_game_that_is_stuck_or_endless_is_a_counted_failure(game: Any, message: str, mode: str) -> None:

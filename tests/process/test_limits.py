@@ -1,4 +1,4 @@
-"""Row 27: what this machine cannot run is refused before anything starts; what it can run really runs there."""
+"""Row 27: a collector that this machine cannot run is refused before anything starts; one that it can run does run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def attempt(**options):
             print("PLAYED", len(batch))
     except ConfigError as error:
         assert not psutil.Process().children(), "a process was started"
-        for fault in error.faults:
+        for fault in error.errors:
             print("REFUSED", fault)
         return str(error)
 

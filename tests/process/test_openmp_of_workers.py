@@ -1,4 +1,4 @@
-"""OpenMP threads of the processes that a collector starts sleep soon on a busy machine, whoever starts it."""
+"""OpenMP threads of a collector's processes sleep soon on a busy machine, whatever program starts it."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def test_the_inference_process_has_them() -> None:
     assert set(processes) == {SETTINGS["KMP_BLOCKTIME"]}
 
 
-def test_a_users_own_choice_reaches_them_and_nobody_governs() -> None:
+def test_a_users_own_setting_reaches_them_and_no_governor_runs() -> None:
     governors, variables = run_program("workers", "forkserver", "GOMP_SPINCOUNT", GOMP_SPINCOUNT="77")
     assert governors == [0, 0, 0]
     assert variables == ["77", "77", "77"]

@@ -1,4 +1,4 @@
-"""Games against snapshots: who moves for whom, in which seat, and that nothing of it is lost."""
+"""Games against snapshots: which policy moves, in which seat, and that no result is lost."""
 
 from __future__ import annotations
 
@@ -141,12 +141,12 @@ def test_an_inference_process_gives_the_same_bits_too(as_policy: bool) -> None:
 
 
 def _slow_first_worker(num_games: int) -> CountingGame:
-    """The first worker is the last that is heard of."""
+    """The rollout of the first worker arrives last."""
     is_first = multiprocessing.current_process().name.startswith("keisei-worker-0.")
     return CountingGame(num_games, before_step=lambda step: time.sleep(0.0003 if is_first else 0.0))
 
 
-def test_prioritised_opponents_are_the_same_whoever_is_heard_first() -> None:
+def test_prioritised_opponents_do_not_depend_on_which_workers_rollout_arrives_first() -> None:
     """Scores, and so draws, depend on the order of what they are given."""
     pool = OpponentOptions(share=1.0, max_snapshots=3, choice="prioritised")
     batches, standings = {}, {}
@@ -267,5 +267,7 @@ def test_a_collector_without_a_pool_refuses_a_snapshot() -> None:
 
 
 def test_a_share_of_less_than_one_game_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"opponents.share=0.01: must be at least one of 8 games"):
+    with pytest.raises(
+        ConfigError, match=r"opponents.share=0.01: must be at least 0.125, one of games_per_worker=8 games"
+    ):
         pool_collector(share=0.01)

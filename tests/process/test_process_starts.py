@@ -1,4 +1,4 @@
-"""Starting workers from several threads, with a fork server that is killed; ending one that does not end."""
+"""Workers are started from several threads, with a fork server that is killed; a worker that does not end is ended."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_fork_server_that_is_killed_as_it_starts_is_started_again(monkeypatch:
 
 
 @pytest.mark.usefixtures("no_fork_server")
-def test_a_fork_server_that_is_killed_again_and_again_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fork_server_that_is_killed_repeatedly_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     server = KilledForkServer(monkeypatch, times=3)
     with (
         pytest.raises(

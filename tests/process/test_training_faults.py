@@ -66,7 +66,7 @@ class FailingCallback(Callback):
 
 
 class FailingOnException(Callback):
-    """Fails once more while the first failure is being dealt with, before the data module hears of it."""
+    """Fails once more while the first failure is being dealt with, before the data module gets it."""
 
     def on_train_batch_end(self, *args: Any) -> None:
         raise ValueError("the first")
@@ -102,7 +102,7 @@ class WithValidation(SelfPlayDataModule):
     ],
     ids=["training_step", "validation", "callback", "on_exception", "logger"],
 )
-def test_the_error_reaches_the_caller_and_the_workers_are_gone(
+def test_the_error_reaches_the_caller_and_the_workers_have_ended(
     make_module: Callable[..., PPOModule], callbacks: list[Callback], logger: Any, tmp_path: Path
 ) -> None:
     actor_critic = ActorCritic(TinyNetwork())

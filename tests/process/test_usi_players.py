@@ -98,7 +98,7 @@ def is_gone(pid: int) -> bool:
 # The conversation
 
 
-def test_an_engine_is_greeted_set_up_and_asked_about_every_board_with_its_history(fake: Fake, diary: Path) -> None:
+def test_an_engine_gets_its_options_and_every_board_with_its_history(fake: Fake, diary: Path) -> None:
     game, player = Shogi(2), fake(options={"skill_level": -5, "STYLE": "very wild", "Ponder": False, "Clear": True})
     assert moves_of(game, player) == ["1g1f", "1g1f"]
     game.step(np.array([game.action_of(0, "1g1f"), NO_MOVE]))
@@ -142,7 +142,7 @@ def test_a_match_against_an_engine_is_counted_and_leaves_no_process(fake: Fake, 
     assert all(is_gone(pid) for pid in lives(diary))
 
 
-def test_a_resignation_is_handed_on(fake: Fake) -> None:
+def test_a_resignation_is_returned_as_it_is(fake: Fake) -> None:
     assert moves_of(Shogi(2), fake("--fault", "resign", "--at", "2")) == ["1g1f", "resigns"]
 
 
@@ -189,11 +189,11 @@ def test_a_fault_voids_the_game_at_hand_and_a_new_engine_answers_for_the_next(
     assert psutil.pid_exists(second)
 
 
-def test_every_fault_of_the_fake_engine_is_tested_somewhere() -> None:
+def test_every_fault_of_the_fake_engine_has_a_test() -> None:
     assert set(FAULTS) == {*WHAT_IS_SAID, "resign", "answer and leave", "answer twice"}
 
 
-def test_an_engine_that_left_after_its_answer_costs_no_game(
+def test_an_engine_that_ends_after_its_answer_voids_no_game(
     fake: Fake, diary: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     game, player = Shogi(1), fake("--fault", "answer and leave", "--lives", "1")
@@ -205,7 +205,7 @@ def test_an_engine_that_left_after_its_answer_costs_no_game(
     ]
 
 
-def test_an_answer_that_nobody_asked_for_is_passed_over(fake: Fake, diary: Path) -> None:
+def test_an_unasked_answer_is_ignored(fake: Fake, diary: Path) -> None:
     game, player = Shogi(1), fake("--fault", "answer twice")
     assert moves_of(game, player) == ["1g1f"]
     while "misbehaved" not in diary.read_text():
@@ -241,7 +241,7 @@ def test_an_engine_that_only_fails_is_an_error_after_three_faults(
     assert len(lives(diary)) == MAX_CONSECUTIVE_FAULTS == 3
 
 
-def test_faults_with_good_answers_between_them_are_no_error(fake: Fake) -> None:
+def test_faults_with_legal_answers_between_them_are_no_error(fake: Fake) -> None:
     moves = moves_of(Shogi(9), fake("--fault", "crash", "--at", "2"))
     assert moves == ["1g1f", "void"] * 4 + ["1g1f"]
 
@@ -283,7 +283,7 @@ def test_an_engine_ends_with_its_player(fake: Fake, diary: Path) -> None:
     assert not psutil.pid_exists(pid)
 
 
-def test_a_question_that_is_broken_off_leaves_no_engine_with_an_answer_to_come(fake: Fake, diary: Path) -> None:
+def test_an_interrupted_question_leaves_no_engine_that_has_yet_to_answer(fake: Fake, diary: Path) -> None:
     game, player = Shogi(2), fake("--fault", "silence", "--lives", "1")
 
     def interrupt(*_: object) -> None:
@@ -347,31 +347,31 @@ def refusal(**options: object) -> str:
     """The one line that refuses a player's options."""
     with pytest.raises(ConfigError) as caught:
         make_usi(Shogi(1).spec, seed=0, name="usi(...)", **{"command": " ".join(FAKE), "nodes": 1, **options}).start()  # type: ignore[arg-type]
-    (line,) = caught.value.faults
+    (line,) = caught.value.errors
     return line
 
 
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"nodes": 0}, "nodes=0 must be an integer of at least 1"),
-        ({"depth": 2.5}, "depth=2.5 must be an integer of at least 1"),
-        ({"movetime_ms": True}, "movetime_ms=True must be an integer of at least 1"),
-        ({"processes": 0}, "processes=0 must be an integer of at least 1"),
-        ({"timeout_s": 0}, "timeout_s=0 must be a number of seconds above 0"),
-        ({"startup_timeout_s": float("inf")}, "startup_timeout_s=inf must be a number of seconds above 0"),
+        ({"nodes": 0}, "nodes=0: must be a whole number, at least 1"),
+        ({"depth": 2.5}, "depth=2.5: must be a whole number, at least 1"),
+        ({"movetime_ms": True}, "movetime_ms=True: must be a whole number, at least 1"),
+        ({"processes": 0}, "processes=0: must be a whole number, at least 1"),
+        ({"timeout_s": 0}, "timeout_s=0: must be a number of seconds above 0"),
+        ({"startup_timeout_s": float("inf")}, "startup_timeout_s=inf: must be a number of seconds above 0"),
         ({"nodes": None}, "one of nodes, depth and movetime_ms must be given, or the engine thinks without end"),
-        ({"command": ""}, "command='' must be the engine's program, with arguments where it needs some"),
-        ({"command": "nowhere -x"}, "command='nowhere -x' must be an executable program"),
-        ({"command": "'x"}, 'command="\'x" cannot be read: No closing quotation'),
+        ({"command": ""}, "command='': must be the engine's program, with arguments where it needs some"),
+        ({"command": "nowhere -x"}, "command='nowhere -x': must be an executable program"),
+        ({"command": "'x"}, 'command="\'x": cannot be read: No closing quotation'),
         (
             {"Skil": 3},
-            "Skil=3 is no option of the engine, which has Book, Clear, Ponder, Skill Level, Style, UCI_Variant",
+            "Skil=3: the engine has no such option; it has Book, Clear, Ponder, Skill Level, Style, UCI_Variant",
         ),
-        ({"Skill_Level": 21}, "Skill_Level=21 must be a whole number from -20 to 20"),
-        ({"Skill_Level": "x"}, "Skill_Level=x must be a whole number from -20 to 20"),
-        ({"Style": "wild"}, "Style=wild must be one of calm, very wild"),
-        ({"Ponder": 1}, "Ponder=1 must be true or false"),
+        ({"Skill_Level": 21}, "Skill_Level=21: must be a whole number from -20 to 20"),
+        ({"Skill_Level": "x"}, "Skill_Level=x: must be a whole number from -20 to 20"),
+        ({"Style": "wild"}, "Style=wild: must be one of calm, very wild"),
+        ({"Ponder": 1}, "Ponder=1: must be true or false"),
     ],
 )
 def test_an_option_that_cannot_work_is_refused_in_one_line(options: dict[str, object], line: str) -> None:
@@ -386,7 +386,7 @@ def test_a_program_that_does_not_speak_usi_is_refused_in_one_line() -> None:
     )
 
 
-def test_an_engine_may_be_told_its_hash_size_without_having_declared_that(diary: Path) -> None:
+def test_an_engine_gets_its_hash_size_without_having_declared_the_option(diary: Path) -> None:
     command = " ".join([*FAKE, "--diary", str(diary)])
     player = make_usi(Shogi(1).spec, seed=0, name="one", command=command, depth=3, movetime_ms=50, USI_Hash=16)
     assert player.name == "one"
@@ -435,8 +435,8 @@ def test_a_missing_fairy_stockfish_says_how_to_install_it(monkeypatch: pytest.Mo
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     with pytest.raises(ConfigError) as caught:
         make_fairy_stockfish(Shogi(1).spec, seed=0, name="fairy_stockfish", skill=-21)
-    assert caught.value.faults == (
-        "player fairy_stockfish: skill=-21 must be an integer from -20 to 20",
+    assert caught.value.errors == (
+        "player fairy_stockfish: skill=-21: must be a whole number from -20 to 20",
         "player fairy_stockfish: there is no program fairy-stockfish: install it (apt-get install fairy-stockfish), "
         "or give its path by command=",
     )
@@ -470,7 +470,7 @@ def test_skill_levels_of_fairy_stockfish_differ() -> None:
 
 @needs_fairy_stockfish
 def test_the_limit_is_the_engines_own_option_and_wrong_ones_are_refused() -> None:
-    with pytest.raises(ConfigError, match="Threads=0 must be a whole number from 1 to 512"):
+    with pytest.raises(ConfigError, match="Threads=0: must be a whole number from 1 to 512"):
         make_fairy_stockfish(Shogi(1).spec, seed=0, name="fairy", Threads="0").start()
 
 

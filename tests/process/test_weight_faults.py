@@ -57,7 +57,7 @@ def test_row_20_if_nothing_else_comes_it_is_an_error_that_names_the_worker(tmp_p
             next(batches)
             collector.update_policy_weights_()
         with pytest.raises(
-            StalePolicyError, match="100 rollouts in a row were refused, the last by worker 0 at lag 2;"
+            StalePolicyError, match="100 consecutive rollouts were refused, the last by worker 0 at lag 2;"
         ):
             next(batches)
 

@@ -1,4 +1,4 @@
-"""Every way in which a worker can end (rows 10 to 12): each is a failure, named, and training goes on where it can."""
+"""Every way in which a worker can end (rows 10 to 12) is reported as a failure; training continues where it can."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.process, pytest.mark.timeout(TIMEOUT_S)]
         ("unpicklable", "raised ValueError: cannot be pickled;", "raise error"),
         ("unshowable", "raised UnshowableError: its message cannot be shown;", "raise UnshowableError"),
         ("long message", "raised ValueError: " + "x" * 2000 + ";", ""),
-        ("os._exit", "left without being asked, exit code 0;", None),
+        ("os._exit", "ended by itself, exit code 0;", None),
         ("SIGSEGV", "was ended by SIGSEGV;", None),
         ("SIGABRT", "was ended by SIGABRT;", None),
         ("SIGBUS", "was ended by SIGBUS;", None),
@@ -52,7 +52,7 @@ def test_rows_10_and_11_every_death_is_a_failure_that_is_named(how: str, message
 
 
 @pytest.mark.parametrize("how", ["SystemExit", "unpicklable", "unshowable", "long message", "os._exit", "SIGABRT"])
-def test_rows_10_and_11_training_goes_on_after_any_of_them(how: str, tmp_path: Path) -> None:
+def test_rows_10_and_11_training_continues_after_any_of_them(how: str, tmp_path: Path) -> None:
     with collector_of(crashing_game(how, at=3, once=str(tmp_path / "once")), num_workers=2) as collector:
         audit = Audit(collector)
         for batch in collector:

@@ -170,7 +170,7 @@ def timed(collector: SelfPlayCollector, count: int) -> Iterator[tuple[TensorDict
         yield next(batches), start
 
 
-def test_rows_1_and_2_lives_that_all_end_at_points_drawn_for_them(tmp_path: Path, soak_report: SoakReport) -> None:
+def test_rows_1_and_2_incarnations_that_all_end_at_random_points(tmp_path: Path, soak_report: SoakReport) -> None:
     num_workers, count = (8, 9_800) if SOAK else (4, 40)
     log = tmp_path / "log"
     policy = ActorCritic(VersionNetwork())

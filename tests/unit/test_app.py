@@ -6,21 +6,18 @@ import dataclasses
 import logging
 import math
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from fakes import CountingGame
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from keisei_lightning.app import build, run
-from keisei_lightning.config.schemas import config_dir, register_configs
+from keisei_lightning.commands.compose import compose_training
 from keisei_lightning.config.validation import ValidatedConfig, validate
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameSpec, register_game
@@ -53,16 +50,8 @@ TINY = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _hydra() -> Iterator[None]:
-    register_configs()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        yield
-    GlobalHydra.instance().clear()
-
-
 def composed(folder: Path, *overrides: str) -> DictConfig:
-    return compose("config", overrides=[f"output_dir={folder}", *TINY, *overrides])
+    return compose_training([f"output_dir={folder}", *TINY, *overrides])
 
 
 def validated(folder: Path, *overrides: str) -> ValidatedConfig:
@@ -113,7 +102,9 @@ def test_every_key_reaches_its_part(tmp_path: Path) -> None:
         )
     )
     data, module, trainer = parts.data, parts.module, parts.trainer
-    assert (data.gamma, data.lmbda, data.num_epochs, data.minibatch_size, data.seed) == (0.9, 0.8, 3, 32, 11)
+    minibatches = data.options
+    assert (minibatches.gamma, minibatches.lmbda, minibatches.epochs, minibatches.minibatch_size) == (0.9, 0.8, 3, 32)
+    assert (data.seed, parts.evaluation.seed, data.collector.seed) == (11, 11, 11)
     assert module.hparams["clip_epsilon"] == 0.3
     assert (module.options.entropy_coeff, module.learning_rate, module.options.final_learning_rate) == (
         0.07,
@@ -122,13 +113,13 @@ def test_every_key_reaches_its_part(tmp_path: Path) -> None:
     )
     assert data.collector.frames_per_batch == 128
     assert (trainer.max_epochs, trainer.gradient_clip_val) == (9, 0.7)
-    assert (parts.evaluation.num_games, parts.evaluation.every_n_epochs) == (6, 4)
-    assert parts.evaluation.opening_plies is None
+    assert (parts.evaluation.options.num_games, parts.evaluation.options.every_n_epochs) == (6, 4)
+    assert parts.evaluation.options.opening_plies is None
     assert parts.evaluation.opponents == ["random", "mcts(simulations=2)"]
-    assert parts.evaluation.against_epochs_ago == 8
+    assert parts.evaluation.options.against_epochs_ago == 8
     assert parts.evaluation.ladder is not None
     assert parts.evaluation.ladder.names == ["random", "x"]
-    assert parts.evaluation.max_time_share == 0.25
+    assert parts.evaluation.options.max_time_share == 0.25
     assert (module.options.kl_target, data.options.decoupled) == (0.02, True)
     (snapshots,) = (callback for callback in trainer.callbacks if isinstance(callback, SnapshotCallback))
     assert snapshots.every_n_epochs == 3
@@ -194,6 +185,7 @@ class Heaps(CountingGame):
         super().__init__(num_games, goal=sum(heaps), opening_plies=opening_plies)
 
 
+@pytest.mark.slow
 def test_a_game_option_that_is_a_list_comes_as_one_and_is_saved(tmp_path: Path) -> None:
     register_game("heaps", Heaps)
     try:
@@ -206,6 +198,7 @@ def test_a_game_option_that_is_a_list_comes_as_one_and_is_saved(tmp_path: Path) 
     )
 
 
+@pytest.mark.slow
 def test_pictures_that_cannot_be_written_cost_no_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "curves.png").mkdir()
     assert 0.0 <= run(composed(tmp_path, "logger=none")) <= 1.0
@@ -220,7 +213,7 @@ def test_a_third_partys_network_that_is_not_of_the_game_is_bad_configuration(tmp
     cfg.model = OmegaConf.create({"_target_": f"{__name__}.one_short_network"})
     with pytest.raises(ConfigError) as caught:
         build(validate(cfg))
-    assert caught.value.faults == (
+    assert caught.value.errors == (
         f"model._target_={__name__}.one_short_network: network=OneShort: its logits are float32 [2, 8]; "
         "must be floating point [2, 9], one for each action of tic_tac_toe",
     )
@@ -266,7 +259,7 @@ def test_a_run_returns_the_score_and_shows_where_everything_is(
 def test_a_learner_that_learns_while_workers_play_leaves_them_their_cpus(
     overrides: list[str], workers: int, learner: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("app", "system.limits", "system.machine", "config.validation"):
+    for module in ("app", "system.limits", "system.machine", "parallel.options"):
         monkeypatch.setattr(f"keisei_lightning.{module}.available_cpus", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     parts = build(validated(tmp_path, "parallel.num_workers=auto", *overrides))
@@ -275,7 +268,7 @@ def test_a_learner_that_learns_while_workers_play_leaves_them_their_cpus(
 
 
 def test_on_two_cpus_a_learner_has_both_beside_one_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("app", "system.limits", "system.machine", "config.validation"):
+    for module in ("app", "system.limits", "system.machine", "parallel.options"):
         monkeypatch.setattr(f"keisei_lightning.{module}.available_cpus", lambda: 2)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     words = ("parallel=workers", "parallel.schedule=async")
@@ -298,6 +291,7 @@ def test_training_gives_the_threads_back(tmp_path: Path, monkeypatch: pytest.Mon
         torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_last_resumes_where_the_run_ended(tmp_path: Path) -> None:
     results, shape = f"results_dir={tmp_path}", ["name=again", "logger.tensorboard=null"]
     run(composed(tmp_path / "again" / "first", results, *shape))
@@ -310,6 +304,7 @@ def test_last_resumes_where_the_run_ended(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("signum", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.slow
 def test_a_signal_in_anybodys_program_ends_a_run_with_all_that_was_learned(
     signum: int, exit_code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

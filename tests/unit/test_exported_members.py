@@ -42,6 +42,11 @@ def test_every_error_is_exported() -> None:
     assert set(errors.__all__) - {"RemoteTraceback"} <= set(keisei_lightning.__all__)
 
 
+def test_the_lines_of_a_config_error_also_have_their_former_name() -> None:
+    error = keisei_lightning.ConfigError(["a=1: must be 2", "b=3: must be 4"])
+    assert error.errors == error.faults == ("a=1: must be 2", "b=3: must be 4")
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'ParallelManager'"):
         keisei_lightning.ParallelManager  # noqa: B018

@@ -79,7 +79,7 @@ def test_a_typo_is_refused_by_the_schemas_there_too(folder: Path) -> None:
 def test_bad_values_are_told_by_their_keys_in_the_larger_configuration(folder: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         validate(study(folder, "self_play.ppo.gamma=2", "self_play.parallel.num_workers=0").self_play)
-    assert sorted(fault.partition(":")[0] for fault in caught.value.faults) == [
+    assert sorted(fault.partition(":")[0] for fault in caught.value.errors) == [
         "self_play.parallel.num_workers=0",
         "self_play.ppo.gamma=2",
     ]

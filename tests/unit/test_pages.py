@@ -35,20 +35,26 @@ from keisei_lightning.training import (
 
 ROOT = Path(__file__).parents[2]
 GLOSSARY = ROOT / "docs" / "glossary.md"
+README = ROOT / "README.md"
+RESULTS = sorted((ROOT / "docs" / "results").glob("*.md"))
 PAGES = [
-    *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", ".github/PULL_REQUEST_TEMPLATE.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *(ROOT / name for name in ("README.md", "RESULTS.md", "CONTRIBUTING.md", "SECURITY.md", "examples/README.md")),
+    ROOT / ".github" / "PULL_REQUEST_TEMPLATE.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
+PRESENT = [page for page in PAGES if page not in RESULTS]
+"""Pages that say what is; in a page of results names and commands are those of the day when they were measured."""
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
 WORKFLOW, HOOKS = ROOT / ".github" / "workflows" / "ci.yml", ROOT / ".pre-commit-config.yaml"
-CITATION = ROOT / "CITATION.cff"
+CITATION, SITE = ROOT / "CITATION.cff", ROOT / "mkdocs.yml"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 MAX_WIDTH = 140
+MAX_LINES_OF_README = 150
 
 FOLDERS = (".github/", "conf/", "docs/", "examples/", "keisei_lightning/", "notebooks/", "tests/")
 FILE = re.compile(r"[\w.-]+(/[\w.-]+)*\.(c|cff|ipynb|md|py|toml|txt|ya?ml)")
-WRITTEN_BY_RUNS = {".hydra/config.yaml"}
+WRITTEN_BY_RUNS = {".hydra/config.yaml", "last_game.txt"}
 
 KEYS = {section: {key.name for key in fields(schema)} for section, schema in SCHEMAS.items()}
 KEYS["model"] = KEYS["resnet"] | KEYS["mlp"] | {"_target_"}
@@ -149,7 +155,7 @@ def test_every_error_is_in_the_glossary() -> None:
 # ---- what the pages name exists
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PRESENT, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_files_and_folders_that_a_page_names_are_there(page: Path) -> None:
     names = {file.name for folder in FOLDERS for file in (ROOT / folder).rglob("*")}
     for span in set(spans(page)) - WRITTEN_BY_RUNS:
@@ -159,7 +165,7 @@ def test_files_and_folders_that_a_page_names_are_there(page: Path) -> None:
             assert (ROOT / span).exists() or span in names, span
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PRESENT, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_targets_and_commands_that_a_page_names_exist(page: Path) -> None:
     for words in commands(page, "make"):
         assert {word for word in words if "=" not in word} <= TARGETS, words
@@ -169,7 +175,7 @@ def test_targets_and_commands_that_a_page_names_exist(page: Path) -> None:
             assert words[0] in BENCHES, words
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PRESENT, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_configuration_keys_that_a_page_names_exist(page: Path) -> None:
     for span in spans(page):
         found = re.match(r"(\w+)\.(\w+)(=|$)", span)
@@ -177,9 +183,21 @@ def test_configuration_keys_that_a_page_names_exist(page: Path) -> None:
             assert found[2] in KEYS[found[1]], span
 
 
+def test_the_page_of_the_configuration_has_every_option_of_every_group() -> None:
+    page = (ROOT / "docs" / "how-to" / "configure.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", page, re.MULTILINE))
+    groups: dict[str, set[str]] = {}
+    for file in (ROOT / "conf").glob("*/*.yaml"):
+        groups.setdefault(file.parent.name, set()).add(file.stem)
+    assert rows.keys() == groups.keys()
+    for group, options in groups.items():
+        named = set(re.findall(r"`(\w+)`", rows[group]))
+        assert named == {option for option in options if "`*_strong`" not in rows[group] or "_strong" not in option}
+
+
 def test_identifiers_that_the_pages_name_are_in_the_code() -> None:
-    words = set(re.findall(r"\w+", source()))
-    named = {span.removesuffix("()") for page in PAGES for span in spans(page)}
+    words = set(re.findall(r"\w+", source())) | {file.stem for file in (ROOT / "conf").rglob("*.yaml")}
+    named = {span.removesuffix("()") for page in PRESENT for span in spans(page)}
     identifiers = {name for name in named if re.fullmatch(r"[A-Za-z_]\w*", name)}
     assert len(identifiers) > 30
     assert identifiers <= words, sorted(identifiers - words)
@@ -191,7 +209,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_local_links_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if re.match(r"https?://", link):
@@ -202,20 +220,38 @@ def test_local_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
-def test_the_readme_leads_to_every_page() -> None:
-    links = set(re.findall(r"\]\(([^)\s]+)\)", (ROOT / "README.md").read_text(encoding="utf-8")))
-    pages = {page.relative_to(ROOT).as_posix() for page in PAGES if ".github" not in page.parts}
-    assert pages | {CITATION.name} <= links
+def test_the_readme_is_short_and_leads_to_every_page() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MAX_LINES_OF_README
+    links = set(re.findall(r"\]\(([^)\s#]+)", text))
+    pages = {page.relative_to(ROOT).as_posix() for page in PAGES if ".github" not in page.parts and page != README}
+    assert pages | {CITATION.name, "CHANGELOG.md"} <= links
+
+
+def test_the_site_has_every_page() -> None:
+    navigation = set(re.findall(r"([\w/-]+\.md)$", SITE.read_text(encoding="utf-8"), re.MULTILINE))
+    assert {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")} <= navigation
 
 
 @pytest.mark.parametrize(
     "page",
-    [*PAGES, *FORMS, WORKFLOW, HOOKS, CITATION, ROOT / "CHANGELOG.md", ROOT / "README.md"],
-    ids=lambda page: page.name,
+    [*PAGES, *FORMS, WORKFLOW, HOOKS, CITATION, SITE, ROOT / "CHANGELOG.md"],
+    ids=lambda page: page.relative_to(ROOT).as_posix(),
 )
 def test_no_line_is_wider_than_a_page(page: Path) -> None:
     wide = [line for line in page.read_text(encoding="utf-8").splitlines() if len(line) > MAX_WIDTH]
     assert wide == []
+
+
+@pytest.mark.parametrize("page", RESULTS, ids=lambda page: page.stem)
+def test_a_summary_of_results_names_no_figure_that_its_page_does_not_have(page: Path) -> None:
+    title, summary, *sections = re.split(r"^## ", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert title.startswith("# Results: ")
+    assert summary.startswith("Summary\n")
+    figure = re.compile(r"\d[\d,.]*\d|\d")
+    figures = set(figure.findall(re.sub(r"\]\([^)]*\)", "", summary)))
+    assert len(figures) > 5
+    assert figures - set(figure.findall("".join(sections))) == set()
 
 
 # ---- files for other programs
@@ -253,7 +289,7 @@ def test_the_workflow_checks_every_python_on_both_systems_and_may_only_read() ->
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
     assert all(re.fullmatch(r"actions/[\w-]+@v\d+", step["uses"]) for step in steps if "uses" in step)
     targets = [step["run"].split()[1] for step in steps if step.get("run", "").startswith("make ")]
-    assert targets == ["check", "test"]
+    assert targets == ["check", "test", "docs"]
     assert set(targets) <= TARGETS
     assert all("permissions" not in job and job["timeout-minutes"] > 0 for job in workflow["jobs"].values())
 

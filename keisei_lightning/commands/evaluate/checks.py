@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from keisei_lightning.commands.evaluate.options import CHECKPOINT_SUFFIX, EvalOptions
-from keisei_lightning.config.option_checks import path_errors
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluation.registry import (
     PlayerName,
@@ -18,6 +17,7 @@ from keisei_lightning.evaluation.registry import (
     player_options,
 )
 from keisei_lightning.games import GameFactory, GameSpec, game_factory
+from keisei_lightning.system.paths import path_errors
 
 __all__ = ["ANCHOR", "check_options", "checkpoint_key", "named_game", "symmetry_errors"]
 
@@ -61,7 +61,7 @@ def named_game(name: str) -> GameFactory:
     try:
         return game_factory(name)
     except ConfigError as error:
-        raise ConfigError([f"game={name}: {' '.join(line.split())}" for line in error.faults]) from error
+        raise ConfigError([f"game={name}: {' '.join(line.split())}" for line in error.errors]) from error
 
 
 def symmetry_errors(options: EvalOptions, spec: GameSpec) -> Iterator[str]:
@@ -85,7 +85,7 @@ def _read_names(options: EvalOptions) -> tuple[dict[str, PlayerName], list[str]]
             name = parse_player(text)
             player_options(name)
         except ConfigError as error:
-            errors += [f"opponents: {line}" for line in error.faults]
+            errors += [f"opponents: {line}" for line in error.errors]
             continue
         if name.text in names:
             errors.append(f"opponents: {name} plays more than once; must be there once")
@@ -144,4 +144,4 @@ def _player_errors(names: dict[str, PlayerName], spec: GameSpec) -> Iterator[str
             with closing_player(make_player(name, spec)):
                 pass
         except ConfigError as error:
-            yield from (f"opponents: {line}" for line in error.faults)
+            yield from (f"opponents: {line}" for line in error.errors)

@@ -101,7 +101,7 @@ def _read_field(options: EvalOptions, names: Mapping[str, PlayerName]) -> _Field
             policies[path] = load_policy(path, options.model or None, device)
         except ConfigError as error:
             key = checkpoint_key(options, path)
-            errors += [line.replace("ckpt_path=", f"{key}=", 1) for line in error.faults]
+            errors += [line.replace("ckpt_path=", f"{key}=", 1) for line in error.errors]
     if errors:
         raise ConfigError(errors)
     first = next(iter(policies.values()), None)
@@ -111,7 +111,7 @@ def _read_field(options: EvalOptions, names: Mapping[str, PlayerName]) -> _Field
         try:
             policy.header.check(spec, path=path)
         except ConfigError as error:
-            errors += [line.replace("ckpt_path=", "opponents=", 1) for line in error.faults]
+            errors += [line.replace("ckpt_path=", "opponents=", 1) for line in error.errors]
     errors += symmetry_errors(options, spec)
     if errors:
         raise ConfigError(errors)
@@ -162,7 +162,7 @@ def _make_players(options: EvalOptions, field: _Field, stack: ExitStack) -> list
                 players.append(stack.enter_context(closing_player(make_player(entry, field.spec, seed=seed))))
                 start_player(players[-1])
             except ConfigError as error:
-                errors += [f"opponents: {line}" for line in error.faults]
+                errors += [f"opponents: {line}" for line in error.errors]
             continue
         players.append(
             PolicyPlayer(

@@ -103,11 +103,11 @@ def option_commands(options: Mapping[str, object], declared: Sequence[UsiOption]
         text = str(value).lower() if isinstance(value, bool) else str(value)
         if option is None:
             names = ", ".join(sorted(option.name for option in declared)) or "none"
-            errors.append(f"{key}={text} is no option of the engine, which has {names}")
+            errors.append(f"{key}={text}: the engine has no such option; it has {names}")
         elif not isinstance(value, str | int | float):
-            errors.append(f"{key}={text} must be a text, a number, true or false")
+            errors.append(f"{key}={text}: must be a text, a number, true or false")
         elif reason := option.refusal(text):
-            errors.append(f"{key}={text} {reason}")
+            errors.append(f"{key}={text}: {reason}")
         else:
             commands.append(option.command(text))
     if errors:

@@ -234,7 +234,7 @@ def make_usi(
         )
     program, reason = _find_program(command)
     if reason:
-        errors.append(f"player {name}: command={command!r} {reason}")
+        errors.append(f"player {name}: command={command!r}: {reason}")
     if errors:
         raise ConfigError(errors)
     words = {"nodes": "nodes", "depth": "depth", "movetime_ms": "movetime"}
@@ -251,12 +251,12 @@ def make_usi(
 
 def _number_errors(name: str, counts: Mapping[str, object], timeouts: Mapping[str, object]) -> list[str]:
     errors = [
-        f"player {name}: {key}={value!r} must be an integer of at least 1"
+        f"player {name}: {key}={value!r}: must be a whole number, at least 1"
         for key, value in counts.items()
         if isinstance(value, bool) or not isinstance(value, int) or value < 1
     ]
     return errors + [
-        f"player {name}: {key}={value!r} must be a number of seconds above 0"
+        f"player {name}: {key}={value!r}: must be a number of seconds above 0"
         for key, value in timeouts.items()
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf
     ]
@@ -320,7 +320,7 @@ def _fairy_stockfish_errors(name: str, skill: object, command: str) -> list[str]
     low, high = _FAIRY_SKILL
     errors = []
     if isinstance(skill, bool) or not isinstance(skill, int) or not low <= skill <= high:
-        errors.append(f"player {name}: skill={skill!r} must be an integer from {low} to {high}")
+        errors.append(f"player {name}: skill={skill!r}: must be a whole number from {low} to {high}")
     if command == _FAIRY_STOCKFISH and _find_program(command)[1]:
         errors.append(
             f"player {name}: there is no program {_FAIRY_STOCKFISH}: install it (apt-get install fairy-stockfish), "

@@ -1,14 +1,15 @@
-"""The inference process (``mode="central"``): it has the policy and answers all workers' questions, in batches.
+"""The inference process (``mode="central"``): it holds the policy and serves all workers' requests, in batches.
 
-Its loop consumes tokens and the learner's messages and waits for both at once. It submits a group's questions to the
-policy as soon as every worker that plays has put one, so that one pass of the network serves all of them. While an
-accelerator is at work on them it goes on hearing, and submits other groups'; it hands out a group's answers when they
-are there. It takes over new weights only when nobody is in the middle of a rollout, so that a rollout has one version:
+Its loop consumes tokens and the learner's messages, and waits for both at once. It submits a group's requests to the
+policy as soon as every worker that plays the group has sent one, so that one forward pass serves all of them. While an
+accelerator computes, the loop goes on reading, and submits other groups' requests; it delivers a group's results when
+they are complete. It adopts new weights only when no worker is within a rollout, so that a rollout has one version:
 
-- ``schedule="sync"``: the learner says who will begin (:class:`BeginRound`), and nobody begins before all have asked.
-  The batches, and so the results, are then the same in every run.
+- ``schedule="sync"``: the learner announces which workers will begin (:class:`BeginRound`), and none of them begins
+  before all have asked to. The batches, and so the results, are then the same in every run.
 - ``schedule="async"``: a worker begins at once if the weights held are the latest, else when the others have ended
-  their rollouts. Who is silent while others wait (it may be dead, and the learner busy) is left out until it speaks.
+  their rollouts. A worker that sends nothing while others wait (it may be dead, and the learner busy) is excluded until
+  it sends something.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ import cloudpickle
 import torch
 
 from keisei_lightning.models.transfers import PinnedMemory
-from keisei_lightning.parallel.central.mailbox import Kind, MailboxServer, Token
+from keisei_lightning.parallel.central.mailbox import MailboxServer, RequestKind, Token
 from keisei_lightning.parallel.memory.shared_buffer import SharedBuffer
 from keisei_lightning.parallel.memory.weights import WeightMemory
 from keisei_lightning.parallel.opponents.pool import OpponentSetup
-from keisei_lightning.parallel.playing.policy_worker import HeldPolicy, LayerBeats, resolve_device
-from keisei_lightning.parallel.playing.worker import PlayerOptions, WeightSource, as_child
-from keisei_lightning.parallel.policy.inference_requests import Pending, PolicyServer
+from keisei_lightning.parallel.playing.policy_worker import LayerHeartbeats, PolicyReplica, resolve_device
+from keisei_lightning.parallel.playing.worker import PlayerOptions, WeightSource, child_process
+from keisei_lightning.parallel.policy.inference_requests import PendingResult, PolicyServer
 from keisei_lightning.parallel.supervision.heartbeats import IDLE_BEAT_S, HeartbeatBoard
 from keisei_lightning.parallel.supervision.messages import BeginRound, Ready, Stop, ToWorker, WorkerGone
 from keisei_lightning.system.allocator import keep_freed_memory
@@ -40,12 +41,12 @@ __all__ = ["InferenceBoot", "InferenceScheduler", "LatestWeights", "run_inferenc
 
 
 class LatestWeights(WeightSource, Protocol):
-    """Weights, and whether there are newer ones."""
+    """Weights, and whether newer ones were published."""
 
     version: int
 
     def is_latest(self) -> bool:
-        """No newer ones than those adopted were published."""
+        """Whether no weights newer than the adopted ones were published."""
         ...
 
 
@@ -54,17 +55,17 @@ class InferenceBoot:
     """Everything that the inference process needs; pickled once for each start.
 
     Attributes:
-        process_id: which line of the board of signs is its own.
+        process_id: its line of the heartbeat board.
         num_actions: A.
-        batch_shape: [most boards of a question, *observation_shape].
+        batch_shape: [most boards of a request, *observation_shape].
         policy: cloudpickled, without weights.
         options: device, precision, threads.
-        weights: published weights; it is reader 0.
-        open_mailbox: makes the end of it that is here.
-        signs: memory of the signs of life.
-        waits_for_round: begin nobody before the learner has said who will begin. (Else somebody could have ended a
-            rollout before the learner's first word, which would then wait for it.)
-        leaves_out_the_silent: batches need not be the same in every run.
+        weights: published weights; this process is reader 0.
+        open_mailbox: makes the server's end of the mailbox.
+        heartbeats: memory of the heartbeat board.
+        waits_for_round: let no worker begin before the learner's first :class:`BeginRound`. (Otherwise a worker could
+            have ended its rollout before that message came, which would then wait for the worker.)
+        excludes_silent_workers: batches need not be the same in every run.
         opponents: snapshots to play against; None: every game is self-play.
     """
 
@@ -75,183 +76,183 @@ class InferenceBoot:
     options: PlayerOptions
     weights: WeightMemory
     open_mailbox: Callable[[], MailboxServer]
-    signs: SharedBuffer
+    heartbeats: SharedBuffer
     waits_for_round: bool
-    leaves_out_the_silent: bool
+    excludes_silent_workers: bool
     opponents: OpponentSetup | None = None
 
 
 @dataclass(slots=True)
-class _Caller:
-    """A worker that has begun a rollout, or wants to."""
+class _Client:
+    """A worker that has begun a rollout, or waits to begin one."""
 
     begin: Token
     groups: set[int] = field(default_factory=set)
-    """That it plays; empty while it waits to begin."""
+    """The groups that it plays; empty while it waits to begin."""
 
 
 class InferenceScheduler:
-    """Who has asked what, and who is answered when.
+    """Decides when requests are submitted to the policy, and when a worker may begin a rollout.
 
     Args:
-        mailbox: to the workers.
-        weights: what the policy holds.
-        moves: the policy, with a random stream for each group.
-        waits_for_round: begin nobody before the first :class:`BeginRound`.
+        mailbox: of the workers.
+        weights: of the policy.
+        servers: the policy, one server for each group of games, each with a random stream of its own.
+        waits_for_round: let no worker begin before the first :class:`BeginRound`.
     """
 
     def __init__(
         self,
         mailbox: MailboxServer,
         weights: LatestWeights,
-        moves: Sequence[PolicyServer],
+        servers: Sequence[PolicyServer],
         *,
         waits_for_round: bool = False,
     ) -> None:
-        self._mailbox, self._weights, self._moves = mailbox, weights, moves
+        self._mailbox, self._weights, self._servers = mailbox, weights, servers
         self._waits_for_round = waits_for_round
         self._awaited: set[int] = set()
-        self._callers: dict[int, _Caller] = {}
+        self._clients: dict[int, _Client] = {}
         self._silent: set[int] = set()
-        self._questions: list[dict[int, Token]] = [{} for _ in moves]
-        self._in_flight: list[list[tuple[list[Token], Pending]]] = [[] for _ in moves]
-        self._is_new = [False] * len(moves)  # no question of this round has been answered yet
+        self._requests: list[dict[int, Token]] = [{} for _ in servers]
+        self._in_flight: list[list[tuple[list[Token], PendingResult]]] = [[] for _ in servers]
+        self._needs_seed = [False] * len(servers)  # no request of this round was submitted yet
 
-    def hear_learner(self, message: BeginRound | WorkerGone) -> None:
-        """Take in what the learner says."""
+    def handle_message(self, message: BeginRound | WorkerGone) -> None:
+        """Handle a message of the learner."""
         match message:
             case BeginRound(workers=workers):
                 self._awaited |= set(workers)
                 self._waits_for_round = False
             case WorkerGone(worker_id=worker_id, incarnation=incarnation):
                 self._awaited.discard(worker_id)
-                caller = self._callers.get(worker_id)
-                if caller is not None and caller.begin.incarnation <= incarnation:
-                    self._forget(worker_id)
+                client = self._clients.get(worker_id)
+                if client is not None and client.begin.incarnation <= incarnation:
+                    self._remove_client(worker_id)
 
-    def _forget(self, worker_id: int) -> None:
-        self._callers.pop(worker_id, None)
+    def _remove_client(self, worker_id: int) -> None:
+        self._clients.pop(worker_id, None)
         self._silent.discard(worker_id)
-        for questions in self._questions:
-            questions.pop(worker_id, None)
+        for requests in self._requests:
+            requests.pop(worker_id, None)
 
-    def hear_worker(self, token: Token) -> None:
-        """Take in what a worker says."""
+    def handle_token(self, token: Token) -> None:
+        """Handle a worker's token."""
         worker_id = token.worker_id
-        if token.kind == Kind.BEGIN:
-            self._forget(worker_id)  # a life before, of which nobody has told us yet
-            self._callers[worker_id] = _Caller(token)
+        if token.kind == RequestKind.BEGIN:
+            self._remove_client(worker_id)  # an earlier incarnation, whose death the learner has not announced yet
+            self._clients[worker_id] = _Client(token)
             return
-        caller = self._callers.get(worker_id)
-        if caller is None or caller.begin.incarnation != token.incarnation:
-            return  # said by a worker that has died since
+        client = self._clients.get(worker_id)
+        if client is None or client.begin.incarnation != token.incarnation:
+            return  # its sender has died since
         self._silent.discard(worker_id)
-        if token.kind == Kind.LEAVE:
-            self._questions[token.group].pop(worker_id, None)
-            caller.groups.discard(token.group)
-            if not caller.groups:
-                del self._callers[worker_id]
+        if token.kind == RequestKind.LEAVE:
+            self._requests[token.group].pop(worker_id, None)
+            client.groups.discard(token.group)
+            if not client.groups:
+                del self._clients[worker_id]
         else:
-            self._questions[token.group][worker_id] = token
+            self._requests[token.group][worker_id] = token
 
-    def leave_out_the_silent(self) -> None:
-        """Wait no longer for those who have asked nothing, where others have: until they speak again."""
-        for group, asked in enumerate(self._questions):
-            if asked and not self._in_flight[group]:
-                self._silent |= self._playing(group) - asked.keys()
+    def exclude_silent_workers(self) -> None:
+        """Wait no longer for workers that have sent no request where others have, until they send something."""
+        for group, requests in enumerate(self._requests):
+            if requests and not self._in_flight[group]:
+                self._silent |= self._playing(group) - requests.keys()
 
     def _playing(self, group: int) -> set[int]:
-        """Workers that a group's answers wait for."""
+        """Workers whose requests a group's batch waits for."""
         return {
             worker_id
-            for worker_id, caller in self._callers.items()
-            if group in caller.groups and worker_id not in self._silent
+            for worker_id, client in self._clients.items()
+            if group in client.groups and worker_id not in self._silent
         }
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a request is in flight: a device is at work on it."""
+        """Whether a request is in flight: a device computes its result."""
         return any(self._in_flight)
 
     def serve(self) -> int:
-        """Hand out every result that is there, and submit every request that is complete.
+        """Deliver every result that is complete, and submit every request that is complete.
 
-        Waits for no device: each group has one request in flight at most, and others are submitted meanwhile.
+        Waits for no device: each group has at most one request in flight, and others are submitted meanwhile.
 
         Returns:
             How many groups' requests were submitted.
         """
-        for group in range(len(self._moves)):
-            self._collect(group)
+        for group in range(len(self._servers)):
+            self._deliver(group)
         self._begin_rollouts()
-        return sum(self._submit(group) for group in range(len(self._moves)))
+        return sum(self._submit(group) for group in range(len(self._servers)))
 
     def _begin_rollouts(self) -> None:
-        waiting = {worker_id: caller for worker_id, caller in self._callers.items() if not caller.groups}
+        waiting = {worker_id: client for worker_id, client in self._clients.items() if not client.groups}
         self._awaited -= waiting.keys()
         if not waiting or self._awaited or self._waits_for_round:
             return
-        if len(waiting) == len(self._callers):  # nobody plays
-            if self.is_waiting:  # who asked has died, and yet the policy is at work on it
+        if len(waiting) == len(self._clients):  # no worker is within a rollout
+            if self.is_waiting:  # the request's sender has died, and yet the policy is in use
                 return
             if self._weights.version >= 0:
                 self._weights.verify()
             self._weights.adopt()
-            self._is_new = [True] * len(self._moves)
+            self._needs_seed = [True] * len(self._servers)
         elif not self._weights.is_latest():
             return
-        for caller in waiting.values():
-            caller.groups = set(range(len(self._moves)))
-            self._mailbox.grant_version(caller.begin, self._weights.version)
+        for client in waiting.values():
+            client.groups = set(range(len(self._servers)))
+            self._mailbox.grant_version(client.begin, self._weights.version)
 
     def _submit(self, group: int) -> bool:
-        asked = self._questions[group]
-        if not asked or self._in_flight[group] or not self._playing(group) <= asked.keys():
+        requests = self._requests[group]
+        if not requests or self._in_flight[group] or not self._playing(group) <= requests.keys():
             return False
-        tokens = [asked[worker_id] for worker_id in sorted(asked)]
-        asked.clear()
-        if self._is_new[group]:
-            self._is_new[group] = False
-            self._moves[group].begin_rollout(self._mailbox.seed_of(tokens[0].worker_id, group))
-        for kind in (Kind.ACT, Kind.VALUE):
+        tokens = [requests[worker_id] for worker_id in sorted(requests)]
+        requests.clear()
+        if self._needs_seed[group]:
+            self._needs_seed[group] = False
+            self._servers[group].begin_rollout(self._mailbox.seed_of(tokens[0].worker_id, group))
+        for kind in (RequestKind.ACT, RequestKind.VALUE):
             if batch := [token for token in tokens if token.kind == kind]:
-                pending = self._moves[group].submit(self._mailbox.question(batch))
+                pending = self._servers[group].submit(self._mailbox.request(batch))
                 self._in_flight[group].append((batch, pending))
-        self._collect(group)  # on a CPU it is done: nobody waits for the next group's
+        self._deliver(group)  # on a CPU it is complete: it need not wait for the next group's
         return True
 
-    def _collect(self, group: int) -> None:
-        """Hand out a group's results if they are all there.
+    def _deliver(self, group: int) -> None:
+        """Deliver a group's results if all of them are complete.
 
-        What a worker had asked that has died since is handed out too: its next life knows by the token that it is not
-        meant, and has no answer in this place before its own request, which waits for this one.
+        Results for a worker that has died since are delivered too: its next incarnation recognises by the token that
+        they are not its own, and has no result in this place before its own request, which waits for this one.
         """
         in_flight = self._in_flight[group]
         if in_flight and all(pending.is_done() for _, pending in in_flight):
             for tokens, pending in in_flight:
-                self._mailbox.answer(tokens, pending.result())
+                self._mailbox.deliver(tokens, pending.result())
             in_flight.clear()
 
 
 def run_inference(boot: InferenceBoot, connection: Connection[Any, ToWorker]) -> None:
     """Target of the inference process.
 
-    Ends with exit status 0 when told to stop, 1 after it has sent a ``Failure``.
+    It ends with exit status 0 after :class:`Stop`, with 1 after it has sent a ``Failure``.
     """
-    with as_child(connection) as post:
-        signs = HeartbeatBoard(boot.signs)
+    with child_process(connection) as send:
+        heartbeats = HeartbeatBoard(boot.heartbeats)
 
         def beat() -> None:
-            signs.beat(boot.process_id)
+            heartbeats.beat(boot.process_id)
 
         compile_mode = boot.options.compile_mode
-        layers = LayerBeats(beat) if compile_mode is None else None  # a compiled network has no layers to hook
+        layers = LayerHeartbeats(beat) if compile_mode is None else None  # a compiled network has no layers to hook
         keep_freed_memory()
         torch.set_num_threads(boot.options.num_threads)
         if boot.options.num_threads > 1:
-            SpinningGovernor().start()  # for the life of this process
+            SpinningGovernor().start()  # until this process ends
         device = resolve_device(boot.options.device, 0)
-        held = HeldPolicy(
+        replica = PolicyReplica(
             cloudpickle.loads(boot.policy),
             weights=boot.weights,
             reader_id=0,
@@ -261,32 +262,32 @@ def run_inference(boot: InferenceBoot, connection: Connection[Any, ToWorker]) ->
             opponents=boot.opponents,
         )
         if compile_mode is not None:
-            held.compile(compile_mode, boot.batch_shape)
+            replica.compile(compile_mode, boot.batch_shape)
         mailbox = boot.open_mailbox()
         with PinnedMemory(mailbox.memory, device) as memory:
-            moves = held.make_batched_moves(mailbox.blocks, is_pinned=memory.is_pinned)
-            desk = InferenceScheduler(mailbox, held.weights, moves, waits_for_round=boot.waits_for_round)
+            servers = replica.make_batched_servers(mailbox.blocks, is_pinned=memory.is_pinned)
+            scheduler = InferenceScheduler(mailbox, replica.weights, servers, waits_for_round=boot.waits_for_round)
             mailbox.announce()
-            post(Ready(pid=os.getpid()))
-            _serve(boot, connection, mailbox, desk, beat=beat, layers=layers)
+            send(Ready(pid=os.getpid()))
+            _serve(boot, connection, mailbox, scheduler, beat=beat, layers=layers)
 
 
 def _serve(
     boot: InferenceBoot,
     connection: Connection[Any, ToWorker],
     mailbox: MailboxServer,
-    desk: InferenceScheduler,
+    scheduler: InferenceScheduler,
     *,
     beat: Callable[[], None],
-    layers: LayerBeats | None,
+    layers: LayerHeartbeats | None,
 ) -> None:
-    """Hear learner and workers, and serve, until told to stop."""
+    """Handle the learner's messages and the workers' tokens, and serve requests, until :class:`Stop` comes."""
     while True:
         beat()
-        is_waiting = desk.is_waiting
+        is_waiting = scheduler.is_waiting
         if is_waiting:
             os.sched_yield()  # the results are expected any moment: look again at once, but let workers run
-        nobody_speaks = not wait([connection, mailbox.fileno()], 0.0 if is_waiting else IDLE_BEAT_S)
+        is_quiet = not wait([connection, mailbox.fileno()], 0.0 if is_waiting else IDLE_BEAT_S)
         tokens = mailbox.read()  # before the learner's messages: those of a grant come before what follows from it
         while connection.poll():
             match connection.recv():
@@ -294,11 +295,11 @@ def _serve(
                     mailbox.stop()
                     return
                 case BeginRound() | WorkerGone() as message:
-                    desk.hear_learner(message)
+                    scheduler.handle_message(message)
         for token in tokens:
-            desk.hear_worker(token)
-        if nobody_speaks and not is_waiting and boot.leaves_out_the_silent:
-            desk.leave_out_the_silent()
+            scheduler.handle_token(token)
+        if is_quiet and not is_waiting and boot.excludes_silent_workers:
+            scheduler.exclude_silent_workers()
         start = time.perf_counter()
-        if (passes := desk.serve()) and layers is not None:
+        if (passes := scheduler.serve()) and layers is not None:
             layers.adapt((time.perf_counter() - start) / passes)

@@ -1,7 +1,7 @@
-"""Workers that only play moves (``mode="central"``): somebody else has the policy. No torch here.
+"""Workers that only play moves (``mode="central"``): the inference process holds the policy. No torch here.
 
-A worker's games are split into groups. While the inference process judges the positions of one group, the worker plays
-the moves of the other, so that neither waits for the other.
+A worker's games are split into groups. While the inference process evaluates the positions of one group, the worker
+plays the moves of another, so that neither process waits for the other.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from keisei_lightning.parallel.opponents.boards import Seating
 from keisei_lightning.parallel.playing.rollout import RolloutPlayer, RolloutResult
 from keisei_lightning.parallel.playing.worker import (
     Beat,
-    LeaveError,
     Player,
     PlayerOptions,
     RolloutWorker,
     WeightSource,
     Worker,
+    WorkerStoppedError,
     make_player,
     serve,
 )
@@ -41,23 +41,23 @@ __all__ = ["CentralBoot", "GroupedPlayer", "run_central_worker", "split_games"]
 
 
 def split_games(num_games: int, num_groups: int) -> list[int]:
-    """Games of each group: as even as possible, no group empty."""
+    """Games of each group: split as evenly as possible, no group empty."""
     groups = min(num_games, num_groups)
     return [num_games // groups + (group < num_games % groups) for group in range(groups)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CentralBoot:
-    """Everything that a worker needs which only plays moves; pickled once for each start.
+    """Everything that a worker that only plays moves needs; pickled once for each start.
 
     Attributes:
         worker_id: which worker.
-        incarnation: which life of it.
+        incarnation: of the worker.
         game: cloudpickled game factory.
         options: how to play.
         slots: where rollouts are written.
-        open_mailbox: makes the worker's end of it.
-        signs: memory of the signs of life.
+        open_mailbox: makes the client's end of the mailbox.
+        heartbeats: memory of the heartbeat board.
         seating: of snapshots; None: every game is self-play.
     """
 
@@ -67,23 +67,23 @@ class CentralBoot:
     options: PlayerOptions
     slots: Slots
     open_mailbox: Callable[[], MailboxClient]
-    signs: SharedBuffer
+    heartbeats: SharedBuffer
     seating: Seating | None = None
 
 
 def run_central_worker(boot: CentralBoot, connection: Connection[Any, Any]) -> None:
     """Target of a worker process (see :func:`~keisei_lightning.parallel.playing.worker.serve`)."""
-    serve(lambda beat: _boot(boot, beat), worker_id=boot.worker_id, signs=boot.signs, connection=connection)
+    serve(lambda beat: _boot(boot, beat), worker_id=boot.worker_id, heartbeats=boot.heartbeats, connection=connection)
 
 
 def _boot(boot: CentralBoot, beat: Beat) -> Worker:
-    asking, layout = boot.open_mailbox(), boot.slots.layout
+    client, layout = boot.open_mailbox(), boot.slots.layout
     game: GameFactory = cloudpickle.loads(boot.game)
-    firsts = np.cumsum([0, *asking.group_games]).tolist()
+    firsts = np.cumsum([0, *client.group_games]).tolist()
     players = [
         make_player(
             game(num_games),
-            _Seeds(asking, group),
+            _SeedForwarder(client, group),
             worker_id=boot.worker_id,
             incarnation=boot.incarnation,
             options=boot.options,
@@ -91,24 +91,24 @@ def _boot(boot: CentralBoot, beat: Beat) -> Worker:
             opponents=None if boot.seating is None else boot.seating.boards(first, num_games),
             group=group,
         )
-        for group, (first, num_games) in enumerate(zip(firsts, asking.group_games, strict=False))
+        for group, (first, num_games) in enumerate(zip(firsts, client.group_games, strict=False))
     ]
     worker = RolloutWorker(
         worker_id=boot.worker_id,
         incarnation=boot.incarnation,
-        weights=_RemoteWeights(asking, beat),
-        player=GroupedPlayer(players, asking.group_games, asking),
+        weights=_RemoteWeights(client, beat),
+        player=GroupedPlayer(players, client.group_games, client),
         slots=boot.slots,
     )
-    signs = HeartbeatBoard(boot.signs)
-    return _RetryingWorker(worker, lambda: signs.begin_rollout(boot.worker_id))
+    heartbeats = HeartbeatBoard(boot.heartbeats)
+    return _RetryingWorker(worker, lambda: heartbeats.begin_rollout(boot.worker_id))
 
 
 class _RetryingWorker(Worker):
-    """Plays a rollout anew when the inference process was replaced in its middle.
+    """Plays a rollout again if the inference process was replaced while it was played.
 
     Args:
-        worker: that plays.
+        worker: plays one rollout.
         count: counts a rollout that is begun.
     """
 
@@ -124,56 +124,56 @@ class _RetryingWorker(Worker):
         lost = 0
         while True:
             try:
-                return replace(self._worker.play(grant, wait_s=wait_s, beat=beat), lost=lost)
-            except InferenceRestartedError:  # what it has judged so far is of a version that nobody has any more
+                return replace(self._worker.play(grant, wait_s=wait_s, beat=beat), lost_rollouts=lost)
+            except InferenceRestartedError:  # the new process may hold another version of the weights
                 self._worker.reset_games()
                 self._count()
                 lost += 1
             except InferenceStoppedError:
-                raise LeaveError from None
+                raise WorkerStoppedError from None
 
 
 class _RemoteWeights(WeightSource):
     """The inference process's weights."""
 
-    def __init__(self, asking: MailboxClient, beat: Beat) -> None:
-        self._asking, self._beat = asking, beat
+    def __init__(self, client: MailboxClient, beat: Beat) -> None:
+        self._client, self._beat = client, beat
 
     @override
     def adopt(self) -> int:
-        return self._asking.begin(self._beat)
+        return self._client.acquire_version(self._beat)
 
     @override
     def verify(self) -> None:
-        """The inference process does."""
+        """Nothing to do: the inference process verifies them."""
 
 
-class _Seeds(PolicyServer):
-    """Hands on the seed of a group's random stream; the questions go another way."""
+class _SeedForwarder(PolicyServer):
+    """Forwards the seed of a group's random stream. Requests are sent by :class:`GroupedPlayer`."""
 
-    def __init__(self, asking: MailboxClient, group: int) -> None:
-        self._asking, self._group = asking, group
+    def __init__(self, client: MailboxClient, group: int) -> None:
+        self._client, self._group = client, group
 
     @override
     def begin_rollout(self, seed: int) -> None:
-        self._asking.begin_rollout(self._group, seed)
+        self._client.set_seed(self._group, seed)
 
     @override
-    def answer(self, question: InferenceRequest) -> InferenceResult:
-        raise AssertionError("questions are put by GroupedPlayer")
+    def infer(self, request: InferenceRequest) -> InferenceResult:
+        raise AssertionError("requests are sent by GroupedPlayer")
 
 
 class GroupedPlayer(Player):
-    """Plays several groups of games at once: whichever has its answer goes on.
+    """Plays several groups of games concurrently: a group continues as soon as its result has come.
 
     Args:
         players: of the groups, each with its own games.
         group_games: games of each group.
-        asking: where the questions go.
+        client: sends the requests.
     """
 
-    def __init__(self, players: Sequence[RolloutPlayer], group_games: Sequence[int], asking: MailboxClient) -> None:
-        self._players, self._asking = players, asking
+    def __init__(self, players: Sequence[RolloutPlayer], group_games: Sequence[int], client: MailboxClient) -> None:
+        self._players, self._client = players, client
         ends = np.cumsum(group_games).tolist()
         self._rows = [slice(end - games, end) for end, games in zip(ends, group_games, strict=True)]
 
@@ -192,21 +192,21 @@ class GroupedPlayer(Player):
         opponent: Opponent | None = None,
     ) -> RolloutResult:
         running: dict[int, Generator[InferenceRequest, InferenceResult, RolloutResult]] = {}
-        playing, result = set(range(len(self._players))), RolloutResult()
+        playing, total = set(range(len(self._players))), RolloutResult()
         try:
             for group, (player, rows) in enumerate(zip(self._players, self._rows, strict=True)):
                 part = {key: column[rows] for key, column in slot.items()}
                 running[group] = player.steps(part, policy_version, beat, opponent=opponent)
-                self._asking.ask(group, next(running[group]))
+                self._client.submit(group, next(running[group]))
             while playing:
-                for group, answer in self._asking.receive(beat):
+                for group, result in self._client.receive(beat):
                     try:
-                        self._asking.ask(group, running[group].send(answer))
+                        self._client.submit(group, running[group].send(result))
                     except StopIteration as end:
-                        result.add(end.value)
+                        total.add(end.value)
                         playing.remove(group)
-                        self._asking.leave(group)
+                        self._client.leave(group)
         finally:
-            for group in playing:  # of a rollout that is broken off
-                self._asking.leave(group)
-        return result
+            for group in playing:  # of a rollout that is aborted
+                self._client.leave(group)
+        return total

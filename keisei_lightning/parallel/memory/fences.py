@@ -20,8 +20,8 @@ What is before is ahead of release 1. Acquire 2 is behind release 1: an ARMv8 ne
 store-release (Arm Architecture Reference Manual, B2.3, "barrier-ordered-before"). What is after is behind acquire 2. So
 two turns are a full fence there; on an x86 each locked instruction is one by itself.
 
-Where a message through a pipe or a socket says that something is there, no fence is needed: its sender and its receiver
-hold the same lock in the kernel, one after the other.
+Where a message through a pipe or a socket announces data, no fence is needed: its sender and its receiver hold the same
+lock in the kernel, one after the other.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["memory_fence"]
 def memory_fence() -> None:
     """Order all loads and stores of this thread before the call before all those after it; about a microsecond.
 
-    The lock is new and nobody else's: a signal handler, or another thread, may call this in the middle of a call.
+    The lock is new, and no other code can hold it: a signal handler, or another thread, may call this during a call.
     """
     lock = threading.Lock()
     for _ in range(2):

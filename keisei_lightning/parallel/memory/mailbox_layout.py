@@ -1,12 +1,11 @@
-"""Where questions and answers lie in the mailbox's shared memory. This module knows no torch.
+"""The layout of requests and results in the mailbox's shared memory. This module knows no torch.
 
 For each group of games, all workers' rows side by side::
 
     | observation | legal | to_move | action | log_prob | value |
      <---- request ---->           <-------- response ------->
 
-What a device reads of a request over all workers is one run of bytes, and so is what it writes of its results: one
-transfer each way serves all of them.
+A request of all workers is one run of bytes, and so is its result: one transfer each way serves all workers.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ __all__ = ["GroupBlock", "GroupColumns", "MailboxColumns", "MailboxLayout", "Mai
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MailboxLayout:
-    """Where everything lies: numbers of the inference process and the workers, then the groups' columns.
+    """The layout: numbers of the inference process and of the workers, then the groups' columns.
 
     Attributes:
         num_workers: W.
@@ -42,7 +41,7 @@ class MailboxLayout:
 
     def _columns(self) -> Iterator[tuple[tuple[int, ...], Any]]:
         workers = self.num_workers
-        yield (1 + workers,), np.int64  # the inference process's life; each worker's version
+        yield (1 + workers,), np.int64  # the inference process's incarnation; each worker's version
         yield (workers, len(self.group_games)), np.int64  # seeds
         for games in self.group_games:
             yield (workers, games, *self.observation_shape), np.uint8
@@ -102,7 +101,7 @@ class GroupColumns(NamedTuple):
     value: NDArray[np.float32]
 
     def block(self, memory: NDArray[np.uint8]) -> GroupBlock:
-        """A full request and its results as two runs of bytes of the memory that the columns lie in."""
+        """A full request and its result, as two runs of bytes of the memory that holds the columns."""
         return GroupBlock(
             request=_run(memory, self.observation, self.legal),
             response=_run(memory, self.action, self.value),
@@ -143,7 +142,7 @@ class GroupBlock(NamedTuple):
 
 
 class MailboxColumns(NamedTuple):
-    """Everything in the memory."""
+    """All columns of the memory."""
 
     numbers: NDArray[np.int64]
     seeds: NDArray[np.int64]

@@ -200,7 +200,7 @@ class Slots:
 class SlotState(StrEnum):
     """Who may access a slot."""
 
-    FREE = "free"  # nobody
+    FREE = "free"  # neither
     GRANTED = "granted"  # its worker writes
     READY = "ready"  # announced: it holds a whole rollout, which the learner has not taken yet
     LEASED = "leased"  # the learner reads

@@ -1,4 +1,4 @@
-"""Weights in all the forms that TorchRL's trainers and our users give them."""
+"""Reads weights in all forms that TorchRL's trainers and users pass."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["choose_weights", "named_tensors", "named_weights"]
 def choose_weights(
     given: Sequence[Any], *, models: Collection[str], worker_ids: object, unknown: Collection[str]
 ) -> Any | None:
-    """The one set of weights among the arguments of ``update_policy_weights_``; None if none was given.
+    """Find the one set of weights among the arguments of ``update_policy_weights_``; None if there is none.
 
     Args:
-        given: every argument that may carry weights.
+        given: every argument that may be weights.
         models: names of the models that they are for.
-        worker_ids: of the workers that they are for; only None (all) can be meant.
+        worker_ids: of the workers that they are for; only None (all) is possible.
         unknown: names of further arguments.
 
     Raises:
-        ConfigError: more than one was given, or something that one policy for all workers cannot mean.
+        ConfigError: more than one was given, or an argument that is impossible with one policy for all workers.
     """
     if worker_ids is not None:
         raise ConfigError(f"worker_ids={worker_ids}: weights are published for all workers at once; leave it out")
@@ -45,7 +45,7 @@ def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def named_weights(source: nn.Module | TensorDictBase | Mapping[str, Any]) -> dict[str, Any]:
-    """Weights in whatever form they are given, as one flat mapping.
+    """Weights in any form, as one flat mapping.
 
     Args:
         source: a module, a TensorDict (``TensorDict.from_module``), or a flat or nested mapping of names to tensors.

@@ -3,12 +3,12 @@
 There are two buffers more than readers. The learner writes into one that is neither the latest nor in use, then flips
 the version. A reader notes in shared memory which buffer it is going to use, looks whether that is still the latest,
 and then points its parameters at it: adopting copies nothing, so it costs the same for one worker and for eight, and
-all workers on one machine read the same physical memory. A noted buffer is left alone until its reader moves on
-(a hazard pointer, Michael 2004). Publishing never waits for a reader, and a reader looks again only if a publish ended
-in the microseconds between its note and its look.
+all workers on one machine read the same physical memory. The learner writes to no noted buffer until its reader notes
+another (the note is a hazard pointer, Michael 2004). Publishing never waits for a reader, and a reader looks again only
+if a publish ended in the microseconds between its note and its look.
 
-That nothing was torn is checked, not only argued: every buffer has a sequence number that each publish into it raises,
-and a reader compares it after each rollout (:meth:`WeightReader.verify`).
+A check, and not only this argument, shows that no weights were torn: every buffer has a sequence number that each
+publish into it raises, and a reader compares it after each rollout (:meth:`WeightReader.verify`).
 
 Processors reorder loads and stores, so there is a fence (``|``, see ``fences``) wherever order matters::
 
@@ -16,16 +16,18 @@ Processors reorder loads and stores, so there is a fence (``|``, see ``fences``)
     adopt:    look at the version | note the buffer | look again, play
     verify:   (play) | compare the sequence number
 
-- Who sees the version sees all of the copy: fences before the flip (release) and after the first look (acquire).
+- A reader that sees the version sees all of the copy: fences before the flip (release) and after the first look
+  (acquire).
 - Either the reader's second look sees a flip, or the publish after that flip sees the note: each has a fence between
   its store and its look (as in Dekker's algorithm).
-- Nobody writes to what is still read: fences before the note that gives a buffer up, and before the copy.
-- Who sees any of a copy sees the raised sequence number: fences before the copy and before the comparison.
+- The learner never writes to a buffer that is still read: fences before the note that releases a buffer, and before the
+  copy.
+- A reader that sees any of a copy sees the raised sequence number: fences before the copy and before the comparison.
 
 A flip, a note and a number are aligned stores of eight bytes, which are never seen in part.
 
-Buffers of a module (running means, noise) are copied: a policy may write to its own. So is everything where a worker's
-policy lies on another device.
+Buffers of a module (running means, noise) are copied, since a policy may write to its own. On another device than the
+CPU, a worker's policy has a copy of everything.
 """
 
 from __future__ import annotations
@@ -111,7 +113,7 @@ class WeightLayout:
         return {leaf.name: leaf.view(flat) for leaf in self.leaves}
 
     def check(self, tensors: Mapping[str, Any]) -> None:
-        """Refuse what does not fit this layout (a missing name is no fault here) or would poison the workers.
+        """Refuse weights that do not fit this layout, or are not finite; a name may be missing.
 
         Raises:
             WeightsError: an unknown name, a wrong shape or dtype, or a parameter that is not finite. (Buffers may hold
@@ -135,7 +137,7 @@ class WeightLayout:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    # A sum is many times quicker than looking at each number; it may overflow, so only what it suspects is looked at.
+    # A sum is many times faster than a test of each number; it may overflow, and only then is each number tested.
     return math.isfinite(tensor.sum().item()) or bool(tensor.isfinite().all())
 
 
@@ -145,7 +147,7 @@ def copy_weights(source: nn.Module | TensorDictBase | Mapping[str, Any], module:
 
     Args:
         source: see :func:`~keisei_lightning.parallel.memory.weight_sources.named_weights`.
-        module: takes them over.
+        module: receives them.
 
     Raises:
         WeightsError: see :meth:`WeightLayout.check`; nothing is copied then.
@@ -161,7 +163,7 @@ def copy_weights(source: nn.Module | TensorDictBase | Mapping[str, Any], module:
 def bind_weights(
     module: nn.Module, layout: WeightLayout, parameters: Tensor, buffers: Tensor, *, buffers_from: int
 ) -> dict[_Leaf, nn.Parameter]:
-    """Let a module's parameters and buffers lie in given memory.
+    """Make a module's parameters and buffers views of given memory.
 
     Args:
         module: of the layout's structure, on any device, "meta" included.
@@ -192,12 +194,12 @@ def bind_weights(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WeightMemory:
-    """Where published weights lie; it goes to every worker when it is started.
+    """The published weights' shared memory and its layout. Every worker receives it when it is started.
 
     Attributes:
         layout: of one set of weights.
         num_readers: how many workers there are.
-        shared: the memory, made by :meth:`reserve`.
+        shared: the memory, reserved by :meth:`reserve`.
     """
 
     layout: WeightLayout
@@ -209,7 +211,7 @@ class WeightMemory:
         """Reserve memory for two sets of weights more than there are readers.
 
         Raises:
-            ConfigError: the machine has not so much.
+            ConfigError: the machine cannot reserve this much.
         """
         num_buffers = num_readers + 2
         shared = SharedBuffer((1 + num_buffers + num_readers) * ALIGNMENT + num_buffers * layout.num_bytes)
@@ -219,7 +221,7 @@ class WeightMemory:
 class _WeightArrays:
     """The shared memory as arrays: a header, then the buffers.
 
-    The header holds, a cache line each: the latest publish (``version * num_buffers + buffer``: one store tells both);
+    The header holds, a cache line each: the latest publish (``version * num_buffers + buffer``: one store sets both);
     the sequence number of each buffer; the buffer that each reader uses and the version that it has adopted.
     """
 
@@ -235,7 +237,7 @@ class _WeightArrays:
 
 
 class WeightStore:
-    """The learner's side: buffers in shared memory, and the version that tells which is the latest.
+    """The learner's side: buffers in shared memory, and the version that names the latest.
 
     Args:
         layout: of the policy.
@@ -260,16 +262,16 @@ class WeightStore:
         return int(self._arrays.latest[0]) // self._arrays.num_buffers
 
     def adopted_version(self, reader_id: int) -> int | None:
-        """The version that a worker says it plays with; None before its first."""
+        """The version that a worker has adopted last; None before its first."""
         version = int(self._arrays.adopted[reader_id])
         return None if version == _NOT_PUBLISHED else version
 
     @torch.no_grad()
     def publish(self, source: nn.Module | Mapping[str, Any], version: int) -> None:
-        """Copy weights into a buffer that nobody uses, then flip the version. Never waits for a worker.
+        """Copy weights into a buffer that is not in use, then flip the version. Never waits for a worker.
 
         Args:
-            source: the policy, or its parameters and buffers by name (:func:`named_weights`); one that is missing keeps
+            source: the policy, or its parameters and buffers by name (:func:`named_weights`); a missing one keeps
                 its last value.
             version: of these weights; more than the last.
 
@@ -295,12 +297,12 @@ class WeightStore:
 
     def _unused_buffer(self) -> int:
         """A buffer that is not the latest and that no reader has noted: of R + 2, R can be noted and one the latest."""
-        memory_fence()  # the flip of the publish before is seen by whoever notes its buffer after this look
+        memory_fence()  # a reader that notes a buffer after this look sees the flip of the previous publish
         taken = {int(self._arrays.latest[0]) % self._arrays.num_buffers, *self._arrays.in_use.tolist()}
         return next(index for index in range(self._arrays.num_buffers) if index not in taken)
 
     def close(self) -> None:
-        """Give up the shared memory's descriptor."""
+        """Close the shared memory's descriptor."""
         self.memory.shared.close()
 
 
@@ -311,7 +313,7 @@ class WeightReader:
         memory: of the learner's :class:`WeightStore`.
         reader_id: which reader, 0 to ``num_readers - 1``; only one of each may be alive.
         module: of the policy's structure (on any device, "meta" included); its parameters and buffers are replaced.
-        device: where its weights are to lie. On the CPU its parameters lie in the shared memory itself.
+        device: of its weights. On the CPU its parameters are views of the shared memory itself.
 
     Attributes:
         version: that the module holds; -1 before the first :meth:`adopt`.
@@ -321,7 +323,7 @@ class WeightReader:
         self.version = -1
         self._arrays = _WeightArrays(memory)
         self._layout, self._reader_id = memory.layout, reader_id
-        self._arrays.in_use[reader_id] = _NOT_IN_USE  # of the life before
+        self._arrays.in_use[reader_id] = _NOT_IN_USE  # of an earlier incarnation
         self._arrays.adopted[reader_id] = _NOT_PUBLISHED
         self._adopted = _NOT_PUBLISHED
         self._sequence = 0
@@ -337,21 +339,21 @@ class WeightReader:
 
     @torch.no_grad()
     def adopt(self) -> int:
-        """Let the module hold the latest weights.
+        """Let the module use the latest weights.
 
         Returns:
-            Their version. Nobody writes to them before the next call.
+            Their version. The learner does not write to them before the next call.
         """
         for _ in self._adopt_in_steps():
             pass
         return self.version
 
     def is_latest(self) -> bool:
-        """Whether no newer weights than those adopted were published."""
+        """Whether no weights newer than the adopted ones were published."""
         return int(self._arrays.latest[0]) == self._adopted
 
     def _adopt_in_steps(self) -> Iterator[None]:
-        """Adopt, halting wherever the learner may come between (tests let it)."""
+        """Adopt, with a yield wherever the learner may interleave (tests make it do so)."""
         arrays = self._arrays
         while (latest := int(arrays.latest[0])) != self._adopted:
             yield
@@ -361,7 +363,7 @@ class WeightReader:
             memory_fence()
             yield
             if int(arrays.latest[0]) != latest:
-                continue  # published anew since: the note may have come too late
+                continue  # published again since: the note may have come too late
             yield
             self._sequence = int(arrays.sequences[buffer])
             for parameter, view in zip(self._in_place.values(), self._views_of(buffer), strict=True):
@@ -378,11 +380,11 @@ class WeightReader:
         return self._views[buffer]
 
     def verify(self) -> None:
-        """Check that the weights are those that were adopted: nobody wrote to them since.
+        """Check that the adopted weights have not been written to since.
 
         Raises:
             WeightsError: the policy changed a parameter of its own (all workers see it), or the learner published into
-                memory that was in use, which would be a fault of this module.
+                memory that was in use, which would be an error of this module.
         """
         for (leaf, parameter), before in zip(self._in_place.items(), self._writes, strict=True):
             if parameter._version != before:

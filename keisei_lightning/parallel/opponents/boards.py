@@ -1,8 +1,8 @@
-"""The boards' side of an opponent pool: which boards meet a snapshot, in which seat, and whose turn it is.
+"""The boards' part of the opponent pool: which boards meet a snapshot, in which seat, and which side is to move.
 
-A fixed part of the boards meets snapshots; the learner's seat changes with each game on a board, so that it sits in
-each seat half of the time. A board's opponent changes only between games: games that begin during a rollout meet the
-snapshot that came with its grant, and those that began earlier go on with theirs. This module knows no torch.
+A fixed share of the boards meets snapshots; the learner's seat changes with each game on a board, so that it has each
+seat half of the time. A board's opponent changes only between games: games that begin during a rollout meet the
+snapshot that came with its grant, and games that began earlier keep theirs. This module knows no torch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["OpponentBoards", "Seating", "SnapshotVersions"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SnapshotVersions:
-    """Which snapshot lies where, in shared memory.
+    """The version of the snapshot in each buffer, in shared memory.
 
     Attributes:
         shared: the memory, which begins with the versions.
@@ -42,29 +42,29 @@ class SnapshotVersions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seating:
-    """What a worker needs to seat snapshots at its boards.
+    """Everything that a worker needs to assign snapshots to its boards.
 
     Attributes:
         versions: of the snapshots.
-        share: of the worker's boards that meet one.
+        share: of the worker's boards that meet a snapshot.
     """
 
     versions: SnapshotVersions
     share: float
 
     def boards(self, first: int, num_games: int) -> OpponentBoards:
-        """Seat them at so many of the worker's boards, from this one on: at its share, whatever the split."""
+        """The assignment for ``num_games`` boards from ``first`` on; any split of the boards gives the same total."""
         met = round(self.share * (first + num_games)) - round(self.share * first)
         return OpponentBoards(self.versions.array(), num_games=num_games, num_met=met)
 
 
 class OpponentBoards:
-    """Who sits opposite the learner on each board.
+    """The learner's opponent on each board.
 
     Args:
         versions: int64 [number of buffers], the version of the snapshot in each; shared with the learner.
         num_games: G.
-        num_met: of them meet snapshots: the first ones.
+        num_met: so many boards, the first ones, meet snapshots.
     """
 
     def __init__(self, versions: NDArray[np.int64], *, num_games: int, num_met: int) -> None:
@@ -79,11 +79,11 @@ class OpponentBoards:
         """The learner's wins, draws and losses in this rollout, by the opponent's version."""
 
     def begin_rollout(self, opponent: Opponent | None) -> None:
-        """Take over whom new games meet."""
+        """Set the opponent of games that begin during this rollout."""
         self._next, self.results = opponent, {}
 
     def begin_games(self, indices: NDArray[np.int64]) -> None:
-        """Seat learner and opponent on boards where a game begins."""
+        """Assign seats and opponents on boards where a game begins."""
         self._learner_seat[indices] = (indices + self._begun[indices]) % 2
         self._begun[indices] += 1
         met = indices[self._meets_one[indices]]
@@ -111,26 +111,26 @@ class OpponentBoards:
 
     @property
     def in_use(self) -> tuple[int, ...]:
-        """Buffers that games in flight are played from."""
+        """Buffers of the snapshots that games in flight meet."""
         return tuple(np.unique(self._buffer_of[self._buffer_of != LEARNER]).tolist())
 
     def verify(self) -> None:
         """Check that the snapshots of games in flight are still those that they began with.
 
         Raises:
-            WeightsError: the learner wrote into memory that was in use, which would be a fault of the pool.
+            WeightsError: the learner wrote into memory that was in use, which would be an error of the pool.
         """
         met = self._buffer_of != LEARNER
-        memory_fence()  # between what was played from and its version
+        memory_fence()  # between the weights that were read and their version
         if (self._versions[self._buffer_of[met]] != self._version_of[met]).any():
             raise WeightsError("snapshots: one was overwritten while games were played against it")
 
     def clear(self) -> None:
-        """Forget all games: they begin anew."""
+        """Forget all games: new ones begin."""
         self._buffer_of[:] = self._version_of[:] = LEARNER
 
     def state_dict(self) -> dict[str, Any]:
-        """Who sits where, as plain numbers."""
+        """Seats and opponents, as plain numbers."""
         return {
             "versions": self._version_of.tolist(),
             "learner_seats": self._learner_seat.tolist(),
@@ -138,7 +138,7 @@ class OpponentBoards:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> bool:
-        """Go on from a :meth:`state_dict`; False (and nothing done) where a snapshot is not there any more."""
+        """Resume from a :meth:`state_dict`; returns False, and changes nothing, if a snapshot was overwritten since."""
         buffers = {int(version): buffer for buffer, version in enumerate(self._versions.tolist()) if version >= 0}
         versions = state["versions"]
         if not set(versions) <= {LEARNER, *buffers}:

@@ -1,9 +1,9 @@
-"""The learner's side of an opponent pool: frozen snapshots of the policy, who meets which, and how it went.
+"""The learner's part of the opponent pool: frozen snapshots of the policy, their assignment to games, and the scores.
 
-Snapshots lie in shared memory once per machine; workers play straight from there. Which snapshot a worker's new games
-meet goes with each grant (:class:`~keisei_lightning.parallel.supervision.messages.Play`), and which ones its games in
-flight still need comes back with each header. So the learner knows, without asking, where nobody reads: a snapshot that
-has left the ring is overwritten only when the last game against it is over.
+Snapshots lie in shared memory once per machine; workers use them in place. Each grant names the snapshot that a
+worker's new games meet (:class:`~keisei_lightning.parallel.supervision.messages.Play`), and each header names those
+that its games in flight still need. So the learner knows which buffers are not in use: a snapshot that has left the
+ring is overwritten only when the last game against it is over.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ _WINDOW_GAMES = 200
 _HARD_EXPONENT = 2
 _NO_WEIGHT = 1e-10  # of all snapshots together: the learner beats every one of them always
 
-_KEPT = ("version", "games", "score")  # of a snapshot in a checkpoint; its place is found anew
+_SAVED = ("version", "games", "score")  # of a snapshot in a checkpoint; it may get another buffer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SnapshotMemory:
-    """Where snapshots lie; it goes to every worker when it is started.
+    """The snapshots' shared memory and its layout. Every worker receives it when it is started.
 
     Attributes:
         layout: of one set of weights.
-        num_buffers: how many sets there is room for.
-        shared: the memory, made by :meth:`reserve`: a version for each buffer, then the buffers.
+        num_buffers: how many sets fit.
+        shared: the memory, reserved by :meth:`reserve`: a version for each buffer, then the buffers.
     """
 
     layout: WeightLayout
@@ -58,14 +58,14 @@ class SnapshotMemory:
         """Reserve the memory.
 
         Raises:
-            ConfigError: the machine has not so much.
+            ConfigError: the machine cannot reserve this much.
         """
         head = aligned(8 * num_buffers)
         return cls(layout=layout, num_buffers=num_buffers, shared=SharedBuffer(head + num_buffers * layout.num_bytes))
 
     @property
     def versions(self) -> SnapshotVersions:
-        """Which snapshot lies where."""
+        """The version of the snapshot in each buffer."""
         return SnapshotVersions(shared=self.shared, num_buffers=self.num_buffers)
 
     def buffers(self) -> list[Tensor]:
@@ -77,11 +77,11 @@ class SnapshotMemory:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OpponentSetup:
-    """What it takes to play against snapshots.
+    """Everything that a worker needs to play against snapshots.
 
     Attributes:
-        memory: where they lie.
-        share: of the boards that meet one.
+        memory: of the snapshots.
+        share: of the boards that meet a snapshot.
     """
 
     memory: SnapshotMemory
@@ -89,18 +89,18 @@ class OpponentSetup:
 
     @property
     def seating(self) -> Seating:
-        """The part of it that the boards need."""
+        """The part that the boards need."""
         return Seating(versions=self.memory.versions, share=self.share)
 
 
 @dataclass(kw_only=True, slots=True)
 class SnapshotStanding:
-    """One snapshot of the ring, and how the learner does against it.
+    """One snapshot of the ring, and the learner's score against it.
 
     Attributes:
-        version: the policy version that it is.
-        buffer: where it lies.
-        games: finished against it.
+        version: its policy version.
+        buffer: which buffer holds it.
+        games: finished games against it.
         score: the learner's points per game, over about the last 200 of them; 0.5 before the first.
     """
 
@@ -110,10 +110,14 @@ class SnapshotStanding:
     score: float = 0.5
 
     def add(self, points: float, games: int) -> None:
-        """Count games that brought the learner so many points.
+        """Count finished games.
 
-        What was before weighs as its number of games (and one more at 0.5, so that a few wins are no certainty), at
-        most 200.
+        The score before weighs as many games as it is of (and one more at 0.5, so that a few wins are no certainty),
+        at most 200.
+
+        Args:
+            points: of the learner in these games.
+            games: how many.
         """
         before = min(self.games + 1, _WINDOW_GAMES)
         self.games += games
@@ -124,13 +128,13 @@ class SnapshotPool:
     """The ring of snapshots.
 
     Args:
-        options: see there.
-        layout: of the policy.
-        seed: of the draws.
+        options: share of the games, size of the ring, choice of a snapshot.
+        layout: of the policy's weights.
+        seed: root seed of the draws.
 
     Attributes:
         memory: for the workers.
-        postponed: pushes that were put off because games still needed every buffer.
+        postponed: pushes that were postponed because games still needed every buffer.
     """
 
     def __init__(self, options: OpponentOptions, layout: WeightLayout, seed: int) -> None:
@@ -157,10 +161,10 @@ class SnapshotPool:
 
         Args:
             policy: its present weights are copied.
-            version: that they are published as; a version that is the newest snapshot already is not pushed again.
+            version: of these weights; if it is the newest snapshot already, it is not pushed again.
 
         Returns:
-            False if it was put off: games that are still going on need every buffer.
+            False if it was postponed: games in flight need every buffer.
 
         Raises:
             WeightsError: the weights do not fit, or are not finite.
@@ -178,7 +182,7 @@ class SnapshotPool:
         for _ in range(leaving):
             self._ring.popleft()
         self._versions[free] = -1
-        memory_fence()  # who sees any of the copy sees that it is none (OpponentBoards.verify)
+        memory_fence()  # a reader that sees any of the copy sees the -1 too (OpponentBoards.verify)
         for name, view in self.memory.layout.views(self._buffers[free]).items():
             view.copy_(tensors[name])
         memory_fence()
@@ -187,20 +191,20 @@ class SnapshotPool:
         return True
 
     def _needed(self) -> set[int]:
-        """Buffers that games may still be played from."""
+        """Buffers that games may still use."""
         return set().union(self._granted.values(), *self._in_flight.values())
 
     def draw(self, worker_id: int, slot: int) -> Opponent | None:
-        """Choose whom the games that a worker begins in its next rollout meet; None while there is no snapshot.
+        """Draw the snapshot that a worker's games meet that begin in its next rollout; None while there is none.
 
         Args:
-            worker_id: who is granted.
-            slot: which slot; the grant is known by it until :meth:`note` hears its header.
+            worker_id: which worker gets the grant.
+            slot: which slot it gets; :meth:`note` ends the reservation when the slot's header has come.
         """
         self._granted.pop((worker_id, slot), None)
         if not self._ring:
             return None
-        # A stream for each worker: the order in which workers are granted is not the same in every run.
+        # A stream for each worker: the order of the grants is not the same in every run.
         key = (worker_id, self._draws[worker_id])
         rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=key))
         self._draws[worker_id] += 1
@@ -209,7 +213,7 @@ class SnapshotPool:
         return Opponent(version=chosen.version, buffer=chosen.buffer)
 
     def probabilities(self) -> NDArray[np.float64]:
-        """How likely each snapshot of the ring is to be drawn: [number of snapshots], oldest first."""
+        """The probability of each snapshot of the ring: [number of snapshots], oldest first."""
         weights = np.ones(len(self._ring))
         if self.options.choice == "prioritised":
             hardness = np.array([1.0 - snapshot.score for snapshot in self._ring]) ** _HARD_EXPONENT
@@ -218,9 +222,9 @@ class SnapshotPool:
         return shares
 
     def note(self, header: RolloutHeader) -> None:
-        """Take in which snapshots a worker's games in flight need, and what its finished games came to.
+        """Note the snapshots that a worker's games in flight need, and the results of its finished games.
 
-        The latter changes no score before :meth:`update_scores`.
+        The results change no score before :meth:`update_scores`.
         """
         self._granted.pop((header.worker_id, header.slot), None)
         self._in_flight[header.worker_id] = frozenset(header.opponents_in_use)
@@ -228,10 +232,10 @@ class SnapshotPool:
             self._new_results[version] = self._new_results.get(version, 0) + np.array(result)
 
     def update_scores(self) -> None:
-        """Let the scores follow what was noted since the last call; to be called once a batch is whole.
+        """Update the scores by the results noted since the last call; to be called when a batch is complete.
 
-        A score forgets, so it depends on the order of what it is given. Workers' rollouts arrive in any order; their
-        sum is the same in every run.
+        A score weighs recent games more, so it depends on their order. Workers' rollouts arrive in any order; the sum
+        over a batch is the same in every run.
         """
         for snapshot in self._ring:
             if snapshot.version in self._new_results:
@@ -240,32 +244,32 @@ class SnapshotPool:
         self._new_results.clear()
 
     def summary(self) -> dict[str, float]:
-        """Numbers for loggers: snapshots in the ring, pushes put off, and the learner's score against the ring."""
+        """Metrics: snapshots in the ring, postponed pushes, and the learner's score against the ring."""
         out: dict[str, float] = {"snapshots": len(self._ring), "snapshots_postponed": self.postponed}
         if scores := [snapshot.score for snapshot in self._ring if snapshot.games]:
             out |= {"snapshot_score_mean": sum(scores) / len(scores), "snapshot_score_min": min(scores)}
         return out
 
     def close(self) -> None:
-        """Give up the shared memory's descriptor."""
+        """Close the shared memory's descriptor."""
         self.memory.shared.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Numbers and tensors to go on from; the weights are views, which a later :meth:`push` may write to."""
+        """The state to resume from, as numbers and tensors; the weights are views, which :meth:`push` may overwrite."""
         in_flight = {worker: [int(self._versions[b]) for b in buffers] for worker, buffers in self._in_flight.items()}
         live = sorted({snapshot.buffer for snapshot in self._ring}.union(*self._in_flight.values()))
         return {
             "draws": dict(self._draws),
-            "ring": [{name: getattr(snapshot, name) for name in _KEPT} for snapshot in self._ring],
+            "ring": [{name: getattr(snapshot, name) for name in _SAVED} for snapshot in self._ring],
             "in_flight": in_flight,
             "weights": {int(self._versions[buffer]): self._buffers[buffer] for buffer in live},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a :meth:`state_dict`; where the ring has become smaller, the oldest snapshots leave it.
+        """Resume from a :meth:`state_dict`; where the ring has become smaller, the oldest snapshots leave it.
 
         Raises:
-            ConfigError: it is of another network.
+            ConfigError: the state is of another network.
         """
         kept = state["ring"][-self.options.max_snapshots :]
         wanted = [*(entry["version"] for entry in kept), *state["weights"]]
@@ -277,12 +281,12 @@ class SnapshotPool:
             self._buffers[place].copy_(weights)
             self._versions[place] = version
         self._ring = deque(
-            SnapshotStanding(buffer=places[entry["version"]], **{name: entry[name] for name in _KEPT}) for entry in kept
+            SnapshotStanding(buffer=places[entry["version"]], **{name: entry[name] for name in _SAVED})
+            for entry in kept
         )
         draws = state["draws"]
-        self._draws = (
-            Counter() if isinstance(draws, int) else Counter(draws)
-        )  # int: by an earlier version, other streams
+        # int: by an earlier version, whose streams were others
+        self._draws = Counter() if isinstance(draws, int) else Counter(draws)
         self._in_flight = {
             int(worker): frozenset(places[version] for version in versions if version in places)
             for worker, versions in state["in_flight"].items()

@@ -24,12 +24,12 @@ from keisei_lightning.parallel.memory.mailbox_layout import GroupBlock
 from keisei_lightning.parallel.memory.shared_buffer import SharedBuffer
 from keisei_lightning.parallel.memory.slots import Slots
 from keisei_lightning.parallel.memory.weights import WeightMemory, WeightReader
-from keisei_lightning.parallel.opponents.moves import PooledMoves
+from keisei_lightning.parallel.opponents.policy_server import PooledPolicyServer
 from keisei_lightning.parallel.opponents.pool import OpponentSetup
 from keisei_lightning.parallel.playing.rollout import RolloutPlayer
 from keisei_lightning.parallel.playing.worker import Beat, PlayerOptions, RolloutWorker, Worker, make_player, serve
-from keisei_lightning.parallel.policy.acting import PolicyMoves, acting_policy
-from keisei_lightning.parallel.policy.batched_moves import BatchedMoves
+from keisei_lightning.parallel.policy.acting import LocalPolicyServer, acting_policy
+from keisei_lightning.parallel.policy.batched_server import BatchedPolicyServer
 from keisei_lightning.parallel.policy.inference_requests import InferenceRequest, PolicyServer
 from keisei_lightning.parallel.supervision.messages import Play, RolloutHeader
 from keisei_lightning.system.allocator import keep_freed_memory
@@ -37,8 +37,8 @@ from keisei_lightning.system.devices import resolve_device_name
 from keisei_lightning.system.openmp import SpinningGovernor
 
 __all__ = [
-    "HeldPolicy",
-    "LayerBeats",
+    "LayerHeartbeats",
+    "PolicyReplica",
     "PolicyWorker",
     "WorkerBoot",
     "make_policy_worker",
@@ -55,13 +55,13 @@ class WorkerBoot:
 
     Attributes:
         worker_id: which worker.
-        incarnation: which life of it.
-        game_and_policy: cloudpickled (game factory, policy without weights), so that classes of a script or a notebook
-            arrive too.
+        incarnation: of the worker.
+        game_and_policy: cloudpickled (game factory, policy without weights): cloudpickle also sends classes of a script
+            or a notebook.
         options: how to play.
         slots: where rollouts are written.
         weights: published weights.
-        signs: memory of the workers' signs of life.
+        heartbeats: memory of the heartbeat board.
         opponents: snapshots to play against; None: every game is self-play.
     """
 
@@ -71,12 +71,12 @@ class WorkerBoot:
     options: PlayerOptions
     slots: Slots
     weights: WeightMemory
-    signs: SharedBuffer
+    heartbeats: SharedBuffer
     opponents: OpponentSetup | None = None
 
 
 class PolicyWorker(RolloutWorker):
-    """A worker whose games can be kept and gone on with (see :class:`RolloutPlayer`)."""
+    """A worker whose games can be saved and resumed (see :class:`RolloutPlayer`)."""
 
     def __init__(self, *, player: RolloutPlayer, **options: Any) -> None:
         super().__init__(player=player, **options)
@@ -94,11 +94,11 @@ def make_policy_worker(
     weights: WeightMemory,
     opponents: OpponentSetup | None = None,
 ) -> PolicyWorker:
-    """A worker that judges positions itself.
+    """Make a worker that evaluates positions itself.
 
     Args:
         worker_id: which worker.
-        incarnation: which life of it.
+        incarnation: of the worker.
         game: makes its boards.
         policy: the structure; its parameters and buffers are replaced by views of adopted weights.
         options: how to play.
@@ -107,7 +107,7 @@ def make_policy_worker(
         opponents: snapshots to play against; None: every game is self-play.
     """
     boards = game(slots.layout.num_games)
-    held = HeldPolicy(
+    replica = PolicyReplica(
         policy,
         weights=weights,
         reader_id=worker_id,
@@ -117,10 +117,10 @@ def make_policy_worker(
         opponents=opponents,
     )
     if options.compile_mode is not None:
-        held.compile(options.compile_mode, (slots.layout.num_games, *boards.spec.observation_shape))
+        replica.compile(options.compile_mode, (slots.layout.num_games, *boards.spec.observation_shape))
     player = make_player(
         boards,
-        held.make_moves(),
+        replica.make_server(),
         worker_id=worker_id,
         incarnation=incarnation,
         options=options,
@@ -130,26 +130,26 @@ def make_policy_worker(
     return PolicyWorker(
         worker_id=worker_id,
         incarnation=incarnation,
-        weights=held.weights,
+        weights=replica.weights,
         player=player,
         slots=slots,
     )
 
 
-class HeldPolicy:
-    """A policy in this process that has the weights which were published last, and the snapshots beside it.
+class PolicyReplica:
+    """A replica of the policy in this process, which adopts published weights, and the snapshots beside it.
 
     Args:
         policy: the structure; its parameters and buffers are replaced by views of adopted weights.
         weights: published weights.
         reader_id: which of their readers this is.
-        device: where the policies are to lie.
+        device: of the policies.
         precision: of their arithmetic (see :class:`PlayerOptions`).
         num_actions: A.
         opponents: snapshots to play against; None: every game is self-play.
 
     Attributes:
-        weights: adopts the published ones.
+        weights: adopts published weights.
     """
 
     def __init__(
@@ -170,48 +170,52 @@ class HeldPolicy:
         policy.eval()
 
     def compile(self, mode: str, batch_shape: tuple[int, ...]) -> None:
-        """Compile the network, now: nobody may wait for that in the middle of a rollout. Snapshots are not compiled.
+        """Compile the network now, so that no rollout waits for it. Snapshots are not compiled.
 
         Args:
             mode: of ``torch.compile``.
-            batch_shape: [most boards of a question, *observation_shape].
+            batch_shape: [most boards of a request, *observation_shape].
         """
-        nothing = InferenceRequest(np.zeros(batch_shape, np.uint8))
-        moves = self._make_policy_moves()
-        compile_for_batches(self._policy, mode=mode, batch_size=batch_shape[0], warm_up=lambda: moves.answer(nothing))
+        zeros = InferenceRequest(np.zeros(batch_shape, np.uint8))
+        server = self._make_local_server()
+        compile_for_batches(self._policy, mode=mode, batch_size=batch_shape[0], warm_up=lambda: server.infer(zeros))
         self._is_compiled = True
 
-    def _make_policy_moves(self) -> PolicyMoves:
+    def _make_local_server(self) -> LocalPolicyServer:
         policy = acting_policy(self._policy, num_actions=self._num_actions)
-        return PolicyMoves(policy, self._device, precision=self._precision)
+        return LocalPolicyServer(policy, self._device, precision=self._precision)
 
-    def make_moves(self) -> PolicyServer:
-        """Whoever answers a rollout's questions, with a random stream of its own."""
-        return self._with_snapshots(self._make_policy_moves())
+    def make_server(self) -> PolicyServer:
+        """A server of a rollout's requests, with a random stream of its own."""
+        return self._with_snapshots(self._make_local_server())
 
-    def make_batched_moves(self, blocks: Sequence[GroupBlock], *, is_pinned: bool) -> list[PolicyServer]:
-        """Whoever answers the requests of each group of games over all workers; each has a random stream of its own.
+    def make_batched_servers(self, blocks: Sequence[GroupBlock], *, is_pinned: bool) -> list[PolicyServer]:
+        """A server for each group of games over all workers; each has a random stream of its own.
 
         Args:
-            blocks: where the groups' full requests lie.
-            is_pinned: in pinned memory.
+            blocks: the groups' full requests and results.
+            is_pinned: whether they lie in pinned memory.
         """
         if self._device.type == "cpu":
-            return [self.make_moves() for _ in blocks]
-        # A compiled network may have CUDA graphs of its own, whose memory serves one request after the other.
+            return [self.make_server() for _ in blocks]
+        # A compiled network may have CUDA graphs of its own, whose memory serves one request at a time.
         common = Lane(self._device) if self._is_compiled else None
         batched: list[PolicyServer] = []
         for block in blocks:
-            moves, lane = self._make_policy_moves(), common or Lane(self._device)
-            others = self._with_snapshots(moves)
-            batched.append(BatchedMoves(moves, others, block, lane, is_pinned=is_pinned, record=not self._is_compiled))
+            learner, lane = self._make_local_server(), common or Lane(self._device)
+            fallback = self._with_snapshots(learner)
+            batched.append(
+                BatchedPolicyServer(learner, fallback, block, lane, is_pinned=is_pinned, capture=not self._is_compiled)
+            )
         return batched
 
-    def _with_snapshots(self, moves: PolicyMoves) -> PolicyServer:
+    def _with_snapshots(self, learner: LocalPolicyServer) -> PolicyServer:
         if self._snapshots is None:
-            return moves
+            return learner
         memory, structure = self._snapshots
-        return PooledMoves(moves, memory, structure=structure, num_actions=self._num_actions, device=self._device)
+        return PooledPolicyServer(
+            learner, memory, structure=structure, num_actions=self._num_actions, device=self._device
+        )
 
 
 def resolve_device(device: str, number: int) -> torch.device:
@@ -222,14 +226,14 @@ def resolve_device(device: str, number: int) -> torch.device:
 
 def run_worker(boot: WorkerBoot, connection: Connection[Any, Any]) -> None:
     """Target of a worker process (see :func:`~keisei_lightning.parallel.playing.worker.serve`)."""
-    serve(lambda beat: _boot(boot, beat), worker_id=boot.worker_id, signs=boot.signs, connection=connection)
+    serve(lambda beat: _boot(boot, beat), worker_id=boot.worker_id, heartbeats=boot.heartbeats, connection=connection)
 
 
 def _boot(boot: WorkerBoot, beat: Beat) -> Worker:
     keep_freed_memory()
     torch.set_num_threads(boot.options.num_threads)
     if boot.options.num_threads > 1:
-        SpinningGovernor().start()  # for the life of this process
+        SpinningGovernor().start()  # until this process ends
     game, policy = cloudpickle.loads(boot.game_and_policy)
     worker = make_policy_worker(
         worker_id=boot.worker_id,
@@ -243,13 +247,13 @@ def _boot(boot: WorkerBoot, beat: Beat) -> Worker:
     )
     if boot.options.compile_mode is not None:
         return worker  # a compiled network has no layers to hook
-    return _WithLayerBeats(worker, LayerBeats(beat), num_plies=boot.slots.layout.num_plies)
+    return _LayerBeatingWorker(worker, LayerHeartbeats(beat), num_plies=boot.slots.layout.num_plies)
 
 
-class _WithLayerBeats(Worker):
-    """A worker that looks after each rollout whether layers are to show life."""
+class _LayerBeatingWorker(Worker):
+    """A worker that decides after each rollout whether layers are to send heartbeats."""
 
-    def __init__(self, worker: RolloutWorker, layers: LayerBeats, *, num_plies: int) -> None:
+    def __init__(self, worker: RolloutWorker, layers: LayerHeartbeats, *, num_plies: int) -> None:
         self._worker, self._layers, self._num_plies = worker, layers, num_plies
 
     @override
@@ -263,19 +267,22 @@ class _WithLayerBeats(Worker):
         return header
 
 
-class LayerBeats:
-    """Makes every layer of a forward pass a sign of life, where a pass is slow.
+class LayerHeartbeats:
+    """Sends a heartbeat before every layer of a forward pass, where a pass is slow.
 
-    In a network of a few small layers the hook would take a sixth of the time, and a ply is sign enough there.
+    In a network of a few small layers the hook would take a sixth of the time, and a heartbeat a ply is enough there.
+
+    Args:
+        beat: sends a heartbeat.
     """
 
     def __init__(self, beat: Callable[[], None]) -> None:
         self._beat = beat
         self._hook: RemovableHandle | None = None
-        self.adapt(math.inf)  # until the first rollout has shown how long a ply takes
+        self.adapt(math.inf)  # until the first rollout shows how long a ply takes
 
     def adapt(self, ply_s: float) -> None:
-        """Decide anew, by how long a ply has taken."""
+        """Install or remove the hook, by the seconds that a ply has taken."""
         if ply_s < _QUICK_PLY_S and self._hook is not None:
             self._hook.remove()
             self._hook = None

@@ -1,7 +1,8 @@
-"""A worker process: its boot, its loop, its end. It knows no torch: who judges positions is the business of its maker.
+"""A worker process: its start, its loop, its end. It knows no torch: its maker chooses what evaluates positions.
 
-It waits for :class:`Play`, adopts the newest weights, plays one rollout into the slot it was given, and announces it.
-It consumes grants; it waits for nothing else; it ends when told to, when it fails (saying why), or with its parent.
+It waits for :class:`Play`, adopts the newest weights, plays one rollout into the granted slot, and announces it. It
+consumes grants and waits for nothing else. It ends on :class:`Stop`, after a failure (which it reports), or with its
+parent.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from keisei_lightning.parallel.memory.shared_buffer import SharedBuffer
 from keisei_lightning.parallel.memory.slots import ColumnKey, SlotLayout, Slots
 from keisei_lightning.parallel.opponents.boards import OpponentBoards
 from keisei_lightning.parallel.playing.rollout import RolloutPlayer, RolloutResult
+from keisei_lightning.parallel.playing.streams import RolloutStreams
 from keisei_lightning.parallel.policy.inference_requests import PolicyServer
 from keisei_lightning.parallel.supervision.heartbeats import IDLE_BEAT_S, HeartbeatBoard
 from keisei_lightning.parallel.supervision.messages import (
@@ -46,15 +48,15 @@ from keisei_lightning.parallel.supervision.messages import (
 
 __all__ = [
     "Beat",
-    "LeaveError",
     "MakeWorker",
     "Player",
     "PlayerOptions",
-    "Post",
     "RolloutWorker",
+    "Send",
     "WeightSource",
     "Worker",
-    "as_child",
+    "WorkerStoppedError",
+    "child_process",
     "make_player",
     "serve",
 ]
@@ -63,12 +65,13 @@ _MAX_MESSAGE_CHARS = 2_000
 _MAX_TRACEBACK_CHARS = 20_000
 
 Beat = Callable[[], None]
-"""Shows life."""
+"""Sends a heartbeat."""
 
-Post = Callable[[Any], None]
+Send = Callable[[Any], None]
 """Sends a message to the learner."""
 
 MakeWorker = Callable[[Beat], "Worker"]
+"""Makes a worker, which sends heartbeats by the given function."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,8 +83,8 @@ class PlayerOptions:
         precision: of the policy's arithmetic there: "32-true" or "bf16-mixed" (float32 weights), as Lightning's.
         num_threads: of torch in the worker.
         compile_mode: of ``torch.compile`` for its network; None: not compiled.
-        seed: the run's.
-        start: plies delivered before this start (above 0 in a resumed run): keeps its random streams apart.
+        seed: root seed of every random stream.
+        start: plies delivered before this start (above 0 in a resumed run): makes its random streams new ones.
         stagger_games: begin the first games somewhere in their course.
         augment_symmetry: play half of the games mirrored.
     """
@@ -96,13 +99,13 @@ class PlayerOptions:
     augment_symmetry: bool
 
 
-class LeaveError(Exception):
-    """The worker is to leave without another word."""
+class WorkerStoppedError(Exception):
+    """The worker is to end without a further message: the collector is shutting down."""
 
 
 def make_player(
     game: Game,
-    moves: PolicyServer,
+    server: PolicyServer,
     *,
     worker_id: int,
     incarnation: int,
@@ -111,32 +114,34 @@ def make_player(
     opponents: OpponentBoards | None = None,
     group: int = 0,
 ) -> RolloutPlayer:
-    """A player of a worker's games, or of one group of them (see :class:`RolloutPlayer`)."""
+    """Make the player of a worker's games, or of one group of them (see :class:`RolloutPlayer`)."""
     return RolloutPlayer(
         game=game,
-        moves=moves,
+        server=server,
         num_plies=slot_layout.num_plies,
-        worker_id=worker_id,
-        incarnation=incarnation,
-        seed=options.seed,
-        start=options.start,
-        stride=slot_layout.plies_per_batch,
+        streams=RolloutStreams(
+            seed=options.seed,
+            worker_id=worker_id,
+            incarnation=incarnation,
+            position=options.start,
+            stride=slot_layout.plies_per_batch,
+            group=group,
+        ),
         stagger_games=options.stagger_games,
         augment_symmetry=options.augment_symmetry,
         opponents=opponents,
-        group=group,
     )
 
 
 class WeightSource(Protocol):
-    """Where the policy's weights come from: between two calls of :meth:`adopt` they do not change."""
+    """A source of the policy's weights. Between two calls of :meth:`adopt` they do not change."""
 
     def adopt(self) -> int:
-        """Let the policy hold the latest weights; their version."""
+        """Let the policy use the latest weights; returns their version."""
         ...
 
     def verify(self) -> None:
-        """Check that nobody wrote to them since."""
+        """Check that they have not been written to since."""
         ...
 
 
@@ -155,30 +160,30 @@ class Player(Protocol):
         ...
 
     def reset_games(self) -> None:
-        """Let all games begin anew with the next rollout."""
+        """Begin new games, on all boards, with the next rollout."""
         ...
 
 
 class Worker(Protocol):
-    """What a worker process serves with."""
+    """The interface that a worker process serves."""
 
     def play(self, grant: Play, *, wait_s: float = 0.0, beat: Beat = ...) -> RolloutHeader:
         """Play one rollout and return its header."""
         ...
 
     def reset_games(self) -> None:
-        """Let all games begin anew with the next rollout."""
+        """Begin new games, on all boards, with the next rollout."""
         ...
 
 
 class RolloutWorker(Worker):
-    """The work of one worker, without the process around it.
+    """A worker without the process around it.
 
     Args:
         worker_id: which worker.
-        incarnation: which life of it.
-        weights: what the policy plays with.
-        player: of the games.
+        incarnation: of the worker.
+        weights: of the policy.
+        player: plays the games.
         slots: where rollouts are written.
     """
 
@@ -200,16 +205,16 @@ class RolloutWorker(Worker):
 
     @override
     def play(self, grant: Play, *, wait_s: float = 0.0, beat: Beat = lambda: None) -> RolloutHeader:
-        """Adopt the newest weights, play one rollout into the slot, and return its header (for sending *after*)."""
+        """Adopt the newest weights, play one rollout into the slot, and return its header, to be sent *after*."""
         version = self._weights.adopt()
         adopted = time.perf_counter()
-        result, fault = RolloutResult(), None
+        result, failure = RolloutResult(), None
         try:
             slot = self._slots.views(grant.slot, self._worker_id)
             result = self._player.play(slot, version, beat, opponent=grant.opponent)
             self._weights.verify()
         except (RolloutError, GameError) as error:
-            fault = failure_of(error)
+            failure = failure_of(error)
             self._player.reset_games()
         header = RolloutHeader(
             worker_id=self._worker_id,
@@ -226,14 +231,14 @@ class RolloutWorker(Worker):
             wait_s=wait_s,
             opponents_in_use=result.opponents_in_use,
             opponent_results=result.opponent_results,
-            fault=fault,
+            failure=failure,
         )
         self._sequence += 1
         return header
 
 
 class _PipeLogHandler(logging.Handler):
-    """Sends log records to the learner, which prints them in one place."""
+    """Sends log records to the learner, which logs those of all workers."""
 
     def __init__(self, send: Callable[[LogRecord], None]) -> None:
         super().__init__()
@@ -245,26 +250,26 @@ class _PipeLogHandler(logging.Handler):
 
 
 def serve(
-    make_worker: MakeWorker, *, worker_id: int, signs: SharedBuffer, connection: Connection[Any, ToWorker]
+    make_worker: MakeWorker, *, worker_id: int, heartbeats: SharedBuffer, connection: Connection[Any, ToWorker]
 ) -> None:
-    """Be a worker process: play what is granted until told to stop.
+    """Run the loop of a worker process: play granted rollouts until :class:`Stop` comes.
 
-    Ends with exit status 0 when told to stop, 1 after it has sent a :class:`Failure`.
+    The process ends with exit status 0 after :class:`Stop`, with 1 after it has sent a :class:`Failure`.
 
     Args:
-        make_worker: from its sign of life, which takes about a microsecond.
-        worker_id: which line of the board of signs is its own.
-        signs: memory of that board.
+        make_worker: makes the worker; a heartbeat takes about a microsecond.
+        worker_id: its line of the heartbeat board.
+        heartbeats: memory of that board.
         connection: to the learner.
     """
-    with as_child(connection) as post:
-        board = HeartbeatBoard(signs)
+    with child_process(connection) as send:
+        board = HeartbeatBoard(heartbeats)
 
         def beat() -> None:
             board.beat(worker_id)
 
         worker = make_worker(beat)
-        post(Ready(pid=os.getpid()))
+        send(Ready(pid=os.getpid()))
         idle_since = time.perf_counter()
         while True:
             beat()
@@ -275,9 +280,9 @@ def serve(
                     board.begin_rollout(worker_id)
                     try:
                         header = worker.play(grant, wait_s=time.perf_counter() - idle_since, beat=beat)
-                    except LeaveError:
+                    except WorkerStoppedError:
                         return
-                    post(header)  # payload first, header last
+                    send(header)  # payload first, header last
                     idle_since = time.perf_counter()
                 case ResetGames():
                     worker.reset_games()
@@ -286,34 +291,34 @@ def serve(
 
 
 @contextlib.contextmanager
-def as_child(connection: Connection[Any, Any]) -> Iterator[Post]:
-    """Behave as a child of the learner: deaf to Ctrl-C, gone when it is, its log and its failures sent there.
+def child_process(connection: Connection[Any, Any]) -> Iterator[Send]:
+    """Context of a child process: it ignores Ctrl-C, ends with the learner, and sends its log and failures there.
 
     Yields:
-        What sends a message, from any thread.
+        A function that sends a message to the learner, from any thread.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the learner alone answers it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group: only the learner handles it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the learner's handler may have been inherited
-    faulthandler.register(signal.SIGUSR1, file=2)  # the supervisor asks a hung worker where it hangs
+    faulthandler.register(signal.SIGUSR1, file=2)  # the supervisor has a hung worker dump its stacks
     _end_with_parent()
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no pool of compilers beside each worker
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no pool of compiler processes for each worker
     lock = threading.Lock()
 
-    def post(message: Any) -> None:
+    def send(message: Any) -> None:
         with lock:
             connection.send(message)
 
     logging.basicConfig(
-        handlers=[_PipeLogHandler(post)], format="%(name)s: %(message)s", level=logging.INFO, force=True
+        handlers=[_PipeLogHandler(send)], format="%(name)s: %(message)s", level=logging.INFO, force=True
     )
     logging.captureWarnings(True)
     try:
-        yield post
+        yield send
     except (BrokenPipeError, ConnectionResetError):
-        os._exit(1)  # the learner is gone: there is nobody to tell
+        os._exit(1)  # the learner has ended: nothing reads a failure
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt in a game are failures too
         try:
-            post(failure_of(error))
+            send(failure_of(error))
         finally:
             connection.close()
             os._exit(1)  # not sys.exit: a game's atexit hooks and threads must not keep a failed worker alive
@@ -331,18 +336,18 @@ def failure_of(error: BaseException) -> Failure:
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - a game's exception may do anything; what ends the worker must still be told
+    except Exception:  # noqa: BLE001 - a game's exception may do anything; the failure must still be reported
         return "its message cannot be shown"
 
 
 def _end_with_parent() -> None:
-    """Leave at once when the learner is gone, whatever this process is doing (a thread waits for it)."""
+    """End this process as soon as the learner ends, whatever it is doing (a thread waits for that)."""
     parent = parent_process()
     if parent is None:
         return
     if hasattr(fcntl, "F_SETSIG"):
-        # Linux ends even a worker that is stopped, or whose game holds the interpreter's lock: the sentinel is a pipe
-        # of this worker's own, and the kernel sends SIGKILL when its other end closes.
+        # On Linux this ends even a worker that is stopped, or whose game holds the interpreter's lock: the sentinel is
+        # a pipe of this worker's own, and the kernel sends SIGKILL when its other end closes.
         fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(parent.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, fcntl.fcntl(parent.sentinel, fcntl.F_GETFL) | os.O_ASYNC)

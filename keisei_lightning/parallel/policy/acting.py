@@ -1,4 +1,4 @@
-"""Policies that answer a rollout's questions: our own, and those of TorchRL's making."""
+"""Policies that serve a rollout's requests in this process: our own, and any that TorchRL can make."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from keisei_lightning.models.bitmask import unpack_mask
 from keisei_lightning.models.output_check import check_network, probe_module
 from keisei_lightning.models.transfers import fetch_tensors, to_device
 from keisei_lightning.parallel.policy.inference_requests import (
+    CompletedResult,
     InferenceRequest,
     InferenceResult,
-    Pending,
+    PendingResult,
     PolicyServer,
-    Ready,
 )
 
-__all__ = ["ActingPolicy", "PolicyMoves", "TensorDictActing", "acting_policy", "check_policy", "new_generator"]
+__all__ = ["ActingPolicy", "LocalPolicyServer", "TensorDictActing", "acting_policy", "check_policy", "new_generator"]
 
 _NO_MOVES = np.zeros(0, np.int64), np.zeros(0, np.float32)
 
 Evaluation = tuple[Tensor, ...]
-"""On the policy's device: action int64 [B], log-probability float32 [B], value float32 [B, 1]; or the value alone."""
+"""On the policy's device: action int64 [B], log-probability float32 [B], value float32 [B, 1]; or only the value."""
 
 
 class ActingPolicy(Protocol):
-    """What a rollout needs of a policy (``ActorCritic`` has it; any TorchRL policy is wrapped)."""
+    """The interface that a policy needs to play (``ActorCritic`` has it; any TorchRL policy is wrapped)."""
 
     def act(
         self, observation: Tensor, action_mask: Tensor, *, generator: torch.Generator | None = None
@@ -51,7 +51,7 @@ class ActingPolicy(Protocol):
 class TensorDictActing:
     """Any TorchRL policy that writes ``action``, ``action_log_prob`` and ``state_value``.
 
-    TorchRL samples from torch's global generator, so this keeps a global state for each player and swaps it in.
+    TorchRL samples from torch's global generator. So each wrapper keeps a state of that generator, and swaps it in.
     """
 
     def __init__(self, module: TensorDictModuleBase, num_actions: int) -> None:
@@ -60,7 +60,7 @@ class TensorDictActing:
         self.manual_seed(0)
 
     def manual_seed(self, seed: int) -> None:
-        """Begin a random stream of its own."""
+        """Begin this wrapper's own random stream."""
         self._seed: int | None = seed
         self._rng_state = torch.empty(0, dtype=torch.uint8)
 
@@ -135,7 +135,7 @@ def acting_policy(policy: nn.Module, *, num_actions: int) -> ActingPolicy:
 
 
 def check_policy(policy: nn.Module, spec: GameSpec) -> None:
-    """Refuse a policy that cannot play a game, before a worker is started; it stays as it was.
+    """Refuse a policy that cannot play a game, before a worker is started. The policy is not changed.
 
     Args:
         policy: an ``ActorCritic``, whose network is looked at; or what :func:`acting_policy` takes, which must find the
@@ -162,28 +162,28 @@ def check_policy(policy: nn.Module, spec: GameSpec) -> None:
 
     try:
         action, log_prob, value = probe_module(policy, act)
-        fault = _fault_of((action, log_prob, value), len(observation))
+        reason = _shape_error((action, log_prob, value), len(observation))
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ConfigError(f"policy={name}: cannot choose on boards of {spec.name} ({reason})") from error
-    if not fault and (action != last).any():
-        fault = f"chooses {action.tolist()} on two boards of {spec.name} where {last} alone is legal"
-    if fault:
-        raise ConfigError(f"policy={name}: {fault}")
+    if not reason and (action != last).any():
+        reason = f"chooses {action.tolist()} on two boards of {spec.name} where {last} alone is legal"
+    if reason:
+        raise ConfigError(f"policy={name}: {reason}")
 
 
-class PolicyMoves(PolicyServer):
-    """A policy in this process that answers a rollout's questions.
+class LocalPolicyServer(PolicyServer):
+    """Serves requests by a policy in this process.
 
     Args:
         policy: on the device.
         device: where its weights are.
-        generator: to sample with, on the device; None: one of its own. Several policies may share one.
+        generator: samples the actions, on the device; None: a new one. Several policies may share one.
         precision: "32-true", or "bf16-mixed": as Lightning's, so that a learner of that precision sees the same policy.
 
     Attributes:
         device: where the weights are.
-        generator: that samples.
+        generator: samples the actions.
     """
 
     def __init__(
@@ -197,13 +197,13 @@ class PolicyMoves(PolicyServer):
         self._policy, self.device, self._precision = policy, device, precision
         self.generator = new_generator(device) if generator is None else generator
 
-    def beside(self, policy: ActingPolicy) -> PolicyMoves:
-        """Another policy on the same device, which samples from the same random stream."""
-        return PolicyMoves(policy, self.device, self.generator, precision=self._precision)
+    def with_policy(self, policy: ActingPolicy) -> LocalPolicyServer:
+        """A server of another policy on the same device, which samples from the same random stream."""
+        return LocalPolicyServer(policy, self.device, self.generator, precision=self._precision)
 
     @property
-    def can_be_recorded(self) -> bool:
-        """Whether a pass may become a CUDA graph: nothing in it is the policy's own bookkeeping on the CPU."""
+    def is_capturable(self) -> bool:
+        """Whether a CUDA graph may capture a pass: the policy keeps no state on the CPU meanwhile."""
         return not isinstance(self._policy, TensorDictActing)
 
     @override
@@ -214,11 +214,11 @@ class PolicyMoves(PolicyServer):
 
     @torch.inference_mode()
     def evaluate(self, observation: Tensor, legal: Tensor | None) -> Evaluation:
-        """Choose moves, or value positions; the results stay on the device.
+        """Sample actions, or only evaluate positions; the results stay on the device.
 
         Args:
             observation: uint8 [B, *observation_shape], on the device.
-            legal: packed uint8 [B, ceil(A / 8)], on the device; None: the state values alone are wanted.
+            legal: packed uint8 [B, ceil(A / 8)], on the device; None: only the state values are wanted.
 
         Raises:
             RolloutError: the policy's results are of a wrong shape or dtype.
@@ -229,36 +229,36 @@ class PolicyMoves(PolicyServer):
                 results: Evaluation = (self._policy.value(observation),)
             else:
                 results = self._policy.act(observation, legal, generator=self.generator)
-        if fault := _fault_of(results, len(observation)):
-            raise RolloutError(f"policy: {fault}")
+        if error := _shape_error(results, len(observation)):
+            raise RolloutError(f"policy: {error}")
         return tuple(tensor.float() if tensor.is_floating_point() else tensor for tensor in results)
 
-    def evaluate_question(self, question: InferenceRequest) -> Evaluation:
-        """Bring a question to the device and evaluate it there; see :meth:`evaluate`."""
-        observation = to_device(torch.from_numpy(question.observation), self.device)
-        legal = None if question.legal is None else to_device(torch.from_numpy(question.legal), self.device)
+    def evaluate_request(self, request: InferenceRequest) -> Evaluation:
+        """Transfer a request to the device and evaluate it there; see :meth:`evaluate`."""
+        observation = to_device(torch.from_numpy(request.observation), self.device)
+        legal = None if request.legal is None else to_device(torch.from_numpy(request.legal), self.device)
         return self.evaluate(observation, legal)
 
     @override
-    def answer(self, question: InferenceRequest) -> InferenceResult:
-        return self.submit(question).result()
+    def infer(self, request: InferenceRequest) -> InferenceResult:
+        return self.submit(request).result()
 
     @override
-    def submit(self, question: InferenceRequest) -> Pending:
-        return self.hand_out(self.evaluate_question(question))
+    def submit(self, request: InferenceRequest) -> PendingResult:
+        return self.fetch(self.evaluate_request(request))
 
-    def hand_out(self, evaluation: Evaluation) -> Pending:
-        """Bring an evaluation from the device."""
+    def fetch(self, evaluation: Evaluation) -> PendingResult:
+        """Begin to transfer an evaluation from the device."""
         if self.device.type == "cpu":
-            return Ready(_answer([tensor.numpy() for tensor in evaluation]))
-        return _FetchedAnswer(evaluation)
+            return CompletedResult(_to_result([tensor.numpy() for tensor in evaluation]))
+        return _FetchedResult(evaluation)
 
 
 _NAMES = ("action", "action_log_prob", "state_value")
 
 
-def _fault_of(evaluation: Evaluation, num_games: int) -> str:
-    """The first result of a wrong shape or dtype; empty where there is none."""
+def _shape_error(evaluation: Evaluation, num_games: int) -> str:
+    """What is wrong with the first result of a wrong shape or dtype; empty where all are right."""
     shapes = ((num_games,), (num_games,), (num_games, 1))[-len(evaluation) :]
     for name, tensor, shape in zip(_NAMES[-len(evaluation) :], evaluation, shapes, strict=True):
         if tuple(tensor.shape) != shape:
@@ -269,11 +269,11 @@ def _fault_of(evaluation: Evaluation, num_games: int) -> str:
     return ""
 
 
-class _FetchedAnswer(Pending):
-    """An evaluation on its way from the device, in one transfer.
+class _FetchedResult(PendingResult):
+    """A result whose one transfer from the device is in progress.
 
     Args:
-        evaluation: see :meth:`PolicyMoves.evaluate`.
+        evaluation: see :meth:`LocalPolicyServer.evaluate`.
     """
 
     def __init__(self, evaluation: Evaluation) -> None:
@@ -286,8 +286,8 @@ class _FetchedAnswer(Pending):
     @override
     def result(self) -> InferenceResult:
         self._fetch.wait()
-        return _answer(self._arrays)
+        return _to_result(self._arrays)
 
 
-def _answer(arrays: list[NDArray[Any]]) -> InferenceResult:
+def _to_result(arrays: list[NDArray[Any]]) -> InferenceResult:
     return InferenceResult(*arrays) if len(arrays) == len(_NAMES) else InferenceResult(*_NO_MOVES, *arrays)

@@ -1,4 +1,4 @@
-"""What a rollout asks, and who answers: a policy in this process or in another, and the snapshots it plays against."""
+"""Requests that a rollout sends to the policies, and the interface of whatever serves them. No torch here."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-__all__ = ["LEARNER", "InferenceRequest", "InferenceResult", "Pending", "PolicyServer", "Ready"]
+__all__ = ["LEARNER", "CompletedResult", "InferenceRequest", "InferenceResult", "PendingResult", "PolicyServer"]
 
 LEARNER = -1
-"""In place of a snapshot's version: the learner's policy."""
+"""Stands for the learner's policy where a snapshot's version is expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """What a rollout wants to know of the policies.
+    """Positions to evaluate.
 
     Attributes:
         observation: uint8 [B, *observation_shape].
-        legal: packed uint8 [B, ceil(A / 8)]; None where only the state values are wanted, which the learner's policy
-            gives.
+        legal: packed uint8 [B, ceil(A / 8)]; None: only the state values are wanted, of the learner's policy.
         to_move: int64 [B], the version of the snapshot that is to move, or ``LEARNER``; None: the learner everywhere.
     """
 
@@ -32,10 +31,10 @@ class InferenceRequest:
 
 
 class InferenceResult(NamedTuple):
-    """What the policy says.
+    """The policies' output for one request.
 
     Attributes:
-        action: int64 [B]; empty where only the values were asked for.
+        action: int64 [B]; empty where only the values were requested.
         log_prob: float32 [B], of the actions; likewise.
         value: float32 [B, 1], in the mover's view.
     """
@@ -45,27 +44,27 @@ class InferenceResult(NamedTuple):
     value: NDArray[np.float32]
 
 
-class Pending(Protocol):
-    """An answer that is being worked out: by a device, say, while this process does something else."""
+class PendingResult(Protocol):
+    """A result that may still be in progress: a device computes it while this process does other work."""
 
     def is_done(self) -> bool:
-        """Whether the answer is there; does not wait."""
+        """Whether the result is complete; does not wait."""
         ...
 
     def result(self) -> InferenceResult:
-        """The answer; waits for it."""
+        """Wait for the result, and return it."""
         ...
 
 
-class Ready(Pending):
-    """An answer that is there.
+class CompletedResult(PendingResult):
+    """A result that is complete already.
 
     Args:
-        answer: this one.
+        result: the result.
     """
 
-    def __init__(self, answer: InferenceResult) -> None:
-        self._answer = answer
+    def __init__(self, result: InferenceResult) -> None:
+        self._result = result
 
     @override
     def is_done(self) -> bool:
@@ -73,23 +72,23 @@ class Ready(Pending):
 
     @override
     def result(self) -> InferenceResult:
-        return self._answer
+        return self._result
 
 
 class PolicyServer(Protocol):
-    """Who answers: a policy (and the snapshots beside it), with a random stream for each rollout."""
+    """Serves inference requests: a policy (and the snapshots beside it), with a random stream for each rollout."""
 
     def begin_rollout(self, seed: int) -> None:
         """Begin the random stream of a rollout."""
         ...
 
-    def answer(self, question: InferenceRequest) -> InferenceResult:
-        """InferenceResult one question."""
+    def infer(self, request: InferenceRequest) -> InferenceResult:
+        """Serve one request, and wait for its result."""
         ...
 
-    def submit(self, question: InferenceRequest) -> Pending:
-        """Begin to answer one question; the next one is submitted when this one's answer has been taken.
+    def submit(self, request: InferenceRequest) -> PendingResult:
+        """Begin to serve one request. The next one may be submitted once this one's result was taken.
 
-        The question's arrays must stay as they are until then.
+        The request's arrays must not change until then.
         """
-        return Ready(self.answer(question))
+        return CompletedResult(self.infer(request))

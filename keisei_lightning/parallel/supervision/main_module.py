@@ -1,12 +1,12 @@
 """Starting a child process that does not import the user's script again.
 
-multiprocessing imports the main module anew in every child, so that functions of a script can be unpickled. Here they
+multiprocessing imports the main module again in every child, so that functions of a script can be unpickled. Here they
 travel by cloudpickle, and importing a script (with Lightning and Hydra at its top, or without an
 ``if __name__ == "__main__"``) would cost seconds for each worker, or start the training again in each.
 
-What a child is told about the main module is what ``multiprocessing.spawn.get_preparation_data`` returns. There is no
-option to leave it out, so that function is wrapped, once, and changed for the threads that ask for it only: other
-threads may start processes of their own at the same time, and ``sys.modules["__main__"]`` is never touched.
+The function ``multiprocessing.spawn.get_preparation_data`` returns what a child learns about the main module. No option
+leaves that out, so the function is wrapped, once, and its result is changed only for threads that request it: other
+threads may start processes of their own at the same time. ``sys.modules["__main__"]`` is never changed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _original: Callable[[str], dict[str, Any]] | None = None
 def _get_preparation_data(name: str) -> dict[str, Any]:
     assert _original is not None
     data = _original(name)
-    if getattr(_this_thread, "leaves_main_out", False):
+    if getattr(_this_thread, "omits_main", False):
         for key in _MAIN_KEYS:
             data.pop(key, None)
     return data
@@ -46,9 +46,9 @@ def _install() -> None:
 def without_main_module() -> Iterator[None]:
     """Context in which this thread starts processes that do not import the main module."""
     _install()
-    before = getattr(_this_thread, "leaves_main_out", False)
-    _this_thread.leaves_main_out = True
+    before = getattr(_this_thread, "omits_main", False)
+    _this_thread.omits_main = True
     try:
         yield
     finally:
-        _this_thread.leaves_main_out = before
+        _this_thread.omits_main = before

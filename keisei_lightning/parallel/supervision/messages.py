@@ -1,4 +1,4 @@
-"""What learner and workers say to each other: everything small goes through one pipe per worker, in these words."""
+"""Messages between learner and workers: everything small goes through one pipe per worker, as one of these."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Opponent:
     """A frozen snapshot of the policy.
 
     Attributes:
-        version: the policy version that it is.
-        buffer: where its weights lie.
+        version: its policy version.
+        buffer: which buffer of the snapshot memory holds its weights.
     """
 
     version: int
@@ -39,8 +39,8 @@ class Play:
     """Learner to worker: play one rollout with the newest weights, into this slot.
 
     Attributes:
-        slot: where to.
-        opponent: whom the games meet that begin during this rollout and are not self-play; None: all are self-play.
+        slot: which slot to write to.
+        opponent: the snapshot for games that begin during this rollout and are not self-play; None: all are self-play.
     """
 
     slot: int
@@ -49,24 +49,24 @@ class Play:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResetGames:
-    """Learner to worker: begin all games anew before the next rollout."""
+    """Learner to worker: begin new games, on all boards, with the next rollout."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stop:
-    """Learner to worker: finish what you are playing and leave."""
+    """Learner to worker: finish the present rollout, then end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ready:
-    """Worker to learner: game, policy and memory are there."""
+    """Worker to learner: game, policy and memory are ready."""
 
     pid: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
-    """Worker to learner: an exception as text (it need not be picklable); alone, it is the worker's last word."""
+    """Worker to learner: an exception as text (it need not be picklable); alone, it is the worker's last message."""
 
     kind: str
     message: str
@@ -75,7 +75,7 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LogRecord:
-    """Worker to learner: a line for the log."""
+    """Worker to learner: a log record."""
 
     level: int
     name: str
@@ -84,13 +84,15 @@ class LogRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RolloutHeader:
-    """Worker to learner: the slot now holds a whole rollout (sent after the payload: what is not announced is none).
+    """Worker to learner: the slot now holds a complete rollout. It is sent after the payload was written.
+
+    A message is flat: the fields are independent, and grouping them would only make it slower to pickle.
 
     Attributes:
-        worker_id: who played.
-        incarnation: which life of that worker.
+        worker_id: which worker played.
+        incarnation: of the worker.
         sequence: 0, 1, 2, ... in each incarnation.
-        slot: where it lies.
+        slot: which slot holds the rollout.
         policy_version: the one version that played all of it.
         plies: how many it holds (G * T).
         games: finished games.
@@ -99,10 +101,10 @@ class RolloutHeader:
         outcomes: finished games by how they ended.
         play_s: seconds spent playing.
         wait_s: seconds spent waiting for the slot before.
-        opponents_in_use: buffers of the snapshots that games in flight are played against.
+        opponents_in_use: buffers of the snapshots that games in flight meet.
         opponent_results: the learner's wins, draws and losses in finished games, by its opponent's version.
-        lost: rollouts that were begun before this one and broken off, because the inference process was replaced.
-        fault: why the slot holds nothing that may be delivered; the worker goes on with new games.
+        lost_rollouts: rollouts begun before this one and aborted, because the inference process was replaced.
+        failure: why the rollout is invalid and must not be delivered; the worker continues with new games.
     """
 
     worker_id: int
@@ -119,20 +121,20 @@ class RolloutHeader:
     wait_s: float = 0.0
     opponents_in_use: tuple[int, ...] = ()
     opponent_results: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
-    lost: int = 0
-    fault: Failure | None = None
+    lost_rollouts: int = 0
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BeginRound:
-    """Learner to inference process: these workers will begin a rollout; begin none before all have asked."""
+    """Learner to inference process: these workers will request to begin a rollout; let none begin before all have."""
 
     workers: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerGone:
-    """Learner to inference process: this life of a worker has ended; wait for it no longer."""
+    """Learner to inference process: this incarnation of a worker has ended; do not wait for it."""
 
     worker_id: int
     incarnation: int

@@ -1,4 +1,4 @@
-"""Pipes: reading one without ever waiting for the rest of a message, and handing an end to a child process."""
+"""Pipes: a reader that never waits for the rest of a message, and pipe ends that can be passed to a child process."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ __all__ = ["MessageReader", "PipeEnd"]
 
 _LENGTH = struct.Struct("!i")
 _CHUNK_BYTES = 65_536
-_MAX_CHUNKS = 64  # of one reading: a worker that never stops talking must not keep the learner from the others
+_MAX_CHUNKS = 64  # of one read: a worker that never stops sending must not keep the learner from the others
 
 
 class MessageReader:
-    """The messages that come through one end of a ``multiprocessing.Pipe``.
+    """Reads the messages that come through one end of a ``multiprocessing.Pipe``.
 
-    ``Connection.recv`` waits until a message is whole. Its sender may have been stopped or killed in the middle of it,
-    and one such worker must not hold up the learner. So this takes what is there and keeps half messages for later.
-    The format on the wire is that of ``Connection.send``: four bytes of length (big-endian), then the pickle.
+    ``Connection.recv`` waits until a message is complete. Its sender may have been stopped or killed while it sent the
+    message, and one such worker must not block the learner. So this reads what is available, and keeps incomplete
+    messages for the next call. The format on the wire is that of ``Connection.send``: four bytes of length
+    (big-endian), then the pickle.
 
     Args:
-        connection: the readable end; it stays its owner's.
+        connection: the readable end; its owner closes it.
     """
 
     def __init__(self, connection: Connection[Any, Any]) -> None:
@@ -33,12 +34,12 @@ class MessageReader:
         self._buffer = bytearray()
 
     def read(self) -> list[Any]:
-        """Every message that is there, whole; does not block.
+        """Every complete message that has come; does not block.
 
         Raises:
-            EOFError: the other end is closed, and all messages have been read. Half a message is dropped.
+            EOFError: the other end is closed, and all messages have been read. An incomplete message is dropped.
             OSError: this end is closed.
-            pickle.UnpicklingError: what arrived is no message.
+            pickle.UnpicklingError: the bytes are no message.
         """
         ended = False
         for _ in range(_MAX_CHUNKS):
@@ -46,20 +47,20 @@ class MessageReader:
                 break
             try:
                 chunk = os.read(self._connection.fileno(), _CHUNK_BYTES)
-            except ConnectionResetError:  # it left without reading what we had sent; what it said was read before
+            except ConnectionResetError:  # it ended without reading what was sent; its own messages were read before
                 chunk = b""
             self._buffer += chunk
             ended = not chunk
-        messages = self._take_whole()
+        messages = self._take_complete()
         if ended and not messages:
             raise EOFError
         return messages
 
-    def _take_whole(self) -> list[Any]:
+    def _take_complete(self) -> list[Any]:
         messages, start = [], 0
         while len(self._buffer) - start >= _LENGTH.size:
             (size,) = _LENGTH.unpack_from(self._buffer, start)
-            if size < 0:  # how a message of 2 GiB begins: nothing that we ever send
+            if size < 0:  # how a message of 2 GiB begins: no such message is ever sent
                 raise pickle.UnpicklingError("a message of impossible length")
             begin, end = start + _LENGTH.size, start + _LENGTH.size + size
             if len(self._buffer) < end:
@@ -71,7 +72,7 @@ class MessageReader:
 
 
 class PipeEnd:
-    """One end of a pipe; it can be passed to a child process while that is being started."""
+    """One end of a pipe, which can be passed to a child process while that is being started."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -81,7 +82,7 @@ class PipeEnd:
         return self._fd
 
     def close(self) -> None:
-        """Give up the descriptor; twice is harmless."""
+        """Close the descriptor; twice is harmless."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -1,4 +1,4 @@
-"""A child process as its supervisor sees it: what it can be asked, and waits for its end that always end themselves."""
+"""A child process as its supervisor uses it, and waits for its end that always return."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Protocol
 
 __all__ = ["ProcessHandle", "dump_stack", "ends_by"]
 
-_POLL_S = 0.001  # between the end of a process and its exit code there is nothing to wait on
+_POLL_S = 0.001  # between the end of a process and its exit code there is no descriptor to wait on
 _DUMP_GRACE_S = 0.1  # to write a stack
 
 
@@ -33,7 +33,7 @@ class ProcessHandle(Protocol):
 def ends_by(process: ProcessHandle, deadline: float) -> bool:
     """Wait until a process has an exit code, at most until a time of ``time.monotonic``.
 
-    ``Process.join`` will not do: it waits for the sentinel only as long as it is told to, and then for the exit code
+    ``Process.join`` will not do: it waits for the sentinel at most as long as its timeout, and then for the exit code
     without a limit. A process may hang between the two, and one that closes every descriptor that it finds never dies.
     """
     while process.exitcode is None:
@@ -46,7 +46,7 @@ def ends_by(process: ProcessHandle, deadline: float) -> bool:
 
 
 def dump_stack(process: ProcessHandle) -> None:
-    """Let a hung worker show on stderr where it hangs: its handler is C code and needs no interpreter lock."""
+    """Have a hung worker dump its stacks to stderr: the handler is C code and needs no interpreter lock."""
     if process.pid is not None:
         with contextlib.suppress(OSError):
             os.kill(process.pid, signal.SIGUSR1)

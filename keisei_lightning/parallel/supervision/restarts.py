@@ -1,4 +1,4 @@
-"""When a dead worker is replaced and when it is given up: a pure function of how it ended and what came before."""
+"""The restart policy: a pure function decides whether a dead worker is replaced, and when."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from keisei_lightning.errors import WorkerBootError, WorkerCrashLoopError, WorkerError
+from keisei_lightning.parallel.options import SupervisionOptions
 from keisei_lightning.parallel.supervision.messages import Failure
 
 __all__ = ["TRANSITIONS", "GiveUp", "Respawn", "RestartPolicy", "WorkerExit", "WorkerState", "decide"]
 
 
 class WorkerState(StrEnum):
-    """Where a worker is in its life."""
+    """The state of a worker."""
 
     STARTING = "starting"
     RUNNING = "running"
@@ -28,46 +29,34 @@ TRANSITIONS: Mapping[WorkerState, frozenset[WorkerState]] = {
     WorkerState.STOPPING: frozenset({WorkerState.DEAD}),
     WorkerState.DEAD: frozenset({WorkerState.STARTING}),
 }
-"""The only steps there are."""
+"""The only transitions."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RestartPolicy:
-    """How long to wait for workers, and how often to replace one.
+@dataclass(frozen=True, kw_only=True)
+class RestartPolicy(SupervisionOptions):
+    """Time limits for workers, and the restart budget.
 
     Attributes:
-        heartbeat_s: a running worker that gives no sign of life for this long is hung.
-        start_timeout_s: a worker must be ready within this time.
-        max_restarts: of one worker within ``window_s``; the next death is a crash loop.
-        window_s: the sliding window of the restart budget.
-        backoff_s: delay before a restart after one short life; doubled for each further one on end.
-        backoff_cap_s: the longest delay.
-        jitter: delays vary by this share, so that workers that died together do not come back together.
-        min_healthy_workers: with fewer alive, training ends (0: as long as the restart budgets last).
+        backoff_cap_s: the longest delay before a restart.
+        jitter: delays vary by this share, so that workers that died together do not restart together.
     """
 
-    heartbeat_s: float = 10.0
-    start_timeout_s: float = 120.0
-    max_restarts: int = 5
-    window_s: float = 300.0
-    backoff_s: float = 0.5
     backoff_cap_s: float = 30.0
     jitter: float = 0.2
-    min_healthy_workers: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerExit:
-    """How one life of a worker ended.
+    """The end of one incarnation of a worker.
 
     Attributes:
         worker_id: which worker.
-        incarnation: which life.
-        state: in which state it was.
+        incarnation: of the worker.
+        state: its state before.
         exit_code: as ``multiprocessing`` gives it: negative for a signal.
-        failure: its last words, if it could say any.
-        reason: set where the supervisor ended it: why.
-        resident_bytes: memory that it held, when it last looked.
+        failure: the exception that it reported, if any.
+        reason: why the supervisor ended it, if it did.
+        resident_bytes: its memory, when it was last measured.
         name: of the process; "worker N" where none is given.
     """
 
@@ -81,7 +70,7 @@ class WorkerExit:
     name: str = ""
 
     def describe(self) -> str:
-        """One line: who, how, and what that likely means."""
+        """One line: which worker, how it ended, and the likely cause."""
         who = f"{self.name or f'worker {self.worker_id}'} (incarnation {self.incarnation})"
         if self.failure is not None:
             return f"{who} raised {self.failure.kind}: {self.failure.message}"
@@ -91,7 +80,7 @@ class WorkerExit:
         if code is not None and code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
             return f"{who} was ended by {name}{self._memory_hint() if name == 'SIGKILL' else ''}"
-        return f"{who} left without being asked, exit code {code}"
+        return f"{who} ended by itself, exit code {code}"
 
     def _memory_hint(self) -> str:
         held = "" if self.resident_bytes is None else f"; it held {self.resident_bytes / 2**20:.0f} MiB"
@@ -114,7 +103,7 @@ class GiveUp:
 
 
 def decide(exit: WorkerExit, history: Sequence[float], now: float, policy: RestartPolicy) -> Respawn | GiveUp:
-    """What to do about a worker that ended without being asked to. Pure.
+    """Decide what to do about a worker that ended unexpectedly. A pure function.
 
     Args:
         exit: how it ended.
@@ -123,31 +112,31 @@ def decide(exit: WorkerExit, history: Sequence[float], now: float, policy: Resta
         policy: the budget.
 
     Returns:
-        :class:`Respawn` at once, or after ``backoff_s * 2**(k - 1)`` seconds if the last k lives, one after another,
-        were each shorter than the budget allows on average (``window_s / max_restarts``): a worker that is killed now
-        and then is no crash loop. Or :class:`GiveUp`: the first incarnation never got ready (nor would the next), or
-        the budget is spent.
+        :class:`Respawn` at once, or after ``restart_backoff_s * 2**(k - 1)`` seconds if the last k consecutive lives
+        were each shorter than the budget allows on average (``restart_window_s / max_restarts``): a worker that is
+        killed now and then is no crash loop. Or :class:`GiveUp`: the first incarnation never became ready (nor would
+        the next), or the budget is spent.
     """
     if exit.state is WorkerState.STARTING and exit.incarnation == 0:
         return GiveUp(error=WorkerBootError, message=f"{exit.describe()}, before it was ready; nothing was restarted")
-    recent = [time for time in history if now - time < policy.window_s]
+    recent = [time for time in history if now - time < policy.restart_window_s]
     if len(recent) >= policy.max_restarts:
         times = ", ".join(f"{now - time:.1f} s ago" for time in recent) or "none"
         return GiveUp(
             error=WorkerCrashLoopError,
             message=(
-                f"{exit.describe()}; its budget of {policy.max_restarts} restarts in {policy.window_s:.0f} s is spent "
-                f"(restarts: {times})"
+                f"{exit.describe()}; its budget of {policy.max_restarts} restarts in {policy.restart_window_s:.0f} s "
+                f"is spent (restarts: {times})"
             ),
         )
-    short_lives = _count_short_lives(recent, now, shorter_than_s=policy.window_s / policy.max_restarts)
+    short_lives = _count_short_lives(recent, now, shorter_than_s=policy.restart_window_s / policy.max_restarts)
     if short_lives == 0:
         return Respawn(delay_s=0.0)
-    return Respawn(delay_s=min(policy.backoff_s * 2 ** (short_lives - 1), policy.backoff_cap_s))
+    return Respawn(delay_s=min(policy.restart_backoff_s * 2 ** (short_lives - 1), policy.backoff_cap_s))
 
 
 def _count_short_lives(restarts: Sequence[float], now: float, *, shorter_than_s: float) -> int:
-    """How many lives on end, back from the present death, were short; the first incarnation's does not count."""
+    """How many consecutive lives, back from the present death, were short; the first incarnation's does not count."""
     count, end = 0, now
     for start in reversed(restarts):
         if end - start >= shorter_than_s:

@@ -1,4 +1,4 @@
-r"""Keeping worker processes alive: start, watch, replace, stop. It knows processes and pipes, no torch and no game.
+r"""The supervisor starts, watches, replaces and stops worker processes. It knows no torch and no game.
 
 ::
 
@@ -6,105 +6,37 @@ r"""Keeping worker processes alive: start, watch, replace, stop. It knows proces
         \________________ exit, hang ________________________^  |
         ^_________________ backoff, within the budget ___________|
 
-One blocking wait covers every pipe *and* every process sentinel: a death is seen in milliseconds, without polling.
-What to do about it is ``restarts.decide``, a pure function.
+One blocking wait covers every pipe *and* every process sentinel: a death is noticed in milliseconds, without polling.
+``restarts.decide``, a pure function, decides what follows.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import pickle
 import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
 from keisei_lightning.errors import RemoteTraceback, TooFewWorkersError
+from keisei_lightning.parallel.supervision.events import Event, Exited, Received, Started, WorkerHealth
 from keisei_lightning.parallel.supervision.messages import Failure, LogRecord, Ready, Stop, ToLearner, ToWorker
-from keisei_lightning.parallel.supervision.pipes import MessageReader
 from keisei_lightning.parallel.supervision.processes import ProcessHandle, dump_stack, ends_by
-from keisei_lightning.parallel.supervision.restarts import (
-    TRANSITIONS,
-    GiveUp,
-    RestartPolicy,
-    WorkerExit,
-    WorkerState,
-    decide,
-)
+from keisei_lightning.parallel.supervision.restarts import GiveUp, RestartPolicy, WorkerExit, WorkerState, decide
+from keisei_lightning.parallel.supervision.worker_record import WorkerRecord
 
-__all__ = ["Exited", "Received", "Started", "Supervisor", "WorkerHealth"]
+__all__ = ["Supervisor"]
 
 _logger = logging.getLogger("keisei_lightning.supervisor")
-_MUTE_GRACE_S = 1.0  # between a closed pipe and the process's end
-_ABSENCE_S = 0.5  # who has not looked for this long was busy, or was stopped (Ctrl-Z), and the workers with it ...
-_RETURN_GRACE_S = 2.0  # ... which get this long, at most, to show life again
-_KILL_GRACE_S = 0.2  # between SIGTERM and SIGKILL for a worker that hangs: it has shown that it does not listen
-_REAP_S = 0.8  # for all who were sent SIGKILL: one in uninterruptible sleep (of a drive or a driver) is not waited for
+_CLOSED_PIPE_GRACE_S = 1.0  # between a closed pipe and the process's end
+_ABSENCE_S = 0.5  # an owner away for this long was busy, or was stopped (Ctrl-Z), and the workers with it ...
+_RETURN_GRACE_S = 2.0  # ... which get at most this long to show a sign of life again
+_KILL_GRACE_S = 0.2  # between SIGTERM and SIGKILL for a worker that hangs: it is not expected to react
+_REAP_S = 0.8  # for all that were sent SIGKILL: one in uninterruptible sleep (of a drive or a driver) is not waited for
 _EXIT_CODE_S = 1.0  # from a sentinel, which shows that a process has ended, to its exit code
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Received:
-    """Event: a worker said something."""
-
-    worker_id: int
-    incarnation: int
-    message: ToLearner
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Started:
-    """Event: a worker is ready."""
-
-    worker_id: int
-    incarnation: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Exited:
-    """Event: a worker ended; everything it had announced came before this event."""
-
-    exit: WorkerExit
-
-
-Event = Received | Started | Exited
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WorkerHealth:
-    """One process as the supervisor sees it now; ``name`` is "worker 0" and so on, or a helper's."""
-
-    worker_id: int
-    name: str
-    state: WorkerState
-    pid: int | None
-    incarnation: int
-    restarts: int
-    last_sign_of_life_s: float
-
-
-@dataclass(slots=True)
-class _Worker:
-    worker_id: int
-    name: str
-    state: WorkerState = WorkerState.DEAD
-    incarnation: int = -1
-    process: ProcessHandle | None = None
-    pid: int | None = None  # noted: another thread may ask while the process is being closed
-    connection: Connection[Any, Any] | None = None
-    reader: MessageReader | None = None
-    started_at: float = 0.0
-    last_heard: float = 0.0
-    excused_sign: float = -math.inf  # the sign of life after which it was excused, and until when
-    excused_until: float = -math.inf
-    mute_since: float | None = None
-    respawn_at: float | None = None
-    failure: Failure | None = None
-    restarts: list[float] = field(default_factory=list)
 
 
 Spawn = Callable[[int, int], tuple[ProcessHandle, "Connection[Any, Any]"]]
@@ -116,12 +48,12 @@ class Supervisor:
     Args:
         spawn: starts one incarnation: (worker_id, incarnation) -> (started process, the learner's end of its pipe).
         num_workers: how many.
-        helpers: names of further processes, which are looked after alike but are no workers; their ids come after the
+        helpers: names of further processes, which are supervised alike but are no workers; their ids follow the
             workers'.
         policy: timeouts and budget.
-        last_beat: time of a worker's last sign of life on ``clock``'s scale, or None where it gives none but messages.
-        resident_bytes: memory that a worker held when it last looked, where that is known.
-        abandon: hears of a process that SIGKILL does not end, of which nothing more is to be expected.
+        last_heartbeat: time of a worker's last heartbeat on ``clock``'s scale; None: workers only send messages.
+        resident_bytes: memory of a worker when it was last measured; None where that is not known.
+        abandon: called with a process that SIGKILL does not end, and that is not waited for.
         clock: seconds; injected by tests.
         jitter: a number in [-1, 1); injected by tests.
     """
@@ -133,7 +65,7 @@ class Supervisor:
         num_workers: int,
         policy: RestartPolicy,
         helpers: Sequence[str] = (),
-        last_beat: Callable[[int], float] | None = None,
+        last_heartbeat: Callable[[int], float] | None = None,
         resident_bytes: Callable[[int], int | None] = lambda worker_id: None,
         abandon: Callable[[ProcessHandle], None] = lambda process: None,
         clock: Callable[[], float] = time.monotonic,
@@ -141,15 +73,15 @@ class Supervisor:
     ) -> None:
         self._spawn, self._policy = spawn, policy
         self._resident_bytes, self._abandon = resident_bytes, abandon
-        self._last_beat, self._clock, self._jitter = last_beat, clock, jitter
+        self._last_heartbeat, self._clock, self._jitter = last_heartbeat, clock, jitter
         names = [f"worker {worker_id}" for worker_id in range(num_workers)] + list(helpers)
-        self._workers = [_Worker(worker_id, name) for worker_id, name in enumerate(names)]
+        self._workers = [WorkerRecord(worker_id, name) for worker_id, name in enumerate(names)]
         self._num_workers = num_workers
         self._events: deque[Event] = deque()
         self._closed = False
-        self._looked_at = clock()
+        self._last_wait_at = clock()
 
-    # ---- verbs of the owner
+    # ---- the owner's interface
 
     def start(self) -> None:
         """Start all workers at once; returns before they are ready."""
@@ -157,7 +89,7 @@ class Supervisor:
             self._start_worker(worker)
 
     def send(self, worker_id: int, message: ToWorker) -> bool:
-        """Say something to a running worker; False if it is not running (its exit is, or will be, an event)."""
+        """Send a message to a running worker; False if it is not running (its exit is, or will be, an event)."""
         worker = self._workers[worker_id]
         if worker.state is not WorkerState.RUNNING or worker.connection is None:
             return False
@@ -168,17 +100,18 @@ class Supervisor:
         return True
 
     def wait(self, timeout_s: float) -> list[Event]:
-        """Block until something happens, at most ``timeout_s``; do what needs doing about it; return what happened.
+        """Block until events happen, at most ``timeout_s``; replace workers where necessary; return the events.
 
         Raises:
-            WorkerBootError: a worker's first incarnation did not get ready.
+            WorkerBootError: a worker's first incarnation did not become ready.
             WorkerCrashLoopError: a worker's restart budget is spent.
             TooFewWorkersError: fewer than ``min_healthy_workers`` are left.
         """
         deadline = self._clock() + timeout_s
-        self._wait_once(0.0)  # nobody is hung or late who has spoken while the owner was busy elsewhere
-        self._notice_absence(0.0)
-        while True:  # once at least: others may always have something to say, and nobody would ever be found hung
+        # Drain pending messages first, so that a busy owner does not mistake a live worker for a hung one.
+        self._wait_once(0.0)
+        self._excuse_after_absence(0.0)
+        while True:  # once at least: if messages were always pending, no hung worker would ever be found
             self._respawn_due()
             self._end_hung_workers()
             now = self._clock()
@@ -186,8 +119,8 @@ class Supervisor:
                 break
             timeout = min(deadline, self._next_check(now)) - now
             self._wait_once(timeout)
-            self._notice_absence(timeout)
-        self._respawn_due()  # whoever died just now, if at once: the owner may not come back for a while
+            self._excuse_after_absence(timeout)
+        self._respawn_due()  # workers that died just now, if at once: the owner may not wait again for some time
         events = list(self._events)
         self._events.clear()
         return events
@@ -201,9 +134,9 @@ class Supervisor:
         try:
             for worker in alive:
                 if worker.state is WorkerState.STARTING and worker.process is not None:
-                    worker.process.terminate()  # it cannot hear yet, and has nothing to finish
+                    worker.process.terminate()  # it reads no messages yet, and has nothing to finish
                 self.send(worker.worker_id, Stop())
-                self._move(worker, WorkerState.STOPPING)
+                worker.move(WorkerState.STOPPING)
             start = self._clock()
             self._join_all(alive, start + 0.7 * timeout_s)
             self._signal_all(alive, "terminate")
@@ -215,7 +148,7 @@ class Supervisor:
                 self._reap(worker, deadline)
 
     def health(self) -> list[WorkerHealth]:
-        """Every worker's state now."""
+        """The present state of every worker."""
         now = self._clock()
         return [
             WorkerHealth(
@@ -230,22 +163,12 @@ class Supervisor:
             for worker in self._workers
         ]
 
-    # ---- one worker's life
+    # ---- one worker
 
-    def _move(self, worker: _Worker, to: WorkerState) -> None:
-        if to not in TRANSITIONS[worker.state]:
-            raise RuntimeError(f"worker {worker.worker_id} cannot go from {worker.state} to {to}")
-        _logger.debug("%s.%d: %s -> %s", worker.name, worker.incarnation, worker.state.value, to.value)
-        worker.state = to
-
-    def _start_worker(self, worker: _Worker) -> None:
-        worker.incarnation += 1
-        worker.failure, worker.respawn_at, worker.mute_since = None, None, None
-        self._move(worker, WorkerState.STARTING)
-        worker.process, worker.connection = self._spawn(worker.worker_id, worker.incarnation)
-        worker.pid = worker.process.pid
-        worker.reader = MessageReader(worker.connection)
-        worker.started_at = worker.last_heard = self._clock()
+    def _start_worker(self, worker: WorkerRecord) -> None:
+        worker.begin_incarnation()
+        process, connection = self._spawn(worker.worker_id, worker.incarnation)
+        worker.attach(process, connection, self._clock())
 
     def _respawn_due(self) -> None:
         now = self._clock()
@@ -254,14 +177,14 @@ class Supervisor:
                 worker.restarts.append(now)
                 self._start_worker(worker)
 
-    def _sign_of_life(self, worker: _Worker) -> float:
-        beat = self._last_beat(worker.worker_id) if self._last_beat is not None else 0.0
-        return max(worker.started_at, worker.last_heard, beat)
+    def _sign_of_life(self, worker: WorkerRecord) -> float:
+        beat = self._last_heartbeat(worker.worker_id) if self._last_heartbeat is not None else 0.0
+        return max(worker.started_at, worker.last_message_at, beat)
 
-    def _deadline(self, worker: _Worker) -> float:
-        """When a worker is given up, unless it shows life before."""
-        if worker.mute_since is not None:
-            return worker.mute_since + _MUTE_GRACE_S
+    def _deadline(self, worker: WorkerRecord) -> float:
+        """When a worker counts as hung, unless it shows a sign of life before."""
+        if worker.pipe_closed_at is not None:
+            return worker.pipe_closed_at + _CLOSED_PIPE_GRACE_S
         if worker.state is WorkerState.STARTING:
             return worker.started_at + self._policy.start_timeout_s
         return max(self._sign_of_life(worker) + self._policy.heartbeat_s, worker.excused_until)
@@ -272,29 +195,30 @@ class Supervisor:
             process = worker.process
             if process is None or now < self._deadline(worker):
                 continue
-            if worker.mute_since is not None:
-                reason = "closed its pipe but did not leave"
+            if worker.pipe_closed_at is not None:
+                reason = "closed its pipe but did not end"
             elif worker.state is WorkerState.STARTING:
                 reason = f"was not ready within start_timeout_s={self._policy.start_timeout_s:g}"
             else:
                 reason = f"gave no sign of life for heartbeat_s={self._policy.heartbeat_s:g}"
-                _close_pipe(worker)  # should it wake now, nobody hears what it says
+                worker.close_pipe()  # should it continue now, its messages are not read
                 dump_stack(process)
             process.terminate()
-            self._bury(worker, process, reason=reason, patience_s=_KILL_GRACE_S)
+            self._handle_exit(worker, process, reason=reason, grace_s=_KILL_GRACE_S)
 
-    def _notice_absence(self, waited_s: float) -> None:
-        """Excuse the workers where nobody has looked for longer than was meant: who was silent need not be hung.
+    def _excuse_after_absence(self, waited_s: float) -> None:
+        """Excuse silent workers if the owner has been away for longer than it waited: they need not be hung.
 
-        Each once for each sign of life: an owner that is busy again and again would excuse a hung one for ever.
+        Each is excused once for each sign of life: otherwise an owner that is away repeatedly would excuse a hung
+        worker for ever.
         """
         now = self._clock()
-        if now - self._looked_at > waited_s + _ABSENCE_S:
+        if now - self._last_wait_at > waited_s + _ABSENCE_S:
             for worker in self._workers:
                 if (sign := self._sign_of_life(worker)) > worker.excused_sign:
                     worker.excused_sign = sign
                     worker.excused_until = now + min(self._policy.heartbeat_s, _RETURN_GRACE_S)
-        self._looked_at = now
+        self._last_wait_at = now
 
     def _next_check(self, now: float) -> float:
         times = [worker.respawn_at for worker in self._workers if worker.respawn_at is not None]
@@ -307,27 +231,27 @@ class Supervisor:
         ready = wait([*connections, *sentinels], timeout_s)
         for item in ready:
             if item in connections:
-                self._read(connections[item])
+                self._read_messages(connections[item])
         for item in ready:
             if item in sentinels and (process := sentinels[item].process) is not None:
-                self._bury(sentinels[item], process, patience_s=_EXIT_CODE_S)
+                self._handle_exit(sentinels[item], process, grace_s=_EXIT_CODE_S)
 
-    def _read(self, worker: _Worker) -> None:
-        """Take in everything that a worker has said."""
+    def _read_messages(self, worker: WorkerRecord) -> None:
+        """Handle all messages of a worker that have come."""
         if worker.reader is None:
             return
         try:
             for message in worker.reader.read():
-                self._hear(worker, message)
+                self._handle_message(worker, message)
         except (EOFError, OSError, pickle.UnpicklingError):  # its end is closed: the sentinel tells the rest
-            _close_pipe(worker)
-            worker.mute_since = self._clock()
+            worker.close_pipe()
+            worker.pipe_closed_at = self._clock()
 
-    def _hear(self, worker: _Worker, message: ToLearner) -> None:
-        worker.last_heard = self._clock()
+    def _handle_message(self, worker: WorkerRecord, message: ToLearner) -> None:
+        worker.last_message_at = self._clock()
         match message:
             case Ready():
-                self._move(worker, WorkerState.RUNNING)
+                worker.move(WorkerState.RUNNING)
                 self._events.append(Started(worker_id=worker.worker_id, incarnation=worker.incarnation))
             case Failure():
                 worker.failure = message
@@ -339,14 +263,14 @@ class Supervisor:
                     Received(worker_id=worker.worker_id, incarnation=worker.incarnation, message=message)
                 )
 
-    def _bury(self, worker: _Worker, process: ProcessHandle, *, patience_s: float, reason: str = "") -> None:
-        """A worker ends: hear its last words, reap it, and decide what comes next."""
-        deadline = time.monotonic() + patience_s
+    def _handle_exit(self, worker: WorkerRecord, process: ProcessHandle, *, grace_s: float, reason: str = "") -> None:
+        """Read the last messages of a worker that ends, reap its process, and decide what follows."""
+        deadline = time.monotonic() + grace_s
         if not ends_by(process, deadline):
             process.kill()
             deadline = time.monotonic() + _REAP_S
             ends_by(process, deadline)
-        self._read(worker)
+        self._read_messages(worker)
         state, code = worker.state, self._reap(worker, deadline)
         exit = WorkerExit(
             worker_id=worker.worker_id,
@@ -380,19 +304,19 @@ class Supervisor:
                 f"min_healthy_workers={self._policy.min_healthy_workers}"
             ) from _cause(exit)
 
-    def _signal_all(self, workers: Sequence[_Worker], verb: Literal["terminate", "kill"]) -> None:
+    def _signal_all(self, workers: Sequence[WorkerRecord], verb: Literal["terminate", "kill"]) -> None:
         for worker in workers:
             if worker.process is not None and worker.process.is_alive():
                 _logger.warning("%s does not stop when asked: %s", worker.name, verb)
                 getattr(worker.process, verb)()
 
-    def _join_all(self, workers: Sequence[_Worker], until: float) -> None:
+    def _join_all(self, workers: Sequence[WorkerRecord], until: float) -> None:
         pending = {worker.process.sentinel for worker in workers if worker.process is not None}
         while pending and (left := until - self._clock()) > 0:
             pending -= set(wait(list(pending), left))
 
-    def _reap(self, worker: _Worker, deadline: float) -> int | None:
-        """Let go of a worker's process; its exit code, None if it has none by a time of ``time.monotonic``."""
+    def _reap(self, worker: WorkerRecord, deadline: float) -> int | None:
+        """Close a worker's process; returns its exit code, None if it has none by a time of ``time.monotonic``."""
         process, worker.process, worker.pid = worker.process, None, None
         code: int | None = None
         if process is not None:
@@ -407,16 +331,10 @@ class Supervisor:
                     process.pid,
                 )
                 self._abandon(process)
-        _close_pipe(worker)
+        worker.close_pipe()
         worker.respawn_at = None
-        self._move(worker, WorkerState.DEAD)
+        worker.move(WorkerState.DEAD)
         return code
-
-
-def _close_pipe(worker: _Worker) -> None:
-    if worker.connection is not None:
-        worker.connection.close()
-        worker.connection, worker.reader = None, None
 
 
 def _cause(exit: WorkerExit) -> RemoteTraceback | None:

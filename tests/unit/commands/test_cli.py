@@ -90,9 +90,10 @@ class TestWords:
         assert cli.main(["train", "--help", "ppo.epochs=7"]) == 0
         out = capsys.readouterr().out
         assert "experiment: breakthrough, connect_four, connect_four_strong, hex, quickstart" in out
-        assert re.search(r"\n  epochs: 7 +# [A-Z].*\. \(a whole number, from 1 to 100\)\n", out)
+        assert re.search(r"\n  ppo\.epochs=7 +[A-Z].*\. \(a whole number, from 1 to 100\)\n", out)
 
-    def test_train_help_is_what_hydra_shows_with_the_same_template(
+    @pytest.mark.slow
+    def test_train_help_shows_the_groups_that_hydra_shows_with_the_same_template(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         assert cli.main(["train", "--help"]) == 0
@@ -101,8 +102,7 @@ class TestWords:
         with pytest.raises(SystemExit):
             cli.main(["train", "--help"])
         theirs = capsys.readouterr().out
-        bare = re.sub(r"^ {30,}# .*\n|  +# .*", "", ours, flags=re.MULTILINE)
-        assert bare.rstrip() == theirs.rstrip()
+        assert ours.partition("== Keys")[0] == theirs.partition("== Keys")[0] != theirs
 
     def test_help_for_a_key_that_does_not_exist_is_told_as_ever(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(["train", "--help", "ppo.epoch=7"]) == 2
@@ -114,6 +114,7 @@ class TestExitCodes:
         assert cli.main(["train", "seed=5"]) == 0
         assert run == ["seed=5"]
 
+    @pytest.mark.slow
     def test_failed_is_1_with_the_traceback_on_the_screen_and_in_the_log(
         self, run: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
@@ -123,6 +124,7 @@ class TestExitCodes:
         assert "WorkerError: worker 3 died" in log.read_text(encoding="utf-8")
 
     @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    @pytest.mark.slow
     def test_a_signal_is_128_and_its_number(self, run: list[str], signum: int, code: int) -> None:
         before = signal.signal(signum, signal.SIG_DFL)  # a background job of a shell starts with SIGINT ignored
         try:
@@ -131,6 +133,7 @@ class TestExitCodes:
         finally:
             signal.signal(signum, before)
 
+    @pytest.mark.slow
     def test_a_signal_that_is_ignored_stays_ignored(self, run: list[str]) -> None:
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
@@ -141,6 +144,7 @@ class TestExitCodes:
     def test_a_signal_is_no_failure_that_could_be_caught(self) -> None:
         assert not issubclass(Stopped, Exception)
 
+    @pytest.mark.slow
     def test_sweeping_goes_on_after_a_failed_job_and_ends_with_1(
         self, run: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
@@ -154,11 +158,12 @@ class TestExitCodes:
         (sweep,) = (tmp_path / "results" / "shogi").iterdir()
         assert sorted(job.name for job in sweep.glob("job_*")) == ["job_0", "job_1", "job_2"]
 
+    @pytest.mark.slow
     def test_a_sweep_over_a_bad_value_ends_with_2(self, run: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(["train", "-m", "seed=1", "ppo.clip_epsilon=0.1,2"]) == 2
         assert run == ["seed=1"]
         captured = capsys.readouterr()
-        assert "keisei: ppo.clip_epsilon=2: must be more than 0 and less than 1\n" in captured.err
+        assert "keisei: ppo.clip_epsilon=2: must be a number, more than 0 and less than 1\n" in captured.err
         assert "bad configuration" in captured.out
 
 
@@ -167,15 +172,15 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("words", "line"),
         [
-            (["parallel.num_workers=0"], "parallel.num_workers=0: must be from 1 to "),
-            (["parallel.num_workers=-5"], "parallel.num_workers=-5: must be from 1 to "),
+            (["parallel.num_workers=0"], "parallel.num_workers=0: must be auto, or a whole number, 1 or more"),
+            (["parallel.num_workers=-5"], "parallel.num_workers=-5: must be auto, or a whole number, 1 or more"),
             (["parallel.num_workers=100000"], "parallel.num_workers=100000: must be from 1 to "),
             (["parallel.num_worker=2"], "parallel.num_worker=2: no such key (did you mean parallel.num_workers?)"),
             (["env.game=nosuch"], "env.game=nosuch: "),
             (["env=open_spiel", "env.game=backgammon"], "env.game=backgammon: "),
             (["env=open_spiel", "env.game=kuhn_poker"], "env.game=kuhn_poker: "),
             (["model.channels=0"], "model.channels=0: must be a whole number, from 1 to 8192"),
-            (["ppo.clip_epsilon=2"], "ppo.clip_epsilon=2: must be more than 0 and less than 1"),
+            (["ppo.clip_epsilon=2"], "ppo.clip_epsilon=2: must be a number, more than 0 and less than 1"),
             (
                 ["experiment=smoke", "parallel.num_workers=1", "ppo.minibatch_size=4096"],
                 "ppo.minibatch_size=4096: must be from 1",

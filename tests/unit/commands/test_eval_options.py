@@ -27,8 +27,8 @@ def read(*words: str) -> EvalOptions:
 def errors(*words: str) -> tuple[str, ...]:
     with pytest.raises(ConfigError) as caught:
         check_options(read(*words))
-    assert not any("\n" in line for line in caught.value.faults)
-    return caught.value.faults
+    assert not any("\n" in line for line in caught.value.errors)
+    return caught.value.errors
 
 
 class TestReading:

@@ -112,7 +112,7 @@ PLACES = (in_the_checkpoint, in_both, beside_the_checkpoint)
 def refusal(path: Path) -> str:
     with pytest.raises(ConfigError) as caught:
         load_policy(path)
-    (line,) = caught.value.faults
+    (line,) = caught.value.errors
     assert line.startswith(f"ckpt_path={path}: ")
     assert "\n" not in line
     assert CALLED == []
@@ -125,7 +125,9 @@ def test_what_a_file_names_is_not_called(
     model: dict[str, Any], write: Callable[[Path, dict[str, Any]], None], tmp_path: Path
 ) -> None:
     write(tmp_path / "run" / "checkpoints" / "last.ckpt", model)
-    refusal(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    line = refusal(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert "a file may not choose what is called" in line or "only the command may have" in line
+    assert CALLED == []
 
 
 @pytest.mark.parametrize("write", PLACES)
@@ -151,7 +153,7 @@ def test_a_file_that_was_written_by_the_attack_of_the_report_is_not_there(tmp_pa
         },
     }
     in_both(path, attack)
-    refusal(path)
+    assert "a file may not choose what is called" in refusal(path)
     assert not wrote.exists()
 
 
@@ -239,7 +241,9 @@ class TestGames:
             content = AtomicCheckpointIO().load_checkpoint(path)
             content[RECIPE_KEY] = {"env": {"game": game, "options": {}}, "model": SMALL}
             AtomicCheckpointIO().save_checkpoint(content, path)
-        refusal(path)
+        line = refusal(path)
+        assert any(reason in line for reason in ("cannot be made", "cannot be read", "only the command may have"))
+        assert CALLED == []
 
     @pytest.mark.parametrize(
         "options", [{"max_plies": CALL}, {"max_plies": "${foreign:}"}, {"num_games": 3}, {"opening_plies": [1]}]
@@ -250,7 +254,9 @@ class TestGames:
         write_policy(path, game_options=options, recipe=not beside)
         if beside:
             write_config(path, {**ENV, "options": options}, SMALL)
-        refusal(path)
+        line = refusal(path)
+        assert any(reason in line for reason in ("cannot be made", "only the command may have"))
+        assert CALLED == []
 
 
 class TestShapes:
@@ -294,4 +300,5 @@ class TestShapes:
         write_policy(tmp_path / "a.ckpt")
         content = AtomicCheckpointIO().load_checkpoint(tmp_path / "a.ckpt")
         AtomicCheckpointIO().save_checkpoint({**content, **change}, tmp_path / "a.ckpt")
-        refusal(tmp_path / "a.ckpt")
+        line = refusal(tmp_path / "a.ckpt")
+        assert line.startswith(("cannot be read as a checkpoint (it", "another network's checkpoint ("))

@@ -59,7 +59,7 @@ def write_run(folder: Path, config: str) -> Path:
 def fault(path: Path, model: dict[str, object] | None = None) -> str:
     with pytest.raises(ConfigError) as caught:
         load_policy(path, model)
-    (line,) = caught.value.faults
+    (line,) = caught.value.errors
     return line.replace(str(path), "FILE").replace(str(path.parent.parent), "RUN")
 
 

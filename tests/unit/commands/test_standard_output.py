@@ -80,6 +80,7 @@ class TestOutput:
 
 
 class TestCommands:
+    @pytest.mark.slow
     def test_a_sweep_into_head_runs_all_of_its_jobs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         seeds: list[int] = []
 
@@ -94,6 +95,7 @@ class TestCommands:
             assert launch.main(["experiment=smoke", "-m", "seed=1,2,3"]) == 0
         assert seeds == [1, 2, 3]
 
+    @pytest.mark.slow
     def test_ctrl_c_to_a_run_and_to_its_tee_is_130(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
     ) -> None:

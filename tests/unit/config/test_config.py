@@ -60,8 +60,8 @@ def checked(*overrides: str) -> DictConfig:
 def faults(*overrides: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         validate(typed(*overrides))
-    assert all("\n" not in line for line in caught.value.faults)
-    return list(caught.value.faults)
+    assert all("\n" not in line for line in caught.value.errors)
+    return list(caught.value.errors)
 
 
 class TestComposing:
@@ -192,7 +192,7 @@ class TestBadInput:
         cfg.model = OmegaConf.create({"_target_": target})
         with pytest.raises(ConfigError) as caught:
             validate(cfg)
-        (fault,) = caught.value.faults
+        (fault,) = caught.value.errors
         assert fault.startswith(f"model._target_={target}: {reason}")
         assert fault.endswith("a class or function")
 

@@ -51,7 +51,7 @@ def test_a_maker_is_given_what_it_takes(game: str, env: dict[str, Any], options:
 def test_what_is_given_and_not_taken_is_a_line_each() -> None:
     with pytest.raises(ConfigError) as caught:
         options_of("plain", opening_plies=3, max_plies=9)
-    assert caught.value.faults == (
+    assert caught.value.errors == (
         "env.opening_plies=3: must be 0, as with env=own (plain has no such option)",
         "env.max_plies=9: must be null, as with env=own (plain has no such option)",
     )

@@ -34,7 +34,7 @@ from keisei_lightning.parallel.memory.mailbox_layout import GroupBlock, MailboxL
 from keisei_lightning.parallel.memory.weights import WeightLayout, WeightStore  # noqa: E402
 from keisei_lightning.parallel.opponents.pool import OpponentSetup, SnapshotPool  # noqa: E402
 from keisei_lightning.parallel.options import OpponentOptions  # noqa: E402
-from keisei_lightning.parallel.playing.policy_worker import HeldPolicy  # noqa: E402
+from keisei_lightning.parallel.playing.policy_worker import PolicyReplica  # noqa: E402
 from keisei_lightning.parallel.policy import acting  # noqa: E402
 from keisei_lightning.parallel.policy.inference_requests import LEARNER, InferenceRequest  # noqa: E402
 from keisei_lightning.training.minibatches import (  # noqa: E402
@@ -255,7 +255,7 @@ class Inference:
 
     def start(self) -> None:
         """On the device."""
-        self.held = HeldPolicy(
+        self.replica = PolicyReplica(
             self._structure,
             weights=self.store.memory,
             reader_id=0,
@@ -264,18 +264,18 @@ class Inference:
             num_actions=SPEC.num_actions,
             opponents=OpponentSetup(memory=self.pool.memory, share=0.5) if self._with_snapshots else None,
         )
-        (self.moves,) = self.held.make_batched_moves([self.block], is_pinned=False)
-        self.moves.begin_rollout(5)
+        (self.server,) = self.replica.make_batched_servers([self.block], is_pinned=False)
+        self.server.begin_rollout(5)
 
-    def ask(self, question: InferenceRequest) -> tuple[int, int, int]:
+    def request(self, request: InferenceRequest) -> tuple[int, int, int]:
         """What one request costs."""
         with mock.patch.object(torch, "rand", rand_there), Watch() as watch:
-            answer = self.moves.submit(question).result()
-        games = len(question.observation)
-        moves = games if question.legal is not None else 0
-        shapes = (answer.action.shape, answer.log_prob.shape, answer.value.shape)
+            result = self.server.submit(request).result()
+        games = len(request.observation)
+        moves = games if request.legal is not None else 0
+        shapes = (result.action.shape, result.log_prob.shape, result.value.shape)
         assert shapes == ((moves,), (moves,), (games, 1)), shapes
-        assert (answer.action.dtype, answer.log_prob.dtype) == (np.int64, np.float32)
+        assert (result.action.dtype, result.log_prob.dtype) == (np.int64, np.float32)
         return watch.counts()
 
     def close(self) -> None:
@@ -297,39 +297,39 @@ def inference(precision: str = "32-true", **options: bool) -> Iterator[Inference
 def a_full_request_is_one_transfer_each_way(precision: str) -> None:
     with inference(precision) as process:
         block = process.block
-        counts = process.ask(InferenceRequest(block.observation, block.legal))
+        counts = process.request(InferenceRequest(block.observation, block.legal))
         assert counts == (1, 1, 0), counts
 
 
 def a_request_without_a_dead_workers_games_comes_back_in_one_transfer(precision: str) -> None:
     with inference(precision) as process:
         block = process.block
-        counts = process.ask(InferenceRequest(block.observation[:GROUP_GAMES], block.legal[:GROUP_GAMES]))
+        counts = process.request(InferenceRequest(block.observation[:GROUP_GAMES], block.legal[:GROUP_GAMES]))
         assert counts == (2, 1, 0), counts
 
 
 def values_alone_come_back_in_one_transfer(precision: str) -> None:
     with inference(precision) as process:
-        counts = process.ask(InferenceRequest(process.block.observation))
+        counts = process.request(InferenceRequest(process.block.observation))
         assert counts == (1, 1, 0), counts
 
 
 def moves_of_learner_and_snapshots_come_back_in_one_transfer(precision: str) -> None:
     with inference(precision, with_snapshots=True) as process:
         to_move = np.array([LEARNER, 3, 7, 3, LEARNER, 7])
-        question = InferenceRequest(process.block.observation, process.block.legal, to_move)
-        first, again = process.ask(question), process.ask(question)
+        request = InferenceRequest(process.block.observation, process.block.legal, to_move)
+        first, again = process.request(request), process.request(request)
         assert first == (6 + 2, 1, 0), first  # observation and mask of each of three, and two snapshots' weights, once
         assert again == (6, 1, 0), again
 
 
 def new_weights_are_adopted_in_one_transfer_and_lie_where_the_old_ones_did() -> None:
     with inference() as process:
-        named = dict(process.held._policy.named_parameters())
+        named = dict(process.replica._policy.named_parameters())
         with Watch() as watch:
-            assert process.held.weights.adopt() == 0
+            assert process.replica.weights.adopt() == 0
         assert watch.counts() == (1, 0, 0), watch.counts()
-        for name, parameter in process.held._policy.named_parameters():
+        for name, parameter in process.replica._policy.named_parameters():
             assert parameter is named[name]
             assert parameter.device.type == NAME
 
@@ -408,7 +408,7 @@ FAULTS: dict[str, tuple[Callable[[], Any], str]] = {
         "full-request-bf16-mixed",
     ),
     "a snapshot's weights": (
-        lambda: planted(_module("parallel.opponents.moves"), "to_device", on_the_cpu),
+        lambda: planted(_module("parallel.opponents.policy_server"), "to_device", on_the_cpu),
         "snapshots-32-true",
     ),
     "a partial request": (

@@ -162,7 +162,7 @@ def test_one_choice_for_all_boards_at_each_ply_and_none_for_finished_ones() -> N
     assert sum(player.asked) + sum(opponent.asked) == round(result.mean_length * 10)
 
 
-def test_a_match_repeats_itself() -> None:
+def test_the_same_arguments_give_the_same_match() -> None:
     def match() -> MatchResult:
         return play_match(
             counting_game(), RandomPlayer(3, 1), RandomPlayer(3, 2), num_games=20, opening_plies=2, seed=9
@@ -198,14 +198,14 @@ class MailboxServer(Scripted):
         return np.full(len(turn.indices), self._answer, dtype=np.int64)
 
 
-def test_who_resigns_loses_in_either_seat() -> None:
+def test_a_player_that_resigns_loses_in_either_seat() -> None:
     result = play_match(counting_game(), MailboxServer(RESIGN), Scripted(by_one), num_games=6, seed=0)
     assert (result.wins, result.draws, result.losses, result.void) == (0, 0, 6, 0)
     assert result.outcomes == {"resignation": 6}
     assert play_match(counting_game(), Scripted(by_one), MailboxServer(RESIGN), num_games=6, seed=0).wins == 6
 
 
-def test_a_game_in_which_a_player_has_no_answer_counts_for_nobody() -> None:
+def test_a_game_in_which_a_player_has_no_move_counts_for_neither_player() -> None:
     result = play_match(counting_game(), MailboxServer(NO_MOVE), Scripted(by_one), num_games=6, seed=0)
     assert (result.num_games, result.void) == (0, 6)
     assert math.isnan(result.score)
@@ -221,7 +221,7 @@ def test_a_game_in_which_a_player_has_no_answer_counts_for_nobody() -> None:
     ],
 )
 @pytest.mark.parametrize("seat", [0, 1])
-def test_a_bad_action_is_the_players_fault_and_no_result(action: int, message: str, seat: int) -> None:
+def test_a_bad_action_is_the_players_error_and_no_result(action: int, message: str, seat: int) -> None:
     """-5 was ten draws."""
     players = Scripted(by_one), MailboxServer(action)
     with pytest.raises(GameError, match=message):
@@ -240,7 +240,7 @@ def test_a_bad_action_is_the_players_fault_and_no_result(action: int, message: s
         (None, r"object \[\]"),
     ],
 )
-def test_an_answer_of_another_shape_or_dtype_is_the_players_fault(answer: Any, given: str) -> None:
+def test_an_answer_of_another_shape_or_dtype_is_the_players_error(answer: Any, given: str) -> None:
     class Giving(Scripted):
         def choose(self, turn: Turn) -> NDArray[np.int64]:
             return answer  # type: ignore[no-any-return]
@@ -499,7 +499,7 @@ def test_every_game_can_be_kept_as_a_record() -> None:
     assert play_match(counting_game(), RandomPlayer(3), RandomPlayer(3), num_games=2).records == ()
 
 
-def test_progress_tells_after_each_ply_how_many_games_have_ended() -> None:
+def test_progress_gets_after_each_ply_how_many_games_have_ended() -> None:
     told: list[int] = []
     play_match(counting_game(), RandomPlayer(3, 1), RandomPlayer(3, 2), num_games=20, seed=4, progress=told.append)
     assert told == sorted(told)

@@ -107,7 +107,7 @@ def test_components_are_those_who_took_points_from_each_other() -> None:
     assert reached[4].tolist() == [False, False, False, False, True]
 
 
-def test_a_difference_rests_on_the_points_of_the_thinnest_place() -> None:
+def test_a_difference_rests_on_the_points_of_the_minimum_cut() -> None:
     points = points_of(4, (1, 0, 9.0), (2, 1, 2.5), (3, 2, 7.0), (3, 0, 1.0), (0, 3, 40.0))
     assert bottleneck(points, taker=3, giver=0) == 3.5
     assert bottleneck(points, taker=0, giver=3) == 40.0

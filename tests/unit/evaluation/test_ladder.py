@@ -40,7 +40,7 @@ def test_the_ladder_of_shogi_is_part_of_the_library() -> None:
 def test_a_ladder_that_is_not_there_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_ladder(tmp_path / "nowhere.json")
-    assert caught.value.faults == (
+    assert caught.value.errors == (
         f"ladder {tmp_path}/nowhere.json: cannot be read (No such file or directory); must be shogi, or the path of a "
         "results.json of keisei eval round_robin=true",
     )
@@ -62,8 +62,8 @@ def test_what_is_no_ladder_is_refused_in_one_line(whole: Any, tmp_path: Path) ->
     file.write_text(json.dumps(whole), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"is no results\.json of keisei eval round_robin=true \(\w+: ") as caught:
         load_ladder(file)
-    assert len(caught.value.faults) == 1
-    assert "\n" not in caught.value.faults[0]
+    assert len(caught.value.errors) == 1
+    assert "\n" not in caught.value.errors[0]
 
 
 def test_a_count_is_a_whole_number(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def made(name: str, seed: int = 0) -> Engine:
 def fault(name: str) -> str:
     with pytest.raises(ConfigError) as caught:
         make_player(name, SPEC)
-    (line,) = caught.value.faults
+    (line,) = caught.value.errors
     assert "\n" not in line
     return line
 
@@ -146,7 +146,7 @@ class TestReading:
             ("engine(depth=5,depth=6)", "player engine(depth=5,depth=6): depth is given twice; must be given once"),
         ],
     )
-    def test_what_cannot_be_read_is_told_in_one_line(self, text: str, line: str) -> None:
+    def test_what_cannot_be_read_is_refused_in_one_line(self, text: str, line: str) -> None:
         assert fault(text) == line
 
     def test_nothing_in_a_name_is_evaluated(self) -> None:
@@ -174,7 +174,7 @@ class TestMaking:
         ours = {"nodes": 7, "processes": 2, "timeout_s": 5.0, "USI_Ponder": "true", "BookFile": "none"}
         assert player_options(name).items() >= ours.items()
 
-    def test_the_player_is_told_its_seed_and_its_name_without_blanks(self) -> None:
+    def test_the_player_gets_its_seed_and_its_name_without_blanks(self) -> None:
         player = made("engine( depth = 5 )", seed=9)
         assert (player.seed, player.name) == (9, "engine(depth=5)")
 
@@ -201,13 +201,13 @@ class TestMaking:
             ("demanding", "player demanding: file is missing; must be given as demanding(file=VALUE)"),
         ],
     )
-    def test_a_bad_option_is_told_in_one_line(self, text: str, line: str) -> None:
+    def test_a_bad_option_is_refused_in_one_line(self, text: str, line: str) -> None:
         assert fault(text) == line
 
-    def test_all_bad_options_are_told_at_once(self) -> None:
+    def test_all_bad_options_are_reported_at_once(self) -> None:
         with pytest.raises(ConfigError) as caught:
             make_player("engine(depth=a,nodes=b)", SPEC)
-        assert len(caught.value.faults) == 2
+        assert len(caught.value.errors) == 2
 
 
 class TestNames:
@@ -245,7 +245,7 @@ class TestClosing:
             use(player)
         assert player.closed
 
-    def test_a_player_that_holds_nothing_is_handed_on(self) -> None:
+    def test_a_player_without_close_is_returned_as_it_is(self) -> None:
         player = make_player("random", SPEC)
         with closing_player(player) as same:
             assert same is player

@@ -126,7 +126,7 @@ class TestLogitsThatAreNotFinite:
         with pytest.raises(GameError, match=r"player broken: the network's logits .* are not finite in position \d+ 0"):
             play_match(counting_game(), player, RandomPlayer(3), num_games=4, seed=0)
 
-    def test_so_are_those_of_one_board_among_many(self) -> None:
+    def test_logits_of_one_board_that_are_not_finite_are_an_error(self) -> None:
         player = PolicyPlayer(biased_network(0.0, float("nan"), 0.0))
         assert player.choose(turn(NOTHING[:2], packed([0, 2], [2], num_actions=3))).tolist() == [0, 2]
         with pytest.raises(GameError, match="not finite"):
@@ -138,13 +138,13 @@ class TestLogitsThatAreNotFinite:
         with pytest.raises(GameError, match="not finite"):
             player.choose(turn(NOTHING[:1], packed([0, 2], num_actions=3)))
 
-    def test_so_are_those_of_an_image(self) -> None:
+    def test_logits_of_an_image_that_are_not_finite_are_an_error(self) -> None:
         turned = Symmetry(name="turned", observation_index=np.arange(2), action_index=np.array([1, 2, 0]))
         player = PolicyPlayer(biased_network(float("nan"), 0.0, 0.0), symmetries=[turned])
         with pytest.raises(GameError, match="not finite"):
             player.choose(turn(NOTHING[:1], packed([0, 1, 2], num_actions=3)))
 
-    def test_a_temperature_that_makes_them_infinite_is_told_too(self) -> None:
+    def test_a_temperature_that_makes_logits_infinite_is_reported_too(self) -> None:
         player = PolicyPlayer(biased_network(1e38, 0.0, 0.0), greedy=False, temperature=0.01)
         with pytest.raises(GameError, match="not finite"):
             player.choose(turn(NOTHING[:1], packed([0, 1, 2], num_actions=3)))
@@ -233,7 +233,7 @@ class TestSymmetricPlay:
         player = PolicyPlayer(uneven_network(boards.spec), symmetries=boards.spec.symmetries)
         assert set(player.choose(none).tolist()) == {NO_MOVE}
 
-    def test_images_are_brought_back_by_their_inverse(self) -> None:
+    def test_images_are_mapped_back_by_their_inverse(self) -> None:
         """Of a symmetry that is not its own inverse: labels 0, 1, 2 show 1, 2, 0, so p becomes p + (p2, p0, p1)."""
         network = TinyNetwork()
         with torch.no_grad():

@@ -174,7 +174,7 @@ def test_a_bad_row_is_named_by_its_line(tmp_path: Path, rows: list[str], faults:
     path = written(tmp_path, *rows)
     with pytest.raises(ConfigError) as caught:
         load_positions(path, TIC_TAC_TOE)
-    assert caught.value.faults == tuple(f"{path}, {fault}" for fault in faults)
+    assert caught.value.errors == tuple(f"{path}, {fault}" for fault in faults)
 
 
 def test_a_file_that_is_no_set_is_refused(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ class TestTwoPlayers:
         assert_close(alone(39, 0, 1), Rating(value=568.20, low=371.34, high=1135.98, mark="1 point lost"))
 
     @pytest.mark.parametrize(("games", "low"), [(40, 443.68), (400, 849.57)])
-    def test_who_won_everything_has_no_upper_end(self, games: int, low: float) -> None:
+    def test_a_player_that_won_everything_has_no_upper_end(self, games: int, low: float) -> None:
         won, lost = alone(games, 0, 0), alone(0, 0, games)
         assert (won.high, won.mark) == (math.inf, "no loss")
         assert won.value == pytest.approx(ELO * math.log((games + 0.5) / 0.5), abs=1e-3)
@@ -148,7 +148,7 @@ def test_a_match_counts_as_its_effective_games() -> None:
 class TestAgainstALadder:
     @settings(deadline=None, max_examples=15)
     @given(tallies=own_games)
-    def test_it_is_the_rating_of_one_who_played_along(self, tallies: list[Tally]) -> None:
+    def test_it_is_the_rating_of_a_player_in_the_same_tournament(self, tallies: list[Tally]) -> None:
         results = [match(one, other, t.wins, t.draws, t.losses) for one, other, t in LADDER.matches]
         own = [match("me", name, t.wins, t.draws, t.losses) for name, t in tallies_of(tallies).items()]
         rated = rate_against(LADDER, tallies_of(tallies))
@@ -186,7 +186,7 @@ class TestAgainstALadder:
         tally = Tally(wins=3, losses=5)
         assert rate_against(LADDER, {"a": tally, "c": Tally()}) == rate_against(LADDER, {"a": tally})
 
-    def test_what_is_not_known_of_the_ladder_is_not_known_of_the_player(self) -> None:
+    def test_the_uncertainty_of_the_ladder_is_part_of_the_rating(self) -> None:
         tallies = {"c": Tally(wins=2000, losses=2000)}
         rated = rate_against(LADDER, tallies)
         results = [match(one, other, t.wins, t.draws, t.losses) for one, other, t in LADDER.matches]
@@ -203,7 +203,7 @@ class TestAgainstALadder:
         assert above is not None
         assert (above.mark, above.high) == ("no loss", math.inf)
 
-    def test_what_cannot_be_rated_is_told(self) -> None:
+    def test_what_cannot_be_rated_is_refused(self) -> None:
         with pytest.raises(ConfigError, match=r"^opponent d: is not on the ladder; must be one of a, b, c, random$"):
             rate_against(LADDER, {"d": Tally(wins=1)})
         with pytest.raises(ConfigError, match="must hold one game or more"):
@@ -267,7 +267,7 @@ class TestManyPlayers:
 
     @settings(deadline=None, max_examples=10)
     @given(results=six_results)
-    def test_who_is_named_first_in_a_match_plays_no_part(self, results: list[tuple[int, int, int]]) -> None:
+    def test_the_order_of_the_names_in_a_match_does_not_matter(self, results: list[tuple[int, int, int]]) -> None:
         turned = rate_players(
             [
                 match(other, one, losses, draws, wins)
@@ -309,13 +309,13 @@ class TestManyPlayers:
         assert rated["b"].low == pytest.approx(rated["c"].low, abs=1e-2)
         assert rated["a"].value == pytest.approx(0.0, abs=1e-2)
 
-    def test_who_rests_on_a_single_game_is_marked(self) -> None:
+    def test_a_rating_that_rests_on_a_single_game_is_marked(self) -> None:
         level, lost = (20, 0, 20), (0, 0, 40)
         rated = self.rate([level, lost, lost, lost, (1, 0, 39), level])
         assert [rated[name].mark for name in "abc"] == ["", "1 point lost", "1 point lost"]
         assert rated["c"].high < math.inf
 
-    def test_who_never_met_the_anchors_circle_has_no_rating(self) -> None:
+    def test_a_player_without_a_path_of_games_to_the_anchor_has_no_rating(self) -> None:
         results = [("a", "random", 3, 0, 1), ("b", "a", 1, 0, 1), ("c", "d", 2, 0, 2), ("e", "a", 0, 0, 0)]
         rated = rate_players([match(*result) for result in results])
         assert set(rated) == {"random", "a", "b"}
@@ -327,7 +327,7 @@ class TestManyPlayers:
 
 
 class TestRoundRobin:
-    def test_everybody_plays_everybody_and_is_rated(self) -> None:
+    def test_each_pair_plays_and_each_player_is_rated(self) -> None:
         players = [RandomPlayer(3, seed, name=name) for seed, name in enumerate(("random", "other", "third"))]
         results = list(play_round_robin(counting_game(), players, num_games=100, seed=5))
         assert [(result.player, result.opponent) for result in results] == [
@@ -347,7 +347,7 @@ class TestRoundRobin:
         assert len(next(matches).records) == 2
         assert finished[-1] == 2
 
-    def test_players_must_be_told_apart(self) -> None:
+    def test_players_must_have_different_names(self) -> None:
         twins = [RandomPlayer(3, seed) for seed in range(2)]
         with pytest.raises(ConfigError, match=r"must have a name each \(random is there more than once\)"):
             next(play_round_robin(counting_game(), twins, num_games=2))

@@ -245,7 +245,7 @@ def test_they_beat_a_random_player_and_play_the_same_match_again(name: str, make
 def test_options_out_of_range_are_named(make: Callable[..., Player], options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         make(make_game("tic_tac_toe", 1).spec, seed=0, name="rung", **options)
-    assert caught.value.faults == (message,)
+    assert caught.value.errors == (message,)
 
 
 @pytest.mark.parametrize("make", MAKERS)
@@ -254,7 +254,7 @@ def test_games_that_are_not_open_spiels_are_refused(make: Callable[..., Player])
     for game, name in ((make_game("shogi", 1), "shogi"), (CountingGame(1), "counting")):
         with pytest.raises(UnsupportedGameError) as caught:
             make(game.spec, seed=0, name="rung")
-        assert caught.value.faults == (f"player rung: game={name} must be one of OpenSpiel's, such as connect_four",)
+        assert caught.value.errors == (f"player rung: game={name} must be one of OpenSpiel's, such as connect_four",)
 
 
 def test_boards_of_another_kind_are_refused() -> None:

@@ -179,7 +179,7 @@ def test_a_player_who_can_be_beaten_from_both_seats_has_exploitability_one(tic_t
 def test_games_that_are_too_large_are_refused_in_one_line() -> None:
     with pytest.raises(UnsupportedGameError) as caught:
         SmallGame("connect_four", max_positions=1000)
-    assert caught.value.faults == (
+    assert caught.value.errors == (
         "game=connect_four: has more than max_positions=1000 positions; exact measures need a small game, such as "
         "tic_tac_toe",
     )
@@ -247,7 +247,7 @@ def test_logits_that_are_not_finite_are_no_policy(fault: float, greedy: bool) ->
         policy(np.zeros((3, 1, 1, 1), np.uint8), LEGAL)
 
 
-def test_a_network_is_asked_in_evaluation_mode_and_left_in_its_own() -> None:
+def test_a_network_is_evaluated_in_evaluation_mode_and_its_own_mode_is_restored() -> None:
     network = ByBias([0.0, 0.0, 0.0])
     actor_critic = ActorCritic(network)
     actor_critic.eval()

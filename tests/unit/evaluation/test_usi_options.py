@@ -75,19 +75,19 @@ def test_what_is_written_is_sent(key: str, value: object, command: str) -> None:
         (
             "Skil",
             "3",
-            "is no option of the engine, which has BookFile, Clear Hash, EvalFile, MultiPV, Ponder, Skill Level, Style",
+            "the engine has no such option; it has BookFile, Clear Hash, EvalFile, MultiPV, Ponder, Skill Level, Style",
         ),
     ],
 )
-def test_what_the_engine_would_pass_over_is_refused(key: str, value: object, reason: str) -> None:
+def test_what_the_engine_would_ignore_is_refused(key: str, value: object, reason: str) -> None:
     with pytest.raises(ConfigError) as caught:
         option_commands({key: value}, DECLARED)
-    assert caught.value.faults == (f"{key}={value} {reason}",)
+    assert caught.value.errors == (f"{key}={value}: {reason}",)
 
 
-def test_all_refusals_are_told_at_once() -> None:
+def test_all_errors_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         option_commands({"Ponder": "x", "Skill_Level": "3", "a": "b"}, [])
-    assert caught.value.faults == tuple(
-        f"{option} is no option of the engine, which has none" for option in ("Ponder=x", "Skill_Level=3", "a=b")
+    assert caught.value.errors == tuple(
+        f"{option}: the engine has no such option; it has none" for option in ("Ponder=x", "Skill_Level=3", "a=b")
     )

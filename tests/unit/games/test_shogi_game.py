@@ -108,7 +108,7 @@ def test_a_finished_board_sits_still_until_its_reset() -> None:
 def test_bad_options_are_named(options: dict[str, object], fault: str) -> None:
     with pytest.raises(ConfigError) as caught:
         make_game("shogi", 1, **options)
-    assert caught.value.faults == (fault,)
+    assert caught.value.errors == (fault,)
 
 
 def test_a_game_has_at_least_one_board_and_no_board_beyond_the_last() -> None:

@@ -193,6 +193,7 @@ def test_without_a_library_shogi_is_played_by_rsshogi_and_a_demand_for_it_is_ref
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler now")
+@pytest.mark.slow
 def test_random_games_show_no_undefined_behaviour_of_the_c_code(tmp_path: Path) -> None:
     library = tmp_path / "checked.so"
     digest = hashlib.sha256(shogi_kernel._SOURCE.read_bytes()).hexdigest()

@@ -10,7 +10,7 @@ from keisei_lightning.config.schemas import SECTIONS
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.models import ActorCritic
 from keisei_lightning.models.compiling import FixedBatches, check_compile_mode, compile_for_batches
-from keisei_lightning.models.options import COMPILE_MODES
+from keisei_lightning.system.compile_modes import COMPILE_MODES
 
 
 class ReusesItsMemory:
@@ -54,7 +54,8 @@ def test_a_mode_that_does_not_exist_and_a_policy_without_a_network_are_refused()
     assert fault.startswith("compile_mode=default: must be None for a policy without a module 'network'")
 
 
-def test_what_cannot_be_compiled_is_told_with_the_reason() -> None:
+@pytest.mark.slow
+def test_what_cannot_be_compiled_is_refused_with_the_reason() -> None:
     def fail() -> None:
         raise RuntimeError("no compiler here")
 

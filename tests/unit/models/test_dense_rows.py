@@ -60,7 +60,7 @@ def test_log_probabilities_agree_to_a_millionth_on_boards_as_wide_as_shogi():
     torch.testing.assert_close(dense.entropy(), sparse.entropy(), atol=1e-6, rtol=1e-6)
 
 
-def test_rows_without_a_legal_move_sit_out_and_disturb_nobody():
+def test_rows_without_a_legal_move_change_no_other_row():
     logits = torch.randn(4, 9, requires_grad=True)
     mask = torch.zeros(4, 9, dtype=torch.bool)
     mask[[1, 3], [2, 8]] = True

@@ -54,7 +54,7 @@ def test_it_equals_the_dense_categorical_and_so_do_its_gradients(seed, num_rows,
     assert not ours.grad[~mask].any()
 
 
-def test_a_row_without_a_legal_move_sits_out_and_disturbs_nobody():
+def test_a_row_without_a_legal_move_changes_no_other_row():
     logits = LOGITS.clone().requires_grad_()
     distribution = LegalCategorical(logits, MASK)
     for action in (distribution.sample(), distribution.mode):

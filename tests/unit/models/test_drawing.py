@@ -56,7 +56,7 @@ def test_without_a_generator_the_global_one_draws():
     assert torch.equal(draw_moves(logits, mask)[0], first)
 
 
-def test_rows_without_a_legal_move_sit_out_and_disturb_nobody():
+def test_rows_without_a_legal_move_change_no_other_row():
     mask = torch.zeros(4, 9, dtype=torch.bool)
     mask[[1, 3], [2, 8]] = True
     for greedy in (False, True):

@@ -61,7 +61,7 @@ def test_other_packages_bring_encoders_by_entry_points(monkeypatch: pytest.Monke
 def test_an_encoder_that_does_not_fit_its_game_is_a_line() -> None:
     with pytest.raises(ConfigError) as caught:
         build_encoder(SPEC, num_features=8)
-    assert caught.value.faults == (
+    assert caught.value.errors == (
         "spec.encoding='nibbles' of game 'nibbles': encoder nibbles: there is none; must be one of planes, shogi",
     )
     register_encoder("nibbles", make_encoder)

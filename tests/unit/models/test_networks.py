@@ -148,10 +148,10 @@ def test_the_planes_encoder_keeps_the_numbers():
     assert features.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_all_faults_of_a_network_are_named_at_once(planes_spec):
+def test_all_errors_of_a_network_are_reported_at_once(planes_spec):
     with pytest.raises(ConfigError) as caught:
         build_network(planes_spec, kind="transformer", num_blocks=-1, channels=0, value_head="quantile")
-    assert caught.value.faults == (
+    assert caught.value.errors == (
         "kind=transformer: must be one of mlp, resnet",
         "num_blocks=-1: must be a whole number, from 1 to 256",
         "channels=0: must be a whole number, from 1 to 8192",

@@ -79,11 +79,11 @@ def test_other_floating_points_and_a_value_that_overshoots_a_little_are_fine(dty
     check_network(ActorCritic(Giving((torch.zeros(2, 3).to(dtype), torch.full((2, 1), MAX_STATE_VALUE)))), COUNTING)
 
 
-def test_a_network_that_cannot_take_the_observations_is_told_in_one_line() -> None:
+def test_a_network_that_rejects_the_observations_is_refused_in_one_line() -> None:
     network = build_network(CONNECT_FOUR, kind="mlp", num_blocks=1, channels=8)
     with pytest.raises(ConfigError) as caught:
         check_network(ActorCritic(network), COUNTING)
-    (line,) = caught.value.faults
+    (line,) = caught.value.errors
     assert line.startswith(
         "network=MLPNetwork: cannot evaluate observations uint8 [2, 2, 1, 1] of counting (RuntimeError: "
     )
@@ -105,7 +105,7 @@ class Busy(TinyNetwork):
         return super().forward(self.dropout(self.norm(noisy))[..., None, None])
 
 
-def test_the_network_and_the_random_streams_are_left_as_they_were() -> None:
+def test_the_network_and_the_random_streams_stay_as_they_were() -> None:
     policy = ActorCritic(Busy())
     policy.network.dropout.eval()  # a mode of its own among others
     before, stream = copy.deepcopy(policy.state_dict()), torch.get_rng_state()
@@ -151,7 +151,7 @@ def test_a_policy_of_ones_own_must_find_the_one_legal_action(policy: Choosing, f
         SelfPlayCollector(counting_game(), policy, mode="serial")
 
 
-def test_a_torchrl_policy_with_too_few_logits_is_refused_and_a_fitting_one_keeps_its_stream() -> None:
+def test_a_torchrl_policy_with_too_few_logits_is_refused_and_a_valid_one_keeps_its_random_stream() -> None:
     check_policy(ActorCritic(TinyNetwork()).as_policy(), COUNTING)
     with pytest.raises(ConfigError, match=r"^policy=TensorDictModule: "):
         check_policy(ActorCritic(TinyNetwork(num_actions=2)).as_policy(), COUNTING)

@@ -1,4 +1,4 @@
-"""A policy in this process answers in the precision it was asked for, and what it says fits a learner of the same."""
+"""A policy in this process computes in the requested precision, and its results fit a learner of the same precision."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from keisei_lightning.games import game_factory
 from keisei_lightning.models import ActorCritic, LegalCategorical, build_network
 from keisei_lightning.parallel import SelfPlayCollector
-from keisei_lightning.parallel.policy.acting import PolicyMoves
+from keisei_lightning.parallel.policy.acting import LocalPolicyServer
 from keisei_lightning.parallel.policy.inference_requests import InferenceRequest
 
 CPU = torch.device("cpu")
@@ -35,19 +35,19 @@ def log_probs_of(policy: ActorCritic, observation: Tensor, legal: Tensor, action
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_answers_are_float32_whatever_the_arithmetic(precision: str) -> None:
+def test_results_are_float32_whatever_the_arithmetic(precision: str) -> None:
     game = TIC_TAC_TOE(32)
     observation = np.zeros((32, *game.spec.observation_shape), np.uint8)
     legal, mover = np.zeros((32, game.spec.mask_bytes), np.uint8), np.zeros(32, np.int8)
     game.reset(np.arange(32))
     game.observe(observation, legal, mover)
-    moves = PolicyMoves(opinionated_policy(), CPU, precision=precision)
-    moves.begin_rollout(1)
-    answer = moves.answer(InferenceRequest(observation, legal))
-    assert (answer.action.dtype, answer.log_prob.dtype, answer.value.dtype) == (np.int64, np.float32, np.float32)
-    only_values = moves.answer(InferenceRequest(observation))
+    server = LocalPolicyServer(opinionated_policy(), CPU, precision=precision)
+    server.begin_rollout(1)
+    result = server.infer(InferenceRequest(observation, legal))
+    assert (result.action.dtype, result.log_prob.dtype, result.value.dtype) == (np.int64, np.float32, np.float32)
+    only_values = server.infer(InferenceRequest(observation))
     assert only_values.value.dtype == np.float32
-    np.testing.assert_array_equal(only_values.value, answer.value)
+    np.testing.assert_array_equal(only_values.value, result.value)
 
 
 @pytest.mark.parametrize(("precision", "mixed"), [("32-true", False), ("bf16-mixed", True)])

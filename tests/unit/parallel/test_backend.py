@@ -1,4 +1,4 @@
-"""What cannot be sent to worker processes, and where there can be none, is told in one line before any is started."""
+"""A policy that cannot be pickled, or a process that may have no children, is refused before a process is started."""
 
 from __future__ import annotations
 

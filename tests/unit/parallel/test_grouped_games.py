@@ -1,4 +1,4 @@
-"""Groups of games that are played by turns: whose answer comes first goes on first."""
+"""Groups of games played concurrently: the group whose result comes first continues first."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from keisei_lightning.parallel.central.worker import GroupedPlayer, split_games
 from keisei_lightning.parallel.memory.slots import SlotLayout
 from keisei_lightning.parallel.options import MAX_GROUPS
 from keisei_lightning.parallel.playing.rollout import RolloutPlayer, RolloutResult
+from keisei_lightning.parallel.playing.streams import RolloutStreams
 from keisei_lightning.parallel.policy.inference_requests import InferenceRequest, InferenceResult
 
 NUM_PLIES = 20
@@ -29,11 +30,11 @@ def test_groups_share_out_the_games_evenly_and_none_is_empty(num_games: int, num
     assert 1 <= min(groups) <= max(groups) <= min(groups) + 1
 
 
-class Desk:
-    """Answers at once, the group that asked last first, always with the first legal move."""
+class FakeClient:
+    """Serves at once, the group that sent its request last first, always with the first legal move."""
 
     def __init__(self, *, value: float = 0.25) -> None:
-        self.asked: list[tuple[int, InferenceRequest]] = []
+        self.requests: list[tuple[int, InferenceRequest]] = []
         self.left: list[int] = []
         self.order: list[int] = []
         self._value = value
@@ -41,36 +42,34 @@ class Desk:
     def begin_rollout(self, seed: int) -> None:
         pass
 
-    def ask(self, group: int, question: InferenceRequest) -> None:
-        self.asked.append((group, question))
+    def submit(self, group: int, request: InferenceRequest) -> None:
+        self.requests.append((group, request))
 
     def receive(self, beat: Any) -> list[tuple[int, InferenceResult]]:
-        group, question = self.asked.pop()
+        group, request = self.requests.pop()
         self.order.append(group)
-        games = len(question.observation)
+        games = len(request.observation)
         value = np.full((games, 1), self._value, np.float32)
-        if question.legal is None:
+        if request.legal is None:
             return [(group, InferenceResult(np.zeros(0, np.int64), np.zeros(0, np.float32), value))]
-        legal = np.unpackbits(question.legal, axis=1)
+        legal = np.unpackbits(request.legal, axis=1)
         return [(group, InferenceResult(legal.argmax(1), np.zeros(games, np.float32), value))]
 
     def leave(self, group: int) -> None:
         self.left.append(group)
 
 
-def grouped(desk: Desk, sizes: list[int]) -> GroupedPlayer:
+def grouped(client: FakeClient, sizes: list[int]) -> GroupedPlayer:
     players = [
         RolloutPlayer(
             game=CountingGame(size),
-            moves=desk,  # type: ignore[arg-type]
+            server=client,  # type: ignore[arg-type]
             num_plies=NUM_PLIES,
-            worker_id=0,
-            incarnation=0,
-            group=group,
+            streams=RolloutStreams(worker_id=0, incarnation=0, group=group),
         )
         for group, size in enumerate(sizes)
     ]
-    return GroupedPlayer(players, sizes, desk)  # type: ignore[arg-type]
+    return GroupedPlayer(players, sizes, client)  # type: ignore[arg-type]
 
 
 def new_slot(num_games: int) -> dict[Any, Any]:
@@ -80,30 +79,28 @@ def new_slot(num_games: int) -> dict[Any, Any]:
     return layout.views(np.zeros(layout.num_bytes, np.uint8), 0, 0)
 
 
-def test_each_group_fills_its_rows_in_whatever_order_answers_come() -> None:
-    desk, slot = Desk(), new_slot(5)
-    result = grouped(desk, [3, 2]).play(slot, policy_version=4)
+def test_each_group_fills_its_rows_in_whatever_order_results_come() -> None:
+    client, slot = FakeClient(), new_slot(5)
+    result = grouped(client, [3, 2]).play(slot, policy_version=4)
     assert (slot["state_value"] == 0.25).all()
     assert (slot["collector", "policy_version"] == 4).all()
     ids = slot["collector", "traj_ids"]
     assert not set(ids[:3].flat) & set(ids[3:].flat)  # the groups' games are numbered apart
-    assert desk.order == [1] * (NUM_PLIES + 1) + [0] * (NUM_PLIES + 1)  # a ply each, and the last values
-    assert sorted(desk.left) == [0, 1]
+    assert client.order == [1] * (NUM_PLIES + 1) + [0] * (NUM_PLIES + 1)  # a ply each, and the last values
+    assert sorted(client.left) == [0, 1]
     assert result.games == int(slot["next", "done"].sum()) == sum(result.outcomes.values()) > 0
 
 
-def test_games_of_all_groups_of_all_lives_are_numbered_apart() -> None:
+def test_games_of_all_groups_of_all_incarnations_are_numbered_apart() -> None:
     seen: set[int] = set()
     for worker_id in range(2):
         for incarnation in range(3):
             for group in range(MAX_GROUPS):
                 player = RolloutPlayer(
                     game=CountingGame(1),
-                    moves=Desk(),  # type: ignore[arg-type]
+                    server=FakeClient(),  # type: ignore[arg-type]
                     num_plies=NUM_PLIES,
-                    worker_id=worker_id,
-                    incarnation=incarnation,
-                    group=group,
+                    streams=RolloutStreams(worker_id=worker_id, incarnation=incarnation, group=group),
                 )
                 first = player._next_trajectory
                 assert first >> 48 == worker_id
@@ -113,10 +110,10 @@ def test_games_of_all_groups_of_all_lives_are_numbered_apart() -> None:
 
 
 def test_a_group_that_fails_takes_the_whole_rollout_with_it_and_all_groups_leave() -> None:
-    desk = Desk(value=np.nan)
+    client = FakeClient(value=np.nan)
     with pytest.raises(RolloutError, match="not finite"):
-        grouped(desk, [3, 2]).play(new_slot(5), policy_version=0)
-    assert sorted(desk.left) == [0, 1]
+        grouped(client, [3, 2]).play(new_slot(5), policy_version=0)
+    assert sorted(client.left) == [0, 1]
 
 
 def test_results_of_groups_add_up() -> None:

@@ -1,4 +1,4 @@
-"""Signs of life: what one side writes, the other reads, and a new life begins with a clear line."""
+"""Heartbeats: one process writes what another reads, and a new incarnation begins with a clear line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from keisei_lightning.parallel.supervision.heartbeats import HeartbeatBoard
 
 
-def test_beats_memory_and_rollouts_are_read_by_whoever_has_the_buffer() -> None:
+def test_heartbeats_memory_and_rollouts_are_read_through_the_shared_buffer() -> None:
     learner = HeartbeatBoard.reserve(3)
     worker = HeartbeatBoard(learner.buffer)
     assert (learner.last_beat(1), learner.resident_bytes(1), learner.rollouts_begun(1)) == (0.0, None, 0)
@@ -24,10 +24,10 @@ def test_beats_memory_and_rollouts_are_read_by_whoever_has_the_buffer() -> None:
     learner.buffer.close()
 
 
-def test_a_new_life_begins_with_a_clear_line_but_its_rollouts_count_on() -> None:
-    signs = HeartbeatBoard.reserve(1)
-    signs.beat(0)
-    signs.begin_rollout(0)
-    signs.forget(0)
-    assert (signs.last_beat(0), signs.resident_bytes(0), signs.rollouts_begun(0)) == (0.0, None, 1)
-    signs.buffer.close()
+def test_a_new_incarnation_begins_with_a_clear_line_but_keeps_the_count_of_rollouts() -> None:
+    board = HeartbeatBoard.reserve(1)
+    board.beat(0)
+    board.begin_rollout(0)
+    board.clear(0)
+    assert (board.last_beat(0), board.resident_bytes(0), board.rollouts_begun(0)) == (0.0, None, 1)
+    board.buffer.close()

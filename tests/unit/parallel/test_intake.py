@@ -1,4 +1,4 @@
-"""What makes a batch, with a backend that the test plays itself."""
+"""Which rollouts make a batch, with a fake backend."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from keisei_lightning.errors import QuarantineError, RemoteTraceback, StalePolic
 from keisei_lightning.games import GameSpec
 from keisei_lightning.parallel.intake import Intake
 from keisei_lightning.parallel.memory.slots import SlotLayout, Slots
+from keisei_lightning.parallel.supervision.events import WorkerHealth
 from keisei_lightning.parallel.supervision.messages import Failure, Play, RolloutHeader
-from keisei_lightning.parallel.supervision.supervisor import WorkerHealth
 
 NUM_WORKERS, NUM_GAMES, NUM_PLIES = 3, 2, 4
 
@@ -35,7 +35,7 @@ class FakeBackend:
         self.sequences = [0] * NUM_WORKERS
         self.version_of = [0] * NUM_WORKERS
         self.slow: set[int] = set()
-        self.fault_of: dict[int, Failure] = {}
+        self.failure_of: dict[int, Failure] = {}
 
     def start(self) -> None: ...
     def games_in_flight(self) -> list[dict[str, Any]]:
@@ -66,7 +66,7 @@ class FakeBackend:
                 slot=slot,
                 policy_version=self.version_of[worker_id],
                 plies=NUM_GAMES * NUM_PLIES,
-                fault=self.fault_of.get(worker_id),
+                failure=self.failure_of.get(worker_id),
             )
         ]
 
@@ -118,7 +118,7 @@ def test_async_grants_every_free_slot_and_takes_what_comes_first() -> None:
     assert len(backend.granted) == NUM_WORKERS * 2
     backend.slow = {0}
     assert rollouts(intake) == [100, 101, 200]
-    assert len(backend.granted) == NUM_WORKERS * 2  # handed back and granted anew
+    assert len(backend.granted) == NUM_WORKERS * 2  # freed and granted again
 
 
 @pytest.mark.parametrize("schedule", ["sync", "async"])
@@ -145,7 +145,7 @@ def test_rollouts_beyond_the_lag_are_refused_counted_and_named(
 def test_a_worker_that_never_adopts_ends_in_an_error_that_names_it(caplog: pytest.LogCaptureFixture) -> None:
     intake, backend = intake_of("sync", max_policy_lag=1)
     backend.version_of = [5, 2, 5]
-    with pytest.raises(StalePolicyError, match="100 rollouts in a row were refused, the last by worker 1 at lag 3;"):
+    with pytest.raises(StalePolicyError, match="100 consecutive rollouts were refused, the last by worker 1 at lag 3;"):
         intake.take(5, dict)
     assert intake.undelivered["refused_batches"] == 101  # one more came before worker 2 was accepted
 
@@ -166,27 +166,27 @@ def test_a_rollout_that_is_not_fit_is_counted_and_played_again(
     schedule: Literal["sync", "async"], caplog: pytest.LogCaptureFixture
 ) -> None:
     intake, backend = intake_of(schedule)
-    backend.fault_of = {1: BROKEN}
+    backend.failure_of = {1: BROKEN}
     wait, waits = backend.wait, [0]
 
     def heal_after_the_second(timeout_s: float) -> list[RolloutHeader]:
         headers = wait(timeout_s)
-        waits[0] += any(header.fault is not None for header in headers)
+        waits[0] += any(header.failure is not None for header in headers)
         if waits[0] == 2:
-            backend.fault_of = {}
+            backend.failure_of = {}
         return headers
 
     backend.wait = heal_after_the_second  # type: ignore[method-assign]
     for _ in range(4):
-        assert all(header.fault is None for header in intake.take(0, dict)[1])
+        assert all(header.failure is None for header in intake.take(0, dict)[1])
     assert intake.undelivered == {"refused_batches": 0, "quarantined_batches": 2, "dropped_batches": 0}
-    assert caplog.messages == ["a rollout was not delivered, the games begin anew: worker 1 (incarnation 0): "
+    assert caplog.messages == ["a rollout was not delivered, its worker begins new games: worker 1 (incarnation 0): "
                                "RolloutError: policy version 0 gave nan"] * 2  # fmt: skip
 
 
 def test_more_than_one_in_a_hundred_rollouts_that_are_not_fit_are_an_error_that_names_the_worker() -> None:
     intake, backend = intake_of("sync")
-    backend.fault_of = {2: BROKEN}
+    backend.failure_of = {2: BROKEN}
     with pytest.raises(
         QuarantineError,
         match=r"worker 2 \(incarnation 0\): RolloutError: policy version 0 gave nan; 4 of 6 rollouts were not fit to "
@@ -200,12 +200,12 @@ def test_more_than_one_in_a_hundred_rollouts_that_are_not_fit_are_an_error_that_
 def test_one_rollout_in_a_hundred_may_be_unfit_for_ever() -> None:
     intake, backend = intake_of("sync")
     for take in range(600):
-        backend.fault_of = {0: BROKEN} if take % 40 == 20 else {}
+        backend.failure_of = {0: BROKEN} if take % 40 == 20 else {}
         wait = backend.wait
 
         def heal(timeout_s: float, wait: Any = wait) -> list[RolloutHeader]:
             headers: list[RolloutHeader] = wait(timeout_s)
-            backend.fault_of = {} if headers[0].worker_id == 0 else backend.fault_of
+            backend.failure_of = {} if headers[0].worker_id == 0 else backend.failure_of
             return headers
 
         backend.wait = heal  # type: ignore[method-assign]
@@ -253,7 +253,7 @@ def test_paused_workers_are_not_granted_and_not_waited_for() -> None:
     intake.set_paused(())
     assert rollouts(intake) == [1, 100, 201]
     intake.set_paused({0, 1, 2})
-    with pytest.raises(RuntimeError, match="all workers are paused: resume_workers"):
+    with pytest.raises(RuntimeError, match="all workers are paused: call resume_workers"):
         intake.take(0, dict)
     assert not backend.granted
 
@@ -331,11 +331,11 @@ def test_a_batch_that_could_not_be_built_is_delivered_by_the_next_call() -> None
 
 def test_an_error_about_one_rollout_loses_none_of_those_that_came_with_it() -> None:
     intake, backend = intake_of("sync")
-    backend.fault_of = {0: BROKEN}
+    backend.failure_of = {0: BROKEN}
     wait = backend.wait
     backend.wait = lambda timeout_s: [header for _ in range(len(backend.granted)) for header in wait(timeout_s)]  # type: ignore[method-assign]
     with pytest.raises(QuarantineError):
         intake.take(0, dict)
-    backend.fault_of = {}
+    backend.failure_of = {}
     assert rollouts(intake) == [4, 100, 200]
     assert intake.undelivered["quarantined_batches"] == 4

@@ -1,4 +1,4 @@
-"""Who starts a worker hides the main module from that child only: not from other threads, and not from itself."""
+"""The main module is hidden from the started child only: not from other threads, and not from this process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def main_of_child() -> object:
     return data.get("init_main_from_path", data.get("init_main_from_name"))
 
 
-def test_a_child_is_told_nothing_of_the_main_module_and_its_parent_keeps_it(main_module: types.ModuleType) -> None:
+def test_a_child_learns_nothing_about_the_main_module_and_its_parent_keeps_it(main_module: types.ModuleType) -> None:
     assert main_of_child() == "/somewhere/script.py"
     with without_main_module():
         assert main_of_child() is None

@@ -1,4 +1,4 @@
-"""Who sits opposite the learner: at the share that was asked for, one snapshot a game, never a wrong one in silence."""
+"""The learner's opponents: at the requested share, one snapshot a game, never a wrong one without an error."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_groups_together_meet_as_many_as_one_group_would(share: float, num_games
     assert met == round(share * num_games)
 
 
-def test_a_game_goes_on_with_the_opponent_that_it_began_with() -> None:
+def test_a_game_keeps_the_opponent_that_it_began_with() -> None:
     boards = boards_of()
     begin(boards, None, 0, 1, 2, 3)
     begin(boards, OLD, 1, 2)

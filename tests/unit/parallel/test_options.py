@@ -64,13 +64,13 @@ def collector_of(**options: Any) -> SelfPlayCollector:
 def test_an_option_that_cannot_work_is_named_with_its_range(options: dict[str, Any], fault: str) -> None:
     with pytest.raises(ConfigError) as info:
         collector_of(**options)
-    assert info.value.faults == (fault,)
+    assert info.value.errors == (fault,)
 
 
 def test_all_faults_are_named_at_once() -> None:
     with pytest.raises(ConfigError) as info:
         collector_of(num_workers=0, heartbeat_s=-1.0, mode="x")
-    assert [line.split("=")[0] for line in info.value.faults] == ["mode", "num_workers", "heartbeat_s"]
+    assert [line.split("=")[0] for line in info.value.errors] == ["mode", "num_workers", "heartbeat_s"]
 
 
 def test_more_slots_than_memory_are_refused_with_the_arithmetic() -> None:

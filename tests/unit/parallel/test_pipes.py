@@ -1,4 +1,4 @@
-"""Messages out of a pipe, however they were cut into pieces, and never a wait for the rest of one."""
+"""Messages are read from a pipe however they were split, without a wait for the rest of one."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_last_words_come_before_the_end() -> None:
             reader.read()
 
 
-def test_the_last_words_are_heard_of_one_who_left_without_listening() -> None:
+def test_the_last_messages_are_read_of_a_sender_that_ended_without_reading() -> None:
     ours, theirs = Pipe()
     with ours:
         reader = MessageReader(ours)

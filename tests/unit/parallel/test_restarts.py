@@ -1,4 +1,4 @@
-"""When a dead worker is replaced and when not: a table, on no clock at all."""
+"""When a dead worker is replaced: a table of cases, without a clock."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def worker_exit(
     )
 
 
-POLICY = RestartPolicy(max_restarts=5, window_s=300.0, backoff_s=0.5, backoff_cap_s=3.0)
+POLICY = RestartPolicy(max_restarts=5, restart_window_s=300.0, restart_backoff_s=0.5, backoff_cap_s=3.0)
 
 
 @pytest.mark.parametrize(
@@ -55,10 +55,10 @@ POLICY = RestartPolicy(max_restarts=5, window_s=300.0, backoff_s=0.5, backoff_ca
         ([701.0, 800.0, 900.0], 1000.0, 0.0),  # each life was longer than 300 s / 5: no loop
         ([701.0, 990.0], 1000.0, 0.5),  # only the last one was short
         ([900.0, 901.0, 940.0], 1000.0, 0.0),  # a life of exactly 60 s is long enough
-        ([900.0, 941.0], 1000.0, 1.0),  # two on end: 41 s and 59 s
+        ([900.0, 941.0], 1000.0, 1.0),  # two consecutive ones: 41 s and 59 s
     ],
 )
-def test_a_restart_comes_at_once_and_after_each_short_life_on_end_the_delay_doubles_up_to_the_cap(
+def test_a_restart_comes_at_once_and_after_each_further_consecutive_short_life_the_delay_doubles_up_to_the_cap(
     history: list[float], now: float, delay_s: float
 ) -> None:
     assert decide(worker_exit(), history, now, POLICY) == Respawn(delay_s=delay_s)
@@ -94,9 +94,7 @@ def test_a_first_incarnation_that_never_got_ready_is_not_restarted() -> None:
     decision = decide(worker_exit(state=STARTING), [], 0.0, POLICY)
     assert decision == GiveUp(
         error=WorkerBootError,
-        message=(
-            "worker 3 (incarnation 0) left without being asked, exit code 1, before it was ready; nothing was restarted"
-        ),
+        message=("worker 3 (incarnation 0) ended by itself, exit code 1, before it was ready; nothing was restarted"),
     )
     assert isinstance(decide(worker_exit(state=STARTING, incarnation=1), [0.0], 1.0, POLICY), Respawn)
 
@@ -113,7 +111,7 @@ def test_a_first_incarnation_that_never_got_ready_is_not_restarted() -> None:
             "was ended by SIGKILL (likely out of memory, if nobody killed it; it held 700 MiB)",
         ),
         (worker_exit(exit_code=-200), "was ended by signal 200"),
-        (worker_exit(exit_code=0), "left without being asked, exit code 0"),
+        (worker_exit(exit_code=0), "ended by itself, exit code 0"),
         (worker_exit(exit_code=-9, reason="gave no sign of life"), "gave no sign of life"),
         (
             worker_exit(failure=Failure(kind="KeyError", message="'x'", traceback=""), reason="was mute"),

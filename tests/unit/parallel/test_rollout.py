@@ -17,8 +17,9 @@ from keisei_lightning.errors import ConfigError, RolloutError
 from keisei_lightning.games import Game, make_game
 from keisei_lightning.models import ActorCritic
 from keisei_lightning.parallel.memory.slots import ColumnKey, SlotLayout
-from keisei_lightning.parallel.playing.rollout import RolloutPlayer, RolloutResult, rollout_seeds
-from keisei_lightning.parallel.policy.acting import ActingPolicy, PolicyMoves, acting_policy
+from keisei_lightning.parallel.playing.rollout import RolloutPlayer, RolloutResult
+from keisei_lightning.parallel.playing.streams import RolloutStreams, rollout_seeds
+from keisei_lightning.parallel.policy.acting import ActingPolicy, LocalPolicyServer, acting_policy
 
 CPU = torch.device("cpu")
 NUM_GAMES, NUM_PLIES = 5, 17
@@ -58,13 +59,9 @@ def player_of(
 ) -> RolloutPlayer:
     return RolloutPlayer(
         game=game,
-        moves=PolicyMoves(policy, CPU),
+        server=LocalPolicyServer(policy, CPU),
         num_plies=num_plies,
-        worker_id=worker_id,
-        incarnation=incarnation,
-        seed=seed,
-        start=start,
-        stride=stride,
+        streams=RolloutStreams(worker_id=worker_id, incarnation=incarnation, seed=seed, position=start, stride=stride),
         augment_symmetry=augment_symmetry,
         stagger_games=stagger_games,
     )
@@ -136,7 +133,7 @@ def test_every_number_of_several_rollouts_is_that_of_a_move_by_move_replay(
     trajectories: list[int] = [0] * NUM_GAMES
     seen: set[int] = set()
     totals, lengths, firsts, cuts = RolloutResult(), [], 0, 0
-    for version in range(4):  # games go on from one rollout into the next
+    for version in range(4):  # games continue from one rollout to the next
         slot = new_slot(game)
         result = player.play(slot, version)
         totals.games += result.games
@@ -195,7 +192,7 @@ def test_next_observations_change_nothing_but_themselves(truncate_after: int) ->
         np.testing.assert_array_equal(column, slots[0][key], err_msg=str(key))
 
 
-def test_reset_begins_every_game_anew() -> None:
+def test_reset_begins_new_games_on_every_board() -> None:
     game = CountingGame(NUM_GAMES)
     player = player_of(game, Guesser(), num_plies=2)
     before, after = new_slot(game, 2), new_slot(game, 2)
@@ -217,7 +214,7 @@ def test_the_same_seed_gives_the_same_rollouts_and_another_does_not() -> None:
     assert actions(1) != actions(2)
 
 
-def test_every_rollout_of_every_life_of_every_worker_has_its_own_seeds() -> None:
+def test_every_rollout_of_every_incarnation_of_every_worker_has_its_own_seeds() -> None:
     lives = [(seed, w, i, start) for seed in range(3) for w in range(4) for i in range(3) for start in (0, 640, 1280)]
     seeds = [rollout_seeds(*life) for life in lives]
     assert len({number for pair in seeds for number in pair}) == 2 * len(lives)
@@ -225,7 +222,7 @@ def test_every_rollout_of_every_life_of_every_worker_has_its_own_seeds() -> None
 
 
 @pytest.mark.parametrize("name", ["shogi", "connect_four"])
-def test_games_in_flight_go_on_in_another_player_to_the_last_bit(name: str) -> None:
+def test_games_in_flight_resume_in_another_player_to_the_last_bit(name: str) -> None:
     def player(start: int) -> tuple[Game, RolloutPlayer]:
         game = make_game(name, NUM_GAMES, opening_plies=4)
         return game, player_of(
@@ -253,7 +250,7 @@ def test_games_in_flight_go_on_in_another_player_to_the_last_bit(name: str) -> N
         assert_equal_slots(slot, expected)
 
 
-def test_there_is_nothing_to_go_on_with_before_the_first_rollout_or_without_histories() -> None:
+def test_there_is_no_state_to_resume_from_before_the_first_rollout_or_without_histories() -> None:
     assert player_of(make_game("shogi", 2), AnyLegal(2187)).state_dict() is None
     game = MirrorGame(2)
     player = player_of(game, LowestLegal())
@@ -305,7 +302,7 @@ def test_staggered_games_begin_at_all_plies_and_are_counted_from_their_real_star
     assert first_counts(stagger_games=False) == ([0] * 64, COUNTING_GOAL)
 
 
-def test_the_worker_shows_life_once_a_ply() -> None:
+def test_the_worker_sends_a_heartbeat_once_a_ply() -> None:
     beats = []
     game = CountingGame(NUM_GAMES)
     player_of(game, Guesser()).play(new_slot(game), 0, lambda: beats.append(0))
@@ -326,18 +323,18 @@ def test_numbers_that_are_not_finite_never_reach_the_learner(bad: str, number: f
         player_of(game, Broken()).play(new_slot(game), 8)
 
 
-@pytest.mark.parametrize("fault", [np.nan, np.inf])
-def test_logits_that_are_not_finite_give_no_ply_that_sits_out(fault: float) -> None:
+@pytest.mark.parametrize("bias", [np.nan, np.inf])
+def test_logits_that_are_not_finite_give_no_skipped_turn(bias: float) -> None:
     network = TinyNetwork()
     with torch.no_grad():
-        network.linear.bias[1] = fault
+        network.linear.bias[1] = bias
     game = CountingGame(NUM_GAMES)
     with pytest.raises(RolloutError, match=r"policy: action -1 in position 0 0; must be from 0 to 2 \(-1: its logits"):
         player_of(game, ActorCritic(network)).play(new_slot(game), 8)
 
 
 @pytest.mark.parametrize("action", [-5, -1, 3])
-def test_an_action_out_of_range_is_a_fault_of_the_policy(action: int) -> None:
+def test_an_action_out_of_range_is_an_error_of_the_policy(action: int) -> None:
     class OutOfRange(Guesser):
         def act(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
             actions, log_prob, value = super().act(*args, **kwargs)
@@ -401,16 +398,16 @@ def test_numbers_of_a_wrong_dtype_are_refused_and_never_converted(what: int, dty
 @pytest.mark.parametrize(
     ("game", "message"),
     [
-        (StuckGame(NUM_GAMES), r"counting: a game goes on without a legal move, in position \d+ \d"),
-        (EndlessGame(NUM_GAMES), "counting: a game goes on after 10 plies, its max_plies is 10"),
+        (StuckGame(NUM_GAMES), r"counting: a game continues without a legal move, in position \d+ \d"),
+        (EndlessGame(NUM_GAMES), "counting: a game continues after 10 plies, its max_plies is 10"),
     ],
 )
-def test_a_game_that_is_stuck_or_endless_is_a_fault_and_no_spin(game: CountingGame, message: str) -> None:
+def test_a_game_that_is_stuck_or_endless_is_an_error_and_no_endless_loop(game: CountingGame, message: str) -> None:
     with pytest.raises(RolloutError, match=message):
         player_of(game, Guesser()).play(new_slot(game), 0)
 
 
-def test_after_a_fault_the_player_goes_on_with_new_games() -> None:
+def test_after_an_error_the_player_continues_with_new_games() -> None:
     class OnceIllegal(Guesser):
         illegal = True
 
@@ -464,7 +461,7 @@ def test_a_mirrored_game_is_stored_as_the_policy_saw_it_and_played_as_the_game_m
     assert (stored == np.tile(np.arange(4), 2)).all()  # the policy always fills its own view from the left
     mirrored = played[:, ::4] == 3  # by game: two for each board
     assert 0.3 < mirrored.mean() < 0.7
-    assert (mirrored[:, 0] != mirrored[:, 1]).any()  # drawn anew for each game
+    assert (mirrored[:, 0] != mirrored[:, 1]).any()  # drawn for each game
     for half in (0, 1):
         expected = np.where(mirrored[:, half, None], 3 - np.arange(4), np.arange(4))
         np.testing.assert_array_equal(played[:, 4 * half : 4 * half + 4], expected)

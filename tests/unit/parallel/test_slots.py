@@ -1,4 +1,4 @@
-"""Slots: nothing overlaps, nothing is copied, and no slot changes hands in a way that the table does not allow."""
+"""Slots: no two overlap, none is copied, and no slot makes a transition that the table does not allow."""
 
 from __future__ import annotations
 

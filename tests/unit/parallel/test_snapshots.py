@@ -1,4 +1,4 @@
-"""The pool of snapshots against a model of it: what games still need is never written to."""
+"""The pool of snapshots against a model of it: a buffer that games still need is never written to."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class PoolAndItsReaders(RuleBasedStateMachine):
     @precondition(lambda self: self.ring)
     @rule()
     def resume(self) -> None:
-        """As after a stop: what was granted is lost, games in flight go on."""
+        """As after a stop: grants are lost, games in flight continue."""
         state = torch.load(saved(self.pool), weights_only=True)
         self.pool = pool_of(max_snapshots=RING, choice="prioritised")
         self.pool.load_state_dict(state)
@@ -118,7 +118,7 @@ class PoolAndItsReaders(RuleBasedStateMachine):
         assert all(weight_in(self.pool, snapshot.buffer) == snapshot.version for snapshot in self.pool.standings)
 
 
-TestPoolAndItsReaders = PoolAndItsReaders.TestCase
+TestPoolAndItsReaders = pytest.mark.slow(PoolAndItsReaders.TestCase)
 
 
 def saved(pool: SnapshotPool) -> io.BytesIO:
@@ -143,7 +143,7 @@ def test_a_push_is_put_off_while_games_need_every_buffer() -> None:
     assert pool.summary()["snapshots_postponed"] == 1
 
 
-def test_without_a_snapshot_nobody_is_drawn() -> None:
+def test_without_a_snapshot_no_opponent_is_drawn() -> None:
     assert pool_of().draw(0, 0) is None
 
 
@@ -199,7 +199,7 @@ def test_prioritised_draws_follow_the_squared_rule_however_strong_the_learner_is
     ("scores", "expected"),
     [([1.0, 1.0], [0.5, 0.5]), ([1.0, 0.5], [0.0, 1.0]), ([0.0, 0.5], [0.8, 0.2])],
 )
-def test_where_nobody_is_hard_the_draw_is_uniform(scores: list[float], expected: list[float]) -> None:
+def test_where_no_snapshot_is_hard_the_draw_is_uniform(scores: list[float], expected: list[float]) -> None:
     assert pool_with_scores(scores).probabilities() == pytest.approx(expected)
 
 
@@ -211,7 +211,7 @@ def test_a_snapshot_that_lost_a_thousand_games_at_once_can_still_be_met() -> Non
     assert pool.probabilities() == pytest.approx([1 / 37, 36 / 37])
 
 
-def test_scores_do_not_depend_on_the_order_in_which_workers_are_heard() -> None:
+def test_scores_do_not_depend_on_the_order_in_which_rollouts_arrive() -> None:
     """45 of 50 points and 10 of 50, after many games at 0.6: one after the other would give 0.556 or 0.600."""
     headers = [header_of(0, results={0: (45, 0, 5)}), header_of(1, results={0: (10, 0, 40)})]
     scores = []
@@ -274,7 +274,7 @@ def test_a_smaller_ring_keeps_the_newest_on_resume() -> None:
     assert [weight_in(smaller, snapshot.buffer) for snapshot in smaller.standings] == [3.0, 4.0]
 
 
-def test_draws_go_on_where_they_stopped_and_from_an_earlier_versions_checkpoint() -> None:
+def test_draws_resume_where_they_stopped_and_from_an_earlier_versions_checkpoint() -> None:
     def draws(pool: SnapshotPool) -> list[Opponent | None]:
         return [pool.draw(worker_id, 0) for worker_id in (0, 1, 0, 1)]
 
@@ -301,4 +301,4 @@ def test_a_pool_of_another_network_is_refused() -> None:
 def test_options_that_cannot_work_are_refused_a_line_each() -> None:
     with pytest.raises(ConfigError) as caught:
         OpponentOptions(share=0.0, max_snapshots=0, choice="best")  # type: ignore[arg-type]
-    assert [fault.split(":")[0] for fault in caught.value.faults] == ["share=0.0", "max_snapshots=0", "choice=best"]
+    assert [error.split(":")[0] for error in caught.value.errors] == ["share=0", "max_snapshots=0", "choice=best"]

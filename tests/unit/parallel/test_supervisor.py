@@ -1,4 +1,4 @@
-"""Supervision on a clock that the test turns, with processes that are a pipe and a flag."""
+"""Supervision with a fake clock, and processes that are a pipe and a flag."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ import pytest
 
 from keisei_lightning.errors import RemoteTraceback, TooFewWorkersError, WorkerBootError, WorkerCrashLoopError
 from keisei_lightning.parallel.supervision import supervisor
+from keisei_lightning.parallel.supervision.events import Exited, Received, Started
 from keisei_lightning.parallel.supervision.messages import Failure, LogRecord, Play, Ready, RolloutHeader, Stop
 from keisei_lightning.parallel.supervision.restarts import RestartPolicy, WorkerState
-from keisei_lightning.parallel.supervision.supervisor import Exited, Received, Started, Supervisor
+from keisei_lightning.parallel.supervision.supervisor import Supervisor
 
 STARTING, RUNNING, STOPPING, DEAD = (
     WorkerState.STARTING,
@@ -50,10 +51,10 @@ class FakeProcess:
 
     # as the worker
 
-    def say(self, message: object) -> None:
+    def send(self, message: object) -> None:
         self.connection.send(message)
 
-    def heard(self) -> list[object]:
+    def read(self) -> list[object]:
         out = []
         while self.connection.poll():
             out.append(self.connection.recv())
@@ -85,7 +86,7 @@ class FakeProcess:
         os.close(self.sentinel)
 
 
-class Crew:
+class Scene:
     """A supervisor with its clock and every process it ever started."""
 
     def __init__(self, num_workers: int = 2, *, jitter: float = 0.0, **policy: Any) -> None:
@@ -96,8 +97,8 @@ class Crew:
         self.supervisor = Supervisor(
             self._spawn,
             num_workers=num_workers,
-            policy=RestartPolicy(**{"heartbeat_s": 10.0, "start_timeout_s": 60.0, "backoff_s": 1.0, **policy}),
-            last_beat=lambda worker_id: self.beats.get(worker_id, 0.0),
+            policy=RestartPolicy(**{"heartbeat_s": 10.0, "start_timeout_s": 60.0, "restart_backoff_s": 1.0, **policy}),
+            last_heartbeat=lambda worker_id: self.beats.get(worker_id, 0.0),
             abandon=self.abandoned.append,
             clock=self.clock,
             jitter=lambda: jitter,
@@ -112,7 +113,7 @@ class Crew:
         """Start, and let every worker get ready."""
         self.supervisor.start()
         for process in self.started:
-            process.say(Ready(pid=0))
+            process.send(Ready(pid=0))
         assert len(self.supervisor.wait(0.0)) == len(self.started)
 
     def watch(self, seconds: float, *, beating: tuple[int, ...] = ()) -> list[object]:
@@ -137,274 +138,274 @@ class Crew:
 
 
 @pytest.fixture
-def crews() -> Iterator[list[Crew]]:
-    made: list[Crew] = []
+def scenes() -> Iterator[list[Scene]]:
+    made: list[Scene] = []
     yield made
-    for crew in made:
-        crew.close()
+    for scene in made:
+        scene.close()
 
 
 def header(sequence: int = 0) -> RolloutHeader:
     return RolloutHeader(worker_id=0, incarnation=0, sequence=sequence, slot=0, policy_version=0, plies=1)
 
 
-def test_all_workers_are_started_at_once_and_are_running_once_they_say_so(crews: list[Crew]) -> None:
-    crews.append(crew := Crew(3))
-    crew.supervisor.start()
-    assert [(process.worker_id, process.incarnation) for process in crew.started] == [(0, 0), (1, 0), (2, 0)]
-    assert crew.states() == [STARTING] * 3
-    assert not crew.supervisor.send(1, Play(slot=0))
-    crew.started[1].say(Ready(pid=0))
-    assert crew.supervisor.wait(0.0) == [Started(worker_id=1, incarnation=0)]
-    assert crew.states() == [STARTING, RUNNING, STARTING]
-    assert crew.supervisor.send(1, Play(slot=5))
-    assert crew.started[1].heard() == [Play(slot=5)]
+def test_all_workers_are_started_at_once_and_run_once_they_are_ready(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(3))
+    scene.supervisor.start()
+    assert [(process.worker_id, process.incarnation) for process in scene.started] == [(0, 0), (1, 0), (2, 0)]
+    assert scene.states() == [STARTING] * 3
+    assert not scene.supervisor.send(1, Play(slot=0))
+    scene.started[1].send(Ready(pid=0))
+    assert scene.supervisor.wait(0.0) == [Started(worker_id=1, incarnation=0)]
+    assert scene.states() == [STARTING, RUNNING, STARTING]
+    assert scene.supervisor.send(1, Play(slot=5))
+    assert scene.started[1].read() == [Play(slot=5)]
 
 
-def test_what_a_worker_announced_before_its_death_comes_before_its_exit(crews: list[Crew]) -> None:
-    crews.append(crew := Crew(1))
-    crew.run()
-    crew.started[0].say(header(0))
-    crew.started[0].say(header(1))
-    crew.started[0].die(-signal.SIGKILL)
-    events = crew.supervisor.wait(0.0)
+def test_what_a_worker_announced_before_its_death_comes_before_its_exit(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(1))
+    scene.run()
+    scene.started[0].send(header(0))
+    scene.started[0].send(header(1))
+    scene.started[0].die(-signal.SIGKILL)
+    events = scene.supervisor.wait(0.0)
     assert events[:2] == [Received(worker_id=0, incarnation=0, message=header(n)) for n in range(2)]
     assert [type(event) for event in events[2:]] == [Exited]
     assert events[2].exit.exit_code == -signal.SIGKILL  # type: ignore[union-attr]
-    assert crew.states() == [STARTING]  # its replacement
+    assert scene.states() == [STARTING]  # its replacement
 
 
-def test_restarts_wait_for_their_backoff_and_give_up_past_the_budget(crews: list[Crew]) -> None:
-    crews.append(crew := Crew(2, max_restarts=3, backoff_s=1.0))
-    crew.run()
+def test_restarts_wait_for_their_backoff_and_stop_past_the_budget(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(2, max_restarts=3, restart_backoff_s=1.0))
+    scene.run()
     for restart, delay_s in enumerate((0.0, 1.0, 2.0)):
-        crew.started[-1].die(1)
-        crew.supervisor.wait(0.0)
+        scene.started[-1].die(1)
+        scene.supervisor.wait(0.0)
         if delay_s > 0:  # the first comes at once
-            assert crew.states() == [RUNNING, DEAD]
-            crew.clock.now += delay_s - 0.01
-            crew.supervisor.wait(0.0)
-            assert crew.states() == [RUNNING, DEAD]
-            crew.clock.now += 0.01
-            crew.beats[0] = crew.clock.now
-            crew.supervisor.wait(0.0)
-        assert crew.states() == [RUNNING, STARTING]
-        assert (crew.started[-1].worker_id, crew.started[-1].incarnation) == (1, restart + 1)
-        crew.started[-1].say(Ready(pid=0))
-        crew.supervisor.wait(0.0)
-    assert crew.supervisor.health()[1].restarts == 3
-    crew.started[-1].say(Failure(kind="ValueError", message="boom", traceback="Traceback: line 7"))
-    crew.started[-1].die(1)
+            assert scene.states() == [RUNNING, DEAD]
+            scene.clock.now += delay_s - 0.01
+            scene.supervisor.wait(0.0)
+            assert scene.states() == [RUNNING, DEAD]
+            scene.clock.now += 0.01
+            scene.beats[0] = scene.clock.now
+            scene.supervisor.wait(0.0)
+        assert scene.states() == [RUNNING, STARTING]
+        assert (scene.started[-1].worker_id, scene.started[-1].incarnation) == (1, restart + 1)
+        scene.started[-1].send(Ready(pid=0))
+        scene.supervisor.wait(0.0)
+    assert scene.supervisor.health()[1].restarts == 3
+    scene.started[-1].send(Failure(kind="ValueError", message="boom", traceback="Traceback: line 7"))
+    scene.started[-1].die(1)
     with pytest.raises(WorkerCrashLoopError, match=r"worker 1 \(incarnation 3\) raised ValueError: boom; its") as info:
-        crew.supervisor.wait(0.0)
+        scene.supervisor.wait(0.0)
     assert isinstance(info.value.__cause__, RemoteTraceback)
     assert info.value.__cause__.text == "Traceback: line 7"
     assert "(restarts: 3.0 s ago, 2.0 s ago, 0.0 s ago)" in str(info.value)
-    assert len(crew.started) == 2 + 3
+    assert len(scene.started) == 2 + 3
 
 
 @pytest.mark.parametrize(("jitter", "delay_s"), [(-1.0, 8.0), (1.0, 12.0)])
-def test_delays_vary_by_a_fifth(crews: list[Crew], jitter: float, delay_s: float) -> None:
-    crews.append(crew := Crew(1, backoff_s=10.0, jitter=jitter))
-    crew.run()
-    crew.started[0].die(1)
-    crew.supervisor.wait(0.0)
-    crew.started[1].say(Ready(pid=0))
-    crew.supervisor.wait(0.0)
-    crew.started[1].die(1)
-    crew.supervisor.wait(0.0)
-    crew.clock.now += delay_s - 0.01
-    crew.supervisor.wait(0.0)
-    assert crew.states() == [DEAD]
-    crew.clock.now += 0.02
-    crew.supervisor.wait(0.0)
-    assert crew.states() == [STARTING]
+def test_delays_vary_by_a_fifth(scenes: list[Scene], jitter: float, delay_s: float) -> None:
+    scenes.append(scene := Scene(1, restart_backoff_s=10.0, jitter=jitter))
+    scene.run()
+    scene.started[0].die(1)
+    scene.supervisor.wait(0.0)
+    scene.started[1].send(Ready(pid=0))
+    scene.supervisor.wait(0.0)
+    scene.started[1].die(1)
+    scene.supervisor.wait(0.0)
+    scene.clock.now += delay_s - 0.01
+    scene.supervisor.wait(0.0)
+    assert scene.states() == [DEAD]
+    scene.clock.now += 0.02
+    scene.supervisor.wait(0.0)
+    assert scene.states() == [STARTING]
 
 
-def test_a_boot_failure_is_an_error_at_once_with_the_childs_traceback(crews: list[Crew]) -> None:
-    crews.append(crew := Crew(2))
-    crew.supervisor.start()
-    crew.started[1].say(Failure(kind="ImportError", message="no game", traceback="line 3"))
-    crew.started[1].die(1)
+def test_a_boot_failure_is_an_error_at_once_with_the_childs_traceback(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(2))
+    scene.supervisor.start()
+    scene.started[1].send(Failure(kind="ImportError", message="no game", traceback="line 3"))
+    scene.started[1].die(1)
     with pytest.raises(
         WorkerBootError, match=r"worker 1 \(incarnation 0\) raised ImportError: no game, before"
     ) as info:
-        crew.supervisor.wait(0.0)
+        scene.supervisor.wait(0.0)
     assert isinstance(info.value.__cause__, RemoteTraceback)
-    assert len(crew.started) == 2
+    assert len(scene.started) == 2
 
 
-def test_too_few_workers_end_the_run_naming_who_died(crews: list[Crew]) -> None:
-    crews.append(crew := Crew(3, min_healthy_workers=2))
-    crew.run()
-    crew.started[0].die(1)
-    assert len(crew.supervisor.wait(0.0)) == 1  # two are left, and a replacement comes: a warning
-    crew.started[-1].die(1)
-    crew.started[1].die(-signal.SIGSEGV)
+def test_too_few_workers_end_the_run_and_the_error_names_the_dead_worker(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(3, min_healthy_workers=2))
+    scene.run()
+    scene.started[0].die(1)
+    assert len(scene.supervisor.wait(0.0)) == 1  # two are left, and a replacement comes: a warning
+    scene.started[-1].die(1)
+    scene.started[1].die(-signal.SIGSEGV)
     with pytest.raises(
         TooFewWorkersError, match=r"worker 1 .* SIGSEGV; 1 of 3 workers are left, min_healthy_workers=2"
     ):
-        crew.supervisor.wait(0.0)
+        scene.supervisor.wait(0.0)
 
 
 @pytest.mark.parametrize("ignores_sigterm", [False, True])
-def test_a_worker_without_a_sign_of_life_is_ended_and_replaced(crews: list[Crew], ignores_sigterm: bool) -> None:
-    crews.append(crew := Crew(2, heartbeat_s=10.0))
-    crew.run()
-    hung = crew.started[0]
+def test_a_worker_without_a_sign_of_life_is_ended_and_replaced(scenes: list[Scene], ignores_sigterm: bool) -> None:
+    scenes.append(scene := Scene(2, heartbeat_s=10.0))
+    scene.run()
+    hung = scene.started[0]
     hung.ignores_sigterm = ignores_sigterm
-    assert crew.watch(9.9, beating=(1,)) == []
-    events = crew.watch(0.1, beating=(1,))
+    assert scene.watch(9.9, beating=(1,)) == []
+    events = scene.watch(0.1, beating=(1,))
     assert hung.received == (["SIGTERM", "SIGKILL"] if ignores_sigterm else ["SIGTERM"])
     assert [event.exit.describe() for event in events if isinstance(event, Exited)] == [
         "worker 0 (incarnation 0) gave no sign of life for heartbeat_s=10"
     ]
-    assert crew.states() == [STARTING, RUNNING]
-    crew.clock.now += 1.0
-    crew.supervisor.wait(0.0)
-    assert crew.states() == [STARTING, RUNNING]
+    assert scene.states() == [STARTING, RUNNING]
+    scene.clock.now += 1.0
+    scene.supervisor.wait(0.0)
+    assert scene.states() == [STARTING, RUNNING]
 
 
-def test_a_hung_worker_that_wakes_while_it_is_ended_is_not_heard(crews: list[Crew]) -> None:
-    crews.append(crew := Crew(1, heartbeat_s=10.0))
-    crew.run()
-    hung = crew.started[0]
+def test_messages_of_a_hung_worker_that_continues_while_it_is_ended_are_ignored(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(1, heartbeat_s=10.0))
+    scene.run()
+    hung = scene.started[0]
     cut_off = []
 
     def wake() -> None:
         try:
-            hung.say(header())
+            hung.send(header())
         except OSError:
             cut_off.append(True)
         hung.die(1)
 
     hung.terminate = wake  # type: ignore[method-assign]
-    assert [type(event) for event in crew.watch(10.0)] == [Exited]
+    assert [type(event) for event in scene.watch(10.0)] == [Exited]
     assert cut_off == [True]
 
 
-def test_a_beat_or_a_message_is_a_sign_of_life(crews: list[Crew]) -> None:
-    crews.append(crew := Crew(2, heartbeat_s=10.0))
-    crew.run()
-    crew.clock.now += 9.0
-    crew.beats[0] = crew.clock.now
-    crew.started[1].say(LogRecord(level=logging.INFO, name="x", message="still here"))
-    crew.supervisor.wait(0.0)
-    crew.clock.now += 9.0
-    crew.supervisor.wait(0.0)
-    assert crew.states() == [RUNNING, RUNNING]
-    assert [worker.last_sign_of_life_s for worker in crew.supervisor.health()] == [9.0, 9.0]
+def test_a_heartbeat_or_a_message_is_a_sign_of_life(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(2, heartbeat_s=10.0))
+    scene.run()
+    scene.clock.now += 9.0
+    scene.beats[0] = scene.clock.now
+    scene.started[1].send(LogRecord(level=logging.INFO, name="x", message="still here"))
+    scene.supervisor.wait(0.0)
+    scene.clock.now += 9.0
+    scene.supervisor.wait(0.0)
+    assert scene.states() == [RUNNING, RUNNING]
+    assert [worker.last_sign_of_life_s for worker in scene.supervisor.health()] == [9.0, 9.0]
 
 
-def test_a_worker_that_spoke_while_the_owner_was_busy_is_not_late(crews: list[Crew]) -> None:
-    crews.append(crew := Crew(1, start_timeout_s=60.0))
-    crew.supervisor.start()
-    crew.started[0].say(Ready(pid=0))
-    crew.clock.now += 3600.0  # the owner compiled its network
-    assert crew.supervisor.wait(0.0) == [Started(worker_id=0, incarnation=0)]
-    assert crew.states() == [RUNNING]
+def test_a_worker_that_sent_a_message_while_the_owner_was_busy_is_not_late(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(1, start_timeout_s=60.0))
+    scene.supervisor.start()
+    scene.started[0].send(Ready(pid=0))
+    scene.clock.now += 3600.0  # the owner compiled its network
+    assert scene.supervisor.wait(0.0) == [Started(worker_id=0, incarnation=0)]
+    assert scene.states() == [RUNNING]
 
 
-def test_nobody_is_hung_who_was_stopped_together_with_the_owner(
-    crews: list[Crew], monkeypatch: pytest.MonkeyPatch
+def test_a_worker_that_was_stopped_together_with_the_owner_is_not_hung(
+    scenes: list[Scene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    crews.append(crew := Crew(2, heartbeat_s=10.0))
-    crew.run()
+    scenes.append(scene := Scene(2, heartbeat_s=10.0))
+    scene.run()
 
     def stopped_for_an_hour(items: object, timeout: float | None = None) -> list[object]:
-        crew.clock.now += 3600.0 if timeout else 0.0
+        scene.clock.now += 3600.0 if timeout else 0.0
         return []
 
     with monkeypatch.context() as patch:
         patch.setattr("keisei_lightning.parallel.supervision.supervisor.wait", stopped_for_an_hour)
-        assert crew.supervisor.wait(1.0) == []
-    assert crew.states() == [RUNNING, RUNNING]
+        assert scene.supervisor.wait(1.0) == []
+    assert scene.states() == [RUNNING, RUNNING]
 
 
-def test_who_was_silent_while_the_owner_was_away_gets_a_little_time_to_show_life(crews: list[Crew]) -> None:
-    crews.append(crew := Crew(2, heartbeat_s=10.0))
-    crew.run()
-    crew.clock.now += 3600.0  # the owner was busy, or stopped and its workers with it: it cannot tell
-    assert crew.supervisor.wait(0.0) == []
-    crew.beats[1] = crew.clock.now
-    assert crew.watch(1.9) == []
-    (event,) = crew.watch(0.2)
+def test_a_worker_that_was_silent_while_the_owner_was_away_gets_a_grace_period(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(2, heartbeat_s=10.0))
+    scene.run()
+    scene.clock.now += 3600.0  # the owner was busy, or stopped and its workers with it: it cannot tell
+    assert scene.supervisor.wait(0.0) == []
+    scene.beats[1] = scene.clock.now
+    assert scene.watch(1.9) == []
+    (event,) = scene.watch(0.2)
     assert isinstance(event, Exited)
     assert event.exit.worker_id == 0
-    assert crew.watch(7.5) == []
-    (event,) = crew.watch(0.5)
+    assert scene.watch(7.5) == []
+    (event,) = scene.watch(0.5)
     assert isinstance(event, Exited)  # it showed life once, a heartbeat ago
     assert event.exit.worker_id == 1
 
 
 @pytest.mark.parametrize("away_s", [0.3, 0.6, 3.0, 30.0])
 def test_a_hung_worker_is_ended_though_the_other_one_has_always_something_to_say(
-    crews: list[Crew], away_s: float
+    scenes: list[Scene], away_s: float
 ) -> None:
     """The owner is busy for a while, again and again, and finds a message each time: it never waits."""
-    crews.append(crew := Crew(2, heartbeat_s=10.0))
-    crew.run()
-    begin, exits = crew.clock.now, []
+    scenes.append(scene := Scene(2, heartbeat_s=10.0))
+    scene.run()
+    begin, exits = scene.clock.now, []
     while not exits:
-        assert crew.clock.now < begin + 10.0 + 2 * max(away_s, 2.0)
-        crew.clock.now += away_s
-        crew.started[1].say(header())
-        exits = [event.exit for event in crew.supervisor.wait(1.0) if isinstance(event, Exited)]
+        assert scene.clock.now < begin + 10.0 + 2 * max(away_s, 2.0)
+        scene.clock.now += away_s
+        scene.started[1].send(header())
+        exits = [event.exit for event in scene.supervisor.wait(1.0) if isinstance(event, Exited)]
     assert [exit.worker_id for exit in exits] == [0]
-    assert crew.clock.now >= begin + 10.0
+    assert scene.clock.now >= begin + 10.0
 
 
-def test_workers_that_show_life_are_excused_each_time_that_the_owner_was_away(crews: list[Crew]) -> None:
-    crews.append(crew := Crew(1, heartbeat_s=10.0))
-    crew.run()
+def test_workers_that_show_signs_of_life_are_excused_each_time_the_owner_was_away(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(1, heartbeat_s=10.0))
+    scene.run()
     for _ in range(5):
-        crew.clock.now += 3600.0  # stopped together, again and again
-        assert crew.supervisor.wait(0.0) == []
-        crew.beats[0] = crew.clock.now + 0.1
-        assert crew.watch(5.0) == []
+        scene.clock.now += 3600.0  # stopped together, again and again
+        assert scene.supervisor.wait(0.0) == []
+        scene.beats[0] = scene.clock.now + 0.1
+        assert scene.watch(5.0) == []
 
 
-def test_a_start_that_takes_too_long_is_a_boot_failure(crews: list[Crew]) -> None:
-    crews.append(crew := Crew(1, start_timeout_s=60.0, heartbeat_s=1.0))
-    crew.supervisor.start()
-    crew.clock.now += 59.9
-    assert crew.supervisor.wait(0.0) == []  # a slow start is no missed heartbeat
-    assert crew.states() == [STARTING]
-    crew.clock.now += 0.1
+def test_a_start_that_takes_too_long_is_a_boot_failure(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(1, start_timeout_s=60.0, heartbeat_s=1.0))
+    scene.supervisor.start()
+    scene.clock.now += 59.9
+    assert scene.supervisor.wait(0.0) == []  # a slow start is no missed heartbeat
+    assert scene.states() == [STARTING]
+    scene.clock.now += 0.1
     with pytest.raises(WorkerBootError, match=r"was not ready within start_timeout_s=60, before it was ready"):
-        crew.supervisor.wait(0.0)
+        scene.supervisor.wait(0.0)
 
 
-def test_a_worker_that_closes_its_pipe_and_stays_is_ended_after_a_grace(crews: list[Crew]) -> None:
-    crews.append(crew := Crew(1))
-    crew.run()
-    crew.started[0].connection.close()
-    assert crew.supervisor.wait(0.0) == []
-    crew.clock.now += 1.0
-    events = crew.supervisor.wait(0.0)
-    assert crew.started[0].received == ["SIGTERM"]
-    assert "closed its pipe but did not leave" in events[0].exit.describe()  # type: ignore[union-attr]
+def test_a_worker_that_closes_its_pipe_and_stays_is_ended_after_a_grace(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(1))
+    scene.run()
+    scene.started[0].connection.close()
+    assert scene.supervisor.wait(0.0) == []
+    scene.clock.now += 1.0
+    events = scene.supervisor.wait(0.0)
+    assert scene.started[0].received == ["SIGTERM"]
+    assert "closed its pipe but did not end" in events[0].exit.describe()  # type: ignore[union-attr]
 
 
-def test_a_workers_log_records_arrive_with_its_name(crews: list[Crew], caplog: pytest.LogCaptureFixture) -> None:
-    crews.append(crew := Crew(1))
-    crew.run()
-    crew.started[0].say(LogRecord(level=logging.WARNING, name="game", message="odd position"))
-    crew.supervisor.wait(0.0)
+def test_a_workers_log_records_arrive_with_its_name(scenes: list[Scene], caplog: pytest.LogCaptureFixture) -> None:
+    scenes.append(scene := Scene(1))
+    scene.run()
+    scene.started[0].send(LogRecord(level=logging.WARNING, name="game", message="odd position"))
+    scene.supervisor.wait(0.0)
     assert caplog.record_tuples == [("keisei_lightning.worker", logging.WARNING, "[worker 0.0] odd position")]
 
 
 def test_shutdown_asks_then_terminates_then_kills_and_reaps_everybody() -> None:
-    crew = Crew(3)
-    crew.supervisor._clock = time.monotonic
-    crew.run()
-    polite, deaf, stubborn = crew.started
+    scene = Scene(3)
+    scene.supervisor._clock = time.monotonic
+    scene.run()
+    polite, deaf, stubborn = scene.started
     stubborn.ignores_sigterm = True
-    polite.die(0)  # as if it had heard the Stop that it is sent
-    crew.supervisor.shutdown(0.2)
-    assert [process.received for process in crew.started] == [[], ["SIGTERM"], ["SIGTERM", "SIGKILL"]]
-    assert crew.states() == [DEAD] * 3
-    crew.supervisor.shutdown(0.2)  # twice is harmless
+    polite.die(0)  # as if it had read the Stop that was sent
+    scene.supervisor.shutdown(0.2)
+    assert [process.received for process in scene.started] == [[], ["SIGTERM"], ["SIGTERM", "SIGKILL"]]
+    assert scene.states() == [DEAD] * 3
+    scene.supervisor.shutdown(0.2)  # twice is harmless
     assert deaf.received == ["SIGTERM"]
 
 
@@ -429,67 +430,67 @@ def test_shutdown_leaves_behind_whom_sigkill_does_not_end(
         deadlines.add(deadline)
         return ends_by(process, deadline)
 
-    crew = Crew(8)
-    crew.run()
-    for process in crew.started[1:]:
+    scene = Scene(8)
+    scene.run()
+    for process in scene.started[1:]:
         sleep_in_the_kernel(process)
     monkeypatch.setattr(supervisor, "ends_by", noted)
-    crew.supervisor.shutdown(0.0)
+    scene.supervisor.shutdown(0.0)
     assert len(deadlines) == 1  # all of them together get as long as one
-    assert crew.abandoned == crew.started[1:]
-    assert crew.states() == [DEAD] * 8
-    assert [worker.pid for worker in crew.supervisor.health()] == [None] * 8
+    assert scene.abandoned == scene.started[1:]
+    assert scene.states() == [DEAD] * 8
+    assert [worker.pid for worker in scene.supervisor.health()] == [None] * 8
     assert caplog.text.count("SIGKILL does not end its process") == 7
-    for process in crew.started[1:]:
+    for process in scene.started[1:]:
         process.die(-signal.SIGKILL)
         process.close()
 
 
 @pytest.mark.usefixtures("little_patience")
-def test_a_hung_worker_that_sigkill_does_not_end_is_replaced(crews: list[Crew]) -> None:
-    crews.append(crew := Crew(2, heartbeat_s=10.0))
-    crew.run()
-    stuck = crew.started[0]
+def test_a_hung_worker_that_sigkill_does_not_end_is_replaced(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(2, heartbeat_s=10.0))
+    scene.run()
+    stuck = scene.started[0]
     sleep_in_the_kernel(stuck)
-    (event,) = crew.watch(11.0, beating=(1,))
+    (event,) = scene.watch(11.0, beating=(1,))
     assert isinstance(event, Exited)
     assert event.exit.exit_code is None
     assert event.exit.describe() == "worker 0 (incarnation 0) gave no sign of life for heartbeat_s=10"
     assert stuck.received == ["SIGTERM", "SIGKILL"]
-    assert crew.abandoned == [stuck]
-    assert [process.worker_id for process in crew.started] == [0, 1, 0]
+    assert scene.abandoned == [stuck]
+    assert [process.worker_id for process in scene.started] == [0, 1, 0]
     stuck.die(-signal.SIGKILL)
     stuck.close()
 
 
 @pytest.mark.usefixtures("little_patience")
-def test_a_process_that_closes_its_sentinel_and_stays_is_killed(crews: list[Crew]) -> None:
+def test_a_process_that_closes_its_sentinel_and_stays_is_killed(scenes: list[Scene]) -> None:
     """As a game does that closes every descriptor it finds: where a process is spawned, that is all there is to see."""
-    crews.append(crew := Crew(1))
-    crew.run()
-    os.close(crew.started[0]._alive)
-    crew.started[0]._alive = os.open(os.devnull, os.O_RDONLY)
-    (event,) = crew.supervisor.wait(0.0)
+    scenes.append(scene := Scene(1))
+    scene.run()
+    os.close(scene.started[0]._alive)
+    scene.started[0]._alive = os.open(os.devnull, os.O_RDONLY)
+    (event,) = scene.supervisor.wait(0.0)
     assert isinstance(event, Exited)
     assert event.exit.exit_code == -signal.SIGKILL
-    assert crew.started[0].received == ["SIGKILL"]
-    assert not crew.abandoned
+    assert scene.started[0].received == ["SIGKILL"]
+    assert not scene.abandoned
 
 
-def test_shutdown_asks_running_workers_and_ends_starting_ones_at_once(crews: list[Crew]) -> None:
-    crews.append(crew := Crew(2))
-    crew.supervisor.start()
-    crew.started[0].say(Ready(pid=0))
-    crew.supervisor.wait(0.0)
-    running, starting = crew.started
-    crew.supervisor.shutdown(0.0)
+def test_shutdown_asks_running_workers_and_ends_starting_ones_at_once(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(2))
+    scene.supervisor.start()
+    scene.started[0].send(Ready(pid=0))
+    scene.supervisor.wait(0.0)
+    running, starting = scene.started
+    scene.supervisor.shutdown(0.0)
     assert starting.received == ["SIGTERM"]
     assert running.received == ["SIGTERM"] or running.received == ["SIGTERM", "SIGKILL"]
 
 
-def test_a_second_ctrl_c_during_shutdown_still_leaves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    crew = Crew(2)
-    crew.run()
+def test_a_second_ctrl_c_during_shutdown_still_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(2)
+    scene.run()
     calls = [0]
 
     def interrupted(items: object, timeout: float | None = None) -> list[object]:
@@ -501,9 +502,9 @@ def test_a_second_ctrl_c_during_shutdown_still_leaves_nobody(monkeypatch: pytest
     with monkeypatch.context() as patch:
         patch.setattr("keisei_lightning.parallel.supervision.supervisor.wait", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            crew.supervisor.shutdown(10.0)
-    assert [process.received for process in crew.started] == [["SIGKILL"], ["SIGKILL"]]
-    assert crew.states() == [DEAD, DEAD]
+            scene.supervisor.shutdown(10.0)
+    assert [process.received for process in scene.started] == [["SIGKILL"], ["SIGKILL"]]
+    assert scene.states() == [DEAD, DEAD]
 
 
 @pytest.mark.parametrize(
@@ -511,29 +512,29 @@ def test_a_second_ctrl_c_during_shutdown_still_leaves_nobody(monkeypatch: pytest
     [(RUNNING, STARTING), (DEAD, RUNNING), (DEAD, STOPPING), (STOPPING, RUNNING), (RUNNING, RUNNING)],
 )
 def test_an_illegal_transition_is_refused(state: WorkerState, to: WorkerState) -> None:
-    crew = Crew(1)
-    worker = crew.supervisor._workers[0]
+    scene = Scene(1)
+    worker = scene.supervisor._workers[0]
     worker.state = state
     with pytest.raises(RuntimeError, match=f"worker 0 cannot go from {state} to {to}"):
-        crew.supervisor._move(worker, to)
+        worker.move(to)
 
 
-def test_a_worker_that_gets_ready_twice_breaks_the_protocol(crews: list[Crew]) -> None:
-    crews.append(crew := Crew(1))
-    crew.run()
-    crew.started[0].say(Ready(pid=0))
+def test_a_worker_that_gets_ready_twice_breaks_the_protocol(scenes: list[Scene]) -> None:
+    scenes.append(scene := Scene(1))
+    scene.run()
+    scene.started[0].send(Ready(pid=0))
     with pytest.raises(RuntimeError, match="cannot go from running to running"):
-        crew.supervisor.wait(0.0)
+        scene.supervisor.wait(0.0)
 
 
-def test_a_stop_is_what_a_running_worker_hears_at_shutdown() -> None:
-    crew = Crew(1)
-    crew.run()
-    heard: list[object] = []
-    process = crew.started[0]
-    process.terminate = lambda: (heard.extend(process.heard()), process.die(0))  # type: ignore[method-assign,assignment]
-    crew.supervisor.shutdown(0.0)
-    assert heard == [Stop()]
+def test_a_running_worker_receives_stop_at_shutdown() -> None:
+    scene = Scene(1)
+    scene.run()
+    received: list[object] = []
+    process = scene.started[0]
+    process.terminate = lambda: (received.extend(process.read()), process.die(0))  # type: ignore[method-assign,assignment]
+    scene.supervisor.shutdown(0.0)
+    assert received == [Stop()]
 
 
 class ClosedToOthers(FakeProcess):
@@ -550,13 +551,13 @@ class ClosedToOthers(FakeProcess):
 
 
 def test_health_can_be_asked_for_by_another_thread_while_a_process_is_being_closed(
-    crews: list[Crew], monkeypatch: pytest.MonkeyPatch
+    scenes: list[Scene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(f"{__name__}.FakeProcess", ClosedToOthers)
-    crews.append(crew := Crew(1))
-    crew.run()
-    (first,) = crew.started
-    assert [worker.pid for worker in crew.supervisor.health()] == [4711]
+    scenes.append(scene := Scene(1))
+    scene.run()
+    (first,) = scene.started
+    assert [worker.pid for worker in scene.supervisor.health()] == [4711]
     first.die(-signal.SIGKILL)
-    crew.supervisor.wait(0.0)
-    assert [(worker.pid, worker.incarnation) for worker in crew.supervisor.health()] == [(4711, 1)]
+    scene.supervisor.wait(0.0)
+    assert [(worker.pid, worker.incarnation) for worker in scene.supervisor.health()] == [(4711, 1)]

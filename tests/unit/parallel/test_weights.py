@@ -1,4 +1,4 @@
-"""Published weights: whole, of one version, in the policy's own shapes, whatever readers and writer do meanwhile."""
+"""Published weights are complete, of one version, in the policy's shapes, however readers and writer interleave."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_a_worker_on_a_gpu_holds_the_published_weights() -> None:
     store.close()
 
 
-def test_a_policy_that_writes_to_its_parameters_is_told_so() -> None:
+def test_a_policy_that_writes_to_its_parameters_is_an_error() -> None:
     module = nn.Linear(2, 2)
     store = store_for(module)
     copied, reader = reader_of(store, module)
@@ -521,5 +521,5 @@ class Interleaving(RuleBasedStateMachine):
         self.store.close()
 
 
-TestInterleaving = Interleaving.TestCase
+TestInterleaving = pytest.mark.slow(Interleaving.TestCase)
 TestInterleaving.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)

@@ -30,6 +30,7 @@ print(before, faults())
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
+@pytest.mark.slow
 def test_pages_are_asked_for_once_and_not_with_every_tensor() -> None:
     run = subprocess.run([sys.executable, "-c", IN_A_PROCESS_OF_ITS_OWN], capture_output=True, text=True, check=True)
     before, after = map(int, run.stdout.split())
@@ -37,6 +38,6 @@ def test_pages_are_asked_for_once_and_not_with_every_tensor() -> None:
     assert after < 20  # nothing was asked for again
 
 
-def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_c_library_is_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: object())
     assert allocator.keep_freed_memory() is False

@@ -230,7 +230,7 @@ class TestWorkers:
             "num_workers=2000: must be from 1 to 1024 (at most 1024)"
         ]
 
-    def test_the_most_workers_that_fit_are_no_fault(self, big: pytest.MonkeyPatch) -> None:
+    def test_the_most_workers_that_fit_are_no_error(self, big: pytest.MonkeyPatch) -> None:
         big.setattr(limits, "descriptor_allowance", lambda: allowed(200, used=17))
         most = most_workers(demand(1000))
         assert most == 50
@@ -243,7 +243,7 @@ class TestRollouts:
         slots_per_worker=2, games_per_worker=64, plies_per_rollout=32, bytes_per_ply=500, weight_bytes=100 * 2**20
     )
 
-    def test_what_fits_is_no_fault(self, big: pytest.MonkeyPatch) -> None:
+    def test_what_fits_is_no_error(self, big: pytest.MonkeyPatch) -> None:
         assert memory_errors(demand(8), self.ROLLOUTS) == []
 
     def test_what_does_not_fit_shows_the_sum_of_slots_weights_and_processes(self, big: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ CALM, BUSY = (1.0, 0.01), (1.0, 1.0)
 
 @pytest.fixture(autouse=True)
 def _nothing_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No variable is set, and nobody has called too late."""
+    """No variable is set, and no call came too late."""
     for name in USER_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(openmp, "_called_too_late", False)
@@ -53,6 +53,7 @@ def variables_now() -> dict[str, str]:
 
 
 class TestTheVariables:
+    @pytest.mark.slow
     def test_they_are_set_before_torch_is_imported_and_reach_children(self) -> None:
         code = (
             "import keisei_lightning, subprocess, sys\n"
@@ -62,20 +63,20 @@ class TestTheVariables:
         assert run_python(code).split() == ["True", "False", SETTINGS["KMP_BLOCKTIME"]]
 
     @pytest.mark.parametrize("name", USER_VARIABLES)
-    def test_a_user_who_has_set_one_has_decided(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def test_a_variable_of_the_user_is_kept(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         monkeypatch.setenv(name, "ACTIVE")
         assert limit_spinning()
         with spinning_limited():
             assert variables_now() == {name: "ACTIVE"}
         assert variables_now() == {name: "ACTIVE"}
 
-    def test_after_torch_it_says_that_it_is_too_late_and_says_so_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_after_torch_each_call_reports_that_it_is_too_late(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "torch", sys)
         assert not limit_spinning()
         assert not limit_spinning()
         assert variables_now() == SETTINGS  # for the processes that this one starts
 
-    def test_before_torch_twice_is_harmless(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_two_calls_before_torch_are_allowed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, "torch", raising=False)
         assert limit_spinning()
         assert limit_spinning()
@@ -86,6 +87,7 @@ class TestTheVariables:
             assert variables_now() == SETTINGS
         assert dict(os.environ) == before
 
+    @pytest.mark.slow
     def test_the_commands_set_them(self) -> None:
         code = (
             "import os; from keisei_lightning.{module} import main; main({words}); print(os.environ['KMP_BLOCKTIME'])"
@@ -102,14 +104,14 @@ class TestCpuTime:
             (tmp_path / thread / "schedstat").write_text(line)
         assert cpu_time(tmp_path) == CpuTime(run_s=4.0, wait_s=0.75)
 
-    def test_a_thread_that_has_ended_and_a_kernel_that_does_not_tell(self, tmp_path: Path) -> None:
+    def test_a_thread_that_has_ended_and_a_kernel_that_reports_nothing_are_no_error(self, tmp_path: Path) -> None:
         (tmp_path / "1").mkdir()
         (tmp_path / "1" / "schedstat").write_text("gone")
         assert cpu_time(tmp_path) is None
         assert cpu_time(tmp_path / "no such folder") is None
 
     @LINUX
-    def test_the_kernel_tells_of_this_process(self) -> None:
+    def test_the_kernel_reports_times_of_this_process(self) -> None:
         before = cpu_time()
         sum(range(3_000_000))
         after = cpu_time()
@@ -153,11 +155,11 @@ class Kernel:
 
 
 def governed(*intervals: tuple[float, float], works: bool = True) -> tuple[SpinningGovernor, FakeThrottle]:
-    """A governor that has looked at these intervals."""
+    """A governor that has sampled these intervals."""
     throttle = FakeThrottle(works=works)
     governor = SpinningGovernor(read=Kernel([*intervals, (0.0, 0.0)]), throttle=throttle)
     for _ in intervals:
-        governor.look()
+        governor.sample()
     return governor, throttle
 
 
@@ -172,8 +174,8 @@ class TestTheGovernor:
         assert governor.is_throttled
         assert throttle.asked == ["engage"]
 
-    def test_they_spin_again_after_some_calm_intervals_in_a_row(self) -> None:
-        calm = [CALM] * (SpinningGovernor.CALM_LOOKS - 1)
+    def test_they_spin_again_after_some_consecutive_calm_intervals(self) -> None:
+        calm = [CALM] * (SpinningGovernor.CALM_SAMPLES - 1)
         governor, throttle = governed(BUSY, *calm, BUSY, *calm)
         assert throttle.asked == ["engage"]
         governor, throttle = governed(BUSY, *calm, CALM)
@@ -187,21 +189,21 @@ class TestTheGovernor:
 
     def test_an_interval_in_which_nothing_was_computed_says_nothing(self) -> None:
         assert governed((0.001, 0.01), (0.0, 0.0))[1].asked == []
-        asleep = [(0.001, 0.0)] * (2 * SpinningGovernor.CALM_LOOKS)
+        asleep = [(0.001, 0.0)] * (2 * SpinningGovernor.CALM_SAMPLES)
         assert governed(BUSY, *asleep)[1].asked == ["engage"]
 
-    def test_threads_that_end_take_their_time_along(self) -> None:
+    def test_threads_that_end_lower_the_sums_without_an_error(self) -> None:
         governor, throttle = governed(BUSY, (-5.0, -2.0), CALM)
         assert throttle.asked == ["engage"]
         assert governor.is_throttled
 
-    def test_another_runtime_is_warned_of_once_where_nobody_has_limited_it(
+    def test_another_runtime_without_a_limit_is_one_warning(
         self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, "torch", sys)
         governor = SpinningGovernor(read=Kernel([BUSY] * 3), throttle=FakeThrottle(works=False))
         with caplog.at_level(logging.WARNING, logger="keisei_lightning.system.openmp"):
-            assert not governor.look()  # and its thread ends
+            assert not governor.sample()  # and its thread ends
         (message,) = caplog.messages
         assert "threads waited for a CPU in 50 % of their time" in message
         assert "keisei_lightning.limit_spinning() before torch is imported" in message
@@ -215,15 +217,15 @@ class TestTheGovernor:
         monkeypatch.setattr(openmp, "_called_too_late", too_late)
         governor = SpinningGovernor(read=Kernel([BUSY] * 3), throttle=FakeThrottle(works=False))
         with caplog.at_level(logging.WARNING, logger="keisei_lightning.system.openmp"):
-            assert not governor.look()
+            assert not governor.sample()
         assert len(caplog.messages) == warnings
 
-    def test_before_torch_is_imported_it_goes_on_looking(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_before_torch_is_imported_it_goes_on_sampling(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, "torch", raising=False)
         governor = SpinningGovernor(read=Kernel([BUSY] * 3), throttle=FakeThrottle(works=False))
-        assert governor.look()
+        assert governor.sample()
 
-    def test_its_thread_looks_and_ends(self) -> None:
+    def test_its_thread_samples_and_ends(self) -> None:
         throttle = FakeThrottle()
         governor = SpinningGovernor(read=Kernel([BUSY] * 99), throttle=throttle, interval_s=0.001)
         governor.start()
@@ -233,7 +235,7 @@ class TestTheGovernor:
         assert throttle.asked == ["engage", "release"]
 
     @pytest.mark.parametrize("name", USER_VARIABLES)
-    def test_it_leaves_a_user_alone_who_has_decided(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def test_it_does_nothing_if_the_user_has_decided(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         monkeypatch.setenv(name, "77")
         governor = SpinningGovernor(read=Kernel([BUSY] * 99), throttle=FakeThrottle(), interval_s=0.001)
         before = threading.active_count()
@@ -278,19 +280,21 @@ print(spun(), threads.engage() and spun(), threads.release() or spun())
 """
 
     @pytest.mark.skipif(available_cpus() < 2, reason="on one CPU two threads are more than there are, and never spin")
+    @pytest.mark.slow
     def test_they_let_the_runtime_itself_sleep_and_spin_again(self) -> None:
         # Side by side in one process, as shares of CPU time: a busy machine delays all three alike.
         free, throttled, free_again = map(float, run_python(self.SPINNING).split())
         assert throttled < free / 4
         assert throttled < free_again / 4
 
-    def test_a_process_without_libgomp_is_told(self, tmp_path: Path) -> None:
+    def test_without_libgomp_nothing_is_engaged(self, tmp_path: Path) -> None:
         maps = tmp_path / "maps"
         maps.write_text("7f00-7f01 r-xp 00000000 fe:00 1 /usr/lib/libc.so.6\n")
         assert not ExtraThreads(maps).engage()
         assert not ExtraThreads(tmp_path / "none").engage()
 
-    def test_they_are_gone_after_it_and_twice_is_harmless(self) -> None:
+    @pytest.mark.slow
+    def test_they_end_at_release_and_both_calls_may_be_repeated(self) -> None:
         code = (
             "import os, torch\n"
             "from keisei_lightning.system.openmp import ExtraThreads\n"

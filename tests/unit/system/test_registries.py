@@ -34,7 +34,7 @@ def test_a_program_goes_before_us_and_we_go_before_a_package(registry: Registry[
 def test_an_error_is_one_line_with_the_nearest_name(registry: Registry[object]) -> None:
     with pytest.raises(ConfigError) as caught:
         registry.load("rot")
-    assert caught.value.faults == ("thing rot: there is none (did you mean root?); must be one of broken, ours, root",)
+    assert caught.value.errors == ("thing rot: there is none (did you mean root?); must be one of broken, ours, root",)
     with pytest.raises(ConfigError, match=r"^thing broken: cannot be loaded \(ModuleNotFoundError: .*no_such_module"):
         registry.load("broken")
     assert nearest("zzz", registry) == ""

@@ -38,7 +38,7 @@ def test_a_signal_raises_at_once_and_the_handlers_are_put_back() -> None:
     assert requested() is None
 
 
-def test_a_terminal_that_is_closed_asks_for_a_stop_too() -> None:
+def test_a_closed_terminal_asks_for_a_stop_too() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
     try:
         with pytest.raises(Stopped, match="stopped by SIGHUP") as caught, StopSignals():
@@ -48,7 +48,7 @@ def test_a_terminal_that_is_closed_asks_for_a_stop_too() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_deferred_signal_is_raised_by_whoever_settles() -> None:
+def test_a_deferred_signal_is_raised_when_deferring_stops() -> None:
     with StopSignals(grace_s=30):
         defer()
         signal.raise_signal(signal.SIGINT)
@@ -58,7 +58,7 @@ def test_a_deferred_signal_is_raised_by_whoever_settles() -> None:
             stop_deferring(end=True)
 
 
-def test_a_deferred_signal_is_handed_on_as_the_one_that_lightning_knows() -> None:
+def test_a_deferred_signal_reaches_lightning_as_sigterm() -> None:
     seen = []
     with StopSignals(grace_s=30) as signals:
         ours = signal.getsignal(signal.SIGTERM)
@@ -78,7 +78,7 @@ def test_a_wait_ends_at_once_also_one_that_begins_later() -> None:
             raise AssertionError("not reached")
 
 
-def test_where_no_step_ends_the_grace_does() -> None:
+def test_if_no_step_ends_the_grace_time_does() -> None:
     with StopSignals(grace_s=0.05):
         defer()
         signal.raise_signal(signal.SIGTERM)
@@ -86,7 +86,7 @@ def test_where_no_step_ends_the_grace_does() -> None:
             time.sleep(20)
 
 
-def test_the_grace_does_not_break_a_step() -> None:
+def test_the_grace_time_does_not_interrupt_a_step() -> None:
     with StopSignals(grace_s=0.02):
         defer()
         with uninterruptible():

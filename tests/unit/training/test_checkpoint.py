@@ -106,7 +106,7 @@ def test_another_game_is_named_in_one_line(tmp_path: Path) -> None:
     path = a_checkpoint(tmp_path)
     with pytest.raises(ConfigError) as caught:
         check_checkpoint(path, other)
-    assert caught.value.faults == (f"ckpt_path={path}: its game is shogi, this run's is hex",)
+    assert caught.value.errors == (f"ckpt_path={path}: its game is shogi, this run's is hex",)
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def test_a_resumed_run_shuffles_as_one_that_never_stopped() -> None:
 def test_options_out_of_bounds_are_refused_a_line_each() -> None:
     with pytest.raises(ConfigError) as caught:
         data_module(FakeCollector(), minibatch_size=0, num_epochs=0, gamma=1.5, seed=-1)
-    assert caught.value.faults == (
+    assert caught.value.errors == (
         "gamma=1.5: must be a number, from 0 to 1",
         "epochs=0: must be a whole number, from 1 to 100",
         "minibatch_size=0: must be a whole number, 1 or more",
@@ -142,7 +142,7 @@ def test_options_out_of_bounds_are_refused_a_line_each() -> None:
     )
     with pytest.raises(ConfigError) as caught:
         data_module(FakeCollector(), minibatch_size=33, seed=-1)
-    assert caught.value.faults == (
+    assert caught.value.errors == (
         "minibatch_size=33: must be from 1 to 32, the plies of one rollout",
         "seed=-1: must be 0 or more",
     )

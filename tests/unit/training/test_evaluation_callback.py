@@ -255,7 +255,7 @@ def test_options_out_of_bounds_are_refused_a_line_each() -> None:
             against_epochs_ago=0,
             max_time_share=1.5,
         )
-    assert [error.split(":")[0] for error in caught.value.faults] == [
+    assert [error.split(":")[0] for error in caught.value.errors] == [
         "every_n_epochs=-2",
         "num_games=5",
         "opening_plies=-1",
@@ -268,7 +268,7 @@ def test_options_out_of_bounds_are_refused_a_line_each() -> None:
 def test_options_that_contradict_each_other_are_refused_a_line_each(every_n_epochs: int) -> None:
     with pytest.raises(ConfigError) as caught:
         EvaluationCallback(counting_game(), opponents=[], every_n_epochs=every_n_epochs, against_epochs_ago=3)
-    assert caught.value.faults == (
+    assert caught.value.errors == (
         "opponents=[]: must name one or more",
         f"against_epochs_ago=3: must be a multiple of every_n_epochs={every_n_epochs}, which must be above 0",
     )

@@ -128,6 +128,7 @@ def test_hyperparameters_are_the_whole_configuration_with_versions_and_parameter
         assert (found["learning_rate"], found["data"]["seed"]) == (0.05, 3)  # of the module and the data module
 
 
+@pytest.mark.slow
 def test_tensorboard_has_games_as_text_curves_as_a_picture_and_a_row_in_the_table_of_runs(tmp_path: Path) -> None:
     fit(tmp_path, TensorBoardLogger(str(tmp_path), name="tb", version="", default_hp_metric=False))
     events = EventAccumulator(str(tmp_path / "tb"))
@@ -145,10 +146,19 @@ def test_tensorboard_has_games_as_text_curves_as_a_picture_and_a_row_in_the_tabl
     assert events.summary_metadata["_hparams_/session_start_info"].plugin_data.plugin_name == "hparams"
 
 
-def test_a_logger_without_texts_and_pictures_breaks_nothing(tmp_path: Path) -> None:
-    fit(tmp_path, PlainLogger(), CSVLogger(tmp_path), epochs=1)
+def test_loggers_without_text_and_pictures_get_the_rest_without_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain, csv = PlainLogger(), CSVLogger(tmp_path, name="csv", version="")
+    with caplog.at_level(logging.WARNING):
+        module = fit(tmp_path, plain, csv, epochs=1)
+    assert [record.message for record in caplog.records if record.name.endswith("experiment_log")] == []
+    assert module.trainer.current_epoch == 1
+    assert plain.hyperparameters["seed"] == 7
+    assert "eval/score_vs_random" in (tmp_path / "csv" / "metrics.csv").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_logger_that_fails_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         fit(tmp_path, BrokenLogger(), epochs=1)

@@ -408,7 +408,7 @@ def test_a_run_resumes_with_the_restored_weights(tmp_path: Path) -> None:
 def test_options_out_of_bounds_are_refused_a_line_each() -> None:
     with pytest.raises(ConfigError) as caught:
         module_of(FourByteNetwork(), clip_epsilon=2, learning_rate=0.0, entropy_coeff=-0.1, clip_value=0.0)
-    assert caught.value.faults == (
+    assert caught.value.errors == (
         "clip_epsilon=2: must be a number, more than 0 and less than 1",
         "entropy_coeff=-0.1: must be a number, 0 or more",
         "clip_value=0: must be a number, more than 0, or None",

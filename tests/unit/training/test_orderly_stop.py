@@ -129,6 +129,7 @@ def test_of_two_errors_the_first_reaches_the_user(
     assert line.startswith("the checkpoint could not be saved either: [Errno 28] No space left on device")
 
 
+@pytest.mark.slow
 def test_the_history_in_a_checkpoint_after_an_error_has_no_row_of_an_epoch_whose_metrics_are_not_complete(
     tmp_path: Path,
 ) -> None:
@@ -164,7 +165,7 @@ def test_a_state_that_could_not_be_read_back_is_known_before_the_first_batch(tmp
     notes = NotesEvents()
     with pytest.raises(ConfigError) as caught:
         fit(tmp_path, Holds(OmegaConf.create([2, 3])), notes)
-    assert caught.value.faults == (
+    assert caught.value.errors == (
         "this training could not be saved: checkpoint['callbacks']['Holds']['held'] is a "
         "omegaconf.listconfig.ListConfig; states must be made of numbers, strings, lists, dictionaries and tensors",
     )

@@ -354,7 +354,7 @@ def test_the_data_module_makes_its_collector_around_the_modules_policy(tmp_path:
 def test_arguments_that_do_not_go_together_are_refused(arguments: dict[str, Any], line: str) -> None:
     with pytest.raises(ConfigError) as caught:
         SelfPlayDataModule(**arguments)
-    assert caught.value.faults[0].startswith(line)
+    assert caught.value.errors[0].startswith(line)
 
 
 @pytest.mark.parametrize(

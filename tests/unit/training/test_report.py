@@ -59,6 +59,7 @@ def test_a_run_leaves_its_curves_and_its_last_game(tmp_path: Path) -> None:
     assert 9 <= sum(int(move) for move in moves) <= 10  # an opening of one move at most, which adds 1 to 3
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_whole_history(tmp_path: Path) -> None:
     fit(tmp_path, max_epochs=2)
     resumed = fit(tmp_path, max_epochs=4, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
@@ -74,6 +75,7 @@ def test_metrics_of_an_older_checkpoint_get_their_present_names() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_leaves_what_it_has(tmp_path: Path) -> None:
     class FailsLater(PlayingModule):
         def training_step(self, minibatch: Any, batch_idx: int) -> Any:
@@ -101,6 +103,7 @@ def test_curves_that_cannot_be_written_do_not_hide_the_error_or_keep_the_workers
     assert collector.events[-1] == "shutdown"
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_written_is_one_warning_and_the_others_are_there(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -120,6 +123,7 @@ def test_a_picture_that_cannot_be_written_is_one_warning_and_the_others_are_ther
     ]
 
 
+@pytest.mark.slow
 def test_on_a_full_disk_the_older_picture_stays_and_nothing_half_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +141,7 @@ def test_on_a_full_disk_the_older_picture_stays_and_nothing_half_written(
     assert [file.name for file in tmp_path.iterdir()] == ["curves.png"]
 
 
+@pytest.mark.slow
 def test_the_score_of_an_end_that_was_not_foreseen_is_in_its_epochs_row(tmp_path: Path) -> None:
     class Saves(Callback):  # as a final checkpoint does: the row is there before the last match is played
         def on_train_end(self, trainer: Any, pl_module: Any) -> None:

@@ -1,4 +1,4 @@
-"""The policies' side of an opponent pool: the learner's policy answers for its boards, snapshots for theirs."""
+"""Serves requests by several policies: the learner's where the learner is to move, snapshots where they are."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from keisei_lightning.errors import WeightsError
 from keisei_lightning.models.transfers import to_device
 from keisei_lightning.parallel.memory.weights import bind_weights
 from keisei_lightning.parallel.opponents.pool import SnapshotMemory
-from keisei_lightning.parallel.policy.acting import PolicyMoves, TensorDictActing, acting_policy
+from keisei_lightning.parallel.policy.acting import LocalPolicyServer, TensorDictActing, acting_policy
 from keisei_lightning.parallel.policy.inference_requests import (
     LEARNER,
     InferenceRequest,
     InferenceResult,
-    Pending,
+    PendingResult,
     PolicyServer,
 )
 
-__all__ = ["PooledMoves"]
+__all__ = ["PooledPolicyServer"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Loaded:
     version: int
-    moves: PolicyMoves
-    own_stream: TensorDictActing | None  # where it does not draw from the common one
+    server: LocalPolicyServer
+    own_stream: TensorDictActing | None  # where it does not sample from the common one
 
 
-class PooledMoves(PolicyServer):
-    """Answers by the learner's policy and by snapshots, whoever is to move.
+class PooledPolicyServer(PolicyServer):
+    """Serves requests by the learner's policy and by snapshots, each where it is to move.
 
     Args:
-        learner: the learner's policy; snapshots sample from its random stream.
+        learner: serves the learner's policy; snapshots sample from its random stream.
         memory: where snapshots lie.
         structure: of the policy, without its weights.
         num_actions: A.
@@ -47,7 +47,7 @@ class PooledMoves(PolicyServer):
 
     def __init__(
         self,
-        learner: PolicyMoves,
+        learner: LocalPolicyServer,
         memory: SnapshotMemory,
         *,
         structure: nn.Module,
@@ -73,26 +73,26 @@ class PooledMoves(PolicyServer):
             loaded.own_stream.manual_seed(int(stream.generate_state(1, np.uint64)[0] >> 1))
 
     @override
-    def answer(self, question: InferenceRequest) -> InferenceResult:
-        return self.submit(question).result()
+    def infer(self, request: InferenceRequest) -> InferenceResult:
+        return self.submit(request).result()
 
     @override
-    def submit(self, question: InferenceRequest) -> Pending:
-        if question.to_move is None or question.legal is None:
-            return self._learner.submit(question)
-        # The learner first (it is -1), then by version for the same reason: all draw from one random stream. What a
-        # snapshot thinks of its own position is stored and cancels out of the advantages (rl/advantages.py).
+    def submit(self, request: InferenceRequest) -> PendingResult:
+        if request.to_move is None or request.legal is None:
+            return self._learner.submit(request)
+        # The learner first (it is -1), then by version for the same reason: all sample from one random stream. A
+        # snapshot's value of its own position is stored, and cancels out of the advantages (rl/advantages.py).
         rows, parts = [], []
-        for version in np.unique(question.to_move).tolist():
-            rows.append(np.flatnonzero(question.to_move == version))
-            moves = self._learner if version == LEARNER else self._snapshot(version)
-            part = InferenceRequest(question.observation[rows[-1]], question.legal[rows[-1]])
-            parts.append(moves.evaluate_question(part))
-        # In one transfer for all of them.
+        for version in np.unique(request.to_move).tolist():
+            rows.append(np.flatnonzero(request.to_move == version))
+            server = self._learner if version == LEARNER else self._snapshot(version)
+            part = InferenceRequest(request.observation[rows[-1]], request.legal[rows[-1]])
+            parts.append(server.evaluate_request(part))
+        # One transfer for all of them.
         columns = tuple(torch.cat(column) for column in zip(*parts, strict=True))
-        return _Scattered(self._learner.hand_out(columns), np.concatenate(rows))
+        return _ScatteredResult(self._learner.fetch(columns), np.concatenate(rows))
 
-    def _snapshot(self, version: int) -> PolicyMoves:
+    def _snapshot(self, version: int) -> LocalPolicyServer:
         found = np.flatnonzero(self._versions == version)
         if not found.size:
             raise WeightsError(f"snapshots: version {version} was overwritten while games were played against it")
@@ -107,23 +107,23 @@ class PooledMoves(PolicyServer):
             policy = acting_policy(module.eval(), num_actions=self._num_actions)
             loaded = _Loaded(
                 version=version,
-                moves=self._learner.beside(policy),
+                server=self._learner.with_policy(policy),
                 own_stream=policy if isinstance(policy, TensorDictActing) else None,
             )
             self._loaded[buffer] = loaded
             self._begin_stream(loaded)
-        return loaded.moves
+        return loaded.server
 
 
-class _Scattered(Pending):
-    """Answers of several policies, one behind the other, brought to the rows that they are for.
+class _ScatteredResult(PendingResult):
+    """Results of several policies, concatenated, and then put into the rows that they belong to.
 
     Args:
-        pending: all of them.
-        rows: int64 [B], the row of each.
+        pending: the concatenated results.
+        rows: int64 [B], the row of each of them.
     """
 
-    def __init__(self, pending: Pending, rows: NDArray[np.int64]) -> None:
+    def __init__(self, pending: PendingResult, rows: NDArray[np.int64]) -> None:
         self._pending, self._rows = pending, rows
 
     @override

@@ -1,11 +1,13 @@
-"""Full requests of one group of games on an accelerator: one transfer each way, and nobody waits before the result.
+"""Full requests of one group of games on an accelerator: one transfer each way, and no wait before the result.
 
-A full request is the usual one: every worker has asked for moves of all its games. It lies in the mailbox in one piece,
-always in the same place, and so does its result (:class:`~keisei_lightning.parallel.memory.mailbox_layout.GroupBlock`).
-So the device's memory for it is made once, and on a CUDA device the whole of unpacking, forward pass and sampling is
-recorded as a CUDA graph once, which starts hundreds of kernels by one call.
+A full request is the usual one: every worker has requested moves for all its games. It lies in the mailbox in one run
+of bytes, always in the same place, and so does its result
+(:class:`~keisei_lightning.parallel.memory.mailbox_layout.GroupBlock`). So the device's memory for it is allocated once,
+and on a CUDA device the whole of unpacking, forward pass and sampling is captured once as a CUDA graph, which launches
+hundreds of kernels by one call.
 
-Every other request (a worker is missing, values alone, snapshots to move) is answered by the ordinary source of moves.
+Every other request (a worker is missing, only values are wanted, snapshots are to move) is served by the ordinary
+server.
 """
 
 from __future__ import annotations
@@ -20,39 +22,44 @@ from typing_extensions import override
 
 from keisei_lightning.models.transfers import Fetch, Lane, host_buffer
 from keisei_lightning.parallel.memory.mailbox_layout import GroupBlock
-from keisei_lightning.parallel.policy.acting import PolicyMoves
-from keisei_lightning.parallel.policy.inference_requests import InferenceRequest, InferenceResult, Pending, PolicyServer
+from keisei_lightning.parallel.policy.acting import LocalPolicyServer
+from keisei_lightning.parallel.policy.inference_requests import (
+    InferenceRequest,
+    InferenceResult,
+    PendingResult,
+    PolicyServer,
+)
 
-__all__ = ["BatchedMoves"]
+__all__ = ["BatchedPolicyServer"]
 
 _WARM_UP_PASSES = 3  # until libraries have chosen their algorithms and made their workspaces
 
 _log = logging.getLogger(__name__)
 
 
-class BatchedMoves(PolicyServer):
-    """Answers one group's requests on a device.
+class BatchedPolicyServer(PolicyServer):
+    """Serves one group's requests on a device.
 
     Args:
-        learner: the learner's policy, for full requests.
-        others: answers every other request, from the same random stream.
+        learner: serves full requests, by the learner's policy.
+        fallback: serves every other request, from the same random stream.
         block: where full requests and their results lie.
         lane: of the device; groups whose requests are to overlap have one each.
         is_pinned: the block's memory is pinned; else transfers go through a staging buffer that is.
-        record: record a CUDA graph now (on a CUDA device, and if the policy can be recorded).
+        capture: capture a CUDA graph now (on a CUDA device, and if the policy is capturable).
     """
 
     def __init__(
         self,
-        learner: PolicyMoves,
-        others: PolicyServer,
+        learner: LocalPolicyServer,
+        fallback: PolicyServer,
         block: GroupBlock,
         lane: Lane,
         *,
         is_pinned: bool,
-        record: bool,
+        capture: bool,
     ) -> None:
-        self._learner, self._others, self._block, self._lane = learner, others, block, lane
+        self._learner, self._fallback, self._block, self._lane = learner, fallback, block, lane
         self._request, (self._observation, self._legal) = _on_device(
             block.request, [block.observation, block.legal], lane.device
         )
@@ -66,48 +73,48 @@ class BatchedMoves(PolicyServer):
             self._staging = host_buffer(request, lane.device)[0], host_buffer(response, lane.device)[0]
         lane.catch_up()
         self._graph: torch.cuda.CUDAGraph | None = None
-        if record and lane.stream is not None and learner.can_be_recorded:
-            self._record(lane.stream)
+        if capture and lane.stream is not None and learner.is_capturable:
+            self._capture(lane.stream)
 
     @property
-    def is_recorded(self) -> bool:
+    def is_captured(self) -> bool:
         """Whether full requests replay a CUDA graph."""
         return self._graph is not None
 
-    def _record(self, stream: torch.cuda.Stream) -> None:
+    def _capture(self, stream: torch.cuda.Stream) -> None:
         try:
             with self._lane.entered():
                 for _ in range(_WARM_UP_PASSES):
                     self._evaluate()
             graph = torch.cuda.CUDAGraph()
-            # Else the graph would draw the same moves for ever; so it follows manual_seed() as a call would.
+            # Otherwise each replay would sample the same moves; registered, it follows manual_seed() as a call would.
             graph.register_generator_state(self._learner.generator)
             with torch.cuda.graph(graph, stream=stream):
                 self._evaluate()
-        except RuntimeError as error:  # a policy of a user's own may wait for the device, which cannot be recorded
+        except RuntimeError as error:  # a user's policy may wait for the device, which cannot be captured
             _log.warning("no CUDA graph of the policy (it is run step by step): %s", error)
             return
         self._graph = graph
 
     @torch.inference_mode()
     def _evaluate(self) -> None:
-        """From the request's place on the device to the results' place there."""
+        """Evaluate the request's memory on the device into the results' memory there."""
         for place, result in zip(self._results, self._learner.evaluate(self._observation, self._legal), strict=True):
             place.copy_(result)
 
     @override
     def begin_rollout(self, seed: int) -> None:
-        self._others.begin_rollout(seed)
+        self._fallback.begin_rollout(seed)
 
     @override
-    def answer(self, question: InferenceRequest) -> InferenceResult:
-        return self.submit(question).result()
+    def infer(self, request: InferenceRequest) -> InferenceResult:
+        return self.submit(request).result()
 
     @override
-    def submit(self, question: InferenceRequest) -> Pending:
+    def submit(self, request: InferenceRequest) -> PendingResult:
         with self._lane.entered():
-            if not self._is_full(question):
-                return self._others.submit(question)
+            if not self._is_full(request):
+                return self._fallback.submit(request)
             source, target = self._from_host, self._to_host
             if self._staging is not None:
                 source, target = self._staging[0].copy_(source), self._staging[1]
@@ -116,25 +123,25 @@ class BatchedMoves(PolicyServer):
                 self._evaluate()
             else:
                 self._graph.replay()
-            return _BlockAnswer(self._block, Fetch(self._response, target), self._staging and self._staging[1])
+            return _BlockResult(self._block, Fetch(self._response, target), self._staging and self._staging[1])
 
-    def _is_full(self, question: InferenceRequest) -> bool:
-        """Whether it is the block: nobody is missing, and the learner's policy is to move everywhere."""
+    def _is_full(self, request: InferenceRequest) -> bool:
+        """Whether the request is the block: no worker is missing, and the learner's policy is to move everywhere."""
         return (
-            question.legal is not None
-            and question.to_move is None
-            and question.observation.shape == self._block.observation.shape
-            and question.observation.ctypes.data == self._block.observation.ctypes.data
+            request.legal is not None
+            and request.to_move is None
+            and request.observation.shape == self._block.observation.shape
+            and request.observation.ctypes.data == self._block.observation.ctypes.data
         )
 
 
-class _BlockAnswer(Pending):
-    """The results of a full request, on their way to the block.
+class _BlockResult(PendingResult):
+    """The results of a full request, whose transfer to the block is in progress.
 
     Args:
-        block: where they are wanted.
+        block: receives the results.
         fetch: the transfer.
-        staging: where the transfer brings them; None: to the block itself.
+        staging: target of the transfer; None: the block itself.
     """
 
     def __init__(self, block: GroupBlock, fetch: Fetch, staging: Tensor | None) -> None:
@@ -155,7 +162,7 @@ class _BlockAnswer(Pending):
 def _on_device(
     run: NDArray[Any], columns: list[NDArray[Any]], device: torch.device
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Memory on a device like a run of bytes here, and the columns in it."""
+    """Memory on a device for a run of bytes, and the columns in it."""
     memory, views = torch.zeros(len(run), dtype=torch.uint8, device=device), []
     for column in columns:
         start, like = column.ctypes.data - run.ctypes.data, torch.from_numpy(column[:0])
