@@ -7,7 +7,7 @@ told at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import NoneType
 from typing import Any, TypeVar, get_origin
 
@@ -24,7 +24,7 @@ from keisei_lightning.config.compose_errors import COMPOSE_ERRORS, explain, no_s
 from keisei_lightning.config.quoting import quote_texts
 from keisei_lightning.config.schemas import config_dir, register_configs, schema_of
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.system.options import Declaration, declared, errors_of
+from keisei_lightning.system.options import Declaration, declared
 
 __all__ = ["compose_options", "compose_training"]
 
@@ -60,14 +60,13 @@ def compose_options(options: type[T], words: Sequence[str], *, rest: str | None 
         ConfigError: with a line for each word that cannot be read, names no key, or has a value that is not legal.
     """
     cls: type = options
-    line = _Words(declared(cls), takes_rest=rest is not None)
+    declarations = declared(cls)
+    line = _Words(declarations, takes_rest=rest is not None)
     line.read(words)
     values = line.compose(options.__name__)
-    made = options(**values, **({} if rest is None else {rest: tuple(line.rest)}))
-    errors = [*line.errors, *errors_of(made, none="null"), *_empty_lists(made)]
-    if errors:
+    if errors := [*line.errors, *_value_errors(declarations, values)]:
         raise ConfigError(errors)
-    return made
+    return options(**values, **({} if rest is None else {rest: tuple(line.rest)}))
 
 
 class _Words:
@@ -193,7 +192,10 @@ def _is_a(kind: type, declaration: Declaration) -> bool:
     return any(get_origin(one) is kind for one in declaration.kinds)
 
 
-def _empty_lists(options: Any) -> Iterator[str]:
-    for declaration in declared(options.__class__):
-        if getattr(options, declaration.name) == []:
+def _value_errors(declarations: Sequence[Declaration], values: Mapping[str, Any]) -> Iterator[str]:
+    for declaration in declarations:
+        value = values[declaration.name]
+        if error := declaration.error(value, none="null"):
+            yield error
+        elif value == []:
             yield f"{declaration.name}=[]: must hold one or more"

@@ -327,7 +327,7 @@ class SelfPlayCollector(BaseCollector):
         return self._plan.layout.bytes_per_ply
 
     def stats(self) -> dict[str, float]:
-        """Totals, and rates and shares over the last minute (see ``README.md``, metrics)."""
+        """Totals, and rates and shares over the last minute (see ``docs/glossary.md``)."""
         session = self._session
         undelivered = self._origin.undelivered if session is None else session.intake.undelivered
         workers = {"restarts": 0, "healthy_workers": 0, "lost_rollouts": 0}

@@ -88,10 +88,8 @@ class CollectorSpec:
             ConfigError: with a line for each error.
         """
         options = with_number_of_workers(options, workers, learns_on_cpu=not torch.cuda.is_available())
-        device, on_gpu = workers.worker_device, workers.worker_device.startswith("cuda")
-        num_devices = torch.cuda.device_count() if on_gpu else None
         errors = [
-            *device_errors("worker_device", device, num_cuda_devices=num_devices),
+            *_device_errors(workers.worker_device),
             *check_compile_mode("compile_mode", workers.compile_mode, policy),
             *collector_errors(options, workers, supervision, opponents),
         ]
@@ -169,6 +167,11 @@ class CollectorSpec:
             num_groups=self.workers.groups_per_worker,
             in_rounds=self.options.schedule == "sync",
         )
+
+
+def _device_errors(name: str) -> list[str]:
+    count = torch.cuda.device_count() if name.startswith("cuda") else None  # it loads the driver: only if it matters
+    return device_errors("worker_device", name, num_cuda_devices=count)
 
 
 @dataclass(kw_only=True, slots=True)

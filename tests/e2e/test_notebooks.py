@@ -19,6 +19,16 @@ def test_there_are_notebooks() -> None:
     assert [path.name for path in NOTEBOOKS] == ["01_quickstart.ipynb", "02_strength.ipynb"]
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_keeps_its_outputs_so_that_a_page_shows_pictures(path: Path) -> None:
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == [*range(1, len(cells) + 1)]
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert PICTURES[path.stem] <= {kind for output in outputs for kind in output.get("data", {})}
+    assert {output.output_type for output in outputs} <= {"display_data", "execute_result", "stream"}
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+
+
 @pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.timeout(600)

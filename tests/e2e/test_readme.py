@@ -91,11 +91,12 @@ for program, *words in json.load(sys.stdin):
 # Types one command line after the other; what they would do is noted, and not done.
 DRIVER = """
 import importlib, json, sys
-from keisei_lightning import app
+from keisei_lightning import app, make_game, register_game
 from keisei_lightning.commands import main as cli
 from keisei_lightning.commands.bench.options import BENCHES
 from keisei_lightning.commands.evaluate import run as evaluation
 
+register_game("my_game", lambda num_games, **options: make_game("tic_tac_toe", num_games))
 started = []
 def train(config):
     started.append(config.cfg.name)

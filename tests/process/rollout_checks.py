@@ -66,8 +66,10 @@ def assert_follows_within(batch: TensorDictBase) -> None:
 
 
 def assert_continues(earlier: TensorDictBase, later: TensorDictBase) -> None:
-    """Rows of two rollouts, one after the other, of one life of one worker: all games go on (values may be of another
-    version)."""
+    """Rows of two consecutive rollouts of one incarnation of a worker: all games continue.
+
+    Values may be of another version.
+    """
     last, first = earlier[:, -1].clone(), later[:, 0]
     last["next", "state_value"] = torch.where(last["next", "done"], last["next", "state_value"], first["state_value"])
     assert_follows(last, first)

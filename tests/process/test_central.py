@@ -257,7 +257,7 @@ def test_a_hanging_game_is_replaced_while_its_neighbours_wait(tmp_path: Path) ->
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_while_the_learner_is_busy_a_silent_worker_blocks_no_other(how: signal.Signals, tmp_path: Path) -> None:
-    """In "async", where batches need not be the same in every run; the learner hears of it when it asks again."""
+    """In "async", where batches need not be the same in every run; the learner notices it at its next wait."""
     steps_of = str(tmp_path)
 
     def note(step: int) -> None:

@@ -158,7 +158,7 @@ def test_workers_play_on_while_the_learner_is_busy_and_stop_when_their_slots_are
         wait_until(lambda: is_idle(processes))
         for process in processes:
             process.suspend()
-        next(batches)  # it lay there: nobody can play now
+        next(batches)  # it was ready: no worker can play now
         for process in processes:
             process.resume()
         sequences = [header.sequence for header in collector._session.intake.last_headers.values()]

@@ -24,7 +24,7 @@ pytestmark = [
 
 
 def play(*, with_opponents: bool, **options: Any) -> tuple[list[TensorDictBase], list[int]]:
-    """Five batches of weights that change, and how often each process was started anew."""
+    """Five batches of weights that change, and how often each process was restarted."""
     torch.manual_seed(11)
     policy, batches = ActorCritic(TinyNetwork()), []
     # A heartbeat of a second: who compiled again in the middle of a rollout would be taken for a hung one.

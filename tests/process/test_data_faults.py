@@ -117,8 +117,8 @@ def test_row_24_nonsense_without_end_is_an_error_that_names_the_worker(what: str
 @pytest.mark.parametrize(
     ("game", "message"),
     [
-        (StuckGame, r"RolloutError: counting: a game goes on without a legal move, in position"),
-        (EndlessGame, r"RolloutError: counting: a game goes on after 10 plies, its max_plies is 10"),
+        (StuckGame, r"RolloutError: counting: a game continues without a legal move, in position"),
+        (EndlessGame, r"RolloutError: counting: a game continues after 10 plies, its max_plies is 10"),
     ],
 )
 def test_row_25_a_game_that_is_stuck_or_endless_is_a_counted_failure(game: Any, message: str, mode: str) -> None:

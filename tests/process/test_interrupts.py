@@ -18,25 +18,25 @@ pytestmark = pytest.mark.process
 
 
 class OneByOne:
-    """Hands on what a collector's backend has heard a rollout at a time, and raises between two as Ctrl-C does."""
+    """Passes on a backend's headers one at a time, and raises between two as Ctrl-C does."""
 
     def __init__(self, collector: SelfPlayCollector) -> None:
         collector.start()
         assert collector._session is not None
         backend = collector._session.backend
-        self._wait, self._heard = backend.wait, deque[RolloutHeader]()
+        self._wait, self._arrived = backend.wait, deque[RolloutHeader]()
         self.interrupt_after: int | None = None
         backend.wait = self  # type: ignore[method-assign]
 
     def __call__(self, timeout_s: float) -> list[RolloutHeader]:
         if self.interrupt_after == 0:
             raise KeyboardInterrupt
-        self._heard += [] if self._heard else self._wait(timeout_s)
-        if not self._heard:
+        self._arrived += [] if self._arrived else self._wait(timeout_s)
+        if not self._arrived:
             return []
         if self.interrupt_after is not None:
             self.interrupt_after -= 1
-        return [self._heard.popleft()]
+        return [self._arrived.popleft()]
 
 
 @pytest.mark.parametrize("mode", ["serial", "workers", "central"])
@@ -44,9 +44,9 @@ class OneByOne:
 def test_what_workers_had_announced_is_delivered_after_an_interrupt(mode: str, schedule: str) -> None:
     with collector_of(mode=mode, schedule=schedule, num_workers=3, max_policy_lag=100) as collector:
         backend, audit, delivered = OneByOne(collector), Audit(collector, in_order=schedule == "sync"), 0
-        for heard in (None, 1, None, 2, 0, None):
-            backend.interrupt_after = heard
-            if heard is None:
+        for arrived in (None, 1, None, 2, 0, None):
+            backend.interrupt_after = arrived
+            if arrived is None:
                 audit.take(next(iter(collector)))
                 delivered += 1
             else:

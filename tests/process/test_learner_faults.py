@@ -148,7 +148,7 @@ def test_row_18_shutdown_keeps_its_time_whatever_the_workers_do() -> None:
     assert elapsed >= 0.9  # they did hang
     assert_within(2.0, elapsed)
     assert not any(psutil.pid_exists(pid) for pid in pids)
-    collector.shutdown(timeout=FOR_EVER_S)  # there is nobody left to wait for
+    collector.shutdown(timeout=FOR_EVER_S)  # no process is left to wait for
     collector.shutdown()
     after = set(psutil.Process().children(recursive=True)) - before
     assert not [child for child in after if child.status() == psutil.STATUS_ZOMBIE]
@@ -205,7 +205,7 @@ def test_row_19_workers_wait_for_a_learner_that_sleeps_and_nothing_is_dropped(so
 
 
 def test_row_19_a_learner_that_was_stopped_does_not_take_its_workers_for_hung(tmp_path: Path) -> None:
-    """Ctrl-Z for longer than a heartbeat stops learner and workers alike; then all go on."""
+    """Ctrl-Z for longer than a heartbeat stops learner and workers alike; then all continue."""
     script = tmp_path / "learner.py"
     script.write_text(STOPPED_LEARNER)
     root = Path(__file__).parents[2]
@@ -250,9 +250,9 @@ def test_row_19_drop_oldest_counts_exactly_what_it_drops() -> None:
         assert collector._session is not None
         last = [collector._session.intake.last_headers[worker_id].sequence for worker_id in range(2)]
         waiting = len(collector._session.intake._ready)
-    heard = sum(last) + 2
+    arrived = sum(last) + 2
     assert stats["dropped_batches"] >= 10
-    assert heard == stats["dropped_batches"] + stats["plies"] / (GAMES * PLIES) + waiting
+    assert arrived == stats["dropped_batches"] + stats["plies"] / (GAMES * PLIES) + waiting
 
 
 def test_row_19_dropping_needs_a_queue() -> None:

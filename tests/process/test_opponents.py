@@ -141,7 +141,7 @@ def test_an_inference_process_gives_the_same_bits_too(as_policy: bool) -> None:
 
 
 def _slow_first_worker(num_games: int) -> CountingGame:
-    """The first worker is the last that is heard of."""
+    """The rollout of the first worker arrives last."""
     is_first = multiprocessing.current_process().name.startswith("keisei-worker-0.")
     return CountingGame(num_games, before_step=lambda step: time.sleep(0.0003 if is_first else 0.0))
 

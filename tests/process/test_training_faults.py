@@ -66,7 +66,7 @@ class FailingCallback(Callback):
 
 
 class FailingOnException(Callback):
-    """Fails once more while the first failure is being dealt with, before the data module hears of it."""
+    """Fails once more while the first failure is being dealt with, before the data module gets it."""
 
     def on_train_batch_end(self, *args: Any) -> None:
         raise ValueError("the first")

@@ -102,7 +102,9 @@ def test_every_key_reaches_its_part(tmp_path: Path) -> None:
         )
     )
     data, module, trainer = parts.data, parts.module, parts.trainer
-    assert (data.gamma, data.lmbda, data.num_epochs, data.minibatch_size, data.seed) == (0.9, 0.8, 3, 32, 11)
+    minibatches = data.options
+    assert (minibatches.gamma, minibatches.lmbda, minibatches.epochs, minibatches.minibatch_size) == (0.9, 0.8, 3, 32)
+    assert (data.seed, parts.evaluation.seed, data.collector.seed) == (11, 11, 11)
     assert module.hparams["clip_epsilon"] == 0.3
     assert (module.options.entropy_coeff, module.learning_rate, module.options.final_learning_rate) == (
         0.07,
@@ -111,13 +113,13 @@ def test_every_key_reaches_its_part(tmp_path: Path) -> None:
     )
     assert data.collector.frames_per_batch == 128
     assert (trainer.max_epochs, trainer.gradient_clip_val) == (9, 0.7)
-    assert (parts.evaluation.num_games, parts.evaluation.every_n_epochs) == (6, 4)
-    assert parts.evaluation.opening_plies is None
+    assert (parts.evaluation.options.num_games, parts.evaluation.options.every_n_epochs) == (6, 4)
+    assert parts.evaluation.options.opening_plies is None
     assert parts.evaluation.opponents == ["random", "mcts(simulations=2)"]
-    assert parts.evaluation.against_epochs_ago == 8
+    assert parts.evaluation.options.against_epochs_ago == 8
     assert parts.evaluation.ladder is not None
     assert parts.evaluation.ladder.names == ["random", "x"]
-    assert parts.evaluation.max_time_share == 0.25
+    assert parts.evaluation.options.max_time_share == 0.25
     assert (module.options.kl_target, data.options.decoupled) == (0.02, True)
     (snapshots,) = (callback for callback in trainer.callbacks if isinstance(callback, SnapshotCallback))
     assert snapshots.every_n_epochs == 3
@@ -257,7 +259,7 @@ def test_a_run_returns_the_score_and_shows_where_everything_is(
 def test_a_learner_that_learns_while_workers_play_leaves_them_their_cpus(
     overrides: list[str], workers: int, learner: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("app", "system.limits", "system.machine", "config.validation"):
+    for module in ("app", "system.limits", "system.machine", "parallel.options"):
         monkeypatch.setattr(f"keisei_lightning.{module}.available_cpus", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     parts = build(validated(tmp_path, "parallel.num_workers=auto", *overrides))
@@ -266,7 +268,7 @@ def test_a_learner_that_learns_while_workers_play_leaves_them_their_cpus(
 
 
 def test_on_two_cpus_a_learner_has_both_beside_one_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("app", "system.limits", "system.machine", "config.validation"):
+    for module in ("app", "system.limits", "system.machine", "parallel.options"):
         monkeypatch.setattr(f"keisei_lightning.{module}.available_cpus", lambda: 2)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     words = ("parallel=workers", "parallel.schedule=async")

@@ -183,6 +183,18 @@ def test_configuration_keys_that_a_page_names_exist(page: Path) -> None:
             assert found[2] in KEYS[found[1]], span
 
 
+def test_the_page_of_the_configuration_has_every_option_of_every_group() -> None:
+    page = (ROOT / "docs" / "how-to" / "configure.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", page, re.MULTILINE))
+    groups: dict[str, set[str]] = {}
+    for file in (ROOT / "conf").glob("*/*.yaml"):
+        groups.setdefault(file.parent.name, set()).add(file.stem)
+    assert rows.keys() == groups.keys()
+    for group, options in groups.items():
+        named = set(re.findall(r"`(\w+)`", rows[group]))
+        assert named == {option for option in options if "`*_strong`" not in rows[group] or "_strong" not in option}
+
+
 def test_identifiers_that_the_pages_name_are_in_the_code() -> None:
     words = set(re.findall(r"\w+", source())) | {file.stem for file in (ROOT / "conf").rglob("*.yaml")}
     named = {span.removesuffix("()") for page in PRESENT for span in spans(page)}

@@ -13,7 +13,7 @@ from keisei_lightning.games import DescribedGame, GameFactory, game_factory
 from keisei_lightning.games.registry import takes_option
 from keisei_lightning.parallel.options import Mode, Schedule
 from keisei_lightning.system.machine import available_cpus
-from keisei_lightning.system.options import SeedOptions, option
+from keisei_lightning.system.options import Options, SeedOptions, option
 
 __all__ = [
     "BENCHES",
@@ -38,7 +38,7 @@ MODELS = {"tiny": (1, 16), "small": (2, 32), "medium": (6, 96), "large": (10, 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportOptions:
+class ReportOptions(Options):
     """How the figures are told; of every bench."""
 
     json: bool = option(False, "Print JSON instead of a table.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from keisei_lightning.system.options import option
+from keisei_lightning.system.options import Options, option
 
 __all__ = ["CHECKPOINT_SUFFIX", "EvalOptions"]
 
@@ -14,7 +14,7 @@ CHECKPOINT_SUFFIX = ".ckpt"
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalOptions:
+class EvalOptions(Options):
     """The keys of ``keisei eval``."""
 
     checkpoint: str | None = option(

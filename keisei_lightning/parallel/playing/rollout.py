@@ -255,9 +255,11 @@ class RolloutPlayer:
         spec, stuck = self._game.spec, np.flatnonzero(~self._view.legal.any(axis=1))
         if stuck.size:
             where = self._game.position(int(stuck[0]))
-            raise RolloutError(f"{spec.name}: a game goes on without a legal move, in position {where}")
+            raise RolloutError(f"{spec.name}: a game continues without a legal move, in position {where}")
         if (longest := int(self._length.max())) >= spec.max_plies:
-            raise RolloutError(f"{spec.name}: a game goes on after {longest} plies, its max_plies is {spec.max_plies}")
+            raise RolloutError(
+                f"{spec.name}: a game continues after {longest} plies, its max_plies is {spec.max_plies}"
+            )
 
     def _check_actions(self, actions: NDArray[np.int64]) -> None:
         """Refuse an action that the game would take for a skipped turn: every game continues and has a legal move."""

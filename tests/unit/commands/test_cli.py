@@ -90,10 +90,10 @@ class TestWords:
         assert cli.main(["train", "--help", "ppo.epochs=7"]) == 0
         out = capsys.readouterr().out
         assert "experiment: breakthrough, connect_four, connect_four_strong, hex, quickstart" in out
-        assert re.search(r"\n  epochs: 7 +# [A-Z].*\. \(a whole number, from 1 to 100\)\n", out)
+        assert re.search(r"\n  ppo\.epochs=7 +[A-Z].*\. \(a whole number, from 1 to 100\)\n", out)
 
     @pytest.mark.slow
-    def test_train_help_is_what_hydra_shows_with_the_same_template(
+    def test_train_help_shows_the_groups_that_hydra_shows_with_the_same_template(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         assert cli.main(["train", "--help"]) == 0
@@ -102,8 +102,7 @@ class TestWords:
         with pytest.raises(SystemExit):
             cli.main(["train", "--help"])
         theirs = capsys.readouterr().out
-        bare = re.sub(r"^ {30,}# .*\n|  +# .*", "", ours, flags=re.MULTILINE)
-        assert bare.rstrip() == theirs.rstrip()
+        assert ours.partition("== Keys")[0] == theirs.partition("== Keys")[0] != theirs
 
     def test_help_for_a_key_that_does_not_exist_is_told_as_ever(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(["train", "--help", "ppo.epoch=7"]) == 2
@@ -164,7 +163,7 @@ class TestExitCodes:
         assert cli.main(["train", "-m", "seed=1", "ppo.clip_epsilon=0.1,2"]) == 2
         assert run == ["seed=1"]
         captured = capsys.readouterr()
-        assert "keisei: ppo.clip_epsilon=2: must be more than 0 and less than 1\n" in captured.err
+        assert "keisei: ppo.clip_epsilon=2: must be a number, more than 0 and less than 1\n" in captured.err
         assert "bad configuration" in captured.out
 
 
@@ -173,15 +172,15 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("words", "line"),
         [
-            (["parallel.num_workers=0"], "parallel.num_workers=0: must be from 1 to "),
-            (["parallel.num_workers=-5"], "parallel.num_workers=-5: must be from 1 to "),
+            (["parallel.num_workers=0"], "parallel.num_workers=0: must be auto, or a whole number, 1 or more"),
+            (["parallel.num_workers=-5"], "parallel.num_workers=-5: must be auto, or a whole number, 1 or more"),
             (["parallel.num_workers=100000"], "parallel.num_workers=100000: must be from 1 to "),
             (["parallel.num_worker=2"], "parallel.num_worker=2: no such key (did you mean parallel.num_workers?)"),
             (["env.game=nosuch"], "env.game=nosuch: "),
             (["env=open_spiel", "env.game=backgammon"], "env.game=backgammon: "),
             (["env=open_spiel", "env.game=kuhn_poker"], "env.game=kuhn_poker: "),
             (["model.channels=0"], "model.channels=0: must be a whole number, from 1 to 8192"),
-            (["ppo.clip_epsilon=2"], "ppo.clip_epsilon=2: must be more than 0 and less than 1"),
+            (["ppo.clip_epsilon=2"], "ppo.clip_epsilon=2: must be a number, more than 0 and less than 1"),
             (
                 ["experiment=smoke", "parallel.num_workers=1", "ppo.minibatch_size=4096"],
                 "ppo.minibatch_size=4096: must be from 1",

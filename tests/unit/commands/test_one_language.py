@@ -16,7 +16,7 @@ from keisei_lightning.commands import main as cli
 from keisei_lightning.commands.bench.options import BENCHES
 from keisei_lightning.commands.compose import compose_options
 from keisei_lightning.commands.evaluate.options import EvalOptions
-from keisei_lightning.config.reference import as_yaml, reference
+from keisei_lightning.config.reference import as_yaml
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.system.options import Declaration, declared
 
@@ -162,14 +162,3 @@ def test_an_option_is_declared_in_one_place() -> None:
 def test_every_bench_has_a_module_that_runs_it() -> None:
     for name in BENCHES:
         assert callable(importlib.import_module(f"keisei_lightning.commands.bench.{name}").run)
-
-
-def test_the_help_of_train_has_a_sentence_for_every_key(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["train", "--help"]) == 0
-    out = capsys.readouterr().out
-    assert max(map(len, out.partition("== Keys")[2].splitlines())) <= 120
-    joined = re.sub(r"\n {30,}# ", " ", out)
-    for section in reference():
-        for key in section.keys:
-            line = rf"^{'  ' if section.name else ''}{key.name.rpartition('.')[2]}:.*  # "
-            assert re.search(line + re.escape(f"{key.sentence} ({key.legal})") + "$", joined, re.MULTILINE), key.name

@@ -72,7 +72,7 @@ def test_a_cuda_graph_samples_as_eager_calls_with_the_same_seed_and_no_call_wait
                 torch.cuda.set_sync_debug_mode("default")
             results.append([column.copy() for column in pending.result()])
     eager, graph = results[:3], results[3:]
-    assert not np.array_equal(graph[0][0], graph[1][0])  # the stream goes on
+    assert not np.array_equal(graph[0][0], graph[1][0])  # the stream continues
     for one, other in zip(eager, graph, strict=True):
         np.testing.assert_array_equal(one[0], other[0])
         np.testing.assert_allclose(one[1], other[1], atol=1e-5)

@@ -118,7 +118,7 @@ def test_async_grants_every_free_slot_and_takes_what_comes_first() -> None:
     assert len(backend.granted) == NUM_WORKERS * 2
     backend.slow = {0}
     assert rollouts(intake) == [100, 101, 200]
-    assert len(backend.granted) == NUM_WORKERS * 2  # handed back and granted anew
+    assert len(backend.granted) == NUM_WORKERS * 2  # freed and granted again
 
 
 @pytest.mark.parametrize("schedule", ["sync", "async"])
@@ -253,7 +253,7 @@ def test_paused_workers_are_not_granted_and_not_waited_for() -> None:
     intake.set_paused(())
     assert rollouts(intake) == [1, 100, 201]
     intake.set_paused({0, 1, 2})
-    with pytest.raises(RuntimeError, match="all workers are paused: resume_workers"):
+    with pytest.raises(RuntimeError, match="all workers are paused: call resume_workers"):
         intake.take(0, dict)
     assert not backend.granted
 

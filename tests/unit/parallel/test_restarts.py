@@ -55,7 +55,7 @@ POLICY = RestartPolicy(max_restarts=5, restart_window_s=300.0, restart_backoff_s
         ([701.0, 800.0, 900.0], 1000.0, 0.0),  # each life was longer than 300 s / 5: no loop
         ([701.0, 990.0], 1000.0, 0.5),  # only the last one was short
         ([900.0, 901.0, 940.0], 1000.0, 0.0),  # a life of exactly 60 s is long enough
-        ([900.0, 941.0], 1000.0, 1.0),  # two on end: 41 s and 59 s
+        ([900.0, 941.0], 1000.0, 1.0),  # two consecutive ones: 41 s and 59 s
     ],
 )
 def test_a_restart_comes_at_once_and_after_each_further_consecutive_short_life_the_delay_doubles_up_to_the_cap(

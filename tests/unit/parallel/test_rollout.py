@@ -133,7 +133,7 @@ def test_every_number_of_several_rollouts_is_that_of_a_move_by_move_replay(
     trajectories: list[int] = [0] * NUM_GAMES
     seen: set[int] = set()
     totals, lengths, firsts, cuts = RolloutResult(), [], 0, 0
-    for version in range(4):  # games go on from one rollout into the next
+    for version in range(4):  # games continue from one rollout to the next
         slot = new_slot(game)
         result = player.play(slot, version)
         totals.games += result.games
@@ -323,11 +323,11 @@ def test_numbers_that_are_not_finite_never_reach_the_learner(bad: str, number: f
         player_of(game, Broken()).play(new_slot(game), 8)
 
 
-@pytest.mark.parametrize("fault", [np.nan, np.inf])
-def test_logits_that_are_not_finite_give_no_skipped_turn(fault: float) -> None:
+@pytest.mark.parametrize("bias", [np.nan, np.inf])
+def test_logits_that_are_not_finite_give_no_skipped_turn(bias: float) -> None:
     network = TinyNetwork()
     with torch.no_grad():
-        network.linear.bias[1] = fault
+        network.linear.bias[1] = bias
     game = CountingGame(NUM_GAMES)
     with pytest.raises(RolloutError, match=r"policy: action -1 in position 0 0; must be from 0 to 2 \(-1: its logits"):
         player_of(game, ActorCritic(network)).play(new_slot(game), 8)
@@ -398,8 +398,8 @@ def test_numbers_of_a_wrong_dtype_are_refused_and_never_converted(what: int, dty
 @pytest.mark.parametrize(
     ("game", "message"),
     [
-        (StuckGame(NUM_GAMES), r"counting: a game goes on without a legal move, in position \d+ \d"),
-        (EndlessGame(NUM_GAMES), "counting: a game goes on after 10 plies, its max_plies is 10"),
+        (StuckGame(NUM_GAMES), r"counting: a game continues without a legal move, in position \d+ \d"),
+        (EndlessGame(NUM_GAMES), "counting: a game continues after 10 plies, its max_plies is 10"),
     ],
 )
 def test_a_game_that_is_stuck_or_endless_is_an_error_and_no_endless_loop(game: CountingGame, message: str) -> None:
@@ -461,7 +461,7 @@ def test_a_mirrored_game_is_stored_as_the_policy_saw_it_and_played_as_the_game_m
     assert (stored == np.tile(np.arange(4), 2)).all()  # the policy always fills its own view from the left
     mirrored = played[:, ::4] == 3  # by game: two for each board
     assert 0.3 < mirrored.mean() < 0.7
-    assert (mirrored[:, 0] != mirrored[:, 1]).any()  # drawn anew for each game
+    assert (mirrored[:, 0] != mirrored[:, 1]).any()  # drawn for each game
     for half in (0, 1):
         expected = np.where(mirrored[:, half, None], 3 - np.arange(4), np.arange(4))
         np.testing.assert_array_equal(played[:, 4 * half : 4 * half + 4], expected)

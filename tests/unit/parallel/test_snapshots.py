@@ -96,7 +96,7 @@ class PoolAndItsReaders(RuleBasedStateMachine):
     @precondition(lambda self: self.ring)
     @rule()
     def resume(self) -> None:
-        """As after a stop: what was granted is lost, games in flight go on."""
+        """As after a stop: grants are lost, games in flight continue."""
         state = torch.load(saved(self.pool), weights_only=True)
         self.pool = pool_of(max_snapshots=RING, choice="prioritised")
         self.pool.load_state_dict(state)
@@ -301,4 +301,4 @@ def test_a_pool_of_another_network_is_refused() -> None:
 def test_options_that_cannot_work_are_refused_a_line_each() -> None:
     with pytest.raises(ConfigError) as caught:
         OpponentOptions(share=0.0, max_snapshots=0, choice="best")  # type: ignore[arg-type]
-    assert [fault.split(":")[0] for fault in caught.value.errors] == ["share=0.0", "max_snapshots=0", "choice=best"]
+    assert [error.split(":")[0] for error in caught.value.errors] == ["share=0", "max_snapshots=0", "choice=best"]

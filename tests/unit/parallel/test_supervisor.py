@@ -51,10 +51,10 @@ class FakeProcess:
 
     # as the worker
 
-    def say(self, message: object) -> None:
+    def send(self, message: object) -> None:
         self.connection.send(message)
 
-    def heard(self) -> list[object]:
+    def read(self) -> list[object]:
         out = []
         while self.connection.poll():
             out.append(self.connection.recv())
@@ -113,7 +113,7 @@ class Scene:
         """Start, and let every worker get ready."""
         self.supervisor.start()
         for process in self.started:
-            process.say(Ready(pid=0))
+            process.send(Ready(pid=0))
         assert len(self.supervisor.wait(0.0)) == len(self.started)
 
     def watch(self, seconds: float, *, beating: tuple[int, ...] = ()) -> list[object]:
@@ -155,18 +155,18 @@ def test_all_workers_are_started_at_once_and_run_once_they_are_ready(scenes: lis
     assert [(process.worker_id, process.incarnation) for process in scene.started] == [(0, 0), (1, 0), (2, 0)]
     assert scene.states() == [STARTING] * 3
     assert not scene.supervisor.send(1, Play(slot=0))
-    scene.started[1].say(Ready(pid=0))
+    scene.started[1].send(Ready(pid=0))
     assert scene.supervisor.wait(0.0) == [Started(worker_id=1, incarnation=0)]
     assert scene.states() == [STARTING, RUNNING, STARTING]
     assert scene.supervisor.send(1, Play(slot=5))
-    assert scene.started[1].heard() == [Play(slot=5)]
+    assert scene.started[1].read() == [Play(slot=5)]
 
 
 def test_what_a_worker_announced_before_its_death_comes_before_its_exit(scenes: list[Scene]) -> None:
     scenes.append(scene := Scene(1))
     scene.run()
-    scene.started[0].say(header(0))
-    scene.started[0].say(header(1))
+    scene.started[0].send(header(0))
+    scene.started[0].send(header(1))
     scene.started[0].die(-signal.SIGKILL)
     events = scene.supervisor.wait(0.0)
     assert events[:2] == [Received(worker_id=0, incarnation=0, message=header(n)) for n in range(2)]
@@ -191,10 +191,10 @@ def test_restarts_wait_for_their_backoff_and_stop_past_the_budget(scenes: list[S
             scene.supervisor.wait(0.0)
         assert scene.states() == [RUNNING, STARTING]
         assert (scene.started[-1].worker_id, scene.started[-1].incarnation) == (1, restart + 1)
-        scene.started[-1].say(Ready(pid=0))
+        scene.started[-1].send(Ready(pid=0))
         scene.supervisor.wait(0.0)
     assert scene.supervisor.health()[1].restarts == 3
-    scene.started[-1].say(Failure(kind="ValueError", message="boom", traceback="Traceback: line 7"))
+    scene.started[-1].send(Failure(kind="ValueError", message="boom", traceback="Traceback: line 7"))
     scene.started[-1].die(1)
     with pytest.raises(WorkerCrashLoopError, match=r"worker 1 \(incarnation 3\) raised ValueError: boom; its") as info:
         scene.supervisor.wait(0.0)
@@ -210,7 +210,7 @@ def test_delays_vary_by_a_fifth(scenes: list[Scene], jitter: float, delay_s: flo
     scene.run()
     scene.started[0].die(1)
     scene.supervisor.wait(0.0)
-    scene.started[1].say(Ready(pid=0))
+    scene.started[1].send(Ready(pid=0))
     scene.supervisor.wait(0.0)
     scene.started[1].die(1)
     scene.supervisor.wait(0.0)
@@ -225,7 +225,7 @@ def test_delays_vary_by_a_fifth(scenes: list[Scene], jitter: float, delay_s: flo
 def test_a_boot_failure_is_an_error_at_once_with_the_childs_traceback(scenes: list[Scene]) -> None:
     scenes.append(scene := Scene(2))
     scene.supervisor.start()
-    scene.started[1].say(Failure(kind="ImportError", message="no game", traceback="line 3"))
+    scene.started[1].send(Failure(kind="ImportError", message="no game", traceback="line 3"))
     scene.started[1].die(1)
     with pytest.raises(
         WorkerBootError, match=r"worker 1 \(incarnation 0\) raised ImportError: no game, before"
@@ -274,7 +274,7 @@ def test_messages_of_a_hung_worker_that_continues_while_it_is_ended_are_ignored(
 
     def wake() -> None:
         try:
-            hung.say(header())
+            hung.send(header())
         except OSError:
             cut_off.append(True)
         hung.die(1)
@@ -289,7 +289,7 @@ def test_a_heartbeat_or_a_message_is_a_sign_of_life(scenes: list[Scene]) -> None
     scene.run()
     scene.clock.now += 9.0
     scene.beats[0] = scene.clock.now
-    scene.started[1].say(LogRecord(level=logging.INFO, name="x", message="still here"))
+    scene.started[1].send(LogRecord(level=logging.INFO, name="x", message="still here"))
     scene.supervisor.wait(0.0)
     scene.clock.now += 9.0
     scene.supervisor.wait(0.0)
@@ -300,7 +300,7 @@ def test_a_heartbeat_or_a_message_is_a_sign_of_life(scenes: list[Scene]) -> None
 def test_a_worker_that_sent_a_message_while_the_owner_was_busy_is_not_late(scenes: list[Scene]) -> None:
     scenes.append(scene := Scene(1, start_timeout_s=60.0))
     scene.supervisor.start()
-    scene.started[0].say(Ready(pid=0))
+    scene.started[0].send(Ready(pid=0))
     scene.clock.now += 3600.0  # the owner compiled its network
     assert scene.supervisor.wait(0.0) == [Started(worker_id=0, incarnation=0)]
     assert scene.states() == [RUNNING]
@@ -349,7 +349,7 @@ def test_a_hung_worker_is_ended_though_the_other_one_has_always_something_to_say
     while not exits:
         assert scene.clock.now < begin + 10.0 + 2 * max(away_s, 2.0)
         scene.clock.now += away_s
-        scene.started[1].say(header())
+        scene.started[1].send(header())
         exits = [event.exit for event in scene.supervisor.wait(1.0) if isinstance(event, Exited)]
     assert [exit.worker_id for exit in exits] == [0]
     assert scene.clock.now >= begin + 10.0
@@ -390,7 +390,7 @@ def test_a_worker_that_closes_its_pipe_and_stays_is_ended_after_a_grace(scenes: 
 def test_a_workers_log_records_arrive_with_its_name(scenes: list[Scene], caplog: pytest.LogCaptureFixture) -> None:
     scenes.append(scene := Scene(1))
     scene.run()
-    scene.started[0].say(LogRecord(level=logging.WARNING, name="game", message="odd position"))
+    scene.started[0].send(LogRecord(level=logging.WARNING, name="game", message="odd position"))
     scene.supervisor.wait(0.0)
     assert caplog.record_tuples == [("keisei_lightning.worker", logging.WARNING, "[worker 0.0] odd position")]
 
@@ -401,7 +401,7 @@ def test_shutdown_asks_then_terminates_then_kills_and_reaps_everybody() -> None:
     scene.run()
     polite, deaf, stubborn = scene.started
     stubborn.ignores_sigterm = True
-    polite.die(0)  # as if it had heard the Stop that it is sent
+    polite.die(0)  # as if it had read the Stop that was sent
     scene.supervisor.shutdown(0.2)
     assert [process.received for process in scene.started] == [[], ["SIGTERM"], ["SIGTERM", "SIGKILL"]]
     assert scene.states() == [DEAD] * 3
@@ -480,7 +480,7 @@ def test_a_process_that_closes_its_sentinel_and_stays_is_killed(scenes: list[Sce
 def test_shutdown_asks_running_workers_and_ends_starting_ones_at_once(scenes: list[Scene]) -> None:
     scenes.append(scene := Scene(2))
     scene.supervisor.start()
-    scene.started[0].say(Ready(pid=0))
+    scene.started[0].send(Ready(pid=0))
     scene.supervisor.wait(0.0)
     running, starting = scene.started
     scene.supervisor.shutdown(0.0)
@@ -522,7 +522,7 @@ def test_an_illegal_transition_is_refused(state: WorkerState, to: WorkerState) -
 def test_a_worker_that_gets_ready_twice_breaks_the_protocol(scenes: list[Scene]) -> None:
     scenes.append(scene := Scene(1))
     scene.run()
-    scene.started[0].say(Ready(pid=0))
+    scene.started[0].send(Ready(pid=0))
     with pytest.raises(RuntimeError, match="cannot go from running to running"):
         scene.supervisor.wait(0.0)
 
@@ -530,11 +530,11 @@ def test_a_worker_that_gets_ready_twice_breaks_the_protocol(scenes: list[Scene])
 def test_a_running_worker_receives_stop_at_shutdown() -> None:
     scene = Scene(1)
     scene.run()
-    heard: list[object] = []
+    received: list[object] = []
     process = scene.started[0]
-    process.terminate = lambda: (heard.extend(process.heard()), process.die(0))  # type: ignore[method-assign,assignment]
+    process.terminate = lambda: (received.extend(process.read()), process.die(0))  # type: ignore[method-assign,assignment]
     scene.supervisor.shutdown(0.0)
-    assert heard == [Stop()]
+    assert received == [Stop()]
 
 
 class ClosedToOthers(FakeProcess):
