@@ -93,14 +93,14 @@ def torchrl(arguments: argparse.Namespace, policy: ActorCritic, *, asynchronous:
         functools.partial(BoardGameEnv, game_of(arguments), arguments.games, packed_action_mask=True, seed=worker)
         for worker in range(arguments.workers)
     ]
-    frames = arguments.games * arguments.plies
+    plies = arguments.games * arguments.plies
     if asynchronous:
-        collector = MultiAsyncCollector(makers, policy.as_policy(), frames_per_batch=frames, num_threads=1)
+        collector = MultiAsyncCollector(makers, policy.as_policy(), frames_per_batch=plies, num_threads=1)
     else:
         collector = MultiSyncCollector(
             makers,
             policy.as_policy(),
-            frames_per_batch=frames * arguments.workers,
+            frames_per_batch=plies * arguments.workers,
             cat_results="stack",
             num_threads=1,
         )
@@ -249,10 +249,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     batches = SUBJECTS[arguments.subject](arguments, policy)
     for _ in range(WARM_UP):
         next(batches)
-    first_s, frames, start = time.perf_counter() - start, 0, time.perf_counter()
+    first_s, plies, start = time.perf_counter() - start, 0, time.perf_counter()
     while time.perf_counter() - start < arguments.seconds:
-        frames += next(batches)
-    rate = frames / (time.perf_counter() - start)
+        plies += next(batches)
+    rate = plies / (time.perf_counter() - start)
     batches.close()  # type: ignore[attr-defined]
     return {"plies_per_s": rate, "start_s": first_s}
 

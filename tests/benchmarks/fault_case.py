@@ -164,12 +164,12 @@ class Case:
                 **(options if self.tuned else {}),  # type: ignore[arg-type]
             )
         makers = [functools.partial(BoardGameEnv, game, GAMES, seed=worker) for worker in range(self.workers)]
-        frames = GAMES * PLIES
+        plies = GAMES * PLIES
         if self.schedule == "sync":
             return MultiSyncCollector(
-                makers, policy.as_policy(), frames_per_batch=frames * self.workers, cat_results="stack"
+                makers, policy.as_policy(), frames_per_batch=plies * self.workers, cat_results="stack"
             )
-        return MultiAsyncCollector(makers, policy.as_policy(), frames_per_batch=frames)
+        return MultiAsyncCollector(makers, policy.as_policy(), frames_per_batch=plies)
 
 
 class Ledger:

@@ -114,12 +114,12 @@ def _measure(arguments: argparse.Namespace, *, shape: Shape, schedule: str, comp
 
 
 def _collected_per_s(collector: SelfPlayCollector, batches: Iterator[Any], seconds: float) -> float:
-    start, frames = time.perf_counter(), 0
-    while (passed := time.perf_counter() - start) < seconds or not frames:
+    start, plies = time.perf_counter(), 0
+    while (passed := time.perf_counter() - start) < seconds or not plies:
         next(batches)
-        frames += collector.frames_per_batch
+        plies += collector.frames_per_batch
     passed = time.perf_counter() - start
-    return frames / passed
+    return plies / passed
 
 
 def _shares(policy: ProfiledPolicy, batches: Iterator[Any]) -> tuple[float | None, float | None]:

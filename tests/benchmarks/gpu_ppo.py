@@ -111,9 +111,9 @@ def _measure(
     data = SelfPlayDataModule(source, num_epochs=_PASSES, minibatch_size=arguments.minibatch)
     start = time.perf_counter()
     trainer.fit(module, datamodule=data)
-    frames = source.frames_per_batch * clock.iterations
+    plies = source.frames_per_batch * clock.iterations
     row = {
-        "plies_per_s": round(frames / clock.passed_s),
+        "plies_per_s": round(plies / clock.passed_s),
         "iterations": clock.iterations,
         "plies_per_iteration": source.frames_per_batch,
         "seconds_with_start": round(time.perf_counter() - start, 1),

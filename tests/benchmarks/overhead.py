@@ -66,14 +66,14 @@ def main() -> int:
         ) as collector:
             batches = iter(collector)
             next(batches)
-            frames, wall, cpu = collector.plies, time.perf_counter(), time.process_time()
+            plies, wall, cpu = collector.plies, time.perf_counter(), time.process_time()
             while time.perf_counter() - wall < arguments.seconds:
                 next(batches)
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
             rows.append(
                 {
                     "schedule": schedule,
-                    "plies_per_s": round((collector.plies - frames) / wall),
+                    "plies_per_s": round((collector.plies - plies) / wall),
                     "learner_cpu_percent": round(100 * cpu / wall, 2),
                 }
             )

@@ -264,14 +264,14 @@ def test_worker_processes_resume_their_counts(step: int, tmp_path: Path) -> None
     resumed = Parts(tmp_path / "resumed", mode="workers", num_workers=2)
     resumed.fit(first.path)
     content = loaded(resumed.path)
-    frames = 2 * GAMES * PLIES
+    plies = 2 * GAMES * PLIES
     assert content["global_step"] == EPOCHS * STEPS * 2
     assert content["SelfPlayDataModule"]["iteration"] == EPOCHS
     collector = content["SelfPlayDataModule"]["collector"]
-    assert collector["plies"] == EPOCHS * frames
+    assert collector["plies"] == EPOCHS * plies
     assert collector["policy_version"] == EPOCHS
     rows = resumed.metrics()
-    assert [row["self_play/plies"] for row in rows] == [frames * (epoch + 1) for epoch in range(EPOCHS)]
+    assert [row["self_play/plies"] for row in rows] == [plies * (epoch + 1) for epoch in range(EPOCHS)]
     games = [row["self_play/games"] for row in rows]
     assert games == sorted(games)
     assert games[-1] == collector["games"]

@@ -66,7 +66,7 @@ class SameRollout:
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing to go on from."""
+        """Nothing to resume from."""
 
 
 class _ByHand:
@@ -115,11 +115,11 @@ class _Turns(Callback):
         self._start = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        frames = self._rollout.numel()
-        self.ours.append(frames / (time.perf_counter() - self._start))
+        plies = self._rollout.numel()
+        self.ours.append(plies / (time.perf_counter() - self._start))
         start = time.perf_counter()
         self._by_hand.learn(self._rollout)
-        self.hand.append(frames / (time.perf_counter() - start))
+        self.hand.append(plies / (time.perf_counter() - start))
 
 
 def _rollout_of(options: LearnOptions, policy: ActorCritic) -> TensorDictBase:

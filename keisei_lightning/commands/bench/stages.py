@@ -94,20 +94,20 @@ def measure_stages(config: ValidatedConfig) -> tuple[list[dict[str, Any]], tuple
     parts.trainer.callbacks.insert(0, clock)  # type: ignore[attr-defined]
     parts.fit()
     collector = parts.data.collector
-    stats, frames = collector.stats(), collector.frames_per_batch * clock.iterations
+    stats, plies = collector.stats(), collector.frames_per_batch * clock.iterations
     total = sum(clock.seconds.values())
     rows: list[dict[str, Any]] = [
         {
             "stage": f"{stage}: {what}",
             "share_percent": round(100 * clock.seconds[stage] / total, 1),
-            "us_per_ply": round(1e6 * clock.seconds[stage] / frames, 1),
+            "us_per_ply": round(1e6 * clock.seconds[stage] / plies, 1),
         }
         for stage, what in STAGES.items()
     ]
-    rows.append({"stage": "all", "share_percent": 100.0, "us_per_ply": round(1e6 * total / frames, 1)})
+    rows.append({"stage": "all", "share_percent": 100.0, "us_per_ply": round(1e6 * total / plies, 1)})
     threads = min(torch.get_num_threads(), parts.learner_threads)
     notes = (
-        f"{frames / total:,.0f} plies/s from end to end over {clock.iterations} iterations of "
+        f"{plies / total:,.0f} plies/s from end to end over {clock.iterations} iterations of "
         f"{collector.frames_per_batch:,} plies; {threads} torch threads in the learner",
         f"a worker waits {stats['worker_wait_s']:.2f} s before each rollout",
     )

@@ -59,11 +59,11 @@ def _measure(choice: Choice, policy: ActorCritic, options: TuneOptions) -> dict[
     ) as collector:
         batches = iter(collector)
         next(batches)
-        start, frames = time.perf_counter(), 0
+        start, plies = time.perf_counter(), 0
         while time.perf_counter() - start < options.seconds:
             next(batches)
-            frames += collector.frames_per_batch
-        rate = frames / (time.perf_counter() - start)
+            plies += collector.frames_per_batch
+        rate = plies / (time.perf_counter() - start)
     return {"num_workers x games x threads": " x ".join(map(str, choice)), "plies_per_s": round(rate)}
 
 
