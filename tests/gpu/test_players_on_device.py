@@ -26,7 +26,7 @@ from keisei_lightning.models import ActorCritic, LegalCategorical
 from keisei_lightning.models.bitmask import unpack_mask
 from keisei_lightning.parallel import OpponentOptions
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]
 
 
 def change(policy: ActorCritic) -> None:
@@ -40,7 +40,7 @@ def versions_played(device: str, *, precision: str = "32-true", kind: str = "res
     """Policy versions of three batches, each played by the weights published last, and not by those before."""
     policy = policy_of(kind)
     versions = []
-    with collector_of(policy, device, worker_precision=precision, start_timeout_s=120.0, **options) as collector:
+    with collector_of(policy, device, worker_precision=precision, start_timeout_s=600.0, **options) as collector:
         earlier = None
         for batch in itertools.islice(collector, 3):
             versions.append(int(batch["collector", "policy_version"].min()))

@@ -18,7 +18,7 @@ from keisei_lightning.parallel import OpponentOptions
 from keisei_lightning.policies import load_policy
 from keisei_lightning.training import SnapshotCallback
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -27,7 +27,8 @@ from keisei_lightning.system.limits import DESCRIPTORS_BESIDES, DESCRIPTORS_PER_
 from keisei_lightning.system.machine import available_memory
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT_S = 60
+TIMEOUT_S = 600
+"""Only against a test that waits for ever."""
 
 pytestmark = pytest.mark.process
 
