@@ -27,7 +27,7 @@ def play(*, with_opponents: bool, **options: Any) -> tuple[list[TensorDictBase],
     """Five batches of weights that change, and how often each process was restarted."""
     torch.manual_seed(11)
     policy, batches = ActorCritic(TinyNetwork()), []
-    # A heartbeat shorter than a compilation: who compiled again in the middle of a rollout would be taken for a hung one.
+    # Shorter than a compilation: a worker that compiled again in the middle of a rollout would be taken for hung.
     opponents = OpponentOptions(share=0.5, max_snapshots=2) if with_opponents else None
     with collector_of(policy, opponents=opponents, heartbeat_s=5.0, start_timeout_s=600.0, **options) as collector:
         if with_opponents:
