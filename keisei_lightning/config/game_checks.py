@@ -89,7 +89,7 @@ def game_errors(cfg: DictConfig, spec: GameSpec) -> Iterator[str]:
     if parallel.augment_symmetry and not spec.symmetries:
         yield f"parallel.augment_symmetry=true: must be false ({spec.name} has no symmetry)"
     if is_our_network(cfg) and cfg.model.equivariant:
-        yield from equivariance_errors(spec, kind=cfg.model.kind, channels=cfg.model.channels)
+        yield from equivariance_errors(spec, kind=cfg.model.kind, channels=cfg.model.channels, prefix="model.")
     yield from _player_errors(cfg, spec)
     rollouts = MemoryDemand(
         slots_per_worker=parallel.slots_per_worker if parallel.schedule == "async" else 1,

@@ -17,14 +17,18 @@ Flip = tuple[int, ...]
 _FLIPS: Final[tuple[Flip, ...]] = ((3,), (2,), (2, 3))
 
 
-def board_flip(spec: GameSpec) -> tuple[Symmetry, Flip]:
+def board_flip(spec: GameSpec, *, prefix: str = "") -> tuple[Symmetry, Flip]:
     """The game's symmetry, and how it moves the squares.
+
+    Args:
+        spec: the game.
+        prefix: text before the options' names in the message, such as ``"model."``.
 
     Raises:
         ConfigError: the game has no symmetry, or one that is no flip of the board.
     """
     if not spec.symmetries:
-        raise ConfigError(f"model.equivariant=true: must be false ({spec.name} has no symmetry)")
+        raise ConfigError(f"{prefix}equivariant=true: must be false ({spec.name} has no symmetry)")
     symmetry = spec.symmetries[0]
     height, width = spec.board_shape
     squares = np.arange(height * width).reshape(1, 1, height, width)
@@ -37,16 +41,23 @@ def board_flip(spec: GameSpec) -> tuple[Symmetry, Flip]:
             expected = np.concatenate([flipped[0], np.arange(height * width, spec.observation_bytes)])
         if np.array_equal(expected, symmetry.observation_index):
             return symmetry, flip
-    raise ConfigError(f"model.equivariant=true: must be false (the symmetry of {spec.name} is no flip of the board)")
+    raise ConfigError(f"{prefix}equivariant=true: must be false (the symmetry of {spec.name} is no flip of the board)")
 
 
-def equivariance_errors(spec: GameSpec, *, kind: str, channels: int) -> list[str]:
-    """Why a game has no equivariant network of this kind and size; no line where it has one."""
+def equivariance_errors(spec: GameSpec, *, kind: str, channels: int, prefix: str = "") -> list[str]:
+    """Why a game has no equivariant network of this kind and size; no line where it has one.
+
+    Args:
+        spec: the game.
+        kind: kind of the network.
+        channels: width of the network.
+        prefix: text before the options' names in the message, such as ``"model."``.
+    """
     if kind != "resnet":
-        return [f"model.equivariant=true: must be false with model.kind={kind}"]
-    errors = [f"model.channels={channels}: must be even with model.equivariant=true"] if channels % 2 else []
+        return [f"{prefix}equivariant=true: must be false with {prefix}kind={kind}"]
+    errors = [f"{prefix}channels={channels}: must be even with {prefix}equivariant=true"] if channels % 2 else []
     try:
-        board_flip(spec)
+        board_flip(spec, prefix=prefix)
     except ConfigError as error:
         errors += error.errors
     return errors

@@ -66,6 +66,7 @@ def test_help_shows_each_key_with_its_default_what_it_does_and_what_is_legal(
 
 
 @pytest.mark.parametrize(("command", "option"), KEYS, ids=IDS)
+@pytest.mark.slow
 def test_a_bad_value_of_any_key_is_one_line_and_exit_code_2(
     command: str, option: Declaration, capsys: pytest.CaptureFixture[str]
 ) -> None:
