@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -58,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if asks_for_help(words):
                 sys.stdout.write(help_text(words))
                 return DONE
+            _check_flags(words)
             with _hydra_raises(), _arguments(words), StopSignals(), one_command():
                 hydra.main(config_path=str(config_dir()), config_name="config", version_base="1.3")(_job)()
         except (Exception, Stopped, Refused) as error:  # noqa: BLE001 - the last line: every ending has an exit code
@@ -96,6 +98,17 @@ def _job(cfg: DictConfig) -> float:
         log.exception("training failed: %s", " ".join(str(error).split()) or type(error).__name__)
         error.keisei_reported = True  # type: ignore[attr-defined]
         raise
+
+
+def _check_flags(words: Sequence[str]) -> None:
+    """Refuse flags that Hydra does not have, in a line; argparse would print its whole usage.
+
+    Raises:
+        ConfigError: with a line for each.
+    """
+    _, unknown = get_args_parser().parse_known_args(list(words))
+    if flags := [word for word in unknown if word.startswith("-")]:
+        raise ConfigError([f"{flag}: no such flag; options are written KEY=VALUE" for flag in flags])
 
 
 def _sweep_first(words: Sequence[str]) -> list[str]:

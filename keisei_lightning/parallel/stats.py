@@ -1,4 +1,4 @@
-"""Counting what was collected, exactly over the whole run and as rates over a sliding window."""
+"""What was collected: exact totals of the whole run, and rates over a sliding window."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class CollectionStats:
     _window_start: float | None = None
 
     def start(self) -> None:
-        """Begin the clock of the first rate."""
+        """Start the clock of the first rate."""
         if self._window_start is None:
             self._window_start = self.clock()
 
     def forget_window(self) -> None:
-        """Begin the rates anew at the next :meth:`start`: the time in which nobody played counts for none."""
+        """Restart the rates at the next :meth:`start`: the time between, in which no game is played, does not count."""
         self._window.clear()
         self._window_start = None
 
@@ -82,7 +82,7 @@ class CollectionStats:
             self._window_start = self._window.popleft().time
 
     def summary(self) -> dict[str, float]:
-        """The numbers by name; shares and means are of the window, NaN-free: left out while no game has finished."""
+        """The numbers by name; shares and means are of the window, left out (not NaN) before a game has finished."""
         window = self._window
         out: dict[str, float] = {
             "plies": self.plies,

@@ -29,7 +29,7 @@ def policy_lag(latest: int, policy_version: VersionT) -> VersionT:
         The lag, 0 or more, like ``policy_version``.
 
     Raises:
-        ValueError: a version is newer than the latest, so it was published by nobody.
+        ValueError: a version is newer than the latest one, so it was never published.
     """
     lag = latest - policy_version
     lowest = lag if isinstance(lag, int) else int(lag.min()) if lag.numel() else 0

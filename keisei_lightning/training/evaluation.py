@@ -1,4 +1,4 @@
-"""How strong is the policy by now: matches between training iterations."""
+"""Evaluation during training: matches of the present policy between iterations."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ log = logging.getLogger(__name__)
 class EvaluationCallback(Callback):
     """Plays the policy, greedily, against one or more opponents and logs the results.
 
-    Logged as metrics that ``ModelCheckpoint`` and sweeps can monitor, with the opponent's name for ``random`` (other
-    characters than letters, digits, ``.`` and ``-`` become ``_``): ``eval/score_vs_random`` with its 95 % interval in
-    ``..._low`` and ``..._high``, ``eval/wins_vs_random``, ``draws`` and ``losses``, ``eval/game_length_vs_random`` and
-    ``eval/seconds_vs_random``; with a ``ladder``, ``eval/rating`` with ``..._low`` and ``..._high``, of which one is
-    missing where all games were won or lost.
+    It logs metrics that ``ModelCheckpoint`` and sweeps can monitor. For an opponent ``random`` (in other names, all
+    characters but letters, digits, ``.`` and ``-`` become ``_``) they are ``eval/score_vs_random`` with its 95 %
+    interval in ``..._low`` and ``..._high``, ``eval/wins_vs_random``, ``draws`` and ``losses``,
+    ``eval/game_length_vs_random`` and ``eval/seconds_vs_random``; with a ``ladder`` also ``eval/rating`` with
+    ``..._low`` and ``..._high``, one of which is missing if all games were won or lost.
 
-    Every evaluation plays the same openings, so that scores of different epochs can be compared. Training is left as it
-    was: the modules' modes and all global random streams are restored.
+    Every evaluation plays the same openings, so that scores of different epochs can be compared. Training is not
+    affected: the modules' modes and all global random streams are restored.
 
-    An opponent that holds something, such as an engine's process (it has a ``close()``), is started once, before
+    An opponent that holds a resource, such as an engine's process (it has a ``close()``), is started once, before
     training begins (:meth:`start`, which ``setup`` calls), and closed when training ends; its own random stream
-    continues from one evaluation to the next. The others are made anew for each evaluation, from the same seed.
+    continues from one evaluation to the next. All others are made anew for each evaluation, from the same seed.
 
     Args:
         game: makes the boards.
@@ -127,7 +127,7 @@ class EvaluationCallback(Callback):
         return self._spent_s + self._latest_s <= self.options.max_time_share * (self._clock() - self._started)
 
     def start(self) -> None:
-        """Start the opponents that hold something, such as an engine's process. May be repeated.
+        """Start the opponents that hold a resource, such as an engine's process. May be repeated.
 
         Raises:
             ConfigError: with one line for each that cannot be started; all others are closed.
@@ -176,7 +176,7 @@ class EvaluationCallback(Callback):
         self.close()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock; evaluate the weights that training starts from, if that is wanted."""
+        """Start the clock; with ``at_start``, evaluate the weights that training starts from."""
         self._started, self._spent_s = self._clock(), 0.0
         self._remember(trainer.current_epoch, pl_module)
         if self.options.at_start and trainer.is_global_zero:
@@ -189,7 +189,7 @@ class EvaluationCallback(Callback):
             pl_module.log_dict(self.play(trainer, pl_module), batch_size=1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluate the final weights, unless that has been done (a stop that could not be foreseen)."""
+        """Evaluate the final weights, unless the last epoch's end did (it cannot foresee every stop)."""
         if trainer.is_global_zero and self.evaluated_step != trainer.global_step:
             self._log_aside(trainer, self.play(trainer, pl_module))
 
@@ -219,7 +219,7 @@ class EvaluationCallback(Callback):
             except Stopped as stop:
                 if not deferred():
                     raise
-                log.debug("the evaluation was left in its middle: %s", stop)
+                log.debug("the evaluation was interrupted: %s", stop)
                 return {}
         self.results, self.evaluated_step = results, trainer.global_step
         self._latest_s = self._clock() - started
@@ -285,7 +285,7 @@ class EvaluationCallback(Callback):
             del self._past[epoch]
 
     def state_dict(self) -> dict[str, Any]:
-        """The weights of earlier epochs that are still to be played against."""
+        """The weights of earlier epochs that are needed as opponents."""
         return {"past": dict(self._past)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -293,14 +293,14 @@ class EvaluationCallback(Callback):
         self._past = {int(epoch): weights for epoch, weights in state_dict["past"].items()}
 
     def _log_aside(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        """Log where Lightning takes no ``self.log``, or would add it to the next epoch's."""
+        """Log where Lightning does not allow ``self.log``, or would count it for the next epoch."""
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
 
 
 def _errors(options: EvaluationOptions, opponents: Sequence[object]) -> list[str]:
-    """What no single option shows."""
+    """Errors that no single option has: one line each."""
     every, ago = options.every_n_epochs, options.against_epochs_ago
     errors = [] if opponents else ["opponents=[]: must name one or more"]
     if ago is not None and (every < 1 or ago % every):

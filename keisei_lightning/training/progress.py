@@ -1,4 +1,4 @@
-"""What a person sees while training runs: one bar on a terminal, a line now and then anywhere else."""
+"""Progress of a training: a bar on a terminal, otherwise a line every few seconds."""
 
 from __future__ import annotations
 
@@ -94,14 +94,14 @@ class TrainingProgress(ProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Show where training is, not more often than a person can read."""
+        """Show the present state, not more often than a person can read."""
         every_s = _BAR_EVERY_S if self._progress is not None else self._line_every_s
         if self._enabled and self._clock() - self._shown >= every_s:
             with self._decorating():
                 self._show(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count the pace: the first epoch waits for workers that start, and for all that is done once."""
+        """Start to measure the pace after the first epoch, which includes the start of the workers."""
         if self._pace_since is None:
             self._pace_since = (self._clock(), fraction_done(trainer) or 0.0)
 
@@ -117,7 +117,7 @@ class TrainingProgress(ProgressBar):
         self._stop()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the terminal back, if nothing else has."""
+        """Give the terminal back, if that has not been done."""
         self._stop()
 
     def _show(self, trainer: Trainer) -> None:
@@ -138,7 +138,7 @@ class TrainingProgress(ProgressBar):
         )
 
     def _time_left(self, fraction: float | None) -> list[str]:
-        """The time that is left at the pace since the first epoch, as a list of no or one word."""
+        """The remaining time at the pace since the first epoch, as a list of no or one word."""
         if fraction is None or self._pace_since is None:
             return []
         since, done = self._pace_since
@@ -208,7 +208,7 @@ def fraction_done(trainer: Trainer) -> float | None:
 
 
 def _epoch_text(trainer: Trainer) -> str:
-    """Number of the epoch as people count, and how many there will be where that is known."""
+    """Number of the epoch, from 1, and of all epochs if that is limited."""
     epochs: Any = trainer.fit_loop.epoch_progress.current
     limit = trainer.max_epochs
     return f"epoch {max(1, epochs.ready)}" + ("" if limit is None or limit < 0 else f"/{limit}")

@@ -16,7 +16,8 @@ from keisei_lightning.training.integrity import corruption
 
 pytestmark = pytest.mark.process
 
-FOR_EVER = ("trainer.max_epochs=100000",)
+# Without the line of progress every ten seconds, which a busy machine would add to standard error.
+FOR_EVER = ("trainer.max_epochs=100000", "trainer.enable_progress_bar=false")
 SERIAL = ("parallel=serial",)  # quicker, where the workers are not the point
 
 

@@ -188,6 +188,8 @@ class TestBadInput:
             (["ckpt_path=missing.ckpt"], "ckpt_path=missing.ckpt: there is no such file"),
             (["env=shoggy"], "env=shoggy: no such option (did you mean shogi?)"),
             (["ppo.gamma=high"], "ppo.gamma=high: "),
+            (["--ppo.gamma", "0.9"], "--ppo.gamma: no such flag; options are written KEY=VALUE"),
+            (["seed=3", "--epochs=4"], "--epochs=4: no such flag; options are written KEY=VALUE"),
         ],
     )
     def test_it_is_one_line_on_standard_error_and_exit_code_2(
