@@ -96,21 +96,22 @@ class SelfPlayCollector(BaseCollector):
             *(batches or BatchOptions(), SeedOptions()),
             keywords={**keywords, "seed": seed},
         )
-        self._plan = plan = CollectorSpec.checked(
+        self._collector_spec = collector_spec = CollectorSpec.checked(
             game, policy, options, workers=workers, supervision=supervision, batches=batches, opponents=opponents
         )
-        self.spec, self.policy, self.seed, self.replay_buffer = plan.game_spec, policy, seed, replay_buffer
+        self.spec, self.policy, self.seed, self.replay_buffer = collector_spec.game_spec, policy, seed, replay_buffer
         self.mode, self.schedule, self.max_policy_lag = options.mode, options.schedule, options.max_policy_lag
-        self.num_workers, self.games_per_worker = plan.layout.num_workers, options.games_per_worker
+        self.num_workers, self.games_per_worker = collector_spec.layout.num_workers, options.games_per_worker
         self.plies_per_rollout, self.total_frames = options.plies_per_rollout, batches.total_frames
         self.frames_per_batch = self.num_workers * self.games_per_worker * self.plies_per_rollout
         self.requested_frames_per_batch = self.frames_per_batch
-        self.worker_threads = plan.num_readers * plan.threads_per_worker  # torch threads of all of them
+        # Torch threads of all processes that have the policy.
+        self.worker_threads = collector_spec.num_readers * collector_spec.threads_per_worker
         self._unpack_action_mask = batches.unpack_action_mask
         self._stats = CollectionStats()
         self._at_work = contextlib.ExitStack()  # what lasts from start() to shutdown()
         self._version = 0
-        self._origin = ResumeState(undelivered=NOTHING_UNDELIVERED)
+        self._resume_state = ResumeState(undelivered=NOTHING_UNDELIVERED)
         self._session: Session | None = None
         self._closed = False
         self._paused: frozenset[int] = frozenset()
@@ -128,8 +129,8 @@ class SelfPlayCollector(BaseCollector):
         if self._session is not None:
             return
         self._session = Session(
-            self._plan,
-            self._origin,
+            self._collector_spec,
+            self._resume_state,
             seed=self.seed,
             plies=self._stats.plies,
             version=self._version,
@@ -152,9 +153,11 @@ class SelfPlayCollector(BaseCollector):
             if self._session is not None:
                 try:
                     if was_open:
-                        self._origin = self._session.resume_state()  # while the games are still there
+                        self._resume_state = self._session.resume_state()  # while the games are still there
                 finally:
-                    self._session.close(self._plan.supervision.shutdown_timeout_s if timeout is None else timeout)
+                    self._session.close(
+                        self._collector_spec.supervision.shutdown_timeout_s if timeout is None else timeout
+                    )
 
     def reopen(self) -> None:
         """Let a collector that was shut down be started again; an open one is left as it is.
@@ -263,7 +266,7 @@ class SelfPlayCollector(BaseCollector):
             ConfigError: the collector was made without ``opponents``.
             WeightsError: a parameter is not finite.
         """
-        if self._plan.opponents is None:
+        if self._collector_spec.opponents is None:
             raise ConfigError("push_snapshot: the collector has no pool; make it with opponents=OpponentOptions(...)")
         self.start()
         assert self._session is not None
@@ -324,12 +327,12 @@ class SelfPlayCollector(BaseCollector):
     @property
     def bytes_per_ply(self) -> int:
         """Shared memory that one ply takes."""
-        return self._plan.layout.bytes_per_ply
+        return self._collector_spec.layout.bytes_per_ply
 
     def stats(self) -> dict[str, float]:
         """Totals, and rates and shares over the last minute (see ``docs/glossary.md``)."""
         session = self._session
-        undelivered = self._origin.undelivered if session is None else session.intake.undelivered
+        undelivered = self._resume_state.undelivered if session is None else session.intake.undelivered
         workers = {"restarts": 0, "healthy_workers": 0, "lost_rollouts": 0}
         return {
             **self._stats.summary(),
@@ -371,13 +374,13 @@ class SelfPlayCollector(BaseCollector):
         With it, ``mode="serial"`` goes on as if there had been no stop. Games that worker processes had in flight are
         missing data afterwards, never spliced.
         """
-        origin = self._origin if self._session is None or self._closed else self._session.resume_state()
+        resume_state = self._resume_state if self._session is None or self._closed else self._session.resume_state()
         return OrderedDict(
             plies=self._stats.plies,
             games=self._stats.games,
             policy_version=self._version,
             seed=self.seed,
-            **origin.state_dict(),
+            **resume_state.state_dict(),
         )
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -391,7 +394,7 @@ class SelfPlayCollector(BaseCollector):
         self._stats.plies = int(state_dict["plies" if "plies" in state_dict else "frames"])  # an older name
         self._stats.games = int(state_dict["games"])
         self._version = int(state_dict["policy_version"])
-        self._origin = ResumeState.restored(state_dict)
+        self._resume_state = ResumeState.restored(state_dict)
 
     def __repr__(self) -> str:
         return (

@@ -33,7 +33,7 @@ def test_paused_workers_sit_out_and_come_back_with_their_games(schedule: str) ->
             assert batch.batch_size == (GAMES, PLIES)
             paused += int((batch["collector", "worker_id"] == 0).all())
         # What it was playing by then still comes.
-        slots = collector._plan.layout.num_slots if schedule == "async" else 0
+        slots = collector._collector_spec.layout.num_slots if schedule == "async" else 0
         assert paused <= slots < turns // 2
         collector.resume_workers()
         seen: set[int] = set()

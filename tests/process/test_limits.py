@@ -256,7 +256,7 @@ options = dict(num_workers=2, games_per_worker=64, plies_per_rollout=200)
 from collector_helpers import collector_of
 with collector_of(heartbeat_s=10.0, schedule="async", slots_per_worker=60, max_policy_lag=1000, **options) as collector:
     batch = next(iter(collector))
-    print("PLAYED", len(batch), collector._plan.layout.num_bytes // 2**20, "MiB")
+    print("PLAYED", len(batch), collector._collector_spec.layout.num_bytes // 2**20, "MiB")
     assert os.listdir("/dev/shm") == []
 """,
         command=(*unshare, "sh", "-c", f'{mount} && exec "$@"', "sh"),

@@ -123,7 +123,9 @@ def test_every_key_reaches_its_part(tmp_path: Path) -> None:
     assert (module.options.kl_target, data.options.decoupled) == (0.02, True)
     (snapshots,) = (callback for callback in trainer.callbacks if isinstance(callback, SnapshotCallback))
     assert snapshots.every_n_epochs == 3
-    assert data.collector._plan.opponents == OpponentOptions(share=0.25, max_snapshots=12, choice="prioritised")
+    assert data.collector._collector_spec.opponents == OpponentOptions(
+        share=0.25, max_snapshots=12, choice="prioritised"
+    )
     (sync,) = (callback for callback in trainer.callbacks if isinstance(callback, WeightSyncCallback))
     assert sync.every_n_steps == 5
     best, checkpoint = (callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint))

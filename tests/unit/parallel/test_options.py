@@ -113,7 +113,7 @@ def test_options_may_be_given_as_objects_and_as_keywords_which_count_more() -> N
         total_frames=96,
     )
     assert (collector.num_workers, collector.games_per_worker, collector.frames_per_batch) == (2, 6, 96)
-    assert collector._plan.supervision == SupervisionOptions(heartbeat_s=5, max_restarts=3)
+    assert collector._collector_spec.supervision == SupervisionOptions(heartbeat_s=5, max_restarts=3)
     assert collector.total_frames == 96
 
 
