@@ -8,8 +8,8 @@
 
 Everything else is derived from the declaration: what is legal (:func:`errors_of`), Hydra's schemas, ``--help`` and the
 reference page (:func:`declared`). A type is written as the annotation writes it: ``int``, ``float``, ``bool``, ``str``,
-``int | None``, ``Literal["a", "b"]``, ``list[str]``; anything else is not checked here. Sentences write None as null, as
-a configuration does.
+``int | None``, ``Literal["a", "b"]``, ``list[str]``; anything else is not checked here. Sentences write None as null,
+as a configuration does.
 """
 
 from __future__ import annotations
