@@ -105,15 +105,12 @@ class SelfPlayCollector(BaseCollector):
         self.plies_per_rollout, self.total_frames = options.plies_per_rollout, batches.total_frames
         self.frames_per_batch = self.num_workers * self.games_per_worker * self.plies_per_rollout
         self.requested_frames_per_batch = self.frames_per_batch
-        # Torch threads of all processes that have the policy.
-        self.worker_threads = collector_spec.num_readers * collector_spec.threads_per_worker
+        self.worker_threads = collector_spec.policy_threads
         self._unpack_action_mask = batches.unpack_action_mask
-        self._stats = CollectionStats()
+        self._stats, self._version, self._closed = CollectionStats(), 0, False
         self._at_work = contextlib.ExitStack()  # what lasts from start() to shutdown()
-        self._version = 0
         self._resume_state = ResumeState(undelivered=NOTHING_UNDELIVERED)
         self._session: Session | None = None
-        self._closed = False
         self._paused: frozenset[int] = frozenset()
 
     # ---- life
@@ -149,15 +146,14 @@ class SelfPlayCollector(BaseCollector):
             raise_on_error: likewise.
         """
         was_open, self._closed = not self._closed, True
+        timeout_s = self._collector_spec.supervision.shutdown_timeout_s if timeout is None else timeout
         with self._at_work:
             if self._session is not None:
                 try:
                     if was_open:
                         self._resume_state = self._session.resume_state()  # while the games are still there
                 finally:
-                    self._session.close(
-                        self._collector_spec.supervision.shutdown_timeout_s if timeout is None else timeout
-                    )
+                    self._session.close(timeout_s)
 
     def reopen(self) -> None:
         """Let a collector that was shut down be started again; an open one is left as it is.

@@ -134,6 +134,11 @@ class CollectorSpec:
         """Processes that hold the weights."""
         return 1 if self.options.mode == "central" else self.layout.num_workers
 
+    @property
+    def policy_threads(self) -> int:
+        """Torch threads of all processes that hold the weights."""
+        return self.num_readers * self.threads_per_worker
+
     def player_options(self, *, seed: int, start: int) -> PlayerOptions:
         """How every worker plays.
 

@@ -37,6 +37,7 @@ from keisei_lightning.parallel.options import OpponentOptions  # noqa: E402
 from keisei_lightning.parallel.playing.policy_worker import PolicyReplica  # noqa: E402
 from keisei_lightning.parallel.policy import acting  # noqa: E402
 from keisei_lightning.parallel.policy.inference_requests import LEARNER, InferenceRequest  # noqa: E402
+from keisei_lightning.training import optimizer  # noqa: E402
 from keisei_lightning.training.minibatches import (  # noqa: E402
     add_advantages,
     decouple,
@@ -169,7 +170,7 @@ class Learner:
             self.module = PPOModule(self.actor_critic)  # its check of a network against a game reads numbers
         lay_there(self.module.loss)  # as on_fit_start moves it
         self.module._meter = type(self.module._meter)(self.module._meter._names, DEVICE)
-        with mock.patch.object(PPOModule, "_may_fuse", return_value=True):  # as on a CUDA device
+        with mock.patch.object(optimizer, "_may_fuse", return_value=True):  # as on a CUDA device
             self.optimizer = self.module.configure_optimizers()
         self.decoupled, self.outcomes = decoupled, outcomes
 
