@@ -134,17 +134,17 @@ def errors() -> str:
 
 
 def api() -> str:
-    """Every public name, under the room that the package's face imports it from."""
+    """Every public name, under the sub-package that the package's face imports it from."""
     face = ast.parse((ROOT / "keisei_lightning" / "__init__.py").read_text(encoding="utf-8"))
-    rooms: dict[str, list[str]] = {}
+    packages: dict[str, list[str]] = {}
     for node in ast.walk(face):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("keisei_lightning."):
-            room = (node.module or "").split(".")[1]
-            rooms.setdefault(room, []).extend(alias.name for alias in node.names if alias.name != "lazy_names")
-    del rooms["errors"]  # they have a page of their own
+            package = (node.module or "").split(".")[1]
+            packages.setdefault(package, []).extend(alias.name for alias in node.names if alias.name != "lazy_names")
+    del packages["errors"]  # they have a page of their own
     return "\n\n".join(
-        f"## `{room}`\n\n" + "\n\n".join(f"::: keisei_lightning.{name}" for name in names)
-        for room, names in rooms.items()
+        f"## `{package}`\n\n" + "\n\n".join(f"::: keisei_lightning.{name}" for name in names)
+        for package, names in packages.items()
     )
 
 

@@ -104,7 +104,7 @@ def play_match(
 
     Raises:
         ConfigError: ``num_games`` or ``opening_plies`` is illegal.
-        GameError: a game goes on beyond its ``max_plies``, or a player returns no legal action.
+        GameError: a game continues beyond its ``max_plies``, or a player returns no legal action.
     """
     _check_numbers(num_games, opening_plies)
     openings = _draw_openings(game(num_games // 2), opening_plies, seed)

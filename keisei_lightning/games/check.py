@@ -209,7 +209,7 @@ class _Player:
         self._plies += moved
         self._over |= result.terminated | result.truncated
         late = np.flatnonzero((self._plies >= self._game.spec.max_plies) & ~self._over)
-        demand(late.size == 0, f"a game goes on after max_plies={self._game.spec.max_plies} plies")
+        demand(late.size == 0, f"a game continues after max_plies={self._game.spec.max_plies} plies")
 
     def _check_result(self, result: StepResult, moved: NDArray[np.bool_]) -> None:
         shape = (self._game.num_games,)

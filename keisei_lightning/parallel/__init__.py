@@ -27,7 +27,7 @@ What each process consumes, waits for, and is unblocked by:
   their deaths to it.
 - Publishing weights never waits.
 
-Where things are, from batches down to memory (each room imports only rooms below it):
+Where things are, from batches down to memory (each line imports only lines below it):
 
 - ``collector``, ``session``, ``options``: the public class, the parts of a running one, its options.
 - ``intake``, ``stats``: make batches of rollouts, and count them.

@@ -2,7 +2,7 @@
 
 Its loop consumes tokens and the learner's messages, and waits for both at once. It submits a group's requests to the
 policy as soon as every worker that plays the group has sent one, so that one forward pass serves all of them. While an
-accelerator computes, the loop goes on reading, and submits other groups' requests; it delivers a group's results when
+accelerator computes, the loop continues to read, and submits other groups' requests; it delivers a group's results when
 they are complete. It adopts new weights only when no worker is within a rollout, so that a rollout has one version:
 
 - ``schedule="sync"``: the learner announces which workers will begin (:class:`BeginRound`), and none of them begins

@@ -434,7 +434,7 @@ BROKEN: dict[GameFactory, str] = {
     EndsInBothWays: "a game is both terminated and truncated",
     ForgetsThatItIsOver: "terminated or truncated changes without a move",
     ResetsAllBoards: "reset touches boards that it was not asked for",
-    PlaysOnPastItsLimit: "a game goes on after max_plies=4 plies",
+    PlaysOnPastItsLimit: "a game continues after max_plies=4 plies",
     IgnoresItsSeed: "two games with the same seed and the same actions differ",
     ForgetsPositions: "becomes '-'",
     AcceptsAnyPosition: "set_position accepts text that is no position",
