@@ -33,7 +33,7 @@ def test_row_32_both_ways_of_starting_survive_a_kill(start_method: str) -> None:
 
 
 def test_row_32_fork_is_refused() -> None:
-    with pytest.raises(ConfigError, match="start_method=fork: must be one of None, forkserver, spawn"):
+    with pytest.raises(ConfigError, match="start_method=fork: must be one of forkserver, spawn, or None"):
         collector_of(start_method="fork")
 
 

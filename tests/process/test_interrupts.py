@@ -39,8 +39,10 @@ class OneByOne:
         return [self._arrived.popleft()]
 
 
-@pytest.mark.parametrize("mode", ["serial", "workers", "central"])
-@pytest.mark.parametrize("schedule", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("mode", "schedule"),
+    [("serial", "sync"), ("workers", "sync"), ("workers", "async"), ("central", "sync"), ("central", "async")],
+)
 def test_what_workers_had_announced_is_delivered_after_an_interrupt(mode: str, schedule: str) -> None:
     with collector_of(mode=mode, schedule=schedule, num_workers=3, max_policy_lag=100) as collector:
         backend, audit, delivered = OneByOne(collector), Audit(collector, in_order=schedule == "sync"), 0
