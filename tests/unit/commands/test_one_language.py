@@ -160,6 +160,7 @@ def test_an_option_is_declared_in_one_place() -> None:
     )
 
 
+@pytest.mark.slow
 def test_every_bench_has_a_module_that_runs_it() -> None:
     for name in BENCHES:
         assert callable(importlib.import_module(f"keisei_lightning.commands.bench.{name}").run)

@@ -208,6 +208,7 @@ print("torch" in sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_an_option_that_is_added_in_one_place_is_everywhere(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", ADDED],
