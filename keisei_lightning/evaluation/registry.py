@@ -9,7 +9,8 @@ A package adds a player by an entry point in the group ``keisei_lightning.player
 where ``make(spec, *, seed, name, **options)`` returns a :class:`~keisei_lightning.evaluation.players.Player` for a
 game, and raises :class:`~keisei_lightning.errors.ConfigError` for a game or an option that it cannot work with. Its
 options are the further keyword arguments of its signature; values are turned into the types that are annotated there,
-those of ``**options`` too: ``**options: str`` takes them as they were written.
+those of ``**options`` too: ``**options: str`` takes them as they were written. The fields of a keyword that is a
+dataclass are options too, and are handed over as keywords of their own.
 
 A configuration is checked by making its players, so a maker is quick and starts no process: that is the work of the
 player's ``start()``, which is called once, before the first match (:func:`start_player`).
@@ -23,7 +24,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any, Final
 
 from keisei_lightning.errors import ConfigError
@@ -247,10 +248,16 @@ def _typed_options(name: PlayerName, maker: PlayerMaker) -> dict[str, Any]:
 
 
 def _parameters(maker: PlayerMaker) -> Mapping[str, inspect.Parameter]:
+    """Parameters of a maker; in the place of one that is a dataclass of options stands each of these."""
     try:
-        return inspect.signature(maker, eval_str=True).parameters
+        signature = inspect.signature(maker, eval_str=True)
     except NameError:  # annotations that only a type checker can read
-        return inspect.signature(maker).parameters
+        signature = inspect.signature(maker)
+    parameters: dict[str, inspect.Parameter] = {}
+    for name, parameter in signature.parameters.items():
+        group = is_dataclass(parameter.annotation) and parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        parameters |= inspect.signature(parameter.annotation, eval_str=True).parameters if group else {name: parameter}
+    return parameters
 
 
 def _typed(text: str, annotation: Any) -> Any:
