@@ -122,10 +122,11 @@ def metrics() -> str:
 
 
 def players() -> str:
-    """The makers of the package's entry points, with their docstrings."""
+    """The makers of the package's entry points, with their docstrings, and the options that engines share."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     makers = project["entry-points"]["keisei_lightning.players"]
-    return "\n\n".join(f"## `{name}`\n\n::: {maker.replace(':', '.')}" for name, maker in sorted(makers.items()))
+    parts = [f"## `{name}`\n\n::: {maker.replace(':', '.')}" for name, maker in sorted(makers.items())]
+    return "\n\n".join([*parts, "## Options of engines\n\n::: keisei_lightning.evaluation.usi.players.EngineOptions"])
 
 
 def errors() -> str:

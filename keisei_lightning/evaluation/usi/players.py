@@ -222,9 +222,9 @@ def make_usi(
         seed: not used; see :class:`UsiPlayer`.
         name: name in tables and metrics.
         command: the program, by name or path, and its arguments, as a shell would read them.
-        options: of the search, and of the processes; one limit of the search at least must be given.
-        keywords: single ones of ``options`` (``nodes=1000``); others are the engine's own, sent as they are written;
-            "_" stands for a space (``Skill_Level=3``).
+        options: of the search and of the processes; ``nodes``, ``depth`` or ``movetime_ms`` must be given.
+        keywords: single ones of :class:`EngineOptions`, such as ``nodes=1000``; others are the engine's own, sent as
+            they are written, where "_" stands for a space (``Skill_Level=3``).
 
     Raises:
         ConfigError: another game, an option out of its range, or no such program. The engine checks its own options
