@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 from keisei_lightning.commands.evaluate.options import CHECKPOINT_SUFFIX, EvalOptions
 from keisei_lightning.errors import ConfigError
@@ -39,14 +39,26 @@ def check_options(options: EvalOptions) -> dict[str, PlayerName]:
         ConfigError: with one line for each error.
     """
     errors = [*_do_not_go_together(options), *_file_errors(options), *_folder_errors(options)]
-    names, name_errors = _read_names(options)
-    errors += name_errors
+    names: list[PlayerName] = []
+    for text in options.opponents:
+        if text.endswith(CHECKPOINT_SUFFIX):
+            continue
+        try:
+            names.append(parse_player(text))
+            player_options(names[-1])
+        except ConfigError as error:
+            errors += [f"opponents: {line}" for line in error.errors]
+    players = {name.text: name for name in names}
+    if options.round_robin:
+        players.setdefault(ANCHOR, parse_player(ANCHOR))
+    counts = Counter([*options.checkpoints, *(name.text for name in names)])
+    errors += [f"opponents: {name} plays more than once; must be there once" for name in counts if counts[name] > 1]
     if not errors and not options.checkpoints and options.game is not None:
         spec = named_game(options.game)(1).spec
-        errors += [*_player_errors(names, spec), *symmetry_errors(options, spec)]
+        errors += [*_player_errors(players, spec), *symmetry_errors(options, spec)]
     if errors:
         raise ConfigError(errors)
-    return names
+    return players
 
 
 def named_game(name: str) -> GameFactory:
@@ -75,26 +87,6 @@ def symmetry_errors(options: EvalOptions, spec: GameSpec) -> Iterator[str]:
         yield f"symmetric=true: must be false for {spec.name}, of which no symmetry is known"
 
 
-def _read_names(options: EvalOptions) -> tuple[dict[str, PlayerName], list[str]]:
-    names: dict[str, PlayerName] = {}
-    errors: list[str] = []
-    for text in options.opponents:
-        if text.endswith(CHECKPOINT_SUFFIX):
-            continue
-        try:
-            name = parse_player(text)
-            player_options(name)
-        except ConfigError as error:
-            errors += [f"opponents: {line}" for line in error.errors]
-            continue
-        if name.text in names:
-            errors.append(f"opponents: {name} plays more than once; must be there once")
-        names[name.text] = name
-    if options.round_robin and ANCHOR not in names:
-        names[ANCHOR] = parse_player(ANCHOR)
-    return names, errors
-
-
 def _do_not_go_together(options: EvalOptions) -> Iterator[str]:
     if options.greedy and options.temperature != 1.0:
         yield f"temperature={options.temperature}: must be 1 with greedy=true (nothing is sampled); add greedy=false"
@@ -104,8 +96,6 @@ def _do_not_go_together(options: EvalOptions) -> Iterator[str]:
         yield f"game={options.game}: must be null where there is a checkpoint, which tells its own game"
     if not options.checkpoints and options.game is None and options.round_robin:
         yield "game: is missing; must be the name of a game where there is no checkpoint"
-    for twice in sorted({path for path in options.checkpoints if options.checkpoints.count(path) > 1}):
-        yield f"opponents: {twice} plays more than once; must be there once"
 
 
 def _file_errors(options: EvalOptions) -> Iterator[str]:
@@ -128,13 +118,10 @@ def checkpoint_key(options: EvalOptions, path: str) -> str:
 
 
 def _folder_errors(options: EvalOptions) -> Iterator[str]:
-    folder = options.output_dir
-    if folder is None:
-        return
-    if errors := list(path_errors("output_dir", folder)):
-        yield from errors
-    elif Path(folder, "results.json").exists():
-        yield f"output_dir={folder}: there are results in it; must be another folder"
+    if options.output_dir is not None:
+        yield from path_errors("output_dir", options.output_dir)
+        if os.path.isfile(os.path.join(options.output_dir, "results.json")):
+            yield f"output_dir={options.output_dir}: there are results in it; must be another folder"
 
 
 def _player_errors(names: dict[str, PlayerName], spec: GameSpec) -> Iterator[str]:
