@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, ValueType
+from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
 from hydra.errors import HydraException
 
 __all__ = ["PATH_KEYS", "override_word", "quote_texts", "resume_command"]
@@ -148,7 +148,5 @@ def _split(text: str) -> Iterator[str]:
 
 
 def _quoted(text: str) -> str:
-    """In quotation marks of Hydra's, which takes a backslash for itself only before a mark or at the end."""
-    mark = "'" if '"' in text and "'" not in text else '"'
-    escaped = re.sub(rf"(\\*){mark}", lambda found: found[1] * 2 + "\\" + mark, text)
-    return mark + re.sub(r"\\+$", lambda found: found[0] * 2, escaped) + mark
+    mark = Quote.single if '"' in text and "'" not in text else Quote.double
+    return QuotedString(text=text, quote=mark).with_quotes()
