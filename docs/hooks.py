@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from keisei_lightning.config.reference import reference
+from keisei_lightning.config.reference import as_yaml, reference
 
 ROOT = Path(__file__).parents[1]
 
@@ -103,7 +103,7 @@ def configuration() -> str:
 def _sections() -> Iterator[str]:
     for section in reference():
         yield f"## {f'`{section.name}`' if section.name else 'The run'}\n\n{section.sentence}\n"
-        rows = ((_code(key.name), _code(key.default), key.legal, key.sentence) for key in section.keys)
+        rows = ((_code(k.name), _code(as_yaml(k.default)), k.legal("null"), k.sentence) for k in section.keys)
         yield _table("key | default | may be | what it does", rows)
 
 
