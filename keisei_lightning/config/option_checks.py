@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
-from keisei_lightning.config.compose_errors import known_keys, no_such_key
+from keisei_lightning.config.compose_errors import no_such_key
 from keisei_lightning.config.game_checks import game_spec, player_errors
 from keisei_lightning.config.schemas import SECTIONS
 from keisei_lightning.config.targets import plugin_errors, trainer_errors
@@ -41,7 +41,6 @@ __all__ = [
     "folder_errors",
     "is_our_network",
     "made",
-    "missing_keys",
     "opponent_options",
     "option_errors",
     "parallel_options",
@@ -58,7 +57,7 @@ def option_errors(cfg: DictConfig) -> list[str]:
     """Everything that can be told without torch.
 
     Args:
-        cfg: a composed configuration without :func:`missing_keys`.
+        cfg: a composed configuration in which every value can be resolved.
 
     Returns:
         A line for each error. What follows from several keys is told when each of them is legal.
@@ -125,27 +124,11 @@ def made(options: type[T], section: DictConfig) -> T:
     return options(**{each.name: values[each.name] for each in declared(cls) if each.name in values})
 
 
-def missing_keys(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
-    """What ``???`` stands for, and sections that were taken away (``~ppo``, ``model=null``).
-
-    Args:
-        cfg: a composed configuration; nothing is resolved, as the run's folder has no name yet.
-        prefix: of its keys, where it is a section.
-    """
-    if not prefix:
-        yield from set(known_keys("")).difference(map(str, cfg))
-    for key in map(str, cfg):
-        if OmegaConf.is_missing(cfg, key):
-            yield prefix + key
-        elif not OmegaConf.is_interpolation(cfg, key) and OmegaConf.is_dict(cfg[key]):
-            yield from missing_keys(cfg[key], f"{prefix}{key}.")
-
-
 def declared_errors(cfg: DictConfig) -> Iterator[str]:
     """Keys that nobody reads (added with a ``+``), and values that are not what their option's declaration allows.
 
     Args:
-        cfg: a composed configuration without :func:`missing_keys`.
+        cfg: a composed configuration in which every value can be resolved.
     """
     for section, options in SECTIONS.items():
         if section == "model" and not is_our_network(cfg):

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, read_write
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
 from keisei_lightning.config.game_checks import game_spec
-from keisei_lightning.config.option_checks import missing_keys, option_errors, parallel_options, publishes_per_iteration
+from keisei_lightning.config.option_checks import option_errors, parallel_options, publishes_per_iteration
+from keisei_lightning.config.schemas import SECTIONS
 from keisei_lightning.config.targets import gpu_errors, target_errors
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameSpec
@@ -68,11 +69,12 @@ def section_of(cfg: DictConfig) -> str:
 
 
 def _validated(cfg: DictConfig, section: str) -> ValidatedConfig:
-    _refuse(
-        [f"{key}: is missing; give it on the command line as {section}{key}=VALUE" for key in sorted(missing_keys(cfg))]
-    )
-    # What follows from another one has the same reason, and need not be told.
-    _refuse(list({line.partition(": ")[2]: line for line in reversed(list(unresolved_errors(cfg)))}.values()))
+    gone = [each.name for each in SECTIONS[""] if each.name not in list(cfg)]  # such as ~ppo
+    _refuse([_missing(name, section + name) for name in gone])
+    errors: dict[str, str] = {}
+    for line in unresolved_errors(cfg):  # what follows from another one has the same reason, and need not be told
+        errors.setdefault(line.partition(": ")[2], line)
+    _refuse([*errors.values()])
     with read_write(cfg):
         _expand_home(cfg)
         _refuse(option_errors(cfg))
@@ -83,7 +85,7 @@ def _validated(cfg: DictConfig, section: str) -> ValidatedConfig:
 
 
 def unresolved_errors(cfg: Any, prefix: str = "") -> Iterator[str]:
-    """Interpolations that come to nothing, such as ``${oc.env:NOT_SET}``, or to a value of another type.
+    """Missing values (``???``), and interpolations that come to nothing, or to a value of another type.
 
     Args:
         cfg: a configuration, or a list in one.
@@ -93,12 +95,20 @@ def unresolved_errors(cfg: Any, prefix: str = "") -> Iterator[str]:
         name = f"{prefix}{key}"
         try:
             value = cfg[key]
+        except MissingMandatoryValue:
+            yield _missing(name, cfg._get_full_key(key))
+        except InterpolationToMissingValueError:
+            continue  # told where the value is missing
         except OmegaConfBaseException as error:
             given: Any = OmegaConf.to_container(cfg, resolve=False)
             yield f"{name}={given[key]}: cannot be resolved ({str(error).partition(chr(10))[0]})"
-            continue
-        if OmegaConf.is_config(value) and not OmegaConf.is_interpolation(cfg, key):
-            yield from unresolved_errors(value, f"{name}.")
+        else:
+            if OmegaConf.is_config(value) and not OmegaConf.is_interpolation(cfg, key):
+                yield from unresolved_errors(value, f"{name}.")
+
+
+def _missing(name: str, word: str) -> str:
+    return f"{name}: is missing; give it on the command line as {word}=VALUE"
 
 
 def _expand_home(cfg: DictConfig) -> None:
