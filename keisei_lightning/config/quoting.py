@@ -39,6 +39,9 @@ _COMMAND = ("keisei", "train")
 
 _OPENING, _CLOSING = "([{", ")]}"
 
+_TOKEN = re.compile(r"""(?<!\w)(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")|[,()[\]{}]""", re.DOTALL)
+"""Commas, brackets, and texts in quotation marks; a mark within a word is an apostrophe."""
+
 
 def quote_texts(words: Sequence[str]) -> list[str]:
     """Put quotation marks around what Hydra would not take as it stands, and a home folder in the place of its ``~``.
@@ -129,21 +132,12 @@ def _means_itself(override: Override, text: str) -> bool:
 
 def _split(text: str) -> Iterator[str]:
     """Pieces between the commas that stand in no brackets and no quotation marks."""
-    depth, mark, begin, escaped = 0, "", 0, False
-    for at, character in enumerate(text):
-        if escaped or (character == "\\" and mark):
-            escaped = not escaped
-        elif mark:
-            mark = "" if character == mark else mark
-        elif character in "'\"" and (depth or not text[begin:at].strip()):  # else an apostrophe in a name
-            mark = character
-        elif character in _OPENING:
-            depth += 1
-        elif character in _CLOSING:
-            depth -= 1
-        elif character == "," and depth <= 0:
-            yield text[begin:at]
-            begin = at + 1
+    depth, begin = 0, 0
+    for found in _TOKEN.finditer(text):
+        depth += (found[0] in _OPENING) - (found[0] in _CLOSING)
+        if found[0] == "," and depth <= 0:
+            yield text[begin : found.start()]
+            begin = found.end()
     yield text[begin:]
 
 
