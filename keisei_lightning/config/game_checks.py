@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from keisei_lightning.errors import ConfigError, KeiseiError
+from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluation.ladder import load_ladder
-from keisei_lightning.evaluation.registry import closing_player, make_player, parse_player
+from keisei_lightning.evaluation.registry import parse_player, player_errors
 from keisei_lightning.games import GameSpec, make_game
 from keisei_lightning.games.registry import takes_option
 
-__all__ = ["game_options", "game_spec", "player_errors"]
+__all__ = ["game_options", "game_spec", "opponent_errors"]
 
 
 def game_spec(cfg: DictConfig) -> GameSpec:
@@ -68,30 +68,18 @@ def game_options(cfg: DictConfig) -> dict[str, Any]:
     return {**options, **{str(key): value for key, value in further.items()}}
 
 
-def player_errors(cfg: DictConfig, spec: GameSpec | None) -> Iterator[str]:
-    """Whether each opponent is there, takes its options and can play the game (making one starts nothing).
+def opponent_errors(cfg: DictConfig, spec: GameSpec | None) -> Iterator[str]:
+    """Whether each player of the evaluation is there and can play the game, and one of them is on the ladder.
 
     Args:
         cfg: a configuration whose section ``evaluation`` is legal.
-        spec: of its game; None: it is not known, so that only names are checked.
+        spec: of its game; None: it is not known, so that what depends on it is not checked.
     """
-    opponents = set()
-    for name in cfg.evaluation.opponents:
-        try:
-            player = parse_player(name)
-            opponents.add(player.text)
-            if spec is not None:
-                with closing_player(make_player(player, spec)):
-                    pass
-        except KeiseiError as error:
-            for line in getattr(error, "errors", [str(error)]):
-                yield f"evaluation.opponents={name}: {' '.join(line.split())}"
-    if cfg.evaluation.ladder is not None:
-        yield from _ladder_errors(cfg.evaluation.ladder, opponents, spec)
-
-
-def _ladder_errors(name: str, opponents: Set[str], spec: GameSpec | None) -> Iterator[str]:
-    """Whether there is such a ladder, of this game, and anybody to meet on it."""
+    opponents, name = cfg.evaluation.opponents, cfg.evaluation.ladder
+    errors = list(player_errors("evaluation.opponents", opponents, spec))
+    yield from errors
+    if name is None:
+        return
     try:
         ladder = load_ladder(name)
     except ConfigError as error:
@@ -99,6 +87,6 @@ def _ladder_errors(name: str, opponents: Set[str], spec: GameSpec | None) -> Ite
         return
     if spec is not None and ladder.game != spec.name:
         yield f"evaluation.ladder={name}: is one of {ladder.game}; must be one of {spec.name}"
-    elif opponents.isdisjoint(ladder.names):
+    elif not errors and not {parse_player(each).text for each in opponents} & set(ladder.names):
         players = ", ".join(ladder.names)
         yield f"evaluation.ladder={name}: evaluation.opponents must name one or more of its players ({players})"

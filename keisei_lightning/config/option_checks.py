@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 
 from keisei_lightning.config.compose_errors import no_such_key
-from keisei_lightning.config.game_checks import game_spec, player_errors
+from keisei_lightning.config.game_checks import game_spec, opponent_errors
 from keisei_lightning.config.schemas import SECTIONS
 from keisei_lightning.config.targets import plugin_errors, trainer_errors
 from keisei_lightning.errors import ConfigError
@@ -72,7 +72,7 @@ def option_errors(cfg: DictConfig) -> list[str]:
         except ConfigError as error:
             errors += error.errors
     if "evaluation" not in wrong:
-        errors += [*_evaluation_errors(cfg), *player_errors(cfg, spec)]
+        errors += [*_evaluation_errors(cfg), *opponent_errors(cfg, spec)]
     if wrong.isdisjoint(["parallel", "opponents"]):
         collecting = list(collector_errors(*parallel_options(cfg), opponent_options(cfg), prefix="parallel."))
         errors += collecting

@@ -22,12 +22,12 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any, Final
 
-from keisei_lightning.errors import ConfigError
+from keisei_lightning.errors import ConfigError, KeiseiError
 from keisei_lightning.evaluation.players import Player
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.system.registry import Registry, nearest
@@ -39,6 +39,7 @@ __all__ = [
     "closing_player",
     "make_player",
     "parse_player",
+    "player_errors",
     "player_names",
     "player_options",
     "register_player",
@@ -158,6 +159,29 @@ def make_player(name: str | PlayerName, spec: GameSpec, *, seed: int = 0) -> Pla
     parsed = parse_player(name) if isinstance(name, str) else name
     maker = PLAYERS.load(parsed.player)
     return maker(spec, seed=seed, name=parsed.text, **_typed_options(parsed, maker))
+
+
+def player_errors(key: str, names: Iterable[str], spec: GameSpec | None) -> Iterator[str]:
+    """Whether each player is there, takes its options and can play the game. It is made for that; nothing is started.
+
+    Args:
+        key: of the option that names the players, for the messages.
+        names: see :func:`parse_player`.
+        spec: the game; None: it is not known yet, and what depends on it is not checked.
+
+    Yields:
+        A line for each error.
+    """
+    for name in names:
+        try:
+            player = parse_player(name)
+            if spec is None:
+                player_options(player)
+            else:
+                with closing_player(make_player(player, spec)):
+                    pass
+        except KeiseiError as error:
+            yield from (f"{key}={name}: {' '.join(line.split())}" for line in getattr(error, "errors", [str(error)]))
 
 
 def start_player(player: Player) -> None:

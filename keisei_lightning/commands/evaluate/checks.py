@@ -9,13 +9,7 @@ from collections.abc import Iterator
 
 from keisei_lightning.commands.evaluate.options import CHECKPOINT_SUFFIX, EvalOptions
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.evaluation.registry import (
-    PlayerName,
-    closing_player,
-    make_player,
-    parse_player,
-    player_options,
-)
+from keisei_lightning.evaluation.registry import PlayerName, parse_player, player_errors
 from keisei_lightning.games import GameFactory, GameSpec, game_factory
 from keisei_lightning.system.paths import path_errors
 
@@ -39,25 +33,21 @@ def check_options(options: EvalOptions) -> dict[str, PlayerName]:
         ConfigError: with one line for each error.
     """
     errors = [*_do_not_go_together(options), *_file_errors(options), *_folder_errors(options)]
-    names: list[PlayerName] = []
-    for text in options.opponents:
-        if text.endswith(CHECKPOINT_SUFFIX):
-            continue
-        try:
-            names.append(parse_player(text))
-            player_options(names[-1])
-        except ConfigError as error:
-            errors += [f"opponents: {line}" for line in error.errors]
+    spec = None
+    if not errors and options.game is not None:
+        spec = named_game(options.game)(1).spec
+        errors += symmetry_errors(options, spec)
+    texts = [text for text in options.opponents if not text.endswith(CHECKPOINT_SUFFIX)]
+    unplayable = list(player_errors("opponents", texts, spec))
+    names = [] if unplayable else [parse_player(text) for text in texts]
+    errors += unplayable
+    counts = Counter([*options.checkpoints, *(name.text for name in names)])
+    errors += [f"opponents: {name} plays more than once; must be there once" for name in counts if counts[name] > 1]
+    if errors:
+        raise ConfigError(errors)
     players = {name.text: name for name in names}
     if options.round_robin:
         players.setdefault(ANCHOR, parse_player(ANCHOR))
-    counts = Counter([*options.checkpoints, *(name.text for name in names)])
-    errors += [f"opponents: {name} plays more than once; must be there once" for name in counts if counts[name] > 1]
-    if not errors and not options.checkpoints and options.game is not None:
-        spec = named_game(options.game)(1).spec
-        errors += [*_player_errors(players, spec), *symmetry_errors(options, spec)]
-    if errors:
-        raise ConfigError(errors)
     return players
 
 
@@ -122,13 +112,3 @@ def _folder_errors(options: EvalOptions) -> Iterator[str]:
         yield from path_errors("output_dir", options.output_dir)
         if os.path.isfile(os.path.join(options.output_dir, "results.json")):
             yield f"output_dir={options.output_dir}: there are results in it; must be another folder"
-
-
-def _player_errors(names: dict[str, PlayerName], spec: GameSpec) -> Iterator[str]:
-    """Make each player, which starts nothing, to see that it can play the game."""
-    for name in names.values():
-        try:
-            with closing_player(make_player(name, spec)):
-                pass
-        except ConfigError as error:
-            yield from (f"opponents: {line}" for line in error.errors)
