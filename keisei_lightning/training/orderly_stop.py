@@ -90,7 +90,7 @@ class OrderlyStop(Callback):
         """Defer signals from here on, and note where training starts."""
         self._start_position, self._all_learned = _position(trainer), False
         stopping.defer()
-        if trainer.world_size > 1 and stopping.is_active():
+        if stopping.is_active() and trainer.world_size > 1:
             self._agreement = StopAgreement(trainer)
             stopping.stop_together(self._agreement)
 
