@@ -16,6 +16,7 @@
     ├── RolloutError               a rollout is invalid (not finite, wrong shape, endless game)
     ├── StalePolicyError           only batches beyond ``max_policy_lag`` arrive
     ├── WeightsError               weights are invalid (wrong shape, not finite) and were not published
+    ├── RankError                  another learner of the same training failed, or has other weights than this one
     └── CollectorClosedError       the collector was used after ``shutdown``
 
 ``RemoteTraceback`` carries the text of a worker's traceback, as the ``__cause__`` of a ``WorkerError``.
@@ -33,6 +34,7 @@ __all__ = [
     "IllegalActionError",
     "KeiseiError",
     "QuarantineError",
+    "RankError",
     "RemoteTraceback",
     "RolloutError",
     "StalePolicyError",
@@ -138,6 +140,23 @@ class StalePolicyError(KeiseiError):
 
 class WeightsError(KeiseiError):
     """Weights are invalid and were not published: a wrong name, shape or dtype, or a value that is not finite."""
+
+
+class RankError(KeiseiError):
+    """Another learner (rank) of the same training failed, or the learners' weights are no longer the same.
+
+    Args:
+        rank: which one; None: that is not known, since it ended without a word.
+        reason: what happened to it, for the message.
+
+    Attributes:
+        rank: as given.
+        reason: as given.
+    """
+
+    def __init__(self, rank: int | None, reason: str) -> None:
+        self.rank, self.reason = rank, reason
+        super().__init__(f"{'another rank' if rank is None else f'rank {rank}'}: {reason}")
 
 
 class CollectorClosedError(KeiseiError):
