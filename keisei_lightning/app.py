@@ -61,7 +61,7 @@ from keisei_lightning.training import (
     remove_stale_temporaries,
 )
 from keisei_lightning.training.options import EvaluationOptions, MinibatchOptions, PPOOptions
-from keisei_lightning.training.ranks import RankPhases, shared_by_first_rank
+from keisei_lightning.training.rank_stops import RankPhases, shared_by_first_rank
 
 __all__ = ["Run", "build", "run", "run_as_rank"]
 
@@ -179,7 +179,7 @@ def _run(valid: ValidatedConfig) -> float:
         if is_first and parts.stop.saved is not None:
             print_table("stopped", _end_rows(parts, parts.stop.saved, section_of(cfg)))
         # Lightning's own exception would end the process with exit code 0.
-        raise Stopped(requested() or signal.SIGTERM) from stop
+        raise Stopped(requested() or getattr(stop, "signum", signal.SIGTERM)) from stop
     finally:
         parts.evaluation.close()
     checkpoint = parts.last_checkpoint if _keeps_checkpoints(cfg) else None

@@ -8,7 +8,6 @@
     ├── GameError                  a game or a player broke its contract
     │   └── IllegalActionError     the rules do not allow an action
     ├── EngineError                an engine process failed several times consecutively
-    ├── RankError                  a learner process failed or died; ``__cause__`` is its own traceback
     ├── WorkerError                a worker process failed; ``__cause__`` is its own traceback
     │   ├── WorkerBootError        it never became ready: nothing is restarted
     │   ├── WorkerCrashLoopError   it died more often than the restart budget allows
@@ -17,6 +16,7 @@
     ├── RolloutError               a rollout is invalid (not finite, wrong shape, endless game)
     ├── StalePolicyError           only batches beyond ``max_policy_lag`` arrive
     ├── WeightsError               weights are invalid (wrong shape, not finite) and were not published
+    ├── RankError                  another learner of the same training failed, or has other weights than this one
     └── CollectorClosedError       the collector was used after ``shutdown``
 
 ``RemoteTraceback`` carries the text of a worker's traceback, as the ``__cause__`` of a ``WorkerError``.
@@ -98,10 +98,6 @@ class EngineError(KeiseiError):
     """An engine process failed several times consecutively; ``__cause__`` is the last failure."""
 
 
-class RankError(KeiseiError):
-    """A learner process (rank) failed or died, and so ended the others; ``__cause__`` carries its traceback, if any."""
-
-
 class RemoteTraceback(Exception):
     """The text of a traceback from another process."""
 
@@ -144,6 +140,25 @@ class StalePolicyError(KeiseiError):
 
 class WeightsError(KeiseiError):
     """Weights are invalid and were not published: a wrong name, shape or dtype, or a value that is not finite."""
+
+
+class RankError(KeiseiError):
+    """Another learner (rank) of the same training failed, or the learners' weights are no longer the same.
+
+    Where a parent has started the ranks, ``__cause__`` carries the traceback of the one that failed, if it left one.
+
+    Args:
+        rank: which one; None: that is not known, since it ended without a word.
+        reason: what happened to it, for the message.
+
+    Attributes:
+        rank: as given.
+        reason: as given.
+    """
+
+    def __init__(self, rank: int | None, reason: str) -> None:
+        self.rank, self.reason = rank, reason
+        super().__init__(f"{'another rank' if rank is None else f'rank {rank}'}: {reason}")
 
 
 class CollectorClosedError(KeiseiError):

@@ -53,7 +53,8 @@ class Failed:
         text: type and message of the exception.
         traceback: as Python prints it.
         config_errors: the lines of a :class:`~keisei_lightning.errors.ConfigError`; empty: it was another one.
-        lost_peer: it failed because another rank was gone or did not answer.
+        lost_peer: it failed because another rank had failed, was gone or did not answer.
+        blames: the rank that it names, and why; None: it names none.
         phase: what it was doing.
     """
 
@@ -61,6 +62,7 @@ class Failed:
     traceback: str
     config_errors: tuple[str, ...]
     lost_peer: bool
+    blames: tuple[int, str] | None
     phase: Phase
 
 
@@ -91,7 +93,9 @@ Outcome = Done | Halted | Failed | Died
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether an error of torch says that another rank is gone, or has not answered in time."""
+    """Whether an error says that another rank has failed, is gone, or has not answered in time."""
+    if isinstance(error, RankError):
+        return True
     return isinstance(error, RuntimeError) and bool(_LOST_PEER.search(f"{type(error).__name__} {error}"))
 
 
@@ -108,6 +112,7 @@ def failure_of(error: BaseException, phase: Phase) -> Failed:
         traceback=text[-_LONGEST_TRACEBACK:],
         config_errors=error.errors if isinstance(error, ConfigError) else (),
         lost_peer=is_lost_peer(error),
+        blames=(error.rank, error.reason) if isinstance(error, RankError) and error.rank is not None else None,
         phase=phase,
     )
 
@@ -132,7 +137,11 @@ def conclude(outcomes: Sequence[tuple[int, Outcome]]) -> Any:
     silent = [rank for rank, outcome in outcomes if isinstance(outcome, Died)]
     for rank, outcome in outcomes:  # nobody failed by itself: somebody has not answered
         if isinstance(outcome, Failed):
-            raise _no_answer(rank, outcome, dict(outcomes), silent)
+            raise (
+                _no_answer(rank, outcome, dict(outcomes), silent)
+                if outcome.blames is None
+                else RankError(*outcome.blames)
+            )
     results = {rank: outcome.result for rank, outcome in outcomes if isinstance(outcome, Done)}
     return results[0]
 
@@ -146,10 +155,10 @@ def _is_cause(outcome: Outcome) -> bool:
 
 def _error_of(rank: int, outcome: Outcome) -> Exception:
     if not isinstance(outcome, Failed):
-        return RankError(f"rank {rank} {outcome}; the other ranks were ended")
+        return RankError(rank, f"{outcome}; the other ranks were ended")
     if outcome.config_errors:
         return ConfigError(outcome.config_errors)
-    error = RankError(f"rank {rank}: {outcome.text}")
+    error = RankError(rank, outcome.text)
     error.__cause__ = RemoteTraceback(outcome.traceback)
     return error
 
@@ -157,7 +166,7 @@ def _error_of(rank: int, outcome: Outcome) -> Exception:
 def _no_answer(rank: int, failed: Failed, outcomes: dict[int, Outcome], silent: Sequence[int]) -> RankError:
     """One rank has waited for another in vain."""
     hung = "; ".join(f"rank {other} was still {_phase_of(outcomes[other])}" for other in silent)
-    error = RankError(f"rank {rank} got no answer from the other ranks while {failed.phase}{hung and f': {hung}'}")
+    error = RankError(rank, f"got no answer from the other ranks while {failed.phase}{hung and f': {hung}'}")
     error.__cause__ = RemoteTraceback(failed.traceback)
     return error
 
