@@ -24,7 +24,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from keisei_lightning.errors import ConfigError, RankError
-from keisei_lightning.system.stopping import Stopped
+from keisei_lightning.system.stopping import Stopped, agree
 
 __all__ = ["ALONE", "Ranks", "broadcast_buffers", "check_equal_weights", "ranks_of"]
 
@@ -143,9 +143,10 @@ class _Group:
         reports = self._tell(report)
         for rank, other in enumerate(reports):
             if other.failure is not None:
-                raise RankError(rank, other.failure) from error
+                raise RankError(f"rank {rank}: {other.failure}") from error
         for other in reports:
             if other.signum is not None:
+                agree()  # every rank comes here
                 raise error or Stopped(other.signum)
         return [other.value for other in reports]  # type: ignore[misc]  # no one has failed
 
@@ -154,7 +155,7 @@ class _Group:
         try:
             torch.distributed.all_gather_object(reports, report, group=self._group)
         except RuntimeError as error:  # gloo's: a connection is closed, or the time is over
-            raise RankError(None, f"it has ended, or does not answer ({' '.join(str(error).split())})") from error
+            raise RankError(f"another rank is gone, or does not answer ({' '.join(str(error).split())})") from error
         return reports
 
     def collect_at_first(self, value: T) -> list[T]:
@@ -230,9 +231,8 @@ def check_equal_weights(ranks: Ranks, module: nn.Module) -> None:
     for rank, checksum in enumerate(sums):
         if checksum != sums[0]:
             raise RankError(
-                rank,
-                "its weights differ from those of rank 0: a hook or callback changed them on one rank alone, or the "
-                "ranks run on processors that round differently",
+                f"rank {rank}: its weights differ from those of rank 0 (a hook or callback changed them on one rank "
+                "alone, or the ranks run on processors that round differently)"
             )
 
 
