@@ -8,6 +8,7 @@
     ├── GameError                  a game or a player broke its contract
     │   └── IllegalActionError     the rules do not allow an action
     ├── EngineError                an engine process failed several times consecutively
+    ├── RankError                  a learner process failed or died; ``__cause__`` is its own traceback
     ├── WorkerError                a worker process failed; ``__cause__`` is its own traceback
     │   ├── WorkerBootError        it never became ready: nothing is restarted
     │   ├── WorkerCrashLoopError   it died more often than the restart budget allows
@@ -98,8 +99,12 @@ class EngineError(KeiseiError):
     """An engine process failed several times consecutively; ``__cause__`` is the last failure."""
 
 
+class RankError(KeiseiError):
+    """A learner process (rank) failed or died, and so ended the others; ``__cause__`` carries its traceback, if any."""
+
+
 class RemoteTraceback(Exception):
-    """The text of a traceback from a worker process."""
+    """The text of a traceback from another process."""
 
     def __init__(self, text: str) -> None:
         self.text = text

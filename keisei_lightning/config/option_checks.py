@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 
 from keisei_lightning.config.compose_errors import known_keys, no_such_key
+from keisei_lightning.config.ranks import rank_errors
 from keisei_lightning.config.schemas import SECTIONS
 from keisei_lightning.config.targets import callback_errors, logger_errors, trainer_errors
 from keisei_lightning.errors import ConfigError
@@ -67,6 +68,8 @@ def option_errors(cfg: DictConfig) -> list[str]:
 
     errors += [*folder_errors(cfg), *_checkpoint_path_errors(cfg)]
     errors += [*trainer_errors(cfg), *logger_errors(cfg), *callback_errors(cfg)]
+    if is_legal("trainer"):
+        errors += rank_errors(cfg)
     if is_legal("env"):
         errors += _game_name_errors(cfg)
     if is_legal("evaluation"):

@@ -189,6 +189,9 @@ def gpu_errors(cfg: DictConfig) -> Iterator[str]:
     yield from device_errors("parallel.worker_device", workers, num_cuda_devices=count)
     if learner:
         devices = str(trainer.devices)
-        name = f"cuda:{devices.rstrip(',')}" if devices.endswith(",") else "cuda"
-        for line in device_errors("trainer.devices", name, num_cuda_devices=count):
+        highest = max(int(number) for number in devices.split(",") if number) if "," in devices else 0
+        for line in device_errors("trainer.devices", f"cuda:{highest}", num_cuda_devices=count):
             yield f"trainer.accelerator={trainer.accelerator}: {line.partition(': ')[2]}"
+            return
+        if devices.isdecimal() and int(devices) > count:
+            yield f"trainer.devices={devices}: must be from 1 to {count}, the GPUs of this machine"

@@ -35,6 +35,7 @@ from keisei_lightning.config.option_checks import (
     parallel_options,
     publishes_per_iteration,
 )
+from keisei_lightning.config.ranks import PortableConfig, adopt_place, rank_warnings
 from keisei_lightning.config.targets import gpu_errors, target_errors
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameSpec
@@ -52,6 +53,10 @@ class ValidatedConfig:
     """
 
     cfg: DictConfig
+
+    def portable(self) -> PortableConfig:
+        """The same for another process."""
+        return PortableConfig.of(self.cfg, section_of(self.cfg))
 
 
 def validate(cfg: DictConfig) -> ValidatedConfig:
@@ -89,6 +94,7 @@ def _validated(cfg: DictConfig, section: str) -> ValidatedConfig:
     with read_write(cfg):
         _expand_home(cfg)
         _refuse(option_errors(cfg))
+        adopt_place(cfg)
         resolve_workers(cfg)
         spec = game_spec(cfg)
         _refuse(list(game_errors(cfg, spec)))
@@ -168,7 +174,7 @@ def config_warnings(cfg: DictConfig) -> list[str]:
     Args:
         cfg: a valid configuration.
     """
-    parallel, lines = cfg.parallel, []
+    parallel, lines = cfg.parallel, [*rank_warnings(cfg)]
     publishes, arithmetic = publishes_per_iteration(cfg)
     worst = publishes * parallel.slots_per_worker
     if parallel.schedule == "async" and parallel.max_policy_lag < worst:

@@ -21,7 +21,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -29,12 +29,18 @@ from typing import Any
 __all__ = [
     "StopSignals",
     "Stopped",
+    "agree",
+    "agreed",
     "defer",
     "deferred",
+    "end_now",
     "interruptible",
+    "is_active",
     "listen_to",
+    "passing_on",
     "requested",
     "stop_deferring",
+    "stop_together",
     "temporary_file",
     "uninterruptible",
 ]
@@ -82,6 +88,10 @@ class StopSignals:
         self.deferred = False
         self.waits = 0
         self.uninterruptible = 0
+        self.agreement: Callable[[int | None], int | None] | None = None
+        """Takes this rank's signal, and returns the one by which all ranks stop; None: there is one rank."""
+        self.pass_on: Callable[[int], None] | None = None
+        """Tells other processes to stop, in place of this one; None: this one stops."""
         self._asked_at = 0.0
         self._relayed = False
         self._before: dict[int, Any] = {}
@@ -114,6 +124,7 @@ class StopSignals:
     def stop_deferring(self) -> None:
         """End the deferral: from now on a first signal raises at once."""
         self.deferred = False
+        self.agreement = None
         if signal.SIGALRM in self._before:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -124,9 +135,14 @@ class StopSignals:
         if self.requested is not None:
             if signum == self.requested and time.monotonic() - self._asked_at < _DOUBLED_S:
                 return
-            _end_now(signum)
+            end_now(signum)
         self.requested, self._asked_at = signum, time.monotonic()
-        if self.deferred and signum != signal.SIGTERM:
+        if self.pass_on is not None:
+            self.pass_on(signum)
+            return
+        if self.deferred and self.agreement is not None and not self.waits:
+            return
+        if self.deferred and self.agreement is None and signum != signal.SIGTERM:
             # After SIGTERM Lightning's loop ends at its own safe points, with consistent counters.
             self._relayed = True
             signal.raise_signal(signal.SIGTERM)
@@ -148,6 +164,11 @@ class StopSignals:
 _active: StopSignals | None = None
 
 _temporary_files: set[Path] = set()
+
+
+def is_active() -> bool:
+    """Whether signals are turned into requests to stop here."""
+    return _active is not None
 
 
 def requested() -> int | None:
@@ -172,6 +193,60 @@ def listen_to(signum: int) -> None:
         _active.listen_to(signum)
 
 
+@contextlib.contextmanager
+def passing_on(tell: Callable[[int], None]) -> Iterator[None]:
+    """Context in which a first signal is passed on to other processes; it does not stop this one.
+
+    Args:
+        tell: gets the signal's number, within the signal's handler.
+    """
+    active = _active if threading.current_thread() is threading.main_thread() else None
+    if active is None:
+        yield
+        return
+    active.pass_on = tell
+    try:
+        yield
+    finally:
+        active.pass_on = None
+
+
+def stop_together(agreement: Callable[[int | None], int | None]) -> None:
+    """From now on a deferred signal waits until all ranks of the training agree to stop, at the same point of it.
+
+    Those points are each :func:`agree` and the end of each :func:`interruptible`: every rank must come by all of them.
+    Lightning's own handler of SIGTERM, which would meet the other ranks from within a step, is replaced.
+
+    Args:
+        agreement: gets this rank's signal, or None; returns the one by which all ranks stop, or None. All ranks call it
+            the same number of times.
+    """
+    if _active is not None:
+        _active.agreement = agreement
+        _active.listen_to(signal.SIGTERM)
+
+
+def agree() -> int | None:
+    """The signal by which all ranks stop here; None: they go on, or there is one rank."""
+    if _active is None or _active.agreement is None:
+        return None
+    return agreed(_active.agreement(_active.requested))
+
+
+def agreed(signum: int | None) -> int | None:
+    """Note the signal that all ranks have agreed on, as if this one had got it.
+
+    Args:
+        signum: of an agreement; None: they go on.
+
+    Returns:
+        The same.
+    """
+    if _active is not None and _active.requested is None:
+        _active.requested = signum
+    return signum
+
+
 def stop_deferring(*, end: bool = False) -> None:
     """From now on a signal no longer waits for the end of a step.
 
@@ -192,6 +267,8 @@ def stop_deferring(*, end: bool = False) -> None:
 def interruptible() -> Iterator[None]:
     """Context that a signal may interrupt: it raises at once, also if it came before and was deferred.
 
+    Of several ranks that stop together, all raise at its end, whichever got the signal.
+
     Raises:
         Stopped: a signal has come.
     """
@@ -204,8 +281,13 @@ def interruptible() -> Iterator[None]:
         if active.requested is not None and active.deferred:
             raise Stopped(active.requested)
         yield
+    except Stopped:
+        if active.agreement is None:
+            raise
     finally:
         active.waits -= 1
+    if (signum := agree()) is not None:
+        raise Stopped(signum)
 
 
 @contextlib.contextmanager
@@ -233,8 +315,12 @@ def temporary_file(path: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def _end_now(signum: int) -> None:
-    """End without any further hook or handler. Workers notice that their parent has ended."""
+def end_now(signum: int) -> None:
+    """End without any further hook or handler. Workers notice that their parent has ended.
+
+    Args:
+        signum: the signal that asks for it.
+    """
     for path in tuple(_temporary_files):
         with contextlib.suppress(OSError):
             path.unlink()
