@@ -61,7 +61,7 @@ from keisei_lightning.training import (
     remove_stale_temporaries,
 )
 from keisei_lightning.training.options import EvaluationOptions, MinibatchOptions, PPOOptions
-from keisei_lightning.training.rank_stops import RankPhases, shared_by_first_rank
+from keisei_lightning.training.ranks import RankPhases, shared_by_first_rank
 
 __all__ = ["Run", "build", "run", "run_as_rank"]
 

@@ -29,7 +29,7 @@ from keisei_lightning.system.stopping import Stopped, temporary_file
 from keisei_lightning.training.checkpoint import UnsaveableStateError
 from keisei_lightning.training.evaluation import is_last_epoch
 from keisei_lightning.training.integrity import temporary_path
-from keisei_lightning.training.rank_stops import StopAgreement
+from keisei_lightning.training.ranks import StopAgreement
 
 __all__ = ["FinalCheckpoint", "OrderlyStop"]
 

@@ -1,246 +1,141 @@
-"""The learners of one training (ranks), and what they tell each other.
-
-A rank that waits in a collective for another one, which has failed before it came there, waits for ever. So everything
-that may fail on one rank alone is done by :meth:`Ranks.collect`: all ranks hear whether all others have done it, and
-either all of them continue or none does.
-
-A single learner is the only one to hear: it calls no collective, and works as if there were no ranks.
-"""
+"""Several learner processes (ranks): how they agree to stop in a step, and what each is doing."""
 
 from __future__ import annotations
 
-import contextlib
-import warnings
-import weakref
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final
 
 import torch
-import torch.distributed
-from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import DDPStrategy
-from torch import Tensor, nn
+import torch.distributed as dist
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
-from keisei_lightning.errors import ConfigError, RankError
-from keisei_lightning.system.stopping import Stopped
+from keisei_lightning.launching.phases import Phase, enter
+from keisei_lightning.system.ranks import RankPlace
 
-__all__ = ["ALONE", "Ranks", "broadcast_buffers", "check_equal_weights", "ranks_of"]
+__all__ = ["RankPhases", "StopAgreement", "shared_by_first_rank"]
 
-T = TypeVar("T")
+_MEETING_TIMEOUT: Final = timedelta(minutes=10)
+"""How long ranks of several machines may take to start."""
 
-_SAME_SIZE: Final = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""Integers by their bytes: a checksum of their sums does not depend on the order of the additions."""
+_stores: list[Any] = []
+"""Stores that this process holds for the others; they end with it."""
 
 
-class Ranks(Protocol):
-    """The learners of one training.
+class StopAgreement:
+    """Agreement of all ranks on the signal by which they stop: one number, reduced over a group of its own (gloo).
 
-    Attributes:
-        rank: which one this is, from 0.
-        size: how many there are.
+    It is begun before a step and taken after it, so that nobody waits for it: the gradients' own reduction has met the
+    other ranks meanwhile.
+
+    Args:
+        trainer: told to end its loop when the ranks agree.
     """
 
-    rank: int
-    size: int
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._group = dist.new_group(backend="gloo", timeout=getattr(trainer.strategy, "_timeout", None))
+        self._pending: tuple[dist.Work, Tensor] | None = None
+        self.agreed: int | None = None
+        """The signal that the ranks have agreed on."""
 
-    def collect(self, what: str, work: Callable[[], T]) -> list[T]:
-        """Do something on all ranks; every rank gets the results of all.
+    def begin(self, signum: int | None) -> None:
+        """Begin to agree; :meth:`take` has the answer.
 
         Args:
-            what: is done, for the message of an error.
-            work: does it here. What it returns is pickled; large data stays in a variable of its own.
+            signum: that this rank got; None: none.
+        """
+        self.take()  # of a step that a callback has skipped
+        word = torch.tensor([signum or 0], dtype=torch.int32)
+        work = dist.all_reduce(word, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
+        assert work is not None
+        self._pending = (work, word)
 
-        Returns:
-            The results, in the order of the ranks.
+    def take(self) -> int | None:
+        """The signal by which all ranks stop; None: they go on.
 
         Raises:
-            BaseException: what ``work`` raised here.
-            RankError: it raised on another rank.
-            Stopped: a signal stopped it on any rank; no rank failed otherwise.
+            RuntimeError: a rank is gone, or does not answer in time.
         """
-        ...
+        if self._pending is not None:
+            (work, word), self._pending = self._pending, None
+            work.wait()
+            self.agreed = int(word.item()) or self.agreed
+        return self.agreed
 
-    def collect_at_first(self, value: T) -> list[T]:
-        """The values of all ranks, in their order, on the first rank; an empty list on all others."""
-        ...
+    def note(self, signum: int) -> None:
+        """Let Lightning's loop end at its own safe points: all ranks have agreed, here or elsewhere.
 
-    def mean_(self, tensors: Iterable[Tensor]) -> None:
-        """Replace each tensor by its mean over the ranks, which have the same number of tensors, of the same shapes."""
-        ...
-
-    def copy_first_(self, tensors: Iterable[Tensor]) -> None:
-        """Replace each tensor by the first rank's."""
-        ...
-
-
-class _Alone:
-    """The only learner."""
-
-    rank, size = 0, 1
-
-    def collect(self, what: str, work: Callable[[], T]) -> list[T]:
-        return [work()]
-
-    def collect_at_first(self, value: T) -> list[T]:
-        return [value]
-
-    def mean_(self, tensors: Iterable[Tensor]) -> None:
-        return
-
-    def copy_first_(self, tensors: Iterable[Tensor]) -> None:
-        return
+        Args:
+            signum: the signal.
+        """
+        self.agreed = signum
+        # Lightning's handler of SIGTERM would set this, and also broadcast from within a step.
+        self._trainer._signal_connector.received_sigterm = True
 
 
-ALONE: Final[Ranks] = _Alone()
-"""A training with one learner."""
+class RankPhases(Callback):
+    """Notes what this rank is doing, so that its parent can say so if it dies. Put it first."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Setting up."""
+        enter(Phase.SETTING_UP)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The rollout of an epoch is collected with its first minibatch."""
+        enter(Phase.COLLECTING)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """A step begins."""
+        enter(Phase.LEARNING)
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Gradients are computed, and averaged over the ranks."""
+        enter(Phase.BACKWARD)
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The optimiser's step follows."""
+        enter(Phase.LEARNING)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluation, metrics and checkpoints follow."""
+        enter(Phase.ENDING_AN_EPOCH)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """A checkpoint is being put together, then written."""
+        enter(Phase.SAVING)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Last matches and pictures follow."""
+        enter(Phase.ENDING)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Workers stop; maybe a checkpoint is saved first."""
+        enter(Phase.ENDING)
 
 
-@dataclass(frozen=True, slots=True)
-class _Report(Generic[T]):
-    """What one rank tells the others.
-
-    Attributes:
-        value: what its work returned.
-        failure: of its work, as text; None: it did not fail.
-        signum: of the signal that stopped its work; None: none did.
-    """
-
-    value: T | None = None
-    failure: str | None = None
-    signum: int | None = None
-
-
-class _Group:
-    """Several learners, which talk through a process group of their own, on the CPU.
-
-    Of their own: a message never falls between the gradients of a step, or Lightning's own messages.
-
-    Args:
-        timeout: how long one may wait for the others.
-    """
-
-    def __init__(self, timeout: timedelta) -> None:
-        self.rank, self.size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        self._group: Any = torch.distributed.new_group(backend="gloo", timeout=timeout)
-        # The metrics that this package logs are those of all ranks already. Lightning cannot know.
-        warnings.filterwarnings("ignore", message=r"It is recommended to use `self\.log\('(train|self_play|eval)/")
-
-    def collect(self, what: str, work: Callable[[], T]) -> list[T]:
-        error: BaseException | None = None
-        try:
-            report = _Report(value=work())
-        except Stopped as stop:
-            error, report = stop, _Report(signum=stop.signum)
-        except BaseException as failure:  # noqa: BLE001 - KeyboardInterrupt too: the others wait
-            reason = " ".join(f"{type(failure).__name__}: {failure}".split())
-            error, report = failure, _Report(failure=f"{what} failed ({reason})")
-        if error is not None and report.failure is not None:
-            with contextlib.suppress(RankError):  # of two errors the user needs this rank's own
-                self._tell(report)
-            raise error
-        reports = self._tell(report)
-        for rank, other in enumerate(reports):
-            if other.failure is not None:
-                raise RankError(rank, other.failure) from error
-        for other in reports:
-            if other.signum is not None:
-                raise error or Stopped(other.signum)
-        return [other.value for other in reports]  # type: ignore[misc]  # no one has failed
-
-    def _tell(self, report: _Report[T]) -> list[_Report[T]]:
-        reports: list[Any] = [None] * self.size
-        try:
-            torch.distributed.all_gather_object(reports, report, group=self._group)
-        except RuntimeError as error:  # gloo's: a connection is closed, or the time is over
-            raise RankError(None, f"it has ended, or does not answer ({' '.join(str(error).split())})") from error
-        return reports
-
-    def collect_at_first(self, value: T) -> list[T]:
-        values: list[Any] | None = [None] * self.size if self.rank == 0 else None
-        torch.distributed.gather_object(value, values, dst=0, group=self._group)
-        return values or []
-
-    def mean_(self, tensors: Iterable[Tensor]) -> None:
-        for tensor in tensors:
-            host = tensor.detach().cpu().double()
-            torch.distributed.all_reduce(host, group=self._group)
-            tensor.copy_(host / self.size)
-
-    def copy_first_(self, tensors: Iterable[Tensor]) -> None:
-        for tensor in tensors:
-            host = tensor.detach().cpu().contiguous()
-            torch.distributed.broadcast(host, src=0, group=self._group)
-            tensor.copy_(host)
-
-
-_groups: weakref.WeakKeyDictionary[Trainer, Ranks] = weakref.WeakKeyDictionary()
-
-
-def ranks_of(trainer: Trainer | None) -> Ranks:
-    """The learners of a trainer's fit.
-
-    The first call for a trainer is a collective: it makes a process group. All ranks must come to it.
+def shared_by_first_rank(text: str, place: RankPlace) -> str:
+    """What rank 0 says, on every rank; before Lightning has made its process group, at the same address.
 
     Args:
-        trainer: with its strategy set up; None: there is one learner.
+        text: of this rank; that of rank 0 counts.
+        place: of this process, which torchrun or SLURM has started.
 
     Raises:
-        ConfigError: there are several learners, and the strategy is not DDP: each must have all the weights.
+        RuntimeError: rank 0 cannot be reached.
     """
-    size = getattr(trainer, "world_size", 1)
-    if trainer is None or size == 1:
-        return ALONE
-    strategy = trainer.strategy
-    if not (isinstance(strategy, DDPStrategy) and torch.distributed.is_initialized()):
-        raise ConfigError(
-            f"trainer.strategy={type(strategy).__name__}: must be ddp with {size} learners, each of which "
-            "publishes the whole weights to workers of its own"
-        )
-    if trainer not in _groups:
-        _groups[trainer] = _Group(strategy._timeout or timedelta(minutes=30))
-    return _groups[trainer]
-
-
-def broadcast_buffers(ranks: Ranks, module: nn.Module) -> None:
-    """Give every rank the first one's buffers, such as the running means of a ``BatchNorm``.
-
-    ``DistributedDataParallel`` does this before each forward pass. After the last one of an iteration each rank has
-    its own, and would publish and save those.
-    """
-    if ranks.size > 1:
-        with torch.no_grad():
-            ranks.copy_first_(module.buffers())
-
-
-def check_equal_weights(ranks: Ranks, module: nn.Module) -> None:
-    """Check that all ranks have the first one's weights, bit by bit.
-
-    Args:
-        ranks: the learners.
-        module: learns.
-
-    Raises:
-        RankError: one has others; it is named.
-    """
-    if ranks.size == 1:
-        return
-    sums = ranks.collect("the checksum of the weights", lambda: _checksum(module))
-    for rank, checksum in enumerate(sums):
-        if checksum != sums[0]:
-            raise RankError(
-                rank,
-                "its weights differ from those of rank 0: a hook or callback changed them on one rank alone, or the "
-                "ranks run on processors that round differently",
-            )
-
-
-@torch.no_grad()
-def _checksum(module: nn.Module) -> tuple[int, ...]:
-    """The sums of each parameter's and buffer's bits, in one transfer from their device."""
-    sums = [
-        tensor.detach().contiguous().view(_SAME_SIZE[tensor.element_size()]).sum(dtype=torch.int64).reshape(1)
-        for tensor in (*module.parameters(), *module.buffers())
-    ]
-    return tuple(torch.cat(sums).tolist()) if sums else ()
+    environment: ClusterEnvironment = SLURMEnvironment() if place.launcher == "SLURM" else TorchElasticEnvironment()
+    url = f"tcp://{environment.main_address}:{environment.main_port}?rank={place.rank}&world_size={place.world_size}"
+    store, _, _ = next(rendezvous(url, timeout=_MEETING_TIMEOUT))
+    key = f"keisei/shared/{len(_stores)}"
+    _stores.append(store)
+    if place.rank == 0:
+        store.set(key, text)
+        return text
+    said: bytes = store.get(key)
+    return said.decode()
