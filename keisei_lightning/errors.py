@@ -143,22 +143,10 @@ class WeightsError(KeiseiError):
 
 
 class RankError(KeiseiError):
-    """Another learner (rank) of the same training failed, or the learners' weights are no longer the same.
+    """A learner (rank) failed, was killed or did not answer, or the learners' weights are no longer the same.
 
     Where a parent has started the ranks, ``__cause__`` carries the traceback of the one that failed, if it left one.
-
-    Args:
-        rank: which one; None: that is not known, since it ended without a word.
-        reason: what happened to it, for the message.
-
-    Attributes:
-        rank: as given.
-        reason: as given.
     """
-
-    def __init__(self, rank: int | None, reason: str) -> None:
-        self.rank, self.reason = rank, reason
-        super().__init__(f"{'another rank' if rank is None else f'rank {rank}'}: {reason}")
 
 
 class CollectorClosedError(KeiseiError):

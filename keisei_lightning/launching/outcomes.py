@@ -19,6 +19,8 @@ _LOST_PEER = re.compile(
     r"gloo|NCCL|Connection (closed|reset) by (remote )?peer|Broken pipe|TCPStore|DistBackendError|DistNetworkError"
 )
 
+_NAMED = re.compile(r"rank \d+")
+
 _LONGEST_TRACEBACK = 100_000
 """Characters of a traceback that are sent."""
 
@@ -54,7 +56,7 @@ class Failed:
         traceback: as Python prints it.
         config_errors: the lines of a :class:`~keisei_lightning.errors.ConfigError`; empty: it was another one.
         lost_peer: it failed because another rank had failed, was gone or did not answer.
-        blames: the rank that it names, and why; None: it names none.
+        blames: what it says of another rank; None: it does not know which one.
         phase: what it was doing.
     """
 
@@ -62,7 +64,7 @@ class Failed:
     traceback: str
     config_errors: tuple[str, ...]
     lost_peer: bool
-    blames: tuple[int, str] | None
+    blames: str | None
     phase: Phase
 
 
@@ -112,7 +114,7 @@ def failure_of(error: BaseException, phase: Phase) -> Failed:
         traceback=text[-_LONGEST_TRACEBACK:],
         config_errors=error.errors if isinstance(error, ConfigError) else (),
         lost_peer=is_lost_peer(error),
-        blames=(error.rank, error.reason) if isinstance(error, RankError) and error.rank is not None else None,
+        blames=str(error) if isinstance(error, RankError) and _NAMED.match(str(error)) else None,
         phase=phase,
     )
 
@@ -140,7 +142,7 @@ def conclude(outcomes: Sequence[tuple[int, Outcome]]) -> Any:
             raise (
                 _no_answer(rank, outcome, dict(outcomes), silent)
                 if outcome.blames is None
-                else RankError(*outcome.blames)
+                else RankError(outcome.blames)
             )
     results = {rank: outcome.result for rank, outcome in outcomes if isinstance(outcome, Done)}
     return results[0]
@@ -155,10 +157,10 @@ def _is_cause(outcome: Outcome) -> bool:
 
 def _error_of(rank: int, outcome: Outcome) -> Exception:
     if not isinstance(outcome, Failed):
-        return RankError(rank, f"{outcome}; the other ranks were ended")
+        return RankError(f"rank {rank} {outcome}; the other ranks were ended")
     if outcome.config_errors:
         return ConfigError(outcome.config_errors)
-    error = RankError(rank, outcome.text)
+    error = RankError(f"rank {rank}: {outcome.text}")
     error.__cause__ = RemoteTraceback(outcome.traceback)
     return error
 
@@ -166,7 +168,7 @@ def _error_of(rank: int, outcome: Outcome) -> Exception:
 def _no_answer(rank: int, failed: Failed, outcomes: dict[int, Outcome], silent: Sequence[int]) -> RankError:
     """One rank has waited for another in vain."""
     hung = "; ".join(f"rank {other} was still {_phase_of(outcomes[other])}" for other in silent)
-    error = RankError(rank, f"got no answer from the other ranks while {failed.phase}{hung and f': {hung}'}")
+    error = RankError(f"rank {rank} got no answer from the other ranks while {failed.phase}{hung and f': {hung}'}")
     error.__cause__ = RemoteTraceback(failed.traceback)
     return error
 

@@ -31,7 +31,7 @@ from keisei_lightning.evaluation.registry import (
 from keisei_lightning.games.protocol import GameFactory
 from keisei_lightning.models import ActorCritic, evaluation_mode
 from keisei_lightning.system.options import with_keywords
-from keisei_lightning.system.stopping import Stopped, deferred, interruptible, stop_all
+from keisei_lightning.system.stopping import Stopped, deferred, interruptible
 from keisei_lightning.training.options import EvaluationOptions
 from keisei_lightning.training.rank_group import ALONE, Ranks, ranks_of
 from keisei_lightning.training.source import actor_critic_of
@@ -233,7 +233,6 @@ class EvaluationCallback(Callback):
             except Stopped as stop:
                 if not deferred():
                     raise
-                stop_all(stop.signum)
                 log.debug("the evaluation was interrupted: %s", stop)
                 return {}
         self.results, self.evaluated_step = results, trainer.global_step

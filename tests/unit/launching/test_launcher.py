@@ -70,23 +70,21 @@ def test_what_all_ranks_refuse_is_refused_once() -> None:
 
 
 def test_a_rank_that_is_killed_is_named_with_its_signal_and_what_it_did() -> None:
-    with pytest.raises(RankError, match=r"^rank 1: was killed by SIGKILL while saving a checkpoint \(likely out of "):
+    with pytest.raises(RankError, match=r"^rank 1 was killed by SIGKILL while saving a checkpoint \(likely out of "):
         run_ranks(kills_itself_on_rank_1, 2)
-    with pytest.raises(RankError, match=r"^rank 1: ended with exit code 7 while collecting a rollout; the other ranks"):
+    with pytest.raises(RankError, match=r"^rank 1 ended with exit code 7 while collecting a rollout; the other ranks"):
         run_ranks(exits_on_rank_1, 2)
 
 
 def test_who_loses_a_killed_rank_is_not_blamed(tmp_path: Path) -> None:
-    with pytest.raises(
-        RankError, match=r"^rank 1: was killed by SIGKILL while in a backward pass, where gradients are"
-    ):
+    with pytest.raises(RankError, match=r"^rank 1 was killed by SIGKILL while in a backward pass, where gradients are"):
         run_ranks(partial(loses_its_peer_on_rank_0, tmp_path), 2)
 
 
 def test_a_rank_that_does_not_answer_is_named_with_what_it_did(tmp_path: Path) -> None:
     with pytest.raises(
         RankError,
-        match=r"^rank 0: got no answer from the other ranks while in a backward pass.*: rank 1 was still collecting",
+        match=r"^rank 0 got no answer from the other ranks while in a backward pass.*: rank 1 was still collecting",
     ) as caught:
         run_ranks(partial(gets_no_answer_on_rank_0, tmp_path), 2)
     assert "Timed out waiting" in str(caught.value.__cause__)
