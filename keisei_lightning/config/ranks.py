@@ -13,7 +13,7 @@ from typing import Any, Final
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from keisei_lightning.system.machine import available_cpus
+from keisei_lightning.system.machine import allowed_cpus
 from keisei_lightning.system.ranks import RankPlace, present_place
 
 __all__ = [
@@ -145,5 +145,5 @@ def rank_warnings(cfg: DictConfig) -> Iterator[str]:
     Args:
         cfg: a valid configuration.
     """
-    if cfg.trainer.accelerator == "cpu" and (number := num_devices(cfg)) > (cpus := available_cpus()):
+    if cfg.trainer.accelerator == "cpu" and (number := num_devices(cfg)) > (cpus := allowed_cpus()):
         yield f"trainer.devices={number}: {number} learners share {cpus} CPUs, and wait for one another"
