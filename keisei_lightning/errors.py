@@ -17,7 +17,6 @@
     ├── RolloutError               a rollout is invalid (not finite, wrong shape, endless game)
     ├── StalePolicyError           only batches beyond ``max_policy_lag`` arrive
     ├── WeightsError               weights are invalid (wrong shape, not finite) and were not published
-    ├── RankError                  another learner of the same training failed, or has other weights than this one
     └── CollectorClosedError       the collector was used after ``shutdown``
 
 ``RemoteTraceback`` carries the text of a worker's traceback, as the ``__cause__`` of a ``WorkerError``.
@@ -100,7 +99,10 @@ class EngineError(KeiseiError):
 
 
 class RankError(KeiseiError):
-    """A learner process (rank) failed or died, and so ended the others; ``__cause__`` carries its traceback, if any."""
+    """A learner process (rank) failed or died, and so ended the others; ``__cause__`` carries its traceback, if any.
+
+    Also: its weights are no longer those of the others.
+    """
 
 
 class RemoteTraceback(Exception):
@@ -145,23 +147,6 @@ class StalePolicyError(KeiseiError):
 
 class WeightsError(KeiseiError):
     """Weights are invalid and were not published: a wrong name, shape or dtype, or a value that is not finite."""
-
-
-class RankError(KeiseiError):
-    """Another learner (rank) of the same training failed, or the learners' weights are no longer the same.
-
-    Args:
-        rank: which one; None: that is not known, since it ended without a word.
-        reason: what happened to it, for the message.
-
-    Attributes:
-        rank: as given.
-        reason: as given.
-    """
-
-    def __init__(self, rank: int | None, reason: str) -> None:
-        self.rank, self.reason = rank, reason
-        super().__init__(f"{'another rank' if rank is None else f'rank {rank}'}: {reason}")
 
 
 class CollectorClosedError(KeiseiError):

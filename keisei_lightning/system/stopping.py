@@ -264,10 +264,13 @@ def stop_deferring(*, end: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible(*, together: bool = True) -> Iterator[None]:
     """Context that a signal may interrupt: it raises at once, also if it came before and was deferred.
 
     Of several ranks that stop together, all raise at its end, whichever got the signal.
+
+    Args:
+        together: False: only the rank that got the signal raises, and the caller tells the others.
 
     Raises:
         Stopped: a signal has come.
@@ -282,11 +285,11 @@ def interruptible() -> Iterator[None]:
             raise Stopped(active.requested)
         yield
     except Stopped:
-        if active.agreement is None:
+        if active.agreement is None or not together:
             raise
     finally:
         active.waits -= 1
-    if (signum := agree()) is not None:
+    if together and (signum := agree()) is not None:
         raise Stopped(signum)
 
 
