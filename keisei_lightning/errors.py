@@ -16,7 +16,6 @@
     ├── RolloutError               a rollout is invalid (not finite, wrong shape, endless game)
     ├── StalePolicyError           only batches beyond ``max_policy_lag`` arrive
     ├── WeightsError               weights are invalid (wrong shape, not finite) and were not published
-    ├── RankError                  another learner of the same training failed, or has other weights than this one
     └── CollectorClosedError       the collector was used after ``shutdown``
 
 ``RemoteTraceback`` carries the text of a worker's traceback, as the ``__cause__`` of a ``WorkerError``.

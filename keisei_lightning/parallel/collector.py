@@ -20,6 +20,7 @@ from torchrl.collectors import BaseCollector
 from keisei_lightning.errors import CollectorClosedError, ConfigError
 from keisei_lightning.games import GameFactory
 from keisei_lightning.models import unpack_mask
+from keisei_lightning.parallel.control import WorkerControl
 from keisei_lightning.parallel.figures import Figure, values_of
 from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, to_batch
 from keisei_lightning.parallel.memory.slots import ColumnKey
@@ -42,7 +43,7 @@ from keisei_lightning.system.options import SeedOptions, with_keywords
 __all__ = ["SelfPlayCollector"]
 
 
-class SelfPlayCollector(BaseCollector):
+class SelfPlayCollector(WorkerControl, BaseCollector):
     """Collects self-play in parallel worker processes; a TorchRL collector.
 
     Iterating it yields TensorDicts of batch size [W * G, T] (time last, names ``(None, "time")``) with the keys of the
@@ -282,39 +283,6 @@ class SelfPlayCollector(BaseCollector):
     def snapshots(self) -> list[SnapshotStanding]:
         """The pool's ring, oldest first: version, games and the learner's score against each."""
         return [] if self.pool is None else self.pool.standings
-
-    # ---- control
-
-    def pause_workers(self, worker_ids: Sequence[int] | None = None) -> None:
-        """Let workers (default: all) play no further rollouts; those they are playing are still delivered.
-
-        A batch is then made of the other workers' rollouts alone.
-        """
-        self._set_paused(self._paused.union(range(self.num_workers) if worker_ids is None else worker_ids))
-
-    def resume_workers(self, worker_ids: Sequence[int] | None = None) -> None:
-        """Let paused workers (default: all) play on."""
-        self._set_paused(self._paused.difference(range(self.num_workers) if worker_ids is None else worker_ids))
-
-    def _set_paused(self, worker_ids: frozenset[int]) -> None:
-        self._paused = worker_ids
-        if self._session is not None:
-            self._session.intake.set_paused(worker_ids)
-
-    @contextlib.contextmanager
-    def pause(self) -> Iterator[None]:
-        """Context in which no worker begins a rollout."""
-        running = [worker_id for worker_id in range(self.num_workers) if worker_id not in self._paused]
-        self.pause_workers(running)
-        try:
-            yield
-        finally:
-            self.resume_workers(running)
-
-    def reset_games(self, worker_ids: Sequence[int] | None = None) -> None:
-        """Let workers (default: all) begin all their games anew before their next rollout."""
-        if self._session is not None:
-            self._session.backend.reset_games(range(self.num_workers) if worker_ids is None else worker_ids)
 
     # ---- what is going on
 

@@ -217,7 +217,7 @@ class SelfPlayDataModule(LightningDataModule):
 
         def play() -> Mapping[int, Sequence[int]] | None:
             nonlocal rollout
-            with interruptible():
+            with interruptible():  # collect() tells the others
                 rollout = next(rollouts, None)
             return None if rollout is None else self._shared.take_results()
 
@@ -236,6 +236,10 @@ class SelfPlayDataModule(LightningDataModule):
     def _shared(self) -> SharedCollection:
         return SharedCollection(self._ranks, self.collector)
 
+    def _start(self) -> None:
+        with interruptible():
+            self.collector.start()
+
     def _begin(self) -> Iterator[TensorDictBase]:
         """The iterator over rollouts of this fit."""
         if self._rollouts is None:
@@ -251,8 +255,8 @@ class SelfPlayDataModule(LightningDataModule):
         device = self._device()
         if current is not None:
             self._begin()
-            with interruptible():
-                self.collector.start()  # so that the version counts up when this iteration ends
+            # So that the version counts up when this iteration ends.
+            self._ranks.collect("starting the workers", self._start)
             current.plies = plies_to_device(current.plies, device)
         else:
             rollout = self.next_rollout()
