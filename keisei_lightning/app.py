@@ -179,7 +179,8 @@ def _run(valid: ValidatedConfig) -> float:
         if is_first and parts.stop.saved is not None:
             print_table("stopped", _end_rows(parts, parts.stop.saved, section_of(cfg)))
         # Lightning's own exception would end the process with exit code 0.
-        raise Stopped(requested() or signal.SIGTERM) from stop
+        signum = requested() or (stop.signum if isinstance(stop, Stopped) else signal.SIGTERM)
+        raise Stopped(signum) from stop
     finally:
         parts.evaluation.close()
     checkpoint = parts.last_checkpoint if _keeps_checkpoints(cfg) else None

@@ -8,7 +8,6 @@
     ├── GameError                  a game or a player broke its contract
     │   └── IllegalActionError     the rules do not allow an action
     ├── EngineError                an engine process failed several times consecutively
-    ├── RankError                  a learner process failed or died; ``__cause__`` is its own traceback
     ├── WorkerError                a worker process failed; ``__cause__`` is its own traceback
     │   ├── WorkerBootError        it never became ready: nothing is restarted
     │   ├── WorkerCrashLoopError   it died more often than the restart budget allows
@@ -98,13 +97,6 @@ class EngineError(KeiseiError):
     """An engine process failed several times consecutively; ``__cause__`` is the last failure."""
 
 
-class RankError(KeiseiError):
-    """A learner process (rank) failed or died, and so ended the others; ``__cause__`` carries its traceback, if any.
-
-    Also: its weights are no longer those of the others.
-    """
-
-
 class RemoteTraceback(Exception):
     """The text of a traceback from another process."""
 
@@ -147,6 +139,13 @@ class StalePolicyError(KeiseiError):
 
 class WeightsError(KeiseiError):
     """Weights are invalid and were not published: a wrong name, shape or dtype, or a value that is not finite."""
+
+
+class RankError(KeiseiError):
+    """A learner (rank) failed, was killed or did not answer, or the learners' weights are no longer the same.
+
+    Where a parent has started the ranks, ``__cause__`` carries the traceback of the one that failed, if it left one.
+    """
 
 
 class CollectorClosedError(KeiseiError):

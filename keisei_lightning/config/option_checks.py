@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 
 from keisei_lightning.config.compose_errors import known_keys, no_such_key
-from keisei_lightning.config.ranks import rank_errors
+from keisei_lightning.config.ranks import rank_errors, ranks_to_start
 from keisei_lightning.config.schemas import SECTIONS
 from keisei_lightning.config.targets import callback_errors, logger_errors, trainer_errors
 from keisei_lightning.errors import ConfigError
@@ -94,7 +94,11 @@ def parallel_options(cfg: DictConfig) -> tuple[CollectorOptions, WorkerOptions, 
         made(SupervisionOptions, cfg.parallel),
     )
     learns_on_cpu = cfg.trainer.accelerator == "cpu"
-    return with_number_of_workers(options, workers, learns_on_cpu=learns_on_cpu), workers, supervision
+    if options.num_workers == "auto":
+        options = with_number_of_workers(
+            options, workers, learns_on_cpu=learns_on_cpu, num_learners=ranks_to_start(cfg)
+        )
+    return options, workers, supervision
 
 
 def opponent_options(cfg: DictConfig) -> OpponentOptions | None:

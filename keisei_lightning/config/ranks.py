@@ -13,7 +13,7 @@ from typing import Any, Final
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from keisei_lightning.system.machine import available_cpus
+from keisei_lightning.system.machine import allowed_cpus
 from keisei_lightning.system.ranks import RankPlace, present_place
 
 __all__ = [
@@ -67,16 +67,16 @@ def hydra_logging() -> dict[str, Any] | None:
 
 
 def num_devices(cfg: DictConfig) -> int:
-    """Devices of the learner on this machine: one rank each.
+    """Devices of the learner on this machine: one rank each; 1 where the configuration says nothing legal.
 
     Args:
-        cfg: a configuration whose section ``trainer`` is legal.
+        cfg: a composed configuration.
     """
     devices, accelerator = str(cfg.trainer.devices), cfg.trainer.accelerator
     if "," in devices:
         return len([number for number in devices.split(",") if number])
     if devices != "auto":
-        return int(devices)
+        return int(devices) if devices.isdecimal() else 1
     if accelerator in ("cpu", "mps"):
         return 1
     import torch  # only where GPUs are to be counted: it takes seconds
@@ -145,5 +145,5 @@ def rank_warnings(cfg: DictConfig) -> Iterator[str]:
     Args:
         cfg: a valid configuration.
     """
-    if cfg.trainer.accelerator == "cpu" and (number := num_devices(cfg)) > (cpus := available_cpus()):
+    if cfg.trainer.accelerator == "cpu" and (number := num_devices(cfg)) > (cpus := allowed_cpus()):
         yield f"trainer.devices={number}: {number} learners share {cpus} CPUs, and wait for one another"

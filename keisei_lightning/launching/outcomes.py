@@ -19,6 +19,8 @@ _LOST_PEER = re.compile(
     r"gloo|NCCL|Connection (closed|reset) by (remote )?peer|Broken pipe|TCPStore|DistBackendError|DistNetworkError"
 )
 
+_NAMED = re.compile(r"rank \d+")
+
 _LONGEST_TRACEBACK = 100_000
 """Characters of a traceback that are sent."""
 
@@ -53,7 +55,8 @@ class Failed:
         text: type and message of the exception.
         traceback: as Python prints it.
         config_errors: the lines of a :class:`~keisei_lightning.errors.ConfigError`; empty: it was another one.
-        lost_peer: it failed because another rank was gone or did not answer.
+        lost_peer: it failed because another rank had failed, was gone or did not answer.
+        blames: what it says of another rank; None: it does not know which one.
         phase: what it was doing.
     """
 
@@ -61,6 +64,7 @@ class Failed:
     traceback: str
     config_errors: tuple[str, ...]
     lost_peer: bool
+    blames: str | None
     phase: Phase
 
 
@@ -91,7 +95,9 @@ Outcome = Done | Halted | Failed | Died
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether an error of torch says that another rank is gone, or has not answered in time."""
+    """Whether an error says that another rank has failed, is gone, or has not answered in time."""
+    if isinstance(error, RankError):
+        return True
     return isinstance(error, RuntimeError) and bool(_LOST_PEER.search(f"{type(error).__name__} {error}"))
 
 
@@ -108,6 +114,7 @@ def failure_of(error: BaseException, phase: Phase) -> Failed:
         traceback=text[-_LONGEST_TRACEBACK:],
         config_errors=error.errors if isinstance(error, ConfigError) else (),
         lost_peer=is_lost_peer(error),
+        blames=str(error) if isinstance(error, RankError) and _NAMED.match(str(error)) else None,
         phase=phase,
     )
 
@@ -132,7 +139,11 @@ def conclude(outcomes: Sequence[tuple[int, Outcome]]) -> Any:
     silent = [rank for rank, outcome in outcomes if isinstance(outcome, Died)]
     for rank, outcome in outcomes:  # nobody failed by itself: somebody has not answered
         if isinstance(outcome, Failed):
-            raise _no_answer(rank, outcome, dict(outcomes), silent)
+            raise (
+                _no_answer(rank, outcome, dict(outcomes), silent)
+                if outcome.blames is None
+                else RankError(outcome.blames)
+            )
     results = {rank: outcome.result for rank, outcome in outcomes if isinstance(outcome, Done)}
     return results[0]
 

@@ -29,8 +29,6 @@ from typing import Any
 __all__ = [
     "StopSignals",
     "Stopped",
-    "agree",
-    "agreed",
     "defer",
     "deferred",
     "end_now",
@@ -39,6 +37,7 @@ __all__ = [
     "listen_to",
     "passing_on",
     "requested",
+    "stop_all",
     "stop_deferring",
     "stop_together",
     "temporary_file",
@@ -88,8 +87,8 @@ class StopSignals:
         self.deferred = False
         self.waits = 0
         self.uninterruptible = 0
-        self.agreement: Callable[[int | None], int | None] | None = None
-        """Takes this rank's signal, and returns the one by which all ranks stop; None: there is one rank."""
+        self.note_all_stop: Callable[[int], None] | None = None
+        """Gets the signal by which all ranks stop; None: there is one rank."""
         self.pass_on: Callable[[int], None] | None = None
         """Tells other processes to stop, in place of this one; None: this one stops."""
         self._asked_at = 0.0
@@ -124,7 +123,7 @@ class StopSignals:
     def stop_deferring(self) -> None:
         """End the deferral: from now on a first signal raises at once."""
         self.deferred = False
-        self.agreement = None
+        self.note_all_stop = None
         if signal.SIGALRM in self._before:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -140,9 +139,9 @@ class StopSignals:
         if self.pass_on is not None:
             self.pass_on(signum)
             return
-        if self.deferred and self.agreement is not None and not self.waits:
+        if self.deferred and self.note_all_stop is not None and not self.waits:
             return
-        if self.deferred and self.agreement is None and signum != signal.SIGTERM:
+        if self.deferred and self.note_all_stop is None and signum != signal.SIGTERM:
             # After SIGTERM Lightning's loop ends at its own safe points, with consistent counters.
             self._relayed = True
             signal.raise_signal(signal.SIGTERM)
@@ -211,40 +210,28 @@ def passing_on(tell: Callable[[int], None]) -> Iterator[None]:
         active.pass_on = None
 
 
-def stop_together(agreement: Callable[[int | None], int | None]) -> None:
-    """From now on a deferred signal waits until all ranks of the training agree to stop, at the same point of it.
+def stop_together(note: Callable[[int], None]) -> None:
+    """From now on a deferred signal waits until all ranks of the training stop by it, at the same point.
 
-    Those points are each :func:`agree` and the end of each :func:`interruptible`: every rank must come by all of them.
     Lightning's own handler of SIGTERM, which would meet the other ranks from within a step, is replaced.
 
     Args:
-        agreement: gets this rank's signal, or None; returns the one by which all ranks stop, or None. All ranks call it
-            the same number of times.
+        note: gets the signal by which all ranks stop.
     """
     if _active is not None:
-        _active.agreement = agreement
+        _active.note_all_stop = note
         _active.listen_to(signal.SIGTERM)
 
 
-def agree() -> int | None:
-    """The signal by which all ranks stop here; None: they go on, or there is one rank."""
-    if _active is None or _active.agreement is None:
-        return None
-    return agreed(_active.agreement(_active.requested))
-
-
-def agreed(signum: int | None) -> int | None:
-    """Note the signal that all ranks have agreed on, as if this one had got it.
+def stop_all(signum: int) -> None:
+    """Note the signal by which all ranks stop, as if this one had got it; alone, nothing is to be noted.
 
     Args:
-        signum: of an agreement; None: they go on.
-
-    Returns:
-        The same.
+        signum: that one of the ranks got.
     """
-    if _active is not None and _active.requested is None:
-        _active.requested = signum
-    return signum
+    if _active is not None and _active.note_all_stop is not None:
+        _active.requested = _active.requested or signum
+        _active.note_all_stop(signum)
 
 
 def stop_deferring(*, end: bool = False) -> None:
@@ -264,13 +251,8 @@ def stop_deferring(*, end: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def interruptible(*, together: bool = True) -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """Context that a signal may interrupt: it raises at once, also if it came before and was deferred.
-
-    Of several ranks that stop together, all raise at its end, whichever got the signal.
-
-    Args:
-        together: False: only the rank that got the signal raises, and the caller tells the others.
 
     Raises:
         Stopped: a signal has come.
@@ -284,13 +266,8 @@ def interruptible(*, together: bool = True) -> Iterator[None]:
         if active.requested is not None and active.deferred:
             raise Stopped(active.requested)
         yield
-    except Stopped:
-        if active.agreement is None or not together:
-            raise
     finally:
         active.waits -= 1
-    if together and (signum := agree()) is not None:
-        raise Stopped(signum)
 
 
 @contextlib.contextmanager

@@ -217,7 +217,7 @@ class SelfPlayDataModule(LightningDataModule):
 
         def play() -> Mapping[int, Sequence[int]] | None:
             nonlocal rollout
-            with interruptible(together=False):  # collect() tells the others
+            with interruptible():  # collect() tells the others
                 rollout = next(rollouts, None)
             return None if rollout is None else self._shared.take_results()
 
@@ -237,7 +237,7 @@ class SelfPlayDataModule(LightningDataModule):
         return SharedCollection(self._ranks, self.collector)
 
     def _start(self) -> None:
-        with interruptible(together=False):
+        with interruptible():
             self.collector.start()
 
     def _begin(self) -> Iterator[TensorDictBase]:

@@ -335,7 +335,7 @@ class _Interruptible:
         """Do something that a signal may interrupt on all ranks."""
 
         def interrupted() -> T:
-            with interruptible(together=False):
+            with interruptible():
                 return work()
 
         return self._ranks.collect(what, interrupted)

@@ -56,9 +56,9 @@ class OrderlyStop(Callback):
     Nothing is saved if no step has been taken since the start: such a checkpoint would be the newest, and hold less
     than the one before it.
 
-    Of several ranks each may get the signal: they agree on it in every step and after every rollout and evaluation, so
-    that all stop after the same step, and save one checkpoint together. An error of one rank saves nothing, since the
-    others are not there to save with it.
+    Of several ranks each may get the signal: they agree on it in every step, and in all that they do together, so that
+    all stop after the same step and save one checkpoint together. An error of one rank saves nothing, since the others
+    are not there to save with it.
 
     In a SLURM job with requeueing (``sbatch --signal=USR1@90``), SIGUSR1 saves in the same way, then calls
     ``scontrol requeue``. Lightning's own handler saves immediately, even in the middle of a step, and to a file that
@@ -92,7 +92,7 @@ class OrderlyStop(Callback):
         stopping.defer()
         if stopping.is_active() and trainer.world_size > 1:
             self._agreement = StopAgreement(trainer)
-            stopping.stop_together(self._agreement)
+            stopping.stop_together(self._agreement.note)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Let the step that begins end, however long it takes."""
@@ -106,8 +106,8 @@ class OrderlyStop(Callback):
     ) -> None:
         """End the uninterruptible part; of several ranks, learn whether all stop here."""
         self._step.close()
-        if self._agreement is not None:
-            stopping.agreed(self._agreement.take())
+        if self._agreement is not None and (signum := self._agreement.take()) is not None:
+            stopping.stop_all(signum)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note whether this is the last epoch, before any other callback acts at its end."""
@@ -119,7 +119,10 @@ class OrderlyStop(Callback):
         Raises:
             Stopped: a signal came during the last steps.
         """
-        stopping.agree()
+        if self._agreement is not None:
+            self._agreement.begin(stopping.requested())
+            if (signum := self._agreement.take()) is not None:
+                stopping.stop_all(signum)
         stopping.stop_deferring(end=self._agreement is None or self._agreement.agreed is not None)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -128,24 +131,22 @@ class OrderlyStop(Callback):
         Raises:
             OSError: a signal ended the fit, and the checkpoint cannot be saved.
         """
+        # Of several ranks, all have raised this while signals were deferred, or one of them at some other time.
+        all_stop = self._agreement is None or self._agreement.agreed is not None or stopping.deferred()
         stopping.stop_deferring()
         try:
             if isinstance(exception, Stopped | SIGTERMException):
-                if self._all_save():
+                if all_stop:
                     self._save(trainer)
                 if stopping.requested() == signal.SIGUSR1 and self._may_save(trainer) and trainer.is_global_zero:
                     self._requeue()
-            elif self._all_learned and self._all_save():
+            elif self._all_learned and self._agreement is None:
                 self._save_after(exception, trainer)
         finally:
             # Lightning calls the data module last, and not at all if this hook or another callback's raises.
             data: Any = getattr(trainer, "datamodule", None)
             if data is not None:
                 data.on_exception(exception)
-
-    def _all_save(self) -> bool:
-        """Whether every rank is here, to save together."""
-        return self._agreement is None or self._agreement.agreed is not None
 
     def _save_after(self, exception: BaseException, trainer: Trainer) -> None:
         """Save after an error, which must reach the user even if saving fails."""

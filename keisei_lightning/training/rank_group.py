@@ -24,7 +24,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from keisei_lightning.errors import ConfigError, RankError
-from keisei_lightning.system.stopping import Stopped, agree
+from keisei_lightning.system.stopping import Stopped, stop_all
 
 __all__ = ["ALONE", "Ranks", "broadcast_buffers", "check_equal_weights", "ranks_of"]
 
@@ -146,7 +146,7 @@ class _Group:
                 raise RankError(f"rank {rank}: {other.failure}") from error
         for other in reports:
             if other.signum is not None:
-                agree()  # every rank comes here
+                stop_all(other.signum)
                 raise error or Stopped(other.signum)
         return [other.value for other in reports]  # type: ignore[misc]  # no one has failed
 

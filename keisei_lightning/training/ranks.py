@@ -1,4 +1,4 @@
-"""Several learner processes (ranks): how they agree to stop, how they share a word, and what each is doing."""
+"""Several learner processes (ranks): how they agree to stop in a step, and what each is doing."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _stores: list[Any] = []
 class StopAgreement:
     """Agreement of all ranks on the signal by which they stop: one number, reduced over a group of its own (gloo).
 
-    A step's agreement is begun before the step and taken after it, so that nobody waits for it: the gradients' own
-    reduction has met the other ranks meanwhile. All ranks make their agreements in the same order.
+    It is begun before a step and taken after it, so that nobody waits for it: the gradients' own reduction has met the
+    other ranks meanwhile.
 
     Args:
         trainer: told to end its loop when the ranks agree.
@@ -39,45 +39,44 @@ class StopAgreement:
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
-        self._group = dist.new_group(backend="gloo")
+        self._group = dist.new_group(backend="gloo", timeout=getattr(trainer.strategy, "_timeout", None))
         self._pending: tuple[dist.Work, Tensor] | None = None
         self.agreed: int | None = None
         """The signal that the ranks have agreed on."""
 
-    def __call__(self, signum: int | None) -> int | None:
-        """Agree now.
+    def begin(self, signum: int | None) -> None:
+        """Begin to agree; :meth:`take` has the answer.
 
         Args:
             signum: that this rank got; None: none.
-
-        Returns:
-            The signal by which all ranks stop; None: they go on.
-
-        Raises:
-            RuntimeError: a rank is gone, or does not answer in time.
         """
-        self.take()
-        self.begin(signum)
-        return self.take()
-
-    def begin(self, signum: int | None) -> None:
-        """Begin to agree; :meth:`take` has the answer."""
+        self.take()  # of a step that a callback has skipped
         word = torch.tensor([signum or 0], dtype=torch.int32)
         work = dist.all_reduce(word, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
         assert work is not None
         self._pending = (work, word)
 
     def take(self) -> int | None:
-        """What the ranks have agreed on so far."""
+        """The signal by which all ranks stop; None: they go on.
+
+        Raises:
+            RuntimeError: a rank is gone, or does not answer in time.
+        """
         if self._pending is not None:
             (work, word), self._pending = self._pending, None
             work.wait()
-            if signum := int(word.item()):
-                self.agreed = signum
-                # Lightning's loop ends at its own safe points; its handler of SIGTERM would set this, and also
-                # broadcast from within a step.
-                self._trainer._signal_connector.received_sigterm = True
+            self.agreed = int(word.item()) or self.agreed
         return self.agreed
+
+    def note(self, signum: int) -> None:
+        """Let Lightning's loop end at its own safe points: all ranks have agreed, here or elsewhere.
+
+        Args:
+            signum: the signal.
+        """
+        self.agreed = signum
+        # Lightning's handler of SIGTERM would set this, and also broadcast from within a step.
+        self._trainer._signal_connector.received_sigterm = True
 
 
 class RankPhases(Callback):
