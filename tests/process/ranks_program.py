@@ -1,25 +1,38 @@
-"""What one learner (rank) of a training does, for the tests of several: ``ranks_program.py FOLDER SCENARIO [OPTIONS]``.
+"""What one learner (rank) of a training does, for the tests of several: ``ranks_program.py FOLDER SCENARIOS``.
 
 The rank, the number of ranks and where they meet are in the environment, as ``torchrun`` puts them there. Each rank
-leaves what it has seen in ``FOLDER/SCENARIO.RANK.pt``.
+leaves what it has seen of each scenario in ``FOLDER/NAME.RANK.pt``.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import LambdaCallback
 from tensordict import TensorDict, TensorDictBase
 
-from keisei_lightning.games import game_factory
+from keisei_lightning.evaluation import MatchResult, PolicyPlayer
+from keisei_lightning.games import GameSpec, game_factory
 from keisei_lightning.models import ActorCritic, build_network
 from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
-from keisei_lightning.training import AtomicCheckpointIO, PPOModule, SelfPlayDataModule, SelfPlayMetrics
+from keisei_lightning.training import (
+    AtomicCheckpointIO,
+    EvaluationCallback,
+    PPOModule,
+    SelfPlayDataModule,
+    SelfPlayMetrics,
+    SnapshotCallback,
+    WeightSyncCallback,
+)
 from keisei_lightning.training.iteration import Iteration
 from keisei_lightning.training.minibatches import add_advantages
 
@@ -33,17 +46,37 @@ def rank() -> int:
 
 
 class Seen(Callback):
-    """Keeps what a fit has gone through."""
+    """Keeps what a fit has gone through.
 
-    def __init__(self) -> None:
+    Args:
+        save: paths of checkpoints, by the optimiser step after which they are saved.
+    """
+
+    def __init__(self, save: dict[int, Path] | None = None) -> None:
         self.gradients: list[torch.Tensor] = []
-        self.metrics: dict[str, float] = {}
+        self.weights: dict[int, torch.Tensor] = {}
+        self.metrics: dict[int, dict[str, float]] = {}
+        self._save = save or {}
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         self.gradients.append(torch.cat([p.grad.flatten() for p in pl_module.parameters() if p.grad is not None]))
 
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        self.weights[step] = torch.cat([parameter.detach().flatten() for parameter in pl_module.parameters()])
+        if step in self._save:
+            trainer.save_checkpoint(self._save[step])
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._note(trainer)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self._note(trainer)
+
+    def _note(self, trainer: Trainer) -> None:
+        self.metrics[trainer.global_step] = {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
 class OfTwoRanks(SelfPlayDataModule):
@@ -96,31 +129,128 @@ def trainer_of(folder: Path, callbacks: list[Callback], **options: Any) -> Train
     return Trainer(**(defaults | options))
 
 
-def identity(folder: Path, *, game: str, iterations: int = 5, two_in_one: bool = False, **options: Any) -> Any:
-    """Train, and keep gradients, weights and metrics."""
-    seen = Seen()
-    size = GAMES * PLIES * options["workers"] // MINIBATCHES
-    module, data = parts(game, minibatch_size=size, two_in_one=two_in_one, **options)
-    trainer = trainer_of(folder, [SelfPlayMetrics(), seen], max_epochs=iterations)
-    trainer.fit(module, datamodule=data)
+def training(
+    folder: Path,
+    *,
+    game: str,
+    workers: int,
+    iterations: int = 5,
+    two_in_one: bool = False,
+    resume: str | None = None,
+    save: dict[str, str] | None = None,
+    **collector: Any,
+) -> dict[str, Any]:
+    """Train, and keep gradients, weights and metrics by the optimiser step."""
+    seen = Seen({int(step): folder / name for step, name in (save or {}).items()})
+    size = GAMES * PLIES * workers // MINIBATCHES
+    module, data = parts(game, workers=workers, minibatch_size=size, two_in_one=two_in_one, **collector)
+    pools = [SnapshotCallback(1)] if "opponents" in collector else []
+    callbacks = [WeightSyncCallback(), *pools, SelfPlayMetrics(), seen]
+    standings: list[Any] = []
+    callbacks.append(LambdaCallback(on_train_end=lambda trainer, module: standings.extend(data.collector.snapshots)))
+    trainer = trainer_of(folder, callbacks, max_epochs=iterations)
+    trainer.fit(module, datamodule=data, ckpt_path=None if resume is None else folder / resume, weights_only=True)
     return {
         "gradients": torch.stack(seen.gradients),
-        "weights": torch.cat([parameter.detach().flatten() for parameter in module.parameters()]),
+        "weights": seen.weights,
         "metrics": seen.metrics,
-        "plies": data.collector.plies,
-        "steps": trainer.global_step,
+        "standings": [(each.version, each.games, each.score) for each in standings],
     }
 
 
-SCENARIOS = {"identity": identity}
+def frozen_player(spec: GameSpec, *, seed: int, name: str) -> PolicyPlayer:
+    """A deterministic opponent: a network that has learned nothing."""
+    with torch.random.fork_rng():
+        torch.manual_seed(11)
+        return PolicyPlayer(ActorCritic(build_network(spec, kind="mlp", num_blocks=1, channels=16)), name=name)
+
+
+def evaluation(folder: Path, *, game: str) -> dict[str, Any]:
+    """Play matches before anything is learned: against a deterministic opponent and a random one."""
+    module, data = parts(game, workers=1, minibatch_size=16, two_in_one=False)
+    played = EvaluationCallback(
+        game_factory(game), opponents=[frozen_player, "random"], num_games=34, opening_plies=3, at_start=True
+    )
+    results: list[MatchResult] = []
+    keep = LambdaCallback(on_train_start=lambda trainer, module: results.extend(played.results.values()))
+    trainer = trainer_of(folder, [played, keep], max_epochs=1, limit_train_batches=1)
+    trainer.fit(module, datamodule=data)
+    return {
+        "deterministic": asdict(results[0]),
+        "random games": results[1].num_games,
+        "random": asdict(results[1]),
+        "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
+    }
+
+
+def killed_worker(folder: Path) -> dict[str, Any]:
+    """Train with worker processes, of which one of rank 1 is killed in the second iteration."""
+    module, data = parts("tic_tac_toe", workers=1, minibatch_size=16, two_in_one=False, mode="workers")
+
+    def kill(trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if rank() == 1 and trainer.global_step == STEPS_PER_ITERATION + 1:
+            os.kill(data.collector.health()[0]["pid"], signal.SIGKILL)
+
+    seen = Seen()
+    callbacks = [LambdaCallback(on_train_batch_start=kill), SelfPlayMetrics(), seen]
+    trainer = trainer_of(folder, callbacks, max_epochs=3)
+    trainer.fit(module, datamodule=data)
+    return {"weights": seen.weights, "metrics": seen.metrics}
+
+
+def failing_collector(folder: Path) -> dict[str, Any]:
+    """Train with a collector that fails on rank 1, with its second batch; what each rank raises."""
+    module, data = parts("tic_tac_toe", workers=1, minibatch_size=16, two_in_one=False)
+    batches = data.collector.iterator
+
+    def failing() -> Iterator[Any]:
+        for number, batch in enumerate(batches()):
+            if number == 1 and rank() == 1:
+                raise ValueError("on purpose")
+            yield batch
+
+    data.collector.iterator = failing
+    try:
+        trainer_of(folder, [], max_epochs=3).fit(module, datamodule=data)
+    except Exception as error:  # noqa: BLE001 - it is what the test is about
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {"error": None}
+
+
+def changed_weights(folder: Path) -> dict[str, Any]:
+    """Train with a callback that changes a weight on rank 1 alone; what each rank raises."""
+    module, data = parts("tic_tac_toe", workers=1, minibatch_size=16, two_in_one=False)
+
+    def change(trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if rank() == 1 and batch_idx == 3:
+            with torch.no_grad():
+                next(module.parameters()).view(-1)[0] += 1.0
+
+    try:
+        trainer_of(folder, [LambdaCallback(on_train_batch_end=change)], max_epochs=2).fit(module, datamodule=data)
+    except Exception as error:  # noqa: BLE001 - it is what the test is about
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {"error": None}
+
+
+SCENARIOS: dict[str, Callable[..., dict[str, Any]]] = {
+    "training": training,
+    "evaluation": evaluation,
+    "killed_worker": killed_worker,
+    "failing_collector": failing_collector,
+    "changed_weights": changed_weights,
+}
+
+
+def run(folder: Path, scenarios: list[tuple[str, str, dict[str, Any]]]) -> None:
+    """Play scenarios, each under a name, and leave what came of them."""
+    for name, scenario, options in scenarios:
+        torch.save(SCENARIOS[scenario](folder, **options), folder / f"{name}.{rank()}.pt")
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    folder = Path(sys.argv[1])
-    for place, (scenario, options) in enumerate(json.loads(sys.argv[2])):
-        result = SCENARIOS[scenario](folder, **options)
-        torch.save(result, folder / f"{place}.{rank()}.pt")
+    run(Path(sys.argv[1]), json.loads(sys.argv[2]))
 
 
 if __name__ == "__main__":
