@@ -62,9 +62,11 @@ def _listen(connection: Connection) -> None:
         except (EOFError, OSError):
             break
         _stop(signum)
-    _stop(signal.SIGTERM)  # the parent is gone
-    time.sleep(_ORPHAN_S)
-    stopping.end_now(signal.SIGTERM)
+    # The parent is gone. If it had been asked to stop, then by a second signal, which ends everything at once.
+    if stopping.requested() is None:
+        _stop(signal.SIGTERM)
+        time.sleep(_ORPHAN_S)
+    stopping.end_now(signal.SIGTERM, silently=True)
 
 
 def _stop(signum: int) -> None:
