@@ -11,7 +11,9 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -22,15 +24,21 @@ from omegaconf import DictConfig
 from keisei_lightning.commands.exit_codes import BAD_USAGE, DONE, FAILED, exit_code_of
 from keisei_lightning.commands.help_texts import asks_for_help
 from keisei_lightning.commands.hydra_checks import Refused, validated
+from keisei_lightning.commands.ranks import words_of_rank
 from keisei_lightning.commands.sweep import collected_jobs, print_summary
 from keisei_lightning.commands.train_help import help_text
 from keisei_lightning.config.compose_errors import COMPOSE_ERRORS, explain
 from keisei_lightning.config.quoting import quote_texts
+from keisei_lightning.config.ranks import PortableConfig, hydra_logging, ranks_to_start
 from keisei_lightning.config.schemas import config_dir, register_configs
-from keisei_lightning.errors import ConfigError
+from keisei_lightning.errors import ConfigError, RankError
+from keisei_lightning.launching import run_ranks
+from keisei_lightning.launching.outcomes import is_lost_peer
+from keisei_lightning.launching.phases import present_phase
 from keisei_lightning.system.allocator import keep_freed_memory
 from keisei_lightning.system.console import say, standard_output
 from keisei_lightning.system.openmp import governed_spinning, limit_spinning
+from keisei_lightning.system.ranks import present_place
 from keisei_lightning.system.stopping import Stopped, StopSignals
 
 __all__ = ["Stopped", "main"]
@@ -60,7 +68,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 sys.stdout.write(help_text(words))
                 return DONE
             _check_flags(words)
-            with _hydra_raises(), _arguments(words), StopSignals():
+            with (
+                words_of_rank(words, present_place()) as own_words,
+                _hydra_raises(),
+                _arguments(own_words),
+                StopSignals(),
+            ):
                 hydra.main(config_path=str(config_dir()), config_name="config", version_base="1.3")(_job)()
         except (Exception, Stopped, Refused) as error:  # noqa: BLE001 - the last line: every ending has an exit code
             return _exit_code(error, words)
@@ -76,16 +89,28 @@ def _exit_code(error: BaseException, words: Sequence[str]) -> int:
         error = error.error  # in a multirun the first bad job's, after all jobs
     if getattr(error, "keisei_reported", False):
         return FAILED
+    place = present_place()
+    if place is not None and not place.speaks and (code := _known_code(error)) is not None:
+        return code  # all ranks of this machine have found the same, and one tells it
     if isinstance(error, COMPOSE_ERRORS):
         say(explain(error, words))
         return BAD_USAGE
     return exit_code_of(error)
 
 
+def _known_code(error: BaseException) -> int | None:
+    """The exit code of what happens to all ranks alike; None: it may be of this rank alone."""
+    if isinstance(error, Stopped):
+        return error.exit_code
+    return BAD_USAGE if isinstance(error, ConfigError | COMPOSE_ERRORS) else None
+
+
 def _job(cfg: DictConfig) -> float:
     """One run, or one job of a multirun; returns the objective."""
     try:
         config = validated(cfg)
+        if (num_ranks := ranks_to_start(config.cfg)) > 1:  # without torch: only the ranks need it
+            return run_ranks(partial(_train_as_rank, config.portable(), hydra_logging()), num_ranks)
         from keisei_lightning.app import run
 
         return run(config)
@@ -93,11 +118,29 @@ def _job(cfg: DictConfig) -> float:
         if HydraConfig.get().mode is not RunMode.MULTIRUN:
             raise Refused(error) from error
         raise
+    except RankError as error:  # where the parent waited says nothing
+        log.error("training failed: %s%s", error, error.__cause__ or "")
+        error.keisei_reported = True  # type: ignore[attr-defined]
+        raise
     except Exception as error:
+        place = present_place()
+        if place is not None and is_lost_peer(error):  # what ended that one, it says itself, or its launcher does
+            log.error("training failed: another rank is gone or did not answer, while %s", present_phase())
+            log.debug("the reason", exc_info=True)
+            error.keisei_reported = True  # type: ignore[attr-defined]
+            raise
         # Here and not in main: a failed job of a multirun must show why, and the next job runs.
         log.exception("training failed: %s", " ".join(str(error).split()) or type(error).__name__)
         error.keisei_reported = True  # type: ignore[attr-defined]
         raise
+
+
+def _train_as_rank(portable: PortableConfig, logging_config: Mapping[str, Any] | None) -> float:
+    """What each rank of this machine runs."""
+    atexit.register(gc.freeze)
+    from keisei_lightning.app import run_as_rank
+
+    return run_as_rank(portable, logging_config)
 
 
 def _check_flags(words: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from keisei_lightning.config.compose_errors import no_such_key
 from keisei_lightning.config.game_checks import game_spec, opponent_errors
+from keisei_lightning.config.ranks import rank_errors, ranks_to_start
 from keisei_lightning.config.schemas import SECTIONS
 from keisei_lightning.config.targets import plugin_errors, trainer_errors
 from keisei_lightning.errors import ConfigError
@@ -66,6 +67,8 @@ def option_errors(cfg: DictConfig) -> list[str]:
     wrong = {error.partition("=")[0].rpartition(".")[0] for error in errors}
     spec = None
     errors += [*folder_errors(cfg), *_checkpoint_path_errors(cfg), *trainer_errors(cfg), *plugin_errors(cfg)]
+    if "trainer" not in wrong:
+        errors += rank_errors(cfg)
     if "env" not in wrong:
         try:
             spec = game_spec(cfg)
@@ -97,7 +100,11 @@ def parallel_options(cfg: DictConfig) -> tuple[CollectorOptions, WorkerOptions, 
         made(SupervisionOptions, cfg.parallel),
     )
     learns_on_cpu = cfg.trainer.accelerator == "cpu"
-    return with_number_of_workers(options, workers, learns_on_cpu=learns_on_cpu), workers, supervision
+    if options.num_workers == "auto":
+        options = with_number_of_workers(
+            options, workers, learns_on_cpu=learns_on_cpu, num_learners=ranks_to_start(cfg)
+        )
+    return options, workers, supervision
 
 
 def opponent_options(cfg: DictConfig) -> OpponentOptions | None:

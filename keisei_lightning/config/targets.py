@@ -19,6 +19,7 @@ from keisei_lightning.models.registry import OUR_NETWORKS
 from keisei_lightning.system.devices import device_errors
 
 __all__ = [
+    "NOT_LIGHTNINGS",
     "TRAINER_ARGUMENTS",
     "gpu_errors",
     "model_errors",
@@ -46,6 +47,9 @@ _OWN_TRAINER_ARGUMENTS = {
     "plugins": "one of ours writes checkpoints; precision and strategy are keys of their own",
 }
 """Arguments of the Trainer that a run sets itself, and what to write instead."""
+
+NOT_LIGHTNINGS = ("rank_timeout_s",)
+"""Keys of the section that are no arguments of the Trainer."""
 
 _SHIPPED_LOGGERS = (
     "lightning.pytorch.loggers.CSVLogger",
@@ -89,7 +93,8 @@ def target_errors(cfg: DictConfig) -> Iterator[str]:
     """Whether what is not as we ship it is there, and takes what it is given; third parties' packages are imported."""
     yield from model_errors(cfg)
     if cfg.trainer.get("_target_") != OUR_TRAINER:
-        yield from _target_errors("trainer", cfg.trainer)
+        arguments = OmegaConf.masked_copy(cfg.trainer, [key for key in cfg.trainer if key not in NOT_LIGHTNINGS])
+        yield from _target_errors("trainer", arguments)
     for key, entry in {**_loggers(cfg), **_callbacks(cfg)}.items():
         if entry._target_ not in _SHIPPED_LOGGERS:
             yield from _target_errors(key, entry)
@@ -127,7 +132,7 @@ def trainer_errors(cfg: DictConfig) -> Iterator[str]:
     for key, value in cfg.trainer.items():
         if instead := _OWN_TRAINER_ARGUMENTS.get(key):
             yield f"trainer.{key}={value}: must not be given, a run sets it itself; {instead}"
-        elif is_ours and key not in (*allowed, "_target_"):
+        elif is_ours and key not in (*allowed, "_target_", *NOT_LIGHTNINGS):
             yield no_such_key(f"trainer.{key}", value, allowed)
 
 
@@ -143,6 +148,9 @@ def gpu_errors(cfg: DictConfig) -> Iterator[str]:
     yield from device_errors("parallel.worker_device", workers, num_cuda_devices=count)
     if learner:
         devices = str(trainer.devices)
-        name = f"cuda:{devices.rstrip(',')}" if devices.endswith(",") else "cuda"
-        for line in device_errors("trainer.devices", name, num_cuda_devices=count):
+        highest = max(int(number) for number in devices.split(",") if number) if "," in devices else 0
+        for line in device_errors("trainer.devices", f"cuda:{highest}", num_cuda_devices=count):
             yield f"trainer.accelerator={trainer.accelerator}: {line.partition(': ')[2]}"
+            return
+        if devices.isdecimal() and int(devices) > count:
+            yield f"trainer.devices={devices}: must be from 1 to {count}, the GPUs of this machine"

@@ -20,6 +20,7 @@ from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryV
 
 from keisei_lightning.config.game_checks import game_spec
 from keisei_lightning.config.option_checks import option_errors, parallel_options, publishes_per_iteration
+from keisei_lightning.config.ranks import PortableConfig, adopt_place, rank_warnings
 from keisei_lightning.config.schemas import SECTIONS
 from keisei_lightning.config.targets import gpu_errors, target_errors
 from keisei_lightning.errors import ConfigError
@@ -38,6 +39,10 @@ class ValidatedConfig:
     """
 
     cfg: DictConfig
+
+    def portable(self) -> PortableConfig:
+        """The same for another process."""
+        return PortableConfig.of(self.cfg, section_of(self.cfg))
 
 
 def validate(cfg: DictConfig) -> ValidatedConfig:
@@ -78,6 +83,7 @@ def _validated(cfg: DictConfig, section: str) -> ValidatedConfig:
     with read_write(cfg):
         _expand_home(cfg)
         _refuse(option_errors(cfg))
+        adopt_place(cfg)
         resolve_workers(cfg)
         _refuse([*target_errors(cfg), *gpu_errors(cfg), *_resolve_checkpoint(cfg, game_spec(cfg))])
     OmegaConf.set_readonly(cfg, True)
@@ -163,7 +169,7 @@ def config_warnings(cfg: DictConfig) -> list[str]:
     Args:
         cfg: a valid configuration.
     """
-    parallel, lines = cfg.parallel, []
+    parallel, lines = cfg.parallel, [*rank_warnings(cfg)]
     publishes, arithmetic = publishes_per_iteration(cfg)
     worst = publishes * parallel.slots_per_worker
     if parallel.schedule == "async" and parallel.max_policy_lag < worst:

@@ -191,7 +191,7 @@ def worker_demand(options: CollectorOptions, workers: WorkerOptions, num_workers
 
 
 def with_number_of_workers(
-    options: CollectorOptions, workers: WorkerOptions, *, learns_on_cpu: bool
+    options: CollectorOptions, workers: WorkerOptions, *, learns_on_cpu: bool, num_learners: int = 1
 ) -> CollectorOptions:
     """The same options, with a number in the place of ``num_workers="auto"`` (whose sentence says which).
 
@@ -202,10 +202,11 @@ def with_number_of_workers(
         options: of the collector.
         workers: how they run.
         learns_on_cpu: the learner's device is a CPU.
+        num_learners: that will share the CPUs of this process, each with workers of its own.
     """
     if options.num_workers != "auto":
         return options
-    cpus, is_async = available_cpus(), options.schedule == "async"
+    cpus, is_async = max(1, available_cpus() // num_learners), options.schedule == "async"
     if options.mode == "serial":
         wished = 1
     elif is_async and learns_on_cpu:

@@ -14,6 +14,7 @@ from keisei_lightning.games import GameFactory, GameSpec
 from keisei_lightning.models.compiling import check_compile_mode
 from keisei_lightning.parallel.backend import Backend, WorkerInputs
 from keisei_lightning.parallel.central.backend import CentralBackend
+from keisei_lightning.parallel.figures import Figure
 from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, Intake
 from keisei_lightning.parallel.memory.demand import check_memory
 from keisei_lightning.parallel.memory.slots import SlotLayout, Slots
@@ -31,6 +32,7 @@ from keisei_lightning.parallel.options import (
 from keisei_lightning.parallel.playing.worker import PlayerOptions
 from keisei_lightning.parallel.policy.acting import check_policy
 from keisei_lightning.parallel.process_backend import ProcessBackend
+from keisei_lightning.parallel.ranks import RankShare
 from keisei_lightning.parallel.serial_backend import SerialBackend
 from keisei_lightning.parallel.supervision.restarts import RestartPolicy, WorkerState
 from keisei_lightning.rl import policy_lag
@@ -139,12 +141,13 @@ class CollectorSpec:
         """Torch threads of all processes that hold the weights."""
         return self.num_readers * self.threads_per_worker
 
-    def player_options(self, *, seed: int, start: int) -> PlayerOptions:
+    def player_options(self, *, seed: int, start: int, share: RankShare) -> PlayerOptions:
         """How every worker plays.
 
         Args:
             seed: root seed of every random stream.
-            start: plies delivered before this start.
+            start: plies that all ranks have delivered before this start.
+            share: this collector's part of the workers.
         """
         return PlayerOptions(
             device=self.workers.worker_device,
@@ -155,6 +158,8 @@ class CollectorSpec:
             augment_symmetry=self.options.augment_symmetry,
             seed=seed,
             start=start,
+            first_worker=share.workers(self.layout.num_workers).start,
+            num_ranks=share.num_ranks,
         )
 
     def make_backend(self, inputs: WorkerInputs) -> Backend:
@@ -218,9 +223,10 @@ class Session:
         spec: how to collect.
         resume_state: the state to start from.
         seed: root seed of every random stream.
-        plies: delivered so far, in earlier sessions too.
+        plies: that all ranks have delivered so far, in earlier sessions too.
         version: of the policy's present weights.
         paused: workers that get no grants at first (see :meth:`Intake.set_paused`).
+        share: this collector's part of the workers of all ranks.
 
     Attributes:
         weights: publishes weights.
@@ -241,19 +247,21 @@ class Session:
         plies: int,
         version: int,
         paused: Collection[int],
+        share: RankShare,
     ) -> None:
         self._num_readers, self._num_workers = spec.num_readers, spec.layout.num_workers
         weights = WeightLayout.of(spec.policy)
         self._slots = Slots.reserve(spec.layout)
         self.weights = WeightStore(weights, spec.num_readers)
         self.weights.publish(spec.policy, version)
-        self.pool = None if spec.opponents is None else SnapshotPool(spec.opponents, weights, seed)
+        first_worker = share.workers(self._num_workers).start
+        self.pool = None if spec.opponents is None else SnapshotPool(spec.opponents, weights, seed, first_worker)
         if self.pool is not None and resume_state.opponents is not None:
             self.pool.load_state_dict(resume_state.opponents)
         inputs = WorkerInputs(
             game=spec.game,
             policy=spec.policy,
-            options=spec.player_options(seed=seed, start=plies),
+            options=spec.player_options(seed=seed, start=plies, share=share),
             slots=self._slots,
             weights=self.weights.memory,
             opponents=self._opponent_setup(spec),
@@ -270,6 +278,7 @@ class Session:
             paused=paused,
             undelivered=resume_state.undelivered,
             pool=self.pool,
+            scores_at_once=share.num_ranks == 1,
         )
 
     def _opponent_setup(self, spec: CollectorSpec) -> OpponentSetup | None:
@@ -312,16 +321,18 @@ class Session:
         lag = None if version is None else policy_lag(latest_version, version)
         return {"policy_version": version, "policy_lag": lag}
 
-    def summary(self, latest_version: int) -> dict[str, float]:
+    def figures(self, latest_version: int) -> dict[str, Figure]:
         """Metrics of the workers and of the pool."""
         workers = self.backend.health()
         lags = [self._adoption(worker.worker_id, latest_version)["policy_lag"] for worker in workers]
+        healthy = sum(worker.state in _HEALTHY for worker in workers[: self._num_workers])
+        pool = {} if self.pool is None else self.pool.summary()
         return {
-            **({} if self.pool is None else self.pool.summary()),
-            "restarts": sum(worker.restarts for worker in workers),
-            "healthy_workers": sum(worker.state in _HEALTHY for worker in workers[: self._num_workers]),
-            "adoption_lag_max": max((lag for lag in lags if lag is not None), default=0),
-            "lost_rollouts": self.backend.lost_rollouts,
+            **{name: Figure("same", value) for name, value in pool.items()},
+            "restarts": Figure("sum", sum(worker.restarts for worker in workers)),
+            "healthy_workers": Figure("sum", healthy),
+            "adoption_lag_max": Figure("largest", max((lag for lag in lags if lag is not None), default=0)),
+            "lost_rollouts": Figure("sum", self.backend.lost_rollouts),
         }
 
     def resume_state(self) -> ResumeState:
