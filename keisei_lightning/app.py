@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
@@ -30,6 +28,7 @@ from keisei_lightning.config.game_checks import game_options
 from keisei_lightning.config.option_checks import made, opponent_options, parallel_options
 from keisei_lightning.config.quoting import resume_command
 from keisei_lightning.config.ranks import PortableConfig, hydra_logging, ranks_to_start
+from keisei_lightning.config.targets import NOT_LIGHTNINGS
 from keisei_lightning.config.validation import ValidatedConfig, config_warnings, section_of, validate
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import game_factory
@@ -38,6 +37,7 @@ from keisei_lightning.launching.logs import log_as_rank
 from keisei_lightning.models import ActorCritic, num_parameters
 from keisei_lightning.models.output_check import check_network
 from keisei_lightning.parallel import BatchOptions, SelfPlayCollector
+from keisei_lightning.plug_ins import build_callbacks, build_loggers, with_users
 from keisei_lightning.system.allocator import keep_freed_memory
 from keisei_lightning.system.console import print_table, quiet_libraries
 from keisei_lightning.system.machine import available_cpus
@@ -61,7 +61,7 @@ from keisei_lightning.training import (
     remove_stale_temporaries,
 )
 from keisei_lightning.training.options import EvaluationOptions, MinibatchOptions, PPOOptions
-from keisei_lightning.training.ranks import RankPhases, shared_by_first_rank
+from keisei_lightning.training.ranks import RankPhases, shared_by_first_rank, strategy_of_ranks
 
 __all__ = ["Run", "build", "run", "run_as_rank"]
 
@@ -239,7 +239,7 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
         *([TrainingProgress()] if cfg.trainer.enable_progress_bar else []),
     ]
     callbacks = [
-        *_with_users(callbacks, _build_callbacks(cfg)),  # these know the metrics of an epoch, and may end the training
+        *with_users(callbacks, build_callbacks(cfg)),  # these know the metrics of an epoch, and may end the training
         curves,
         ExperimentLog(_plain(cfg)),
         *([BestCheckpoint(evaluation, last.parent)] if last is not None and cfg.checkpoint.keep_best else []),
@@ -287,65 +287,20 @@ def _build_trainer(cfg: DictConfig, callbacks: list[Callback], folder: Path) -> 
                 enable_version_counter=False,  # FinalCheckpoint's is the same file: no last-v1.ckpt beside it
             )
         )
-    make_trainer = instantiate(cfg.trainer, _partial_=True, _convert_="all")
-    loggers = _build_loggers(cfg.logger) or False
+    keys = OmegaConf.masked_copy(cfg.trainer, [key for key in cfg.trainer if key not in NOT_LIGHTNINGS])
+    make_trainer = instantiate(keys, _partial_=True, _convert_="all")
+    loggers = build_loggers(cfg.logger) or False
     try:
         trainer: Trainer = make_trainer(
-            callbacks=callbacks, logger=loggers, plugins=[AtomicCheckpointIO()], default_root_dir=str(folder)
+            callbacks=callbacks,
+            logger=loggers,
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=str(folder),
+            strategy=strategy_of_ranks(cfg.trainer.strategy, timeout_s=cfg.trainer.rank_timeout_s),
         )
     except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:  # its arguments are the user's
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
     return trainer
-
-
-def _build_loggers(cfg: DictConfig) -> list[Logger]:
-    entries = {f"logger.{name}": cfg[name] for name in ("csv", "tensorboard", "wandb", "mlflow")}
-    entries |= {f"logger.other.{name}": entry for name, entry in cfg.other.items()}
-    return [_plugged(key, entry, Logger) for key, entry in entries.items() if entry is not None]
-
-
-def _build_callbacks(cfg: DictConfig) -> dict[str, Callback]:
-    """The user's own, by their keys."""
-    entries = {f"callbacks.{name}": entry for name, entry in cfg.callbacks.items() if entry is not None}
-    return {key: _plugged(key, entry, Callback) for key, entry in entries.items()}
-
-
-def _plugged(key: str, entry: DictConfig, kind: type[Any]) -> Any:
-    """What a ``_target_`` in the user's own configuration names.
-
-    Raises:
-        ConfigError: it cannot be made, or is something else.
-    """
-    try:
-        made = instantiate(entry, _convert_="all")
-    except InstantiationException as error:  # a third party's class may raise anything
-        reason = " ".join(f"{type(error.__cause__).__name__}: {error.__cause__}".split())
-        raise ConfigError(f"{key}: {entry['_target_']} cannot be made ({reason})") from error
-    if not isinstance(made, kind):
-        raise ConfigError(
-            f"{key}._target_={entry['_target_']}: makes a {type(made).__name__}; must make a {kind.__name__}"
-        )
-    return made
-
-
-def _with_users(ours: list[Callback], users: Mapping[str, Callback]) -> list[Callback]:
-    """Our callbacks and then the user's, which replace ours of two kinds: what publishes weights, and the progress bar.
-
-    Raises:
-        ConfigError: one of the others is given twice.
-    """
-    replaceable = (WeightSyncCallback, ProgressBar)
-    for kind in replaceable:
-        if any(isinstance(callback, kind) for callback in users.values()):
-            ours = [callback for callback in ours if not isinstance(callback, kind)]
-    kinds = {type(callback) for callback in ours}
-    if errors := [
-        f"{key}: every run has a {type(callback).__name__} already; its options are keys of the configuration"
-        for key, callback in users.items()
-        if type(callback) in kinds
-    ]:
-        raise ConfigError(errors)
-    return [*ours, *users.values()]
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:

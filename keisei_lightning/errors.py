@@ -15,6 +15,7 @@
     │   └── QuarantineError        more than 1 % of the rollouts were invalid
     ├── RolloutError               a rollout is invalid (not finite, wrong shape, endless game)
     ├── StalePolicyError           only batches beyond ``max_policy_lag`` arrive
+    ├── RankError                  a learner failed, was killed or did not answer, or has other weights than the others
     ├── WeightsError               weights are invalid (wrong shape, not finite) and were not published
     └── CollectorClosedError       the collector was used after ``shutdown``
 

@@ -98,7 +98,7 @@ class OpponentMode:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerOptions:
-    """Lightning's Trainer; every argument has Lightning's own meaning.
+    """Lightning's Trainer; every argument but ``rank_timeout_s`` has Lightning's own meaning.
 
     Arguments that are not listed are added by ``+trainer.NAME=VALUE``; callbacks and loggers have groups of their own.
     """
@@ -120,6 +120,12 @@ class TrainerOptions:
     )
     num_nodes: int = option(1, "Machines; more than 1 under torchrun or srun only.", low=1)
     strategy: str = option("auto", "Lightning's strategy; auto is ddp with several devices.")
+    rank_timeout_s: float = option(
+        1800.0,
+        "Of several devices: seconds that one waits for the others, before the training fails (DDP's timeout).",
+        low=1.0,
+        high=1e6,
+    )
     # Lightning's others cast the weights, and the workers' are float32; "16" and "bf16" are its names of mixed ones.
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "32", "16", "bf16"] = option(
         "32-true", "Precision of the learner's arithmetic."

@@ -19,6 +19,7 @@ from keisei_lightning.system.devices import device_errors
 from keisei_lightning.system.options import nearest
 
 __all__ = [
+    "NOT_LIGHTNINGS",
     "TRAINER_ARGUMENTS",
     "callback_errors",
     "gpu_errors",
@@ -47,6 +48,9 @@ _OWN_TRAINER_ARGUMENTS = {
     "plugins": "one of ours writes checkpoints; precision and strategy are keys of their own",
 }
 """Arguments of the Trainer that a run sets itself, and what to write instead."""
+
+NOT_LIGHTNINGS = ("rank_timeout_s",)
+"""Keys of the section that are no arguments of the Trainer."""
 
 _SHIPPED_LOGGERS = (
     "lightning.pytorch.loggers.CSVLogger",
@@ -124,7 +128,8 @@ def target_errors(cfg: DictConfig) -> Iterator[str]:
     """Whether what is not as we ship it is there, and takes what it is given; third parties' packages are imported."""
     yield from model_errors(cfg)
     if cfg.trainer.get("_target_") != OUR_TRAINER:
-        yield from _target_errors("trainer", cfg.trainer)
+        arguments = OmegaConf.masked_copy(cfg.trainer, [key for key in cfg.trainer if key not in NOT_LIGHTNINGS])
+        yield from _target_errors("trainer", arguments)
     for key, entry in _loggers(cfg).items():
         if OmegaConf.is_dict(entry) and "_target_" in entry and entry["_target_"] not in _SHIPPED_LOGGERS:
             yield from _target_errors(key, entry)
@@ -171,7 +176,7 @@ def trainer_errors(cfg: DictConfig) -> Iterator[str]:
         return  # it has arguments of its own: see target_errors
     allowed = [name for name in TRAINER_ARGUMENTS if name not in _OWN_TRAINER_ARGUMENTS]
     for key in map(str, trainer):
-        if key != "_target_" and key not in TRAINER_ARGUMENTS:
+        if key not in ("_target_", *NOT_LIGHTNINGS, *TRAINER_ARGUMENTS):
             near = nearest(key, allowed)
             hint = f" (did you mean trainer.{near}?)" if near else ""
             yield f"trainer.{key}={trainer[key]}: no such key{hint}; must be one of {', '.join(allowed)}"

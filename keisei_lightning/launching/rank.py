@@ -37,9 +37,12 @@ def rank_main(
     with StopSignals() as signals:
         if in_slurm_job():
             signals.listen_to(signal.SIGUSR1)
-        threading.Thread(target=_listen, args=(connection,), name="keisei-parent", daemon=True).start()
+        is_over = threading.Event()
+        threading.Thread(target=_listen, args=(connection, is_over), name="keisei-parent", daemon=True).start()
         outcome = _outcome(function)
+        is_over.set()
         connection.send(outcome)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: this process is ending, and its parent answers it
     if isinstance(outcome, Halted):
         raise SystemExit(128 + outcome.signum)
     raise SystemExit(0 if isinstance(outcome, Done) else 1)
@@ -54,20 +57,22 @@ def _outcome(function: Callable[[], Any]) -> Outcome:
         return failure_of(error, phases.present_phase())
 
 
-def _listen(connection: Connection) -> None:
-    """Do what the parent says, until this process ends: a number is a signal that asks all ranks to stop."""
+def _listen(connection: Connection, is_over: threading.Event) -> None:
+    """Do what the parent says, until the function is over: a number is a signal that asks all ranks to stop."""
     while True:
         try:
             signum = int(connection.recv())
         except (EOFError, OSError):
             break
-        _stop(signum)
-    _stop(signal.SIGTERM)  # the parent is gone
-    time.sleep(_ORPHAN_S)
-    stopping.end_now(signal.SIGTERM)
+        _stop(signum, is_over)
+    # The parent is gone. If it had been asked to stop, then by a second signal, which ends everything at once.
+    if is_over.is_set() or stopping.requested() is None:
+        _stop(signal.SIGTERM, is_over)
+        time.sleep(_ORPHAN_S)
+    stopping.end_now(signal.SIGTERM, silently=True)
 
 
-def _stop(signum: int) -> None:
+def _stop(signum: int, is_over: threading.Event) -> None:
     """Ask the main thread to stop, unless a signal has done so: a terminal signals all processes of the group."""
-    if stopping.requested() is None:
+    if not is_over.is_set() and stopping.requested() is None:
         os.kill(os.getpid(), signum)

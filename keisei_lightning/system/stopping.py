@@ -295,11 +295,12 @@ def temporary_file(path: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def end_now(signum: int) -> None:
+def end_now(signum: int, *, silently: bool = False) -> None:
     """End without any further hook or handler. Workers notice that their parent has ended.
 
     Args:
         signum: the signal that asks for it.
+        silently: somebody else tells the user.
     """
     for path in tuple(_temporary_files):
         with contextlib.suppress(OSError):
@@ -308,6 +309,7 @@ def end_now(signum: int) -> None:
         sys.stdout.flush()
         if sys.stderr.isatty():
             sys.stderr.write("\x1b[?25h")  # a progress bar hides the cursor
-        sys.stderr.write(f"keisei: stopped by {signal.Signals(signum).name}, at once\n")
+        if not silently:
+            sys.stderr.write(f"keisei: stopped by {signal.Signals(signum).name}, at once\n")
         sys.stderr.flush()
     os._exit(128 + signum)

@@ -12,13 +12,14 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from keisei_lightning.launching.phases import Phase, enter
-from keisei_lightning.system.ranks import RankPlace
+from keisei_lightning.system.ranks import RankPlace, present_place
 
-__all__ = ["RankPhases", "StopAgreement", "shared_by_first_rank"]
+__all__ = ["RankPhases", "StopAgreement", "shared_by_first_rank", "strategy_of_ranks"]
 
 _MEETING_TIMEOUT: Final = timedelta(minutes=10)
 """How long ranks of several machines may take to start."""
@@ -117,6 +118,22 @@ class RankPhases(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Workers stop; maybe a checkpoint is saved first."""
         enter(Phase.ENDING)
+
+
+def strategy_of_ranks(name: str, *, timeout_s: float) -> str | DDPStrategy:
+    """Lightning's strategy for this process.
+
+    Args:
+        name: of the strategy, as Lightning knows it; "auto" is DDP where this process is one of several ranks.
+        timeout_s: seconds that a rank waits for the others.
+
+    Returns:
+        The name itself where there is one rank.
+    """
+    place = present_place()
+    if place is None or place.world_size == 1:
+        return name
+    return DDPStrategy(timeout=timedelta(seconds=timeout_s), find_unused_parameters=name.endswith("parameters_true"))
 
 
 def shared_by_first_rank(text: str, place: RankPlace) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from rank_runs import ENVIRONMENT, QUICK, TORCHRUN, TRAIN, RankRun, free_port, newest, run_folders
-from runs import PATIENCE_S
+from runs import PATIENCE_S, ROOT
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -84,6 +85,34 @@ def test_the_tasks_of_srun_are_the_ranks(tmp_path: Path) -> None:
     assert ended[1][1:] == ("", "")  # one rank speaks
     assert len(run_folders(tmp_path)) == 1
     assert newest(tmp_path)["global_step"] == STEPS
+
+
+def test_a_hydra_program_of_ones_own_trains_on_two_devices_and_goes_on_alone(tmp_path: Path) -> None:
+    tiny = (
+        "env@self_play.env=tic_tac_toe",
+        "model@self_play.model=mlp",
+        "parallel@self_play.parallel=serial",
+        "self_play.parallel.games_per_worker=8",
+        "self_play.ppo.minibatch_size=16",
+        "self_play.trainer.max_epochs=1",
+        "self_play.evaluation.num_games=2",
+        "final_match.opponent=random",
+        "final_match.games=2",
+    )
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "own_hydra_app" / "app.py"), *tiny, "self_play.trainer.devices=2"],
+        cwd=tmp_path,
+        env={**os.environ, **ENVIRONMENT},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^ranks +2 *$", done.stdout, re.MULTILINE)
+    assert done.stdout.count("A first study: ") == 1
+    assert " self_play.trainer.max_epochs=2" in done.stdout  # how to resume, in the keys of that program
+    assert newest(tmp_path)["epoch"] == 1
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from keisei_lightning.commands.bench.options import ProfileOptions
 from keisei_lightning.commands.bench.report import print_report
 from keisei_lightning.commands.compose import compose_training
 from keisei_lightning.config.compose_errors import COMPOSE_ERRORS, explain
+from keisei_lightning.config.ranks import ranks_to_start
 from keisei_lightning.config.validation import validate
 from keisei_lightning.errors import ConfigError
 
@@ -53,6 +54,8 @@ def run(options: ProfileOptions) -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         config = validate(_training(options, folder))
+        if ranks_to_start(config.cfg) > 1:
+            raise ConfigError(f"trainer.devices={config.cfg.trainer.devices}: must be 1 (one learner is measured)")
         from keisei_lightning.commands.bench.stages import (
             measure_stages,  # torch: a mistyped override is told without it
         )
