@@ -34,6 +34,11 @@ TWO = [
     ("evaluation", "evaluation", {"game": "connect_four"}),
     ("killed", "killed_worker", {}),
     (
+        "async",
+        "training",
+        {**TRAININGS["connect_four"], "workers": 2, "iterations": 3, "mode": "workers", "schedule": "async"},
+    ),
+    (
         "saved",
         "training",
         {**TRAININGS["connect_four"], "workers": 1, "iterations": 3, "save": {STEPS_PER_ITERATION + 3: "two.ckpt"}},
@@ -171,6 +176,14 @@ def test_a_killed_worker_of_one_rank_is_replaced_and_neither_rank_stops(runs: Pa
     assert first["metrics"][last]["self_play/healthy_workers"] == 2
     assert first["metrics"][last]["self_play/plies"] == 3 * 2 * GAMES * PLIES
     assert torch.equal(first["weights"][last], second["weights"][last])
+
+
+def test_ranks_whose_workers_play_on_meanwhile_keep_the_same_weights_and_snapshots(runs: Path) -> None:
+    first, second = seen(runs, "async", 0), seen(runs, "async", 1)
+    assert max(first["weights"]) == 3 * STEPS_PER_ITERATION
+    assert all(torch.equal(first["weights"][step], second["weights"][step]) for step in first["weights"])
+    assert first["standings"] == second["standings"]
+    assert [version for version, _, _ in first["standings"]] == [1, 2, 3]
 
 
 def test_one_learner_resumes_in_the_middle_of_an_iteration_of_two(runs: Path) -> None:
