@@ -75,12 +75,12 @@ CAUSES = {
 """Words that tell a user what happened, in the error or on the terminal."""
 
 
-def group_of(leader: int) -> list[int]:
-    """Processes of a process group that are not zombies."""
+def session_of(leader: int) -> list[int]:
+    """Processes of a session that are not zombies (a Ray actor has a process group of its own)."""
     pids = []
     for pid in psutil.pids():
         with contextlib.suppress(ProcessLookupError):
-            if os.getpgid(pid) == leader and not is_ended(pid):
+            if os.getsid(pid) == leader and not is_ended(pid):
                 pids.append(pid)
     return pids
 
@@ -101,8 +101,8 @@ def start_case(case: Case) -> dict[str, Any]:
         wait_for(lambda: result.exists() or process.poll() is not None, limit_s)
         end_s = wait_for(lambda: process.poll() is not None, END_LIMIT_S)
         if end_s is not None:
-            wait_for(lambda: not group_of(process.pid), AFTER_END_S)  # a fork server leaves a moment later
-        survivors = group_of(process.pid)
+            wait_for(lambda: not session_of(process.pid), AFTER_END_S)  # a fork server leaves a moment later
+        survivors = session_of(process.pid)
         for pid in survivors:
             os.kill(pid, signal.SIGKILL)
         process.wait()
