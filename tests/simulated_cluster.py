@@ -70,7 +70,7 @@ def actor_of(pid: int) -> psutil.Process:
 
 
 def no_signal_handlers() -> contextlib.AbstractContextManager[Any]:
-    """Context in which Ray's nodes leave the handling of SIGTERM alone: it is ours, and they may start in any thread."""
+    """Context in which Ray leaves the handling of SIGTERM alone: it is ours, and nodes may start in any thread."""
     return unittest.mock.patch("ray._private.utils.set_sigterm_handler")
 
 

@@ -68,7 +68,7 @@ class Cluster(Protocol):
         ...
 
     def wait(self, calls: Sequence[Call], timeout_s: float) -> list[Call]:
-        """Those calls whose results are here; waits until there is one."""
+        """Those calls whose results are here; waits until there is one, or where there are no calls, that long."""
         ...
 
     def result(self, call: Call) -> Any:

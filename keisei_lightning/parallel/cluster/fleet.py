@@ -124,6 +124,9 @@ class Fleet:
                 workers raises it.
         """
         deadline = self._clock() + timeout_s
+        for agent in self.agents:
+            if agent.calls is not None and agent.call is None and agent.ask_again_at is None:
+                self._ask(agent)  # an interrupt (Ctrl-C) came between answer and poll
         self._wait_once(0.0)  # pending answers first: a busy owner must not mistake a live agent for a hung one
         self._excuse_after_absence(0.0)
         while True:
@@ -132,10 +135,11 @@ class Fleet:
             self._end_silent()
             now = self._clock()
             if until() or now >= deadline:
-                return
+                break
             timeout = min(deadline, self._next_check(now)) - now
             self._wait_once(timeout)
             self._excuse_after_absence(timeout)
+        self._start_due()  # agents that ended just now, if at once: the owner may not wait again for some time
 
     def shutdown(self, timeout_s: float) -> None:
         """Stop all agents: ask, then kill. Returns within ``timeout_s`` + 1 s; twice is harmless."""
@@ -236,11 +240,7 @@ class Fleet:
 
     def _wait_once(self, timeout_s: float) -> None:
         polls = {agent.call: agent for agent in self.agents if agent.call is not None}
-        calls = [*polls, *self._watched, *self._given_up]
-        if not calls:
-            time.sleep(max(0.0, timeout_s))  # every agent waits for a node
-            return
-        for call in self._cluster.wait(calls, timeout_s):
+        for call in self._cluster.wait([*polls, *self._watched, *self._given_up], timeout_s):
             if call in polls:
                 self._on_answer(polls[call])
             elif call in self._given_up:
@@ -249,17 +249,18 @@ class Fleet:
                 self._on_watched(call)
 
     def _on_answer(self, agent: Agent) -> None:
-        call, agent.call = agent.call, None
         try:
-            report: Report = self._cluster.result(call)
+            report: Report = self._cluster.result(agent.call)
         except AnswerLostError as error:
             _logger.warning("%s: an answer was lost on the way (%s); it is asked again", agent.name, error)
-            agent.ask_again_at, agent.has_lost_calls = self._clock() + _ASK_AGAIN_S, True
+            agent.call, agent.has_lost_calls = None, True
+            agent.ask_again_at = self._clock() + _ASK_AGAIN_S
             return
         except AgentGoneError as error:
+            agent.call = None
             self._on_gone(agent, error.reason, is_own_fault=error.is_own_fault)
             return
-        agent.answered_at = self._clock()
+        agent.call, agent.answered_at = None, self._clock()
         if agent.state is WorkerState.STARTING:
             agent.move(WorkerState.RUNNING)
             assert agent.node is not None
@@ -382,10 +383,9 @@ class Fleet:
 
 def _as_error(failure: Failure, agent: Agent) -> Exception:
     """The error that ended an agent, as its learner raises it."""
-    kind = getattr(errors, failure.kind, WorkerError)
-    message = f"{agent.name}: {failure.message}"
+    kind = getattr(errors, failure.kind, None)
     if isinstance(kind, type) and issubclass(kind, errors.KeiseiError) and kind is not errors.IllegalActionError:
-        return kind(message)
+        return kind(f"{agent.name}: {failure.message}")
     return WorkerError(f"{agent.name} raised {failure.kind}: {failure.message}")
 
 
