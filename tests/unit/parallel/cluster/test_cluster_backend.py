@@ -15,7 +15,7 @@ from keisei_lightning.errors import RolloutError, TooFewWorkersError
 from keisei_lightning.models import ActorCritic
 from keisei_lightning.parallel.backend import WorkerInputs
 from keisei_lightning.parallel.cluster.backend import ClusterBackend
-from keisei_lightning.parallel.cluster.calls import AgentGoneError
+from keisei_lightning.parallel.cluster.calls import AgentGoneError, AnswerLostError
 from keisei_lightning.parallel.cluster.messages import Rollout
 from keisei_lightning.parallel.cluster.placement import Node
 from keisei_lightning.parallel.memory.slots import SlotLayout, Slots
@@ -314,3 +314,27 @@ def test_an_interrupted_wait_loses_no_rollout(learner: Learner) -> None:
     learner.cluster.result = original  # type: ignore[method-assign]
     assert [header.worker_id for header in learner.backend.wait(0.0)] == [0]
     assert [header.worker_id for header in learner.backend.wait(0.0)] == [2]
+
+
+def test_what_may_have_been_lost_on_the_way_is_sent_again_when_the_agent_answers() -> None:
+    learner = Learner(with_snapshots=True)
+    try:
+        assert learner.pool is not None
+        learner.pool.push(learner.policy, 0)
+        plays = [Play(slot=0), Play(slot=1, opponent=Opponent(version=0, buffer=0))]
+        for play in plays:
+            learner.backend.grant(0, play)
+        learner.backend.grant(2, Play(slot=0))
+        agent, other = learner.agents
+        parcels = [call.argument for call in agent.parcels]
+        grants, others = list(agent.grants), list(other.grants)
+        assert [grant.play for grant in grants] == plays
+        agent.parcels[0].answer(AnswerLostError("connection reset"))
+        learner.backend.wait(0.0)
+        learner.tell(0)
+        assert [call.argument for call in agent.parcels[len(parcels) :]] == parcels
+        assert agent.grants == [*grants, *grants]
+        assert other.grants == others
+        assert len({grant.number for grant in [*grants, *others]}) == 3
+    finally:
+        learner.close()

@@ -37,6 +37,9 @@ class Log:
         self.told.append(("report", agent.agent_id))
         agent.accepted += self.accepts
 
+    def on_found(self, agent: Agent) -> None:
+        self.told.append(("found", agent.agent_id))
+
     def on_result(self, agent: Agent, call: Any) -> None:
         self.told.append(("result", agent.agent_id))
 
@@ -227,16 +230,51 @@ def test_training_ends_where_it_cannot_go_on_without_a_node(nodes: int, needs_al
 def test_an_answer_that_was_lost_is_asked_for_again_until_it_is_silence(caplog: pytest.LogCaptureFixture) -> None:
     fixture = Fixture(num_agents=1).running()
     fixture.poll_of(0).answer(AnswerLostError("no room in the object store"))
-    fixture.fleet.wait(0.0)
+    fixture.fleet.wait(1.0)
     assert fixture.log.take() == []
+    assert len(fixture.cluster.started[0].polls) == 3
     fixture.poll_of(0).answer(report())
     fixture.fleet.wait(0.0)
-    assert fixture.log.take() == [("report", 0)]
+    assert fixture.log.take() == [("report", 0), ("found", 0)]
     for _ in range(12):
         fixture.poll_of(0).answer(AnswerLostError("no room in the object store"))
-        fixture.fleet.wait(0.0)
-        fixture.clock.now += 1.0
+        fixture.fleet.wait(1.0)
     assert ("lost", 0) in fixture.log.take()
+
+
+def test_an_answer_that_was_lost_holds_up_no_other_agent() -> None:
+    fixture = Fixture().running()
+    fixture.poll_of(0).answer(AnswerLostError("connection reset"))
+    fixture.poll_of(1).answer(report())
+    before = fixture.clock.now
+    fixture.fleet.wait(5.0, until=lambda: bool(fixture.log.told))
+    assert fixture.log.take() == [("report", 1)]
+    assert fixture.clock.now == before
+    fixture.poll_of(1).answer(report())
+    fixture.fleet.wait(5.0, until=lambda: bool(fixture.log.told))
+    assert fixture.log.take() == [("report", 1)]
+    assert fixture.clock.now == before
+
+
+def test_an_agent_leaves_a_silent_node_when_another_joins_and_its_budget_is_not_charged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A node without power is alive to Ray for some time, and an agent that is started there never answers."""
+    fixture = Fixture().running()
+    fixture.live(12, silent=(0,))
+    assert [calls.node.node_id for calls in fixture.cluster.started] == ["node0", "node1", "node0"]
+    fixture.live(5, silent=(0,))
+    assert len(fixture.cluster.started) == 3
+    fixture.cluster.alive.append(fixture.node(2))
+    fixture.live(3, silent=(0,))
+    assert [calls.node.node_id for calls in fixture.cluster.started[3:]] == ["node2"]
+    assert fixture.cluster.started[2].killed == 1
+    assert fixture.cluster.started[3].boot == (0, 2)
+    assert "agent 0 on host0 has not started there; another node has room" in caplog.text
+    assert len(fixture.fleet.agents[0].restarts) == 1
+    fixture.log.take()
+    fixture.live(2)
+    assert fixture.log.take() == [("report", 0), ("report", 1)] * 2
 
 
 def test_what_an_agent_reports_as_its_end_is_raised_as_what_it_is() -> None:

@@ -169,13 +169,30 @@ def test_a_rollout_is_told_until_it_is_accepted_and_not_after(agent: Agent) -> N
 def test_a_grant_waits_for_weights_as_new_as_the_learners(agent: Agent) -> None:
     play = Play(slot=0)
     agent.send(3, 1.0)
-    agent.agent.grant(Grant(worker=1, play=play, version=4))
+    agent.agent.grant(Grant(number=1, worker=1, play=play, version=4))
     agent.beat()
     assert agent.backend.granted == []
     agent.send(5, 2.0)
     agent.beat()
     assert agent.backend.granted == [(1, play)]
     assert agent.agent.poll(0).version == 5
+
+
+def test_a_grant_that_comes_again_is_one_grant_and_the_next_of_its_slot_another(agent: Agent) -> None:
+    agent.send(0, 1.0)
+    for number, slot in ((1, 0), (2, 1), (1, 0), (2, 1), (3, 0), (1, 0), (3, 0)):
+        agent.agent.grant(Grant(number=number, worker=1, play=Play(slot=slot), version=0))
+    agent.beat()
+    assert agent.backend.granted == [(1, Play(slot=0)), (1, Play(slot=1)), (1, Play(slot=0))]
+
+
+def test_a_snapshot_that_comes_again_is_not_written_again_under_games_that_use_it(agent: Agent) -> None:
+    agent.send(2, 4.0, buffer=1)
+    agent.agent.receive(Parcel(version=2, data="nowhere", buffer=1))
+    agent.send(3, 5.0, buffer=1)
+    opponents = agent.backend.inputs.opponents
+    assert opponents is not None
+    assert opponents.memory.versions.array().tolist() == [-1, 3]
 
 
 def test_weights_that_are_older_than_what_is_here_are_not_fetched(agent: Agent) -> None:
@@ -187,7 +204,7 @@ def test_weights_that_are_older_than_what_is_here_are_not_fetched(agent: Agent) 
 def test_a_grant_waits_for_its_snapshot_too(agent: Agent) -> None:
     agent.send(0, 1.0)
     play = Play(slot=0, opponent=Opponent(version=2, buffer=1))
-    agent.agent.grant(Grant(worker=0, play=play, version=0))
+    agent.agent.grant(Grant(number=1, worker=0, play=play, version=0))
     agent.send(2, 3.0, buffer=0)
     agent.beat()
     assert agent.backend.granted == []
@@ -230,7 +247,7 @@ def test_stopping_ends_the_workers_the_pump_and_a_waiting_poll(agent: Agent) -> 
         poll.join(10)
     assert not any(thread.is_alive() for thread in [*polls, agent.agent._pump])
     assert agent.backend.stopped == [0.5]
-    agent.agent.grant(Grant(worker=0, play=Play(slot=0), version=0))  # too late, and harmless
+    agent.agent.grant(Grant(number=1, worker=0, play=Play(slot=0), version=0))  # too late, and harmless
     agent.agent.poll(0)
 
 
