@@ -21,8 +21,11 @@ __all__ = [
     "CollectorOptions",
     "Mode",
     "OpponentOptions",
+    "Placement",
     "Schedule",
     "SupervisionOptions",
+    "WeightCompression",
+    "WeightDtype",
     "WorkerOptions",
     "agent_needs",
     "collector_errors",
@@ -33,6 +36,9 @@ __all__ = [
 
 Mode = Literal["serial", "workers", "central", "ray"]
 Schedule = Literal["sync", "async"]
+Placement = Literal["spread", "strict_spread", "pack"]
+WeightDtype = Literal["float32", "bfloat16"]
+WeightCompression = Literal["none", "zstd"]
 
 MAX_GROUPS: Final = 16
 """Of a worker's games, each with a random stream of its own."""
@@ -161,7 +167,7 @@ class ClusterOptions(Options):
         pattern=r"auto|(?!ray://)[^\s/]+:\d+",
         form="auto or HOST:PORT of the cluster's head (Ray Client, ray://, is not supported)",
     )
-    placement: Literal["spread", "strict_spread", "pack"] = option(
+    placement: Placement = option(
         "spread",
         "With ray: spread: an agent goes to the node with the fewest; strict_spread: never two to one node; pack: as "
         "many to one node as fit.",
@@ -179,12 +185,12 @@ class ClusterOptions(Options):
         "flight need.",
         low=80,
     )
-    weight_dtype: Literal["float32", "bfloat16"] = option(
+    weight_dtype: WeightDtype = option(
         "float32",
         "With ray: type of float32 parameters on their way to the nodes; bfloat16 halves the bytes, and the workers "
         "play with rounded weights.",
     )
-    weight_compression: Literal["none", "zstd"] = option(
+    weight_compression: WeightCompression = option(
         "none", "With ray: compression of weights on their way to the nodes."
     )
 

@@ -12,13 +12,14 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 from keisei_lightning import errors
 from keisei_lightning.errors import RemoteTraceback, TooFewWorkersError, WorkerError
 from keisei_lightning.parallel.cluster.calls import Agent, AgentGoneError, AnswerLostError, Call, Cluster
 from keisei_lightning.parallel.cluster.messages import AgentBoot, Report
 from keisei_lightning.parallel.cluster.placement import Node, choose_node
+from keisei_lightning.parallel.options import Placement
 from keisei_lightning.parallel.supervision.messages import Failure
 from keisei_lightning.parallel.supervision.restarts import GiveUp, RestartPolicy, WorkerExit, WorkerState, decide
 
@@ -83,7 +84,7 @@ class Fleet:
         *,
         num_agents: int,
         needs: dict[str, float],
-        placement: Literal["spread", "strict_spread", "pack"],
+        placement: Placement,
         policy: RestartPolicy,
         needs_all: bool,
         clock: Callable[[], float] = time.monotonic,
