@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from keisei_lightning.commands.bench import main
+from keisei_lightning.commands.bench.scale_rates import calibration
 from keisei_lightning.commands.bench.stages import STAGES
 from keisei_lightning.commands.bench.tune import choices
 from keisei_lightning.games.shogi.kernel import why_no_kernel
@@ -57,7 +59,7 @@ def test_the_weights_bench_shows_that_every_worker_has_what_was_published(capsys
 
 def test_an_unknown_bench_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nosuch"]) == main([]) == 2
-    assert capsys.readouterr().err.count("must be one of collect, learn, profile, rules, tune, weights\n") == 2
+    assert capsys.readouterr().err.count("must be one of collect, learn, profile, rules, scale, tune, weights\n") == 2
 
 
 def test_the_learning_bench_compares_with_a_loop_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,6 +78,36 @@ def test_the_profile_accounts_for_all_of_the_time(capsys: pytest.CaptureFixture[
     assert all(row["us_per_ply"] > 0 for row in stages)
     assert sum(row["share_percent"] for row in stages) == pytest.approx(100, abs=0.5)
     assert sum(row["us_per_ply"] for row in stages) == pytest.approx(everything["us_per_ply"], abs=0.5)
+
+
+def test_the_model_of_scale_measures_its_rates_and_is_checked_on_this_machine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Figures of the report agree with each other; how large the model's error is, is told and not tested."""
+    file = tmp_path / "scale.json"
+    training = "experiment=smoke env=tic_tac_toe env.max_plies=null ppo.minibatch_size=64"
+    own = f"iterations=2 nodes=[1,100] ranks=1 check=true check_workers=1 write={file}"
+    assert main(["scale", "json=true", *own.split(), *training.split()]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert json.loads(file.read_text()) == report
+    assert file.with_suffix(".svg").read_text().startswith("<?xml")
+    rates = report["rates"]
+    assert all(rates[name] > 0 for name in rates if name != "node_variation")
+    assert rates["bytes_per_ply"] < 600
+    checks = {row["training"]: row for row in report["checks"]}
+    points = dict.fromkeys([*calibration(available_cpus()), (1, "sync"), (1, "async")])
+    assert len(checks) == len(points)
+    alone = checks["sync, 1 worker (calibrates)"]
+    assert alone["predicted_played"] == pytest.approx(rates["worker_plies_per_s"], abs=1)
+    assert alone["played_error_percent"] == pytest.approx(0, abs=0.1)
+    assert alone["policy_lag"] == alone["predicted_lag"] == 0
+    assert checks["async, 1 worker"]["played_plies_per_s"] == ""
+    capsys.readouterr()
+    assert main(["scale", "json=true", f"rates={file}", "nodes=100", "ranks=1", *training.split()]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["rates"] == rates
+    assert again["rows"] == [row for row in report["rows"] if row["nodes"] == 100]
+    assert again["checks"] == []
 
 
 def test_tuning_tries_every_combination_and_names_overrides(capsys: pytest.CaptureFixture[str]) -> None:
