@@ -145,6 +145,9 @@ class ScaleOptions(TrainingOptions):
     )
     check: bool = option(False, "Measure on this machine what the model predicts for it, and tell the model's error.")
     check_workers: list[int] = option(sentence="With check: numbers of workers.", factory=lambda: [1, 2, 4, 8], low=1)
+    check_agents: int = option(
+        0, "With check: 1 to this many node agents of Ray on this machine too, each with one worker.", low=0, high=64
+    )
     rounds: int = option(1, "Alternating rounds of all that is measured; medians are used.", low=1)
 
 

@@ -48,7 +48,7 @@ def run(options: ScaleOptions) -> None:
     given = None if options.rates is None else _rates_in(options.rates)
     training = _training(options)
     rates, checks = _measured(options, given, training)
-    model = ScaleModel(rates=rates, training=training, network=_network(options))
+    model = _model(options, rates, training)
     rows = [_row(model, _cluster(options, nodes, ranks), schedule) for schedule, ranks, nodes in _cases(options)]
     stops = [_stop(model, options, ranks, schedule) for schedule in options.schedule for ranks in options.ranks]
     print_report(
@@ -123,7 +123,7 @@ def _measured(options: ScaleOptions, rates: Rates | None, training: Training) ->
         times = scale_rates.measure_points(options, points)
         rates = rates or scale_rates.rates_of(times, cpus)
         if options.check:
-            checks = scale_rates.check_rows(times, rates, training, cpus)
+            checks = scale_rates.check_rows(times, _model(options, rates, training), cpus)
     given = {name: value for name in _GIVEN if (value := getattr(options, name)) is not None}
     return replace(rates, **given), checks
 
@@ -131,14 +131,15 @@ def _measured(options: ScaleOptions, rates: Rates | None, training: Training) ->
 _GIVEN = ("worker_plies_per_s", "learner_plies_per_s")
 
 
-def _network(options: ScaleOptions) -> Network:
-    return Network(
+def _model(options: ScaleOptions, rates: Rates, training: Training) -> ScaleModel:
+    network = Network(
         bytes_per_s=options.bandwidth_gbit_per_s * _GIGA / 8,
         latency_s=options.latency_ms / 1e3,
         store_bytes_per_s=options.store_gb_per_s * _GIGA,
         rollout_s=options.rollout_ms / 1e3,
         broadcast=options.broadcast,
     )
+    return ScaleModel(rates=rates, training=training, network=network)
 
 
 def _cases(options: ScaleOptions) -> list[tuple[Schedule, int, int]]:

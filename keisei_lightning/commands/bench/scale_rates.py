@@ -5,12 +5,13 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from rich.progress import track
 
 from keisei_lightning.commands.bench.options import ScaleOptions
-from keisei_lightning.commands.bench.scale_model import LOCAL, Cluster, Rates, ScaleModel, Training
+from keisei_lightning.commands.bench.scale_model import LOCAL, Cluster, Rates, ScaleModel
 from keisei_lightning.commands.bench.short_training import short_training
 from keisei_lightning.commands.bench.stages import StageTimes, measure_stages
 from keisei_lightning.config.validation import validate
@@ -20,23 +21,30 @@ __all__ = ["Point", "Times", "calibration", "check_points", "check_rows", "measu
 
 
 class Point(NamedTuple):
-    """A training that is measured on this machine: one thread for each worker."""
+    """A training that is measured on this machine: one thread for each worker.
+
+    With ``num_agents`` they are the workers of so many node agents, one each; 0: they are the learner's own.
+    """
 
     num_workers: int
     schedule: Schedule = "sync"
+    num_agents: int = 0
 
     @property
     def overrides(self) -> tuple[str, ...]:
         """As words of the command line."""
+        ours = (f"parallel.num_workers={self.num_workers}", "parallel.mode=workers")
+        # Agents reserve no CPUs: there may be more of them here than CPUs, and all of them shall start.
+        rays = ("parallel.num_workers=1", "parallel.mode=ray", "parallel.cpus_per_agent=0")
         return (
-            "parallel.mode=workers",
+            *((*rays, f"parallel.num_agents={self.num_agents}") if self.num_agents else ours),
             f"parallel.schedule={self.schedule}",
-            f"parallel.num_workers={self.num_workers}",
             "parallel.threads_per_worker=1",
         )
 
     def __str__(self) -> str:
-        return f"{self.schedule}, {self.num_workers} worker{'s' if self.num_workers > 1 else ''}"
+        number, what = (self.num_agents, "node agent") if self.num_agents else (self.num_workers, "worker")
+        return f"{self.schedule}, {number} {what}{'s' if number > 1 else ''}"
 
 
 Times = Mapping[Point, Sequence[StageTimes]]
@@ -53,7 +61,7 @@ def calibration(cpus: int) -> tuple[Point, Point]:
 
 
 def check_points(options: ScaleOptions, cpus: int) -> list[Point]:
-    """What the model is checked against: each number of workers, with ``async`` up to one for each CPU.
+    """What the model is checked against: numbers of workers, with ``async`` up to one for each CPU, and of node agents.
 
     Args:
         options: of the bench.
@@ -62,6 +70,7 @@ def check_points(options: ScaleOptions, cpus: int) -> list[Point]:
     return [
         *(Point(workers) for workers in options.check_workers),
         *(Point(workers, "async") for workers in options.check_workers if workers <= cpus),
+        *(Point(agents, "sync", agents) for agents in range(1, options.check_agents + 1)),
     ]
 
 
@@ -105,21 +114,21 @@ def rates_of(times: Times, cpus: int) -> Rates:
     )
 
 
-def check_rows(times: Times, rates: Rates, training: Training, cpus: int) -> list[dict[str, Any]]:
+def check_rows(times: Times, model: ScaleModel, cpus: int) -> list[dict[str, Any]]:
     """Measured beside predicted, for each training.
 
     Args:
         times: what was measured.
-        rates: of the model.
-        training: how it was trained.
+        model: that predicts; the learner's own workers have :data:`LOCAL` in the place of its network.
         cpus: that this process may use.
     """
-    model = ScaleModel(rates=rates, training=training, network=LOCAL)
-    return [_check_row(model, point, list(taken), cpus) for point, taken in times.items()]
+    local = replace(model, network=LOCAL)
+    return [_check_row(model if point.num_agents else local, point, taken, cpus) for point, taken in times.items()]
 
 
 def _check_row(model: ScaleModel, point: Point, taken: Sequence[StageTimes], cpus: int) -> dict[str, Any]:
-    cluster = Cluster(nodes=1, workers_per_node=point.num_workers, cpus_per_node=cpus, is_one_machine=True)
+    nodes = max(1, point.num_agents)
+    cluster = Cluster(nodes=nodes, workers_per_node=point.num_workers // nodes, cpus_per_node=cpus, is_one_machine=True)
     predicted = model.predict(cluster, point.schedule)
     measured = statistics.median(time.plies / time.total_s for time in taken)
     row: dict[str, Any] = {
@@ -135,8 +144,8 @@ def _check_row(model: ScaleModel, point: Point, taken: Sequence[StageTimes], cpu
     }
     if point.schedule == "sync":
         played = statistics.median(_played_plies_per_s(time) for time in taken)
-        plies = predicted.plies_per_s * predicted.iteration_s
-        expected = plies / (predicted.seconds["play"] + predicted.seconds["deliver"] + predicted.seconds["broadcast"])
+        waits_s = sum(seconds for stage, seconds in predicted.seconds.items() if stage not in ("learn", "publish"))
+        expected = predicted.plies_per_s * predicted.iteration_s / waits_s
         row |= {
             "played_plies_per_s": round(played),
             "predicted_played": round(expected),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -11,9 +12,10 @@ from xml.etree import ElementTree
 import pytest
 
 from keisei_lightning.commands.bench import main
+from keisei_lightning.commands.bench.options import ScaleOptions
 from keisei_lightning.commands.bench.scale import CHANGES
-from keisei_lightning.commands.bench.scale_model import STAGES, Training
-from keisei_lightning.commands.bench.scale_rates import Point, check_rows, rates_of
+from keisei_lightning.commands.bench.scale_model import STAGES, Network, ScaleModel, Training
+from keisei_lightning.commands.bench.scale_rates import Point, check_points, check_rows, rates_of
 from keisei_lightning.commands.bench.stages import STAGES as TIMED
 from keisei_lightning.commands.bench.stages import StageTimes
 
@@ -137,6 +139,14 @@ def test_a_mistyped_override_of_the_training_is_one_line(capsys: pytest.CaptureF
 # ---- from what was timed
 
 
+def test_all_that_is_measured_is_one_thread_a_worker() -> None:
+    assert [str(point) for point in check_points(ScaleOptions(check_workers=[1, 4], check_agents=2), cpus=2)] == [
+        *("sync, 1 worker", "sync, 4 workers", "async, 1 worker", "sync, 1 node agent", "sync, 2 node agents"),
+    ]
+    assert {"parallel.num_workers=4", "parallel.mode=workers", "parallel.threads_per_worker=1"} <= {*Point(4).overrides}
+    assert {"parallel.num_workers=1", "parallel.mode=ray", "parallel.num_agents=3"} <= {*Point(3, "sync", 3).overrides}
+
+
 def timed(collect_s: float, waits_s: tuple[float, ...], *, lag: float = 0.0) -> StageTimes:
     """1,000 plies: learning takes 4 s, all between 0.5 s."""
     seconds = dict.fromkeys(TIMED, 1.0) | {"collect": collect_s, "between": 0.5}
@@ -172,7 +182,10 @@ def test_rates_come_from_one_worker_and_from_one_for_each_cpu_medians_of_the_rou
 
 def test_measured_points_stand_beside_what_the_model_says_of_them() -> None:
     training = Training(plies_per_rollout=250, num_epochs=2, minibatch_size=50, slots_per_worker=2)
-    one, full, eight, pipelined = check_rows(TIMES, rates_of(TIMES, cpus=2), training, cpus=2)
+    network = Network(bytes_per_s=1000.0, latency_s=0.5, store_bytes_per_s=1e3, rollout_s=0.25)
+    model = ScaleModel(rates=replace(rates_of(TIMES, cpus=2), node_variation=0.0), training=training, network=network)
+    times = TIMES | {Point(2, "sync", 2): [timed(20.0, (10.0, 10.0))]}
+    one, full, eight, pipelined, agents = check_rows(times, model, cpus=2)
     assert one["training"] == "sync, 1 worker (calibrates)"
     assert (one["played_plies_per_s"], one["predicted_played"], one["played_error_percent"]) == (100, 100, 0)
     assert full["training"] == "sync, 2 workers (calibrates)"
@@ -185,3 +198,7 @@ def test_measured_points_stand_beside_what_the_model_says_of_them() -> None:
     assert pipelined["played_plies_per_s"] == ""
     # two CPUs play 160 plies/s, or learn for 2.25 s in 500
     assert pipelined["predicted"] == round(1 / (1 / 160 + 2.25 / 500))
+    assert agents["training"] == "sync, 2 node agents"
+    assert agents["played_plies_per_s"] == 50
+    # 500 plies: played in 500 / 160, delivered in 5.5, taken in 2 x 0.25 + 5, weights in 2 x 0.1 + 0.5
+    assert agents["predicted_played"] == round(500 / (3.125 + 5.5 + 5.5 + 0.7))
