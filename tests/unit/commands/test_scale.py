@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ RATES = {
     "bytes_per_ply": 426.0,
     "weight_bytes": 1e6,
 }
+PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "scale_out.md"
 SMOKE = ["experiment=smoke", "parallel.games_per_worker=8", "parallel.plies_per_rollout=16", "ppo.minibatch_size=64"]
 
 
@@ -134,6 +136,26 @@ def test_a_file_without_rates_is_one_line(
 def test_a_mistyped_override_of_the_training_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["scale", "ppo.epoch=3"]) == 2
     assert capsys.readouterr().err.startswith("keisei: ppo.epoch=3: no such key (did you mean ppo.epochs?)")
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_run(
+    rates: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "scale.json").write_text(rates.read_text())
+    commands = re.findall(r"^\$ keisei bench (scale .*?)(?: +#.*)?$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(commands) >= 3
+    for command in commands:
+        words = shlex.split(command)
+        given = [] if any(word.startswith("rates=") for word in words) else [f"rates={rates}"]
+        assert main([*words, *given]) == 0, capsys.readouterr().err
+
+
+def test_the_page_says_of_each_stage_what_to_change() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| .*? \| (.*?) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE))
+    assert rows.keys() == STAGES.keys() - {"publish"}  # as larger rollouts, which "take" asks for too
 
 
 # ---- from what was timed
