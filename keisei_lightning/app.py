@@ -33,7 +33,7 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import game_factory
 from keisei_lightning.models import ActorCritic, num_parameters
 from keisei_lightning.models.output_check import check_network
-from keisei_lightning.parallel import BatchOptions, SelfPlayCollector
+from keisei_lightning.parallel import BatchOptions, ClusterOptions, SelfPlayCollector
 from keisei_lightning.system.console import print_table, quiet_libraries
 from keisei_lightning.system.machine import available_cpus
 from keisei_lightning.system.stopping import Stopped, StopSignals, requested
@@ -179,6 +179,7 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
         supervision=supervision,
         batches=BatchOptions(zero_copy=True),
         opponents=pool,
+        cluster=made(ClusterOptions, cfg.parallel),
         seed=cfg.seed,
     )
     data = SelfPlayDataModule(collector, made(MinibatchOptions, cfg.ppo), seed=cfg.seed)
@@ -322,7 +323,11 @@ def _last_checkpoint(folder: Path) -> Path:
 def _start_rows(cfg: DictConfig, parts: Run) -> dict[str, object]:
     parallel, spec, collector = cfg.parallel, parts.data.collector.spec, parts.data.collector
     workers = f"{parallel.num_workers} worker{'' if parallel.num_workers == 1 else 's'}"
-    where = {"serial": " in this process", "central": " and one inference process"}
+    where = {
+        "serial": " in this process",
+        "central": " and one inference process",
+        "ray": f" on each of {_agents(parallel, collector.frames_per_batch)}",
+    }
     player = workers + where.get(parallel.mode, "")
     size = f"{cfg.model.num_blocks} x {cfg.model.channels}" if "num_blocks" in cfg.model else ""
     kind = " ".join(word for word in (cfg.model.get("kind", "network"), size) if word)
@@ -336,6 +341,15 @@ def _start_rows(cfg: DictConfig, parts: Run) -> dict[str, object]:
         "resumes from": cfg.ckpt_path,
         "results": _short(parts.folder),
     }
+
+
+def _agents(parallel: DictConfig, plies_per_batch: int) -> str:
+    """How many node agents there are, and on whose cluster."""
+    number = plies_per_batch // (parallel.num_workers * parallel.games_per_worker * parallel.plies_per_rollout)
+    agents = f"{number} node agent{'' if number == 1 else 's'}"
+    if parallel.ray_address is None:
+        return f"{agents} (a Ray cluster on this machine, started and stopped with the training)"
+    return f"{agents} (Ray cluster {parallel.ray_address})"
 
 
 def _end_rows(parts: Run, checkpoint: Path | None, section: str) -> list[tuple[str, object]]:

@@ -85,6 +85,8 @@ class PlayerOptions:
         compile_mode: of ``torch.compile`` for its network; None: not compiled.
         seed: root seed of every random stream.
         start: plies delivered before this start (above 0 in a resumed run): makes its random streams new ones.
+        first_worker: number of this machine's first worker among all: no two workers have the same random streams.
+        plies_per_batch: of all machines' workers together; None: there are none but this machine's.
         stagger_games: begin the first games somewhere in their course.
         augment_symmetry: play half of the games mirrored.
     """
@@ -95,6 +97,8 @@ class PlayerOptions:
     compile_mode: str | None = None
     seed: int = 0
     start: int = 0
+    first_worker: int = 0
+    plies_per_batch: int | None = None
     stagger_games: bool
     augment_symmetry: bool
 
@@ -121,10 +125,10 @@ def make_player(
         num_plies=slot_layout.num_plies,
         streams=RolloutStreams(
             seed=options.seed,
-            worker_id=worker_id,
+            worker_id=options.first_worker + worker_id,
             incarnation=incarnation,
             position=options.start,
-            stride=slot_layout.plies_per_batch,
+            stride=options.plies_per_batch or slot_layout.plies_per_batch,
             group=group,
         ),
         stagger_games=options.stagger_games,
