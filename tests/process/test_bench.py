@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from keisei_lightning.commands.bench import main
-from keisei_lightning.commands.bench.scale_rates import calibration
+from keisei_lightning.commands.bench.scale_rates import Point, calibration
 from keisei_lightning.commands.bench.stages import STAGES
 from keisei_lightning.commands.bench.tune import choices
 from keisei_lightning.games.shogi.kernel import why_no_kernel
@@ -80,6 +80,7 @@ def test_the_profile_accounts_for_all_of_the_time(capsys: pytest.CaptureFixture[
     assert sum(row["us_per_ply"] for row in stages) == pytest.approx(everything["us_per_ply"], abs=0.5)
 
 
+@pytest.mark.slow
 def test_the_model_of_scale_measures_its_rates_and_is_checked_on_this_machine(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,8 +96,7 @@ def test_the_model_of_scale_measures_its_rates_and_is_checked_on_this_machine(
     assert all(rates[name] > 0 for name in rates if name != "node_variation")
     assert rates["bytes_per_ply"] < 600
     checks = {row["training"]: row for row in report["checks"]}
-    points = dict.fromkeys([*calibration(available_cpus()), (1, "sync"), (1, "async")])
-    assert len(checks) == len(points)
+    assert len(checks) == len({*calibration(available_cpus()), Point(1), Point(1, "async")})
     alone = checks["sync, 1 worker (calibrates)"]
     assert alone["predicted_played"] == pytest.approx(rates["worker_plies_per_s"], abs=1)
     assert alone["played_error_percent"] == pytest.approx(0, abs=0.1)

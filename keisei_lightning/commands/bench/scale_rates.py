@@ -34,8 +34,7 @@ class Point(NamedTuple):
     def overrides(self) -> tuple[str, ...]:
         """As words of the command line."""
         ours = (f"parallel.num_workers={self.num_workers}", "parallel.mode=workers")
-        # Agents reserve no CPUs: there may be more of them here than CPUs, and all of them shall start.
-        rays = ("parallel.num_workers=1", "parallel.mode=ray", "parallel.cpus_per_agent=0")
+        rays = ("parallel.num_workers=1", "parallel.mode=ray")
         return (
             *((*rays, f"parallel.num_agents={self.num_agents}") if self.num_agents else ours),
             f"parallel.schedule={self.schedule}",
@@ -139,7 +138,7 @@ def _check_row(model: ScaleModel, point: Point, taken: Sequence[StageTimes], cpu
         "played_plies_per_s": "",
         "predicted_played": "",
         "played_error_percent": "",
-        "policy_lag": round(statistics.median(time.stats["policy_lag_mean"] for time in taken), 2),
+        "policy_lag": round(statistics.median(statistics.mean(time.lags) for time in taken), 2),
         "predicted_lag": round(predicted.policy_lag, 2),
     }
     if point.schedule == "sync":

@@ -16,6 +16,8 @@ from keisei_lightning.app import build
 from keisei_lightning.config.validation import ValidatedConfig
 from keisei_lightning.parallel import SelfPlayCollector
 from keisei_lightning.parallel.memory.weights import WeightLayout
+from keisei_lightning.rl import policy_lag
+from keisei_lightning.system.console import quiet_libraries
 from keisei_lightning.training import SelfPlayDataModule
 
 __all__ = ["LEARNING", "STAGES", "StageClock", "StageTimes", "measure_stages"]
@@ -44,6 +46,7 @@ class StageClock(Callback):
     def __init__(self, data: SelfPlayDataModule) -> None:
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self.waits_s: list[float] = []
+        self.lags: list[float] = []
         self._runs, self._since = False, 0.0
         ask = data.next_rollout
 
@@ -52,8 +55,10 @@ class StageClock(Callback):
             rollout = ask()
             before = self.seconds["collect"]
             self._mark("collect")
-            if self._runs:
+            if self._runs and rollout is not None:
                 self.waits_s.append(self.seconds["collect"] - before)
+                versions = rollout["collector", "policy_version"]
+                self.lags.append(policy_lag(data.collector.policy_version, versions).double().mean().item())
             return rollout
 
         data.next_rollout = next_rollout  # type: ignore[method-assign]
@@ -96,6 +101,7 @@ class StageTimes:
     Attributes:
         seconds: in each of :data:`STAGES`.
         waits_s: for the rollout, of each iteration.
+        lags: versions that the rollout is behind, of each iteration.
         plies: of all those iterations.
         stats: the collector's, at the end.
         bytes_per_ply: of a rollout.
@@ -105,6 +111,7 @@ class StageTimes:
 
     seconds: Mapping[str, float]
     waits_s: tuple[float, ...]
+    lags: tuple[float, ...]
     plies: int
     stats: Mapping[str, float]
     bytes_per_ply: int
@@ -152,6 +159,7 @@ def measure_stages(config: ValidatedConfig) -> StageTimes:
     Args:
         config: of the training; its first iteration is not counted.
     """
+    quiet_libraries()
     parts = build(config)
     clock = StageClock(parts.data)
     parts.trainer.callbacks.insert(0, clock)  # type: ignore[attr-defined]
@@ -161,6 +169,7 @@ def measure_stages(config: ValidatedConfig) -> StageTimes:
     return StageTimes(
         seconds=clock.seconds,
         waits_s=tuple(clock.waits_s),
+        lags=tuple(clock.lags),
         plies=collector.frames_per_batch * len(clock.waits_s),
         stats=collector.stats(),
         bytes_per_ply=collector.bytes_per_ply,
