@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,6 +113,38 @@ def test_the_model_of_scale_measures_its_rates_and_is_checked_on_this_machine(
     assert again["rates"] == rates
     assert again["rows"] == [row for row in report["rows"] if row["nodes"] == 100]
     assert again["checks"] == []
+
+
+def _report_of(words: str) -> Any:
+    """JSON of a bench that ran as a command of its own: Ray leaves threads in the process that used it."""
+    command = [sys.executable, "-m", "keisei_lightning", "bench", *words.split(), "json=true"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra 'ray' is not installed")
+class TestWithRay:
+    """No process is left: ``tests/conftest.py`` looks."""
+
+    def test_the_collection_bench_compares_modes(self) -> None:
+        words = "game=tic_tac_toe model=tiny games=4 plies=4 rounds=1 opening_plies=0 mode=[workers,ray]"
+        workers, ray = _report_of(f"collect {words}")["rows"]
+        assert [row["model"].split(", ")[1] for row in (workers, ray)] == ["workers x 1", "ray x 1"]
+        assert ray["collected_plies_per_s"] > 0
+        assert ray["bytes_per_ply"] == workers["bytes_per_ply"]
+
+    def test_node_agents_are_measured_beside_the_model_and_profiled(self) -> None:
+        training = "experiment=smoke env=tic_tac_toe env.max_plies=null ppo.minibatch_size=64 iterations=1"
+        report = _report_of(f"scale {training} nodes=1 ranks=1 check=true check_workers=1 check_agents=1")
+        (agent,) = (row for row in report["checks"] if row["training"] == "sync, 1 node agent")
+        assert agent["played_plies_per_s"] > 0
+        assert agent["policy_lag"] == 0
+        *_, everything = _report_of(f"profile {training} parallel=ray parallel.num_workers=1")["rows"]
+        assert everything["share_percent"] == 100
 
 
 def test_tuning_tries_every_combination_and_names_overrides(capsys: pytest.CaptureFixture[str]) -> None:

@@ -133,7 +133,7 @@ class ScaleOptions(TrainingOptions):
     bandwidth_gbit_per_s: float = option(10.0, "Of each network card, in each direction; assumed.", above=0)
     latency_ms: float = option(0.2, "Of one message; assumed.", low=0)
     store_gb_per_s: float = option(2.0, "GB/s through an object store; assumed.", above=0)
-    store_gb: float = option(20.0, "GB that a learner machine's object store holds; assumed.", above=0)
+    memory_gb: float = option(32.0, "GB that a learner machine has for stored rollouts; assumed.", above=0)
     rollout_ms: float = option(1.0, "The learner takes for a rollout beside its bytes; assumed.", low=0)
     broadcast: Literal["star", "tree"] = option(
         "star", "star: each node fetches weights from the learner; tree: nodes pass them on."

@@ -176,7 +176,7 @@ def _row(model: ScaleModel, cluster: Cluster, schedule: Schedule) -> dict[str, A
         "rollouts_in_mb_per_s": round(predicted.rollouts_bytes_per_s / _MEGA, 2),
         "weights_out_mb_per_s": round(predicted.weights_bytes_per_s / _MEGA, 2),
         "store_mb_per_s": round(predicted.store_bytes_per_s / _MEGA, 2),
-        "store_gb": round(predicted.store_bytes / _GIGA, 2),
+        "rollouts_gb": round(predicted.rollouts_bytes / _GIGA, 2),
     }
 
 
@@ -192,7 +192,7 @@ def _stop(model: ScaleModel, options: ScaleOptions, ranks: int, schedule: Schedu
         "plies_per_s_then": round(model.predict(replace(cluster, nodes=nodes), schedule).plies_per_s),
         "slowest_beyond": f"{beyond}: {STAGES[beyond]}",
         "change": CHANGES[beyond],
-        "store_holds_nodes": model.nodes_that_fit(cluster, options.store_gb * _GIGA),
+        "nodes_that_fit_memory": model.nodes_that_fit(cluster, options.memory_gb * _GIGA),
     }
 
 
@@ -214,6 +214,6 @@ def _notes(options: ScaleOptions, rates: Rates) -> Sequence[str]:
         *([f"given: {'; '.join(words[name] for name in _GIVEN if name in given)}"] if given else []),
         f"assumed: {options.workers} workers on the {options.cpus} CPUs of a node; cards of "
         f"{options.bandwidth_gbit_per_s:g} Gbit/s and {options.latency_ms:g} ms; object stores of "
-        f"{options.store_gb_per_s:g} GB/s and {options.store_gb:g} GB; {options.rollout_ms:g} ms a rollout; "
+        f"{options.store_gb_per_s:g} GB/s; {options.memory_gb:g} GB for rollouts; {options.rollout_ms:g} ms a rollout; "
         f"{options.ranks_per_machine} ranks a machine; broadcast={options.broadcast}",
     )

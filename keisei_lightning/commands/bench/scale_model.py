@@ -41,8 +41,8 @@ with c copies of the weights that leave a learner's card a publish (star: n/M, t
 worker that waits for a slot gets it as the learner asks for its next batch, and K - 1 batches come before its rollout.
 Q' is Q, or where the learner computes on the same CPUs for u seconds a ply Q/(1 + Q·u).
 
-The object stores hold K·D plies and the weights of two versions. What the model leaves out: deaths, other
-users of the network, TCP's start-up, and memory bandwidth shared by more workers than were measured.
+Stored rollouts take K·D·b/M bytes of the memory of each of the learner's machines. What the model leaves out: deaths,
+other users of the network, TCP's start-up, and memory bandwidth shared by more workers than were measured.
 """
 
 from __future__ import annotations
@@ -84,7 +84,6 @@ MOST_NODES: Final = 1_000_000
 """Beyond it no limit is looked for."""
 
 _TREE_CHILDREN: Final = 2
-_VERSIONS_KEPT: Final = 2  # the latest one, and the one that nodes still fetch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +195,7 @@ class Prediction:
         rollouts_bytes_per_s: into the network card of each of the learner's machines.
         weights_bytes_per_s: out of it.
         store_bytes_per_s: through the object store of each of the learner's machines.
-        store_bytes: that it holds.
+        rollouts_bytes: of stored rollouts, in the memory of each of the learner's machines.
         seconds: of one iteration, by stage.
     """
 
@@ -210,7 +209,7 @@ class Prediction:
     rollouts_bytes_per_s: float
     weights_bytes_per_s: float
     store_bytes_per_s: float
-    store_bytes: float
+    rollouts_bytes: float
     seconds: Mapping[str, float]
 
 
@@ -256,10 +255,7 @@ class ScaleModel:
             rollouts_bytes_per_s=rate * rates.bytes_per_ply / machines,
             weights_bytes_per_s=rate / plies * self._copies(cluster) * rates.weight_bytes,
             store_bytes_per_s=rate * self._stored_bytes_per_ply(cluster),
-            store_bytes=(
-                self.training.slots_per_worker * plies * rates.bytes_per_ply / machines
-                + _VERSIONS_KEPT * rates.weight_bytes
-            ),
+            rollouts_bytes=self.training.slots_per_worker * plies * rates.bytes_per_ply / machines,
             seconds=MappingProxyType(seconds),
         )
 
@@ -325,16 +321,15 @@ class ScaleModel:
             low, high = (low, middle) if rate(middle) >= wanted else (middle, high)
         return high
 
-    def nodes_that_fit(self, cluster: Cluster, store_bytes: float) -> int:
-        """The largest number of nodes whose rollouts the learner's object store holds; 0: not even one's.
+    def nodes_that_fit(self, cluster: Cluster, memory_bytes: float) -> int:
+        """The largest number of nodes whose rollouts the learner's machines can store; 0: not even one's.
 
         Args:
             cluster: the machines; its own number of nodes does not matter.
-            store_bytes: capacity of the object store of each of the learner's machines.
+            memory_bytes: that each of the learner's machines has for them.
         """
-        free = store_bytes - _VERSIONS_KEPT * self.rates.weight_bytes
         each = self.training.slots_per_worker * self._plies(replace(cluster, nodes=1)) * self.rates.bytes_per_ply
-        return max(0, math.floor(free * cluster.machines / each))
+        return math.floor(memory_bytes * cluster.machines / each)
 
     # ---- terms
 

@@ -79,8 +79,8 @@ def test_it_says_where_it_stops_and_what_to_change_then(rates: Path, capsys: pyt
     assert wide["slowest_beyond"].startswith("broadcast: ")
     assert wide["90_percent_with_nodes"] == 2
     assert wide["plies_per_s_then"] == 12_800
-    # 2 slots x 1,024 plies x 426 B a node, and two versions, in 20 GB
-    assert wide["store_holds_nodes"] == int((20e9 - 2e6) // (2 * 1024 * 426))
+    # 2 slots x 1,024 plies x 426 B a node, in 32 GB
+    assert wide["nodes_that_fit_memory"] == int(32e9 // (2 * 1024 * 426))
 
 
 def test_rates_that_are_given_count_more_than_those_of_a_file_and_are_told_apart(

@@ -59,7 +59,7 @@ class TestByHand:
         assert predicted.rollouts_bytes_per_s == pytest.approx(16_000 / 12.25)
         assert predicted.weights_bytes_per_s == pytest.approx(8000 / 12.25)  # both nodes fetch from the learner
         assert predicted.store_bytes_per_s == pytest.approx(20_000 / 12.25)  # rollouts, and the weights once
-        assert predicted.store_bytes == 40_000  # 2 slots x 16,000, and two versions
+        assert predicted.rollouts_bytes == 32_000  # 2 slots x 16,000
 
     def test_async_is_as_fast_as_its_slowest_stage(self) -> None:
         assert MODEL.limits(CLUSTER) == {
@@ -127,12 +127,12 @@ class TestByHand:
         assert quick.predict(replace(CLUSTER, nodes=5), "async").slowest == "deliver"
         assert quick.nodes_for(CLUSTER, "async", share=0.75) == 3
 
-    def test_what_the_object_store_holds(self) -> None:
-        # 2 slots x 800 plies x 10 B a node, and two versions of 4,000 B
-        assert MODEL.nodes_that_fit(CLUSTER, 40_000) == 2
-        assert MODEL.nodes_that_fit(CLUSTER, 39_999) == 1
+    def test_what_the_learners_memory_holds(self) -> None:
+        # 2 slots x 800 plies x 10 B a node
+        assert MODEL.nodes_that_fit(CLUSTER, 32_000) == 2
+        assert MODEL.nodes_that_fit(CLUSTER, 31_999) == 1
         assert MODEL.nodes_that_fit(CLUSTER, 100) == 0
-        assert MODEL.predict(replace(CLUSTER, nodes=2), "async").store_bytes == 40_000
+        assert MODEL.nodes_that_fit(replace(CLUSTER, ranks=2, ranks_per_machine=1), 32_000) == 4
 
 
 # ---- whatever the numbers are
