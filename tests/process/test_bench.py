@@ -7,12 +7,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from keisei_lightning.commands.bench import main
+from keisei_lightning.commands.bench.scale_model import Rates
 from keisei_lightning.commands.bench.scale_rates import Point, calibration
 from keisei_lightning.commands.bench.stages import STAGES
 from keisei_lightning.commands.bench.tune import choices
@@ -137,9 +139,20 @@ class TestWithRay:
         assert ray["collected_plies_per_s"] > 0
         assert ray["bytes_per_ply"] == workers["bytes_per_ply"]
 
-    def test_node_agents_are_measured_beside_the_model_and_profiled(self) -> None:
+    def test_node_agents_are_measured_beside_the_model_and_profiled(self, tmp_path: Path) -> None:
+        rates = Rates(
+            worker_plies_per_s=1e4,
+            node_efficiency=1.0,
+            learner_plies_per_s=1e4,
+            overhead_s=0.01,
+            node_variation=0.0,
+            bytes_per_ply=200,
+            weight_bytes=1e5,
+        )
+        file = tmp_path / "rates.json"
+        file.write_text(json.dumps({"rates": asdict(rates)}))
         training = "experiment=smoke env=tic_tac_toe env.max_plies=null ppo.minibatch_size=64 iterations=1"
-        report = _report_of(f"scale {training} nodes=1 ranks=1 check=true check_workers=1 check_agents=1")
+        report = _report_of(f"scale {training} rates={file} nodes=1 ranks=1 check=true check_workers=1 check_agents=1")
         (agent,) = (row for row in report["checks"] if row["training"] == "sync, 1 node agent")
         assert agent["played_plies_per_s"] > 0
         assert agent["policy_lag"] == 0
