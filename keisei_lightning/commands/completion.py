@@ -118,7 +118,7 @@ def candidates(line: str, commands: Sequence[str]) -> list[str]:
         found = list(_of_options(word, EvalOptions))
     else:
         found = []
-    return sorted([*found, *_of_training(word, before)] if command in ("train", "profile") else found)
+    return sorted([*found, *_of_training(word, before)] if command in ("train", "profile", "scale") else found)
 
 
 def _split(line: str) -> list[str]:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from keisei_lightning.commands.bench import main
+from keisei_lightning.commands.bench.scale_model import Rates
+from keisei_lightning.commands.bench.scale_rates import Point, calibration
 from keisei_lightning.commands.bench.stages import STAGES
 from keisei_lightning.commands.bench.tune import choices
 from keisei_lightning.games.shogi.kernel import why_no_kernel
@@ -57,7 +66,7 @@ def test_the_weights_bench_shows_that_every_worker_has_what_was_published(capsys
 
 def test_an_unknown_bench_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nosuch"]) == main([]) == 2
-    assert capsys.readouterr().err.count("must be one of collect, learn, profile, rules, tune, weights\n") == 2
+    assert capsys.readouterr().err.count("must be one of collect, learn, profile, rules, scale, tune, weights\n") == 2
 
 
 def test_the_learning_bench_compares_with_a_loop_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,6 +85,79 @@ def test_the_profile_accounts_for_all_of_the_time(capsys: pytest.CaptureFixture[
     assert all(row["us_per_ply"] > 0 for row in stages)
     assert sum(row["share_percent"] for row in stages) == pytest.approx(100, abs=0.5)
     assert sum(row["us_per_ply"] for row in stages) == pytest.approx(everything["us_per_ply"], abs=0.5)
+
+
+@pytest.mark.slow
+def test_the_model_of_scale_measures_its_rates_and_is_checked_on_this_machine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Figures of the report agree with each other; how large the model's error is, is told and not tested."""
+    file = tmp_path / "scale.json"
+    training = "experiment=smoke env=tic_tac_toe env.max_plies=null ppo.minibatch_size=64"
+    own = f"iterations=2 nodes=[1,100] ranks=1 check=true check_workers=1 write={file}"
+    assert main(["scale", "json=true", *own.split(), *training.split()]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert json.loads(file.read_text()) == report
+    assert file.with_suffix(".svg").read_text().startswith("<?xml")
+    rates = report["rates"]
+    assert all(rates[name] > 0 for name in rates if name != "node_variation")
+    assert rates["bytes_per_ply"] < 600
+    checks = {row["training"]: row for row in report["checks"]}
+    assert len(checks) == len({*calibration(available_cpus()), Point(1), Point(1, "async")})
+    alone = checks["sync, 1 worker (calibrates)"]
+    assert alone["predicted_played"] == pytest.approx(rates["worker_plies_per_s"], abs=1)
+    assert alone["played_error_percent"] == pytest.approx(0, abs=0.1)
+    assert alone["policy_lag"] == alone["predicted_lag"] == 0
+    assert checks["async, 1 worker"]["played_plies_per_s"] == ""
+    capsys.readouterr()
+    assert main(["scale", "json=true", f"rates={file}", "nodes=100", "ranks=1", *training.split()]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["rates"] == rates
+    assert again["rows"] == [row for row in report["rows"] if row["nodes"] == 100]
+    assert again["checks"] == []
+
+
+def _report_of(words: str) -> Any:
+    """JSON of a bench that ran as a command of its own: Ray leaves threads in the process that used it."""
+    command = [sys.executable, "-m", "keisei_lightning", "bench", *words.split(), "json=true"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra 'ray' is not installed")
+class TestWithRay:
+    """No process is left: ``tests/conftest.py`` looks."""
+
+    def test_the_collection_bench_compares_modes(self) -> None:
+        words = "game=tic_tac_toe model=tiny games=4 plies=4 rounds=1 opening_plies=0 mode=[workers,ray]"
+        workers, ray = _report_of(f"collect {words}")["rows"]
+        assert [row["model"].split(", ")[1] for row in (workers, ray)] == ["workers x 1", "ray x 1"]
+        assert ray["collected_plies_per_s"] > 0
+        assert ray["bytes_per_ply"] == workers["bytes_per_ply"]
+
+    def test_node_agents_are_measured_beside_the_model_and_profiled(self, tmp_path: Path) -> None:
+        rates = Rates(
+            worker_plies_per_s=1e4,
+            node_efficiency=1.0,
+            learner_plies_per_s=1e4,
+            overhead_s=0.01,
+            node_variation=0.0,
+            bytes_per_ply=200,
+            weight_bytes=1e5,
+        )
+        file = tmp_path / "rates.json"
+        file.write_text(json.dumps({"rates": asdict(rates)}))
+        training = "experiment=smoke env=tic_tac_toe env.max_plies=null ppo.minibatch_size=64 iterations=1"
+        report = _report_of(f"scale {training} rates={file} nodes=1 ranks=1 check=true check_workers=1 check_agents=1")
+        (agent,) = (row for row in report["checks"] if row["training"] == "sync, 1 node agent")
+        assert agent["played_plies_per_s"] > 0
+        assert agent["policy_lag"] == 0
+        *_, everything = _report_of(f"profile {training} parallel=ray parallel.num_workers=1")["rows"]
+        assert everything["share_percent"] == 100
 
 
 def test_tuning_tries_every_combination_and_names_overrides(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Measurements that a user runs on their own machine: ``keisei bench collect|learn|profile|rules|tune|weights``.
+"""Measurements that a user runs on their own machine: ``keisei bench collect|learn|profile|rules|scale|tune|weights``.
 
 What is compared runs side by side in one process tree, in alternating rounds, and is quoted as medians and ratios: on a
 noisy machine a number alone says little. What can be typed is declared in ``options.py``; a bench, and torch with it,
@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from keisei_lightning.commands.bench.options import BENCHES, GameOptions, ProfileOptions, ReportOptions, check_game
+from keisei_lightning.commands.bench.options import BENCHES, GameOptions, ReportOptions, TrainingOptions, check_game
 from keisei_lightning.commands.exit_codes import BAD_USAGE, DONE
 from keisei_lightning.commands.options_command import OptionsCommand
 from keisei_lightning.errors import ConfigError
@@ -33,6 +33,7 @@ names:
 examples:
   keisei bench collect 'mode=[workers,central]' 'workers=[1,2]' write=results/collect.json
   keisei bench profile experiment=shogi model=medium iterations=20
+  keisei bench scale experiment=shogi 'nodes=[1,10,100,1000]' write=results/scale.json
 Brackets need quotation marks around the word, as the shell has a meaning of its own for them.
 """
 
@@ -58,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _command(name: str) -> OptionsCommand[ReportOptions]:
     bench = BENCHES[name]
-    trains = bench.options is ProfileOptions
+    trains = issubclass(bench.options, TrainingOptions)
     return OptionsCommand(
         name=f"bench {name}",
         arguments="[OVERRIDE ...] [KEY=VALUE ...]" if trains else "[KEY=VALUE ...]",
@@ -66,7 +67,7 @@ def _command(name: str) -> OptionsCommand[ReportOptions]:
         options=bench.options,
         run=lambda options: _run(name, options),
         rest="overrides" if trains else None,
-        shown=_shown_profile if trains else asdict,
+        shown=_shown_training if trains else asdict,
     )
 
 
@@ -89,8 +90,8 @@ def _run(name: str, options: ReportOptions) -> None:
         ) from error
 
 
-def _shown_profile(options: Any) -> dict[str, Any]:
-    from keisei_lightning.commands.bench.profile import shown  # Hydra, which help does not need
+def _shown_training(options: Any) -> dict[str, Any]:
+    from keisei_lightning.commands.bench.short_training import shown  # Hydra, which help does not need
 
     return shown(options)
 

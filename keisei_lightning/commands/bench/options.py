@@ -7,6 +7,7 @@ once.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import DescribedGame, GameFactory, game_factory
@@ -25,6 +26,8 @@ __all__ = [
     "ProfileOptions",
     "ReportOptions",
     "RulesOptions",
+    "ScaleOptions",
+    "TrainingOptions",
     "TuneOptions",
     "WeightsOptions",
     "check_game",
@@ -91,15 +94,20 @@ class LearnOptions(ReportOptions, GameOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProfileOptions(ReportOptions):
-    """Of ``profile``.
+class TrainingOptions(ReportOptions):
+    """Of a bench that runs a training.
 
     Attributes:
-        overrides: of the training that is profiled.
+        overrides: of the training.
     """
 
     overrides: tuple[str, ...] = ()
-    iterations: int = option(10, "PPO iterations, beside one for warming up.", low=1)
+    iterations: int = option(10, "PPO iterations of a training, beside one for warming up.", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileOptions(TrainingOptions):
+    """Of ``profile``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +117,37 @@ class RulesOptions(ReportOptions, GameOptions):
     games: list[int] = option(sentence="Boards that advance together.", factory=lambda: [64, 128, 256], low=1)
     plies: int = option(200, "Plies of each board in a round.", low=1)
     rounds: int = option(7, "Alternating rounds; medians are quoted.", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleOptions(TrainingOptions):
+    """Of ``scale``: which clusters, and what is assumed of them."""
+
+    nodes: list[int] = option(sentence="Nodes that play.", factory=lambda: [1, 3, 10, 30, 100, 300, 1000], low=1)
+    ranks: list[int] = option(sentence="Learner ranks (DDP).", factory=lambda: [1, 8], low=1, high=1024)
+    schedule: list[Schedule] = option(sentence="As parallel.schedule of a training.", factory=lambda: ["sync", "async"])
+    workers: int = option(8, "Workers of a node.", low=1)
+    cpus: int = option(8, "CPUs of a node.", low=1)
+    ranks_per_machine: int = option(8, "Ranks that share a network card and an object store.", low=1)
+    bandwidth_gbit_per_s: float = option(10.0, "Of each network card, in each direction; assumed.", above=0)
+    latency_ms: float = option(0.2, "Of one message; assumed.", low=0)
+    store_gb_per_s: float = option(2.0, "GB/s through an object store; assumed.", above=0)
+    memory_gb: float = option(32.0, "GB that a learner machine has for stored rollouts; assumed.", above=0)
+    rollout_ms: float = option(1.0, "The learner takes for a rollout beside its bytes; assumed.", low=0)
+    broadcast: Literal["star", "tree"] = option(
+        "star", "star: each node fetches weights from the learner; tree: nodes pass them on."
+    )
+    worker_plies_per_s: float | None = option(None, "One worker with a CPU of its own plays; null: measured.", above=0)
+    learner_plies_per_s: float | None = option(None, "One learner rank learns; null: measured.", above=0)
+    rates: str | None = option(
+        None, "What an earlier run wrote; its rates are used, and none are measured.", pattern=r"(?s).+", form="a file"
+    )
+    check: bool = option(False, "Measure on this machine what the model predicts for it, and tell the model's error.")
+    check_workers: list[int] = option(sentence="With check: numbers of workers.", factory=lambda: [1, 2, 4, 8], low=1)
+    check_agents: int = option(
+        0, "With check: 1 to this many node agents of Ray on this machine too, each with one worker.", low=0, high=64
+    )
+    rounds: int = option(1, "Alternating rounds of all that is measured; medians are used.", low=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +187,7 @@ BENCHES = {
     "learn": Bench(help="PPO's plies/s beside a loop written by hand, by minibatch and threads", options=LearnOptions),
     "profile": Bench(help="where a training's time goes, stage by stage", options=ProfileOptions),
     "rules": Bench(help="plies/s of the game alone: rules, observations and masks", options=RulesOptions),
+    "scale": Bench(help="what a cluster would do: plies/s, traffic, lag, and where it stops", options=ScaleOptions),
     "tune": Bench(help="workers, games and threads for this machine, as overrides to paste", options=TuneOptions),
     "weights": Bench(help="publish and adopt weights, beside gzip and a pickle per worker", options=WeightsOptions),
 }

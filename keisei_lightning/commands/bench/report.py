@@ -18,7 +18,7 @@ from rich.table import Table
 
 from keisei_lightning.system.machine import available_cpus
 
-__all__ = ["describe_machine", "print_report"]
+__all__ = ["describe_machine", "print_report", "table_of"]
 
 
 def describe_machine() -> dict[str, Any]:
@@ -84,6 +84,7 @@ def print_report(
     write: str | Path | None = None,
     notes: Sequence[str] = (),
     one_line_a_row: bool = False,
+    extra: Mapping[str, Any] | None = None,
 ) -> None:
     """Print rows of equal keys as a table or as JSON.
 
@@ -95,10 +96,11 @@ def print_report(
         notes: below the table.
         one_line_a_row: many rows of few measures; else each row is a column, which fits into 80 characters however many
             measures there are.
+        extra: for the JSON alone.
     """
     machine = describe_machine()
     console = Console()
-    report = json.dumps({"bench": title, "machine": machine, "rows": rows, "notes": notes}, indent=1)
+    report = json.dumps({"bench": title, "machine": machine, "rows": rows, "notes": notes, **(extra or {})}, indent=1)
     if write is not None:
         file = Path(write)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -106,6 +108,26 @@ def print_report(
     if as_json:
         console.print_json(report)
         return
+    console.print(table_of(title, rows, notes=notes, one_line_a_row=one_line_a_row))
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    gpu = f", {machine['gpu']}, CUDA {machine['cuda']}" if "gpu" in machine else ""
+    console.print(
+        f"{machine['date']}, {machine['processor']}, {machine['cpus']} CPUs{gpu}, "
+        f"Python {machine['python']}, {versions}"
+    )
+
+
+def table_of(
+    title: str, rows: Sequence[Mapping[str, Any]], *, notes: Sequence[str] = (), one_line_a_row: bool = False
+) -> Table:
+    """Rows of equal keys as a table.
+
+    Args:
+        title: what was measured.
+        rows: what came of it.
+        notes: below the table.
+        one_line_a_row: as :func:`print_report` takes it.
+    """
     first, *measures = rows[0]
     table = Table(title=title, caption="\n".join(notes), caption_justify="left")
     table.add_column(first.replace("_", " "))
@@ -114,18 +136,12 @@ def print_report(
             table.add_column(measure.replace("_", " "), justify="right")
         for row in rows:
             table.add_row(*map(_text, row.values()))
-    else:
-        for row in rows:
-            table.add_column(str(row[first]), justify="right")
-        for measure in measures:
-            table.add_row(measure.replace("_", " "), *(_text(row[measure]) for row in rows))
-    console.print(table)
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    gpu = f", {machine['gpu']}, CUDA {machine['cuda']}" if "gpu" in machine else ""
-    console.print(
-        f"{machine['date']}, {machine['processor']}, {machine['cpus']} CPUs{gpu}, "
-        f"Python {machine['python']}, {versions}"
-    )
+        return table
+    for row in rows:
+        table.add_column(str(row[first]), justify="right")
+    for measure in measures:
+        table.add_row(measure.replace("_", " "), *(_text(row[measure]) for row in rows))
+    return table
 
 
 def _text(value: Any) -> str:

@@ -42,6 +42,8 @@ def offered(line: str) -> list[str]:
         ("keisei bench profile model=s", ["model=small "]),
         ("keisei bench profile it", ["iterations="]),
         ("keisei bench profile experiment=smoke ppo.ep", ["ppo.epochs="]),
+        ("keisei bench scale broadcast=", ["broadcast=star ", "broadcast=tree "]),
+        ("keisei bench scale model=s", ["model=small "]),
         ("keisei bench tune model=s", ["model=small "]),
         ("keisei bench tune se", ["seconds=", "seed="]),
         ("keisei bench collect schedule=", ["schedule=async ", "schedule=sync "]),
