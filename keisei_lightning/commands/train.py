@@ -10,6 +10,7 @@ import contextlib
 import gc
 import logging
 import os
+import pickle
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -22,7 +23,7 @@ from omegaconf import DictConfig
 from keisei_lightning.commands.exit_codes import BAD_USAGE, DONE, FAILED, exit_code_of
 from keisei_lightning.commands.help_texts import asks_for_help
 from keisei_lightning.commands.hydra_checks import Refused, one_command, validated
-from keisei_lightning.commands.sweep import collected_jobs, print_summary
+from keisei_lightning.commands.sweep import SweepJob, collected_jobs, is_pruned, print_summary
 from keisei_lightning.commands.train_help import help_text
 from keisei_lightning.config.compose_errors import COMPOSE_ERRORS, explain
 from keisei_lightning.config.quoting import quote_texts
@@ -31,6 +32,7 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.system.allocator import keep_freed_memory
 from keisei_lightning.system.console import say, standard_output
 from keisei_lightning.system.openmp import governed_spinning, limit_spinning
+from keisei_lightning.system.start_method import use_known_start_method
 from keisei_lightning.system.stopping import Stopped, StopSignals
 
 __all__ = ["Stopped", "main"]
@@ -53,14 +55,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     limit_spinning()
     words = _sweep_first(quote_texts(sys.argv[1:] if argv is None else argv))
-    with standard_output(), collected_jobs() as jobs, governed_spinning():
+    with standard_output(), governed_spinning():
+        jobs: list[SweepJob] = []
         try:
             register_configs()
             if asks_for_help(words):
                 sys.stdout.write(help_text(words))
                 return DONE
             _check_flags(words)
-            with _hydra_raises(), _arguments(words), StopSignals(), one_command():
+            with _hydra_raises(), _arguments(words), StopSignals(), one_command(), collected_jobs() as jobs:
                 hydra.main(config_path=str(config_dir()), config_name="config", version_base="1.3")(_job)()
         except (Exception, Stopped, Refused) as error:  # noqa: BLE001 - the last line: every ending has an exit code
             return _exit_code(error, words)
@@ -83,7 +86,8 @@ def _exit_code(error: BaseException, words: Sequence[str]) -> int:
 
 
 def _job(cfg: DictConfig) -> float:
-    """One run, or one job of a multirun; returns the objective."""
+    """One run, or one job of a multirun, which a launcher may start in a process of its own; returns the objective."""
+    use_known_start_method()
     try:
         config = validated(cfg)
         from keisei_lightning.app import run
@@ -94,10 +98,23 @@ def _job(cfg: DictConfig) -> float:
             raise Refused(error) from error
         raise
     except Exception as error:
+        if is_pruned(error):
+            log.info("pruned: %s", error)
+            raise
         # Here and not in main: a failed job of a multirun must show why, and the next job runs.
         log.exception("training failed: %s", " ".join(str(error).split()) or type(error).__name__)
+        error = _portable(error)
         error.keisei_reported = True  # type: ignore[attr-defined]
-        raise
+        raise error
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or one that says the same, if another process could not read it (a launcher's, of a sweep)."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001 - a third party's class may raise anything
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _check_flags(words: Sequence[str]) -> None:
