@@ -42,7 +42,7 @@ class OptunaSweeper(Sweeper):
         n_jobs: int,
         seed: int | None,
         sampler: Callable[..., Any],
-        params: Mapping[str, str] | None,
+        params: Mapping[str, str] | None = None,
     ) -> None:
         self.storage, self.study_name, self.direction = storage, study_name, direction
         self.n_trials, self.n_jobs, self.seed = n_trials, n_jobs, seed

@@ -181,10 +181,9 @@ def _distribution(override: Override) -> BaseDistribution:
     value: Any = override.value()
     try:
         if isinstance(value, IntervalSweep):
-            kind: Any = (
-                IntDistribution if isinstance(value.start, int) and isinstance(value.end, int) else FloatDistribution
-            )
-            return kind(value.start, value.end, log="log" in value.tags)
+            bounds: list[Any] = [value.start, value.end]
+            whole = all(isinstance(bound, int) for bound in bounds)
+            return (IntDistribution if whole else FloatDistribution)(*bounds, log="log" in value.tags)
         values: Any = value.range() if isinstance(value, RangeSweep) else None
         if isinstance(values, range) and values:
             return IntDistribution(min(values), max(values), step=abs(values.step))

@@ -17,6 +17,7 @@ import logging
 import math
 import os
 import platform
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
@@ -44,6 +45,7 @@ _JOBS_FOLDER = ".jobs"
 """In the folder of the sweep: a file for each job that ran in another process."""
 
 _UNFINISHED = "not finished"
+_RAY = "hydra_plugins.hydra_ray_launcher."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,6 +123,9 @@ class SweepSummary(Callback):
                 old.unlink()
         if (sweep := _current.get()) is not None:
             sweep.folder = self._folder
+        if str(config.hydra.launcher.get("_target_")).startswith(_RAY):
+            # Ray's waits swallow what a signal's handler raises, but for this one's KeyboardInterrupt.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Of a job in another process, note that it has begun."""
@@ -180,10 +185,11 @@ def collected_jobs() -> Iterator[list[SweepJob]]:
     token = _current.set(sweep)
     try:
         yield sweep.jobs
-    except Stopped as stop:
+    except (Stopped, KeyboardInterrupt) as error:
+        stop = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
         if sweep.folder is not None:
             _stop_jobs(sweep.folder, stop.signum)
-        raise
+        raise stop from None
     finally:
         _current.reset(token)
         if sweep.folder is not None:

@@ -49,11 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code (:mod:`keisei_lightning.commands.exit_codes`).
     """
-    # As it ends, the interpreter looks several times for cycles among all that torch and Lightning have made, which
-    # takes two to four seconds: too long for a person who pressed Ctrl-C.
-    atexit.register(gc.freeze)
-    keep_freed_memory()
-    limit_spinning()
+    _prepare_process()
     words = _sweep_first(quote_texts(sys.argv[1:] if argv is None else argv))
     with standard_output(), governed_spinning():
         jobs: list[SweepJob] = []
@@ -73,6 +69,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return DONE
 
 
+def _prepare_process() -> None:
+    """What every process that trains does first: the command's, and those of a sweep's launcher. May be repeated."""
+    # As it ends, the interpreter looks several times for cycles among all that torch and Lightning have made, which
+    # takes two to four seconds: too long for a person who pressed Ctrl-C.
+    atexit.register(gc.freeze)
+    keep_freed_memory()
+    limit_spinning()
+    use_known_start_method()
+
+
 def _exit_code(error: BaseException, words: Sequence[str]) -> int:
     """Tell the person what happened, unless that has been done, and choose the code."""
     if isinstance(error, Refused):
@@ -87,7 +93,7 @@ def _exit_code(error: BaseException, words: Sequence[str]) -> int:
 
 def _job(cfg: DictConfig) -> float:
     """One run, or one job of a multirun, which a launcher may start in a process of its own; returns the objective."""
-    use_known_start_method()
+    _prepare_process()
     try:
         config = validated(cfg)
         from keisei_lightning.app import run
