@@ -176,7 +176,7 @@ def _jobs_of_this_process() -> list[SweepJob] | None:
 def collected_jobs() -> Iterator[list[SweepJob]]:
     """Context in which :class:`SweepSummary` adds each job that has ended to the list.
 
-    Those of other processes are added when the context ends. If a signal ends it, they are passed the signal.
+    Those of other processes are added when the context ends. If a signal ends it, they are asked to stop.
 
     Raises:
         Stopped: a signal came; the list has been completed.
@@ -186,10 +186,11 @@ def collected_jobs() -> Iterator[list[SweepJob]]:
     try:
         yield sweep.jobs
     except (Stopped, KeyboardInterrupt) as error:
-        stop = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
         if sweep.folder is not None:
-            _stop_jobs(sweep.folder, stop.signum)
-        raise stop from None
+            _stop_jobs(sweep.folder)
+        if isinstance(error, Stopped):
+            raise
+        raise Stopped(signal.SIGINT) from None
     finally:
         _current.reset(token)
         if sweep.folder is not None:
@@ -208,15 +209,15 @@ def _this_process() -> dict[str, Any]:
     return {"machine": platform.node(), "pid": process.pid, "started_s": process.create_time()}
 
 
-def _stop_jobs(folder: Path, signum: int) -> None:
-    """Pass a signal on to jobs on this machine: some launchers leave theirs to themselves. Each saves, and ends."""
+def _stop_jobs(folder: Path) -> None:
+    """Ask the jobs on this machine to stop: some launchers leave theirs to themselves. Each saves, and ends."""
     for process, job in _read(folder):
         if job.status != _UNFINISHED or process["machine"] != platform.node():
             continue
         with contextlib.suppress(psutil.Error):
             running = psutil.Process(process["pid"])
             if running.create_time() == process["started_s"]:
-                running.send_signal(signum)
+                running.terminate()
 
 
 def is_pruned(error: BaseException) -> bool:

@@ -94,6 +94,11 @@ def _exit_code(error: BaseException, words: Sequence[str]) -> int:
 def _job(cfg: DictConfig) -> float:
     """One run, or one job of a multirun, which a launcher may start in a process of its own; returns the objective."""
     _prepare_process()
+    with StopSignals():
+        return _objective(cfg)
+
+
+def _objective(cfg: DictConfig) -> float:
     try:
         config = validated(cfg)
         from keisei_lightning.app import run
