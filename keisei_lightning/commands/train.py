@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 
 from keisei_lightning.commands.exit_codes import BAD_USAGE, DONE, FAILED, exit_code_of
 from keisei_lightning.commands.help_texts import asks_for_help
-from keisei_lightning.commands.hydra_checks import Refused, one_command, validated
+from keisei_lightning.commands.hydra_checks import Refused, validated
 from keisei_lightning.commands.ranks import words_of_rank
 from keisei_lightning.commands.sweep import collected_jobs, print_summary
 from keisei_lightning.commands.train_help import help_text
@@ -73,7 +73,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _hydra_raises(),
                 _arguments(own_words),
                 StopSignals(),
-                one_command(),
             ):
                 hydra.main(config_path=str(config_dir()), config_name="config", version_base="1.3")(_job)()
         except (Exception, Stopped, Refused) as error:  # noqa: BLE001 - the last line: every ending has an exit code

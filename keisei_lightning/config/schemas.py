@@ -42,21 +42,11 @@ __all__ = [
     "SECTIONS",
     "CheckpointConfig",
     "Config",
-    "EnvConfig",
     "EnvOptions",
-    "EvaluationConfig",
-    "LoggerConfig",
     "LoggerOptions",
-    "MLPConfig",
     "OpponentMode",
-    "OpponentsConfig",
-    "PPOConfig",
-    "ParallelConfig",
-    "ResNetConfig",
     "RunOptions",
-    "TrainerConfig",
     "TrainerOptions",
-    "WeightSyncConfig",
     "config_dir",
     "config_groups",
     "declarations",
@@ -246,7 +236,8 @@ def schema_of(
     return made
 
 
-EnvConfig = schema_of("EnvConfig", SECTIONS["env"])
+CheckpointConfig = schema_of("CheckpointConfig", SECTIONS["checkpoint"])
+Config = schema_of("Config", SECTIONS[""], sections={"checkpoint": CheckpointConfig})
 ResNetConfig = schema_of(
     "ResNetConfig",
     declarations(NetworkOptions, num_blocks={"default": 2}, channels={"default": 32}),
@@ -257,28 +248,15 @@ MLPConfig = schema_of(
     declarations(NetworkOptions, kind={"default": "mlp"}, num_blocks={"default": 2}, channels={"default": 128}),
     target=OUR_NETWORKS,
 )
-PPOConfig = schema_of("PPOConfig", SECTIONS["ppo"])
-ParallelConfig = schema_of("ParallelConfig", SECTIONS["parallel"])
-OpponentsConfig = schema_of("OpponentsConfig", SECTIONS["opponents"])
-WeightSyncConfig = schema_of("WeightSyncConfig", SECTIONS["weight_sync"])
-TrainerConfig = schema_of("TrainerConfig", SECTIONS["trainer"], target=OUR_TRAINER)
-LoggerConfig = schema_of("LoggerConfig", SECTIONS["logger"])
-EvaluationConfig = schema_of("EvaluationConfig", SECTIONS["evaluation"])
-CheckpointConfig = schema_of("CheckpointConfig", SECTIONS["checkpoint"])
-Config = schema_of("Config", SECTIONS[""], sections={"checkpoint": CheckpointConfig})
 
 SCHEMAS: dict[str, type] = {
-    "env": EnvConfig,
-    "evaluation": EvaluationConfig,
-    "logger": LoggerConfig,
-    "mlp": MLPConfig,
-    "opponents": OpponentsConfig,
-    "parallel": ParallelConfig,
-    "ppo": PPOConfig,
-    "resnet": ResNetConfig,
-    "trainer": TrainerConfig,
-    "weight_sync": WeightSyncConfig,
-}
+    name: schema_of(f"{name.title().replace('_', '')}Config", options, target=OUR_TRAINER if name == "trainer" else "")
+    for name, options in SECTIONS.items()
+    if name not in ("", "model", "checkpoint")
+} | {"resnet": ResNetConfig, "mlp": MLPConfig}
+"""The schemas by the names that files of the groups call them by."""
+
+globals().update({schema.__name__: schema for schema in SCHEMAS.values()})  # where pickle looks for them
 
 
 def config_dir() -> Path:

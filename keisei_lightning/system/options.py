@@ -15,7 +15,6 @@ as a configuration does.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
 import typing
@@ -26,6 +25,7 @@ from types import NoneType, UnionType
 from typing import Any, Final, Literal
 
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.system.registry import nearest
 
 __all__ = [
     "Bounds",
@@ -35,7 +35,6 @@ __all__ = [
     "check",
     "declared",
     "errors_of",
-    "nearest",
     "option",
     "spelled",
     "with_keywords",
@@ -201,7 +200,7 @@ def option(
         above: every legal number is larger (instead of ``low``).
         below: every legal number is smaller (instead of ``high``).
         choices: legal words; those of a ``Literal`` need not be repeated.
-        pattern: regular expression of legal words.
+        pattern: regular expression of legal words; where there is only a ``form``, any word but the empty one.
         form: what ``pattern`` means, for a person, such as "cpu or cuda:N".
         is_even: only even numbers are legal.
     """
@@ -217,7 +216,7 @@ def option(
             "sentence": sentence,
             "bounds": bounds if is_bounded else None,
             "choices": tuple(choices),
-            "pattern": pattern,
+            "pattern": pattern or (r"(?s).+" if form else ""),
             "form": form,
             "is_even": is_even,
         }
@@ -324,8 +323,7 @@ def with_keywords(owner: str, *groups: Any, keywords: Mapping[str, Any]) -> tupl
     """
     known = [field.name for group in groups for field in dataclasses.fields(group)]
     if unknown := next((name for name in keywords if name not in known), None):
-        near = nearest(unknown, known)
-        raise TypeError(f"{owner} has no option {unknown!r}" + (f" (did you mean {near!r}?)" if near else ""))
+        raise TypeError(f"{owner} has no option {unknown!r}{nearest(unknown, known)}")
     made: list[Any] = []
     errors: list[str] = []
     for group in groups:
@@ -337,11 +335,6 @@ def with_keywords(owner: str, *groups: Any, keywords: Mapping[str, Any]) -> tupl
     if errors:
         raise ConfigError(errors)
     return tuple(made)
-
-
-def nearest(word: str, known: Sequence[str]) -> str | None:
-    """The known word that was probably meant; None: there is none like it."""
-    return next(iter(difflib.get_close_matches(word, known, n=1)), None)
 
 
 def spelled(value: Any, *, none: str = "None") -> str:

@@ -121,7 +121,7 @@ def test_a_trainer_of_ones_own_is_not_given_them_either(tmp_path: Path) -> None:
     [
         (
             ["+callbacks.x._target_=lightning.pytorch.callbacks.EarlyStoping"],
-            "callbacks.x._target_=lightning.pytorch.callbacks.EarlyStoping: lightning.pytorch.callbacks has no",
+            "callbacks.x._target_=lightning.pytorch.callbacks.EarlyStoping: cannot be loaded (ModuleNotFoundErr",
         ),
         (["+callbacks.x.patience=3"], "callbacks.x={'patience': 3}: must have a _target_"),
         (["+callbacks.x=early"], "callbacks.x=early: must have a _target_"),

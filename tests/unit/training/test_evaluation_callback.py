@@ -279,7 +279,7 @@ def test_options_are_given_as_an_object_or_by_name_and_a_name_counts_more() -> N
     callback = EvaluationCallback(counting_game(), options, num_games=4)
     assert callback.options == EvaluationOptions(num_games=4, every_n_epochs=3)
     assert callback.opponents == ["random"]
-    with pytest.raises(TypeError, match=r"^EvaluationCallback has no option 'games' \(did you mean 'num_games'\?\)$"):
+    with pytest.raises(TypeError, match=r"^EvaluationCallback has no option 'games' \(did you mean num_games\?\)$"):
         EvaluationCallback(counting_game(), games=4)
 
 

@@ -426,7 +426,7 @@ def test_options_are_given_as_an_object_or_by_name_and_a_name_counts_more() -> N
 
 
 def test_an_unknown_option_is_one_line_with_the_nearest_name() -> None:
-    with pytest.raises(TypeError, match=r"^PPOModule has no option 'learning_rat' \(did you mean 'learning_rate'\?\)$"):
+    with pytest.raises(TypeError, match=r"^PPOModule has no option 'learning_rat' \(did you mean learning_rate\?\)$"):
         module_of(FourByteNetwork(), learning_rat=0.01)
 
 
