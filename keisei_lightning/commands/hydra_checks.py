@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib.util
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -80,13 +81,15 @@ class RefuseFirst(Callback):
         _checked.set(checked)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check the folder of a sweep.
+        """Check a sweep: its sweeper and its folder.
 
         Raises:
-            Refused: nothing can be written there.
+            Refused: the sweeper needs what is not installed, or nothing can be written to the folder.
         """
         _checked.set(None)
         with _refusing(), contextlib.suppress(OmegaConfBaseException):  # its name may depend on what is swept over
+            if errors := list(_sweeper_errors(config)):
+                raise ConfigError(errors)
             if errors := list(folder_errors(config)):
                 raise ConfigError(errors)
             _check_hydra(config, "hydra.sweep.dir")
@@ -98,6 +101,20 @@ def _refusing() -> Iterator[None]:
         yield
     except ConfigError as error:
         raise Refused(error) from error
+
+
+def _sweeper_errors(config: DictConfig) -> Iterator[str]:
+    """Whether our own sweeper has what it needs, and options that it can work with."""
+    sweeper = config.hydra.sweeper
+    if not str(sweeper.get("_target_")).startswith("hydra_plugins.keisei_optuna_sweeper."):
+        return
+    if importlib.util.find_spec("optuna") is None:
+        yield "hparams_search=optuna: Optuna is not installed; install keisei-lightning[sweep]"
+    for key in ("n_trials", "n_jobs"):
+        if not isinstance(sweeper[key], int) or sweeper[key] < 1:
+            yield f"hydra.sweeper.{key}={sweeper[key]}: must be a whole number, 1 or more"
+    if sweeper.direction not in ("maximize", "minimize"):
+        yield f"hydra.sweeper.direction={sweeper.direction}: must be maximize or minimize"
 
 
 def _check_hydra(config: DictConfig, key: str) -> None:

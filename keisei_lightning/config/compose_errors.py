@@ -17,7 +17,7 @@ COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError, TypeError)
 """What Hydra and OmegaConf raise for a configuration that cannot be put together (ValueError: ``model=null``,
 TypeError: ``model=[1]``)."""
 
-_EXTRAS = {"hydra/sweeper=optuna": "sweep"}
+_EXTRAS = {f"hydra/launcher={name}": "sweep" for name in ("joblib", "submitit_local", "submitit_slurm")}
 """Options that come with an extra of ours."""
 
 

@@ -37,6 +37,9 @@ _PLAIN = re.compile(r"(?!(?:true|false|null|inf|nan)$)[A-Za-z_./][\w./@%+-]*", r
 
 _COMMAND = ("keisei", "train")
 
+_OF_SWEEPS = re.compile(r"\+*(hparams_search|callbacks\.pruning\b[^=]*)=")
+"""Words that make a command a sweep, or say how its trials are pruned: one of its runs is resumed alone."""
+
 _OPENING, _CLOSING = "([{", ")]}"
 
 _TOKEN = re.compile(r"""(?<!\w)(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")|[,()[\]{}]""", re.DOTALL)
@@ -84,6 +87,7 @@ def resume_command(checkpoint: str, max_epochs: int, section: str = "") -> str:
     words = [override_word(f"{section}ckpt_path", checkpoint), f"{section}trainer.max_epochs={max_epochs}"]
     if HydraConfig.initialized():
         task = [str(word) for word in HydraConfig.get().overrides.task]
+        task = [word for word in task if not _OF_SWEEPS.match(word)]
         keys = {word.partition("=")[0] for word in words}
         program = sys.argv[0]
         command = ["python", program] if program.endswith(".py") and Path(program).name != "__main__.py" else _COMMAND

@@ -65,6 +65,10 @@ class Stopped(BaseException):
         self.signum = signum
         super().__init__(f"stopped by {signal.Signals(signum).name}")
 
+    def __reduce__(self) -> tuple[type[Stopped], tuple[int]]:
+        """Pickle by the signal's number: a sweep's job may run in another process."""
+        return type(self), (self.signum,)
+
     @property
     def exit_code(self) -> int:
         """Exit code that shells expect: 128 + the signal's number."""

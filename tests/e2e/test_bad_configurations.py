@@ -148,7 +148,8 @@ BAD = [
     ("model._target_=nowhere.Network", "model._target_=nowhere.Network: cannot be loaded (ModuleNotFoundError: No mod"),
     ("model._target_=torch.nn.Linea", "model._target_=torch.nn.Linea: cannot be loaded (ModuleNotFoundError: No modu"),
     ("model._target_=torch.nn.Linear", "model._target_=torch.nn.Linear: cannot be called with spec, kind, "),
-    ("hparams_search=optuna", "hydra/sweeper=optuna: is not installed; must be basic, or install keisei-lightning[swe"),
+    ("hparams_search=optuna hydra.sweeper.n_trials=0", "hydra.sweeper.n_trials=0: must be a whole number, 1 or more"),
+    ("hparams_search=optuna hydra.sweeper.direction=up", "hydra.sweeper.direction=up: must be maximize or minimize"),
     # ---- what is no option's name, and what comes to nothing
     ("ppo=[1]", "ppo=[1]: no such option; must be one of default, small_budget"),
     ("ppo.gamma=${nothing}", "ppo.gamma=${nothing}: cannot be resolved (Interpolation key 'nothing' not found)"),
@@ -242,6 +243,15 @@ def test_row_26_a_bad_configuration_is_one_line_with_key_value_and_range(
     err = typed(words)
     assert err.startswith(f"keisei: {line}"), err
     assert err.count("\n") == 1
+
+
+def test_row_26_a_sweeper_that_lacks_its_extra_is_told(
+    typed: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name == "optuna" else find(name, *rest))
+    line = "hparams_search=optuna: Optuna is not installed; install keisei-lightning[sweep]"
+    assert typed("hparams_search=optuna") == f"keisei: {line}\n"
 
 
 def test_row_26_several_faults_are_all_told_at_once(typed: Callable[[str], str]) -> None:

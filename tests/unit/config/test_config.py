@@ -84,7 +84,7 @@ class TestComposing:
         if option in ("wandb", "mlflow"):
             monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
         if group == "hparams_search" and option == "optuna":
-            pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="the extra 'sweep' is not installed")
+            pytest.importorskip("optuna", reason="the extra 'sweep' is not installed")
         game = ['env.game="hex(board_size=3)"'] if option == "open_spiel" else []
         game += ["env.game=tic_tac_toe"] if option == "own" else []
         cfg = composed(f"{group}={option}", *game)
