@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -152,28 +152,38 @@ class _Group:
 
     def _tell(self, report: _Report[T]) -> list[_Report[T]]:
         reports: list[Any] = [None] * self.size
-        try:
+        with _meeting():
             torch.distributed.all_gather_object(reports, report, group=self._group)
-        except RuntimeError as error:  # gloo's: a connection is closed, or the time is over
-            raise RankError(f"another rank is gone, or does not answer ({' '.join(str(error).split())})") from error
         return reports
 
     def collect_at_first(self, value: T) -> list[T]:
         values: list[Any] | None = [None] * self.size if self.rank == 0 else None
-        torch.distributed.gather_object(value, values, dst=0, group=self._group)
+        with _meeting():
+            torch.distributed.gather_object(value, values, dst=0, group=self._group)
         return values or []
 
     def mean_(self, tensors: Iterable[Tensor]) -> None:
         for tensor in tensors:
             host = tensor.detach().cpu().double()
-            torch.distributed.all_reduce(host, group=self._group)
+            with _meeting():
+                torch.distributed.all_reduce(host, group=self._group)
             tensor.copy_(host / self.size)
 
     def copy_first_(self, tensors: Iterable[Tensor]) -> None:
         for tensor in tensors:
             host = tensor.detach().cpu().contiguous()
-            torch.distributed.broadcast(host, src=0, group=self._group)
+            with _meeting():
+                torch.distributed.broadcast(host, src=0, group=self._group)
             tensor.copy_(host)
+
+
+@contextlib.contextmanager
+def _meeting() -> Iterator[None]:
+    """Context of a collective, whose failure is told as what it means: a connection is closed, or the time is over."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise RankError(f"another rank is gone, or does not answer ({' '.join(str(error).split())})") from error
 
 
 _groups: weakref.WeakKeyDictionary[Trainer, Ranks] = weakref.WeakKeyDictionary()
@@ -212,7 +222,9 @@ def broadcast_buffers(ranks: Ranks, module: nn.Module) -> None:
     """
     if ranks.size > 1:
         with torch.no_grad():
-            ranks.copy_first_(module.buffers())
+            ranks.copy_first_(
+                buffer for buffer in module.buffers() if buffer.is_floating_point()
+            )  # not tables of indices
 
 
 def check_equal_weights(ranks: Ranks, module: nn.Module) -> None:

@@ -72,6 +72,7 @@ class WeightSyncCallback(Callback):
             RankError: the learners (ranks) no longer have the same weights.
         """
         self._maybe_publish(trainer, end_of_iteration=True)
+        broadcast_buffers(ranks_of(trainer), pl_module)
         check_equal_weights(ranks_of(trainer), pl_module)
 
     def state_dict(self) -> dict[str, Any]:

@@ -34,6 +34,11 @@ TWO = [
     ("evaluation", "evaluation", {"game": "connect_four"}),
     ("killed", "killed_worker", {}),
     (
+        "async",
+        "training",
+        {**TRAININGS["connect_four"], "workers": 2, "iterations": 3, "mode": "workers", "schedule": "async"},
+    ),
+    (
         "saved",
         "training",
         {**TRAININGS["connect_four"], "workers": 1, "iterations": 3, "save": {STEPS_PER_ITERATION + 3: "two.ckpt"}},
@@ -130,8 +135,8 @@ def means(metrics: dict[str, float]) -> dict[str, float]:
 def test_two_ranks_learn_what_one_learns_from_twice_the_batch(game: str, runs: Path) -> None:
     one, two = alone(runs, game), seen(runs, game)
     assert len(two["gradients"]) == 50
-    torch.testing.assert_close(two["gradients"], one["gradients"], rtol=0, atol=1e-5)
-    torch.testing.assert_close(two["weights"][50], one["weights"][50], rtol=0, atol=1e-5)
+    torch.testing.assert_close(two["gradients"], one["gradients"], rtol=0, atol=1e-6)
+    torch.testing.assert_close(two["weights"][50], one["weights"][50], rtol=0, atol=1e-6)
     assert float((one["weights"][50] - one["weights"][1]).abs().max()) > 1e-3  # something has been learned
 
 
@@ -171,6 +176,14 @@ def test_a_killed_worker_of_one_rank_is_replaced_and_neither_rank_stops(runs: Pa
     assert first["metrics"][last]["self_play/healthy_workers"] == 2
     assert first["metrics"][last]["self_play/plies"] == 3 * 2 * GAMES * PLIES
     assert torch.equal(first["weights"][last], second["weights"][last])
+
+
+def test_ranks_whose_workers_play_on_meanwhile_keep_the_same_weights_and_snapshots(runs: Path) -> None:
+    first, second = seen(runs, "async", 0), seen(runs, "async", 1)
+    assert max(first["weights"]) == 3 * STEPS_PER_ITERATION
+    assert all(torch.equal(first["weights"][step], second["weights"][step]) for step in first["weights"])
+    assert first["standings"] == second["standings"]
+    assert [version for version, _, _ in first["standings"]] == [1, 2, 3]
 
 
 def test_one_learner_resumes_in_the_middle_of_an_iteration_of_two(runs: Path) -> None:
