@@ -132,7 +132,7 @@ def trainer_errors(cfg: DictConfig) -> Iterator[str]:
     for key, value in cfg.trainer.items():
         if instead := _OWN_TRAINER_ARGUMENTS.get(key):
             yield f"trainer.{key}={value}: must not be given, a run sets it itself; {instead}"
-        elif is_ours and key not in (*allowed, "_target_", *NOT_LIGHTNINGS):
+        elif is_ours and key not in (*allowed, *NOT_LIGHTNINGS, "_target_"):
             yield no_such_key(f"trainer.{key}", value, allowed)
 
 

@@ -55,6 +55,7 @@ def run_ranks(function: Callable[[], T], num_ranks: int) -> T:
     Raises:
         Stopped: a signal to this process or to a rank has ended the training.
         ConfigError: as a rank has raised it.
+        Exception: what all ranks have raised alike.
         RankError: a rank has failed or died, or has not answered the others.
         OSError: a process cannot be started.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import signal
 import traceback
@@ -54,7 +55,7 @@ class Failed:
     Attributes:
         text: type and message of the exception.
         traceback: as Python prints it.
-        config_errors: the lines of a :class:`~keisei_lightning.errors.ConfigError`; empty: it was another one.
+        pickled: the exception itself; None: another process could not read it.
         lost_peer: it failed because another rank had failed, was gone or did not answer.
         blames: what it says of another rank; None: it does not know which one.
         phase: what it was doing.
@@ -62,10 +63,14 @@ class Failed:
 
     text: str
     traceback: str
-    config_errors: tuple[str, ...]
+    pickled: bytes | None
     lost_peer: bool
     blames: str | None
     phase: Phase
+
+    def __str__(self) -> str:
+        """Type and message of the exception."""
+        return self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +117,20 @@ def failure_of(error: BaseException, phase: Phase) -> Failed:
     return Failed(
         text=" ".join(f"{type(error).__name__}: {error}".split())[:2000],
         traceback=text[-_LONGEST_TRACEBACK:],
-        config_errors=error.errors if isinstance(error, ConfigError) else (),
+        pickled=_pickled(error),
         lost_peer=is_lost_peer(error),
         blames=str(error) if isinstance(error, RankError) and _NAMED.match(str(error)) else None,
         phase=phase,
     )
+
+
+def _pickled(error: BaseException) -> bytes | None:
+    try:
+        text = pickle.dumps(error)
+        pickle.loads(text)
+    except Exception:  # noqa: BLE001 - a third party's class may raise anything
+        return None
+    return text
 
 
 def conclude(outcomes: Sequence[tuple[int, Outcome]]) -> Any:
@@ -128,11 +142,14 @@ def conclude(outcomes: Sequence[tuple[int, Outcome]]) -> Any:
     Raises:
         Stopped: a signal has ended the training.
         ConfigError: as a rank has raised it.
+        Exception: what all ranks have raised alike.
         RankError: a rank has failed or died: the first one that did so by itself.
     """
     causes = [(rank, outcome) for rank, outcome in outcomes if _is_cause(outcome)]
     if causes:
-        raise _error_of(*causes[0])
+        all_alike = len(causes) == len(outcomes) and len({str(outcome) for _, outcome in causes}) == 1
+        own = _own_error(causes[0][1])
+        raise own if own is not None and (all_alike or isinstance(own, ConfigError)) else _error_of(*causes[0])
     for _, outcome in outcomes:
         if isinstance(outcome, Halted):
             raise Stopped(outcome.signum)
@@ -158,11 +175,18 @@ def _is_cause(outcome: Outcome) -> bool:
 def _error_of(rank: int, outcome: Outcome) -> Exception:
     if not isinstance(outcome, Failed):
         return RankError(f"rank {rank} {outcome}; the other ranks were ended")
-    if outcome.config_errors:
-        return ConfigError(outcome.config_errors)
     error = RankError(f"rank {rank}: {outcome.text}")
     error.__cause__ = RemoteTraceback(outcome.traceback)
     return error
+
+
+def _own_error(outcome: Outcome) -> Exception | None:
+    """The exception itself, as a rank has raised it; None: there is none that could be sent."""
+    if not isinstance(outcome, Failed) or outcome.pickled is None:
+        return None
+    error: BaseException = pickle.loads(outcome.pickled)
+    error.__cause__ = RemoteTraceback(outcome.traceback)
+    return error if isinstance(error, Exception) else None
 
 
 def _no_answer(rank: int, failed: Failed, outcomes: dict[int, Outcome], silent: Sequence[int]) -> RankError:

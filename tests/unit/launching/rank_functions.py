@@ -53,6 +53,21 @@ def refuses() -> None:
     raise ConfigError(["model.channels=3: must be even", "env.game=x: no such game"])
 
 
+class Unpicklable(Exception):
+    """Cannot be made again from its message alone."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} {two}")
+
+
+def raises_alike() -> None:
+    raise LookupError("no such trial")
+
+
+def raises_what_cannot_be_sent() -> None:
+    raise Unpicklable("on", "purpose")
+
+
 def kills_itself_on_rank_1() -> None:
     if rank() == 1:
         enter(Phase.SAVING)

@@ -21,6 +21,8 @@ from rank_functions import (
     loaded_modules,
     loses_its_peer_on_rank_0,
     place_and_port,
+    raises_alike,
+    raises_what_cannot_be_sent,
     refuses,
     stops_in_order,
     wait_for,
@@ -67,6 +69,14 @@ def test_what_all_ranks_refuse_is_refused_once() -> None:
     with pytest.raises(ConfigError) as caught:
         run_ranks(refuses, 2)
     assert caught.value.errors == ("model.channels=3: must be even", "env.game=x: no such game")
+
+
+def test_what_all_ranks_raise_is_raised_as_it_is() -> None:
+    with pytest.raises(LookupError, match=r"no such trial") as caught:
+        run_ranks(raises_alike, 2)
+    assert "in raises_alike" in str(caught.value.__cause__)
+    with pytest.raises(RankError, match=r"^rank [01]: Unpicklable: on purpose$"):
+        run_ranks(raises_what_cannot_be_sent, 2)
 
 
 def test_a_rank_that_is_killed_is_named_with_its_signal_and_what_it_did() -> None:
