@@ -25,11 +25,13 @@ from keisei_lightning.evaluation.registry import parse_player
 from keisei_lightning.games import canonical_name, game_names
 from keisei_lightning.models.registry import OUR_NETWORKS
 from keisei_lightning.parallel.options import (
+    ClusterOptions,
     CollectorOptions,
     OpponentOptions,
     SupervisionOptions,
     WorkerOptions,
     collector_errors,
+    least_agents,
     with_number_of_workers,
 )
 from keisei_lightning.system.options import Declaration, declared
@@ -75,7 +77,11 @@ def option_errors(cfg: DictConfig) -> list[str]:
     if is_legal("evaluation"):
         errors += [*_evaluation_errors(cfg), *_player_name_errors(cfg)]
     if is_legal("parallel", "opponents"):
-        collecting = list(collector_errors(*parallel_options(cfg), opponent_options(cfg), prefix="parallel."))
+        collecting = list(
+            collector_errors(
+                *parallel_options(cfg), opponent_options(cfg), made(ClusterOptions, cfg.parallel), prefix="parallel."
+            )
+        )
         errors += collecting
         if not collecting and is_legal("ppo", "trainer", "weight_sync"):
             errors += _batch_errors(cfg)
@@ -96,7 +102,11 @@ def parallel_options(cfg: DictConfig) -> tuple[CollectorOptions, WorkerOptions, 
     learns_on_cpu = cfg.trainer.accelerator == "cpu"
     if options.num_workers == "auto":
         options = with_number_of_workers(
-            options, workers, learns_on_cpu=learns_on_cpu, num_learners=ranks_to_start(cfg)
+            options,
+            workers,
+            made(ClusterOptions, cfg.parallel),
+            learns_on_cpu=learns_on_cpu,
+            num_learners=ranks_to_start(cfg),
         )
     return options, workers, supervision
 
@@ -284,7 +294,8 @@ def _batch_errors(cfg: DictConfig) -> Iterator[str]:
 
 def _plies_per_batch(cfg: DictConfig) -> int:
     options = parallel_options(cfg)[0]
-    return int(options.num_workers) * options.games_per_worker * options.plies_per_rollout
+    agents = least_agents(options, made(ClusterOptions, cfg.parallel))
+    return agents * int(options.num_workers) * options.games_per_worker * options.plies_per_rollout
 
 
 def publishes_per_iteration(cfg: DictConfig) -> tuple[int, str]:
