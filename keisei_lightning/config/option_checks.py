@@ -103,10 +103,13 @@ def parallel_options(cfg: DictConfig) -> tuple[CollectorOptions, WorkerOptions, 
         made(SupervisionOptions, cfg.parallel),
     )
     learns_on_cpu = cfg.trainer.accelerator == "cpu"
-    cluster = made(ClusterOptions, cfg.parallel)
     if options.num_workers == "auto":
         options = with_number_of_workers(
-            options, workers, cluster, learns_on_cpu=learns_on_cpu, num_learners=ranks_to_start(cfg)
+            options,
+            workers,
+            made(ClusterOptions, cfg.parallel),
+            learns_on_cpu=learns_on_cpu,
+            num_learners=ranks_to_start(cfg),
         )
     return options, workers, supervision
 

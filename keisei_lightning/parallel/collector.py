@@ -36,7 +36,8 @@ from keisei_lightning.parallel.options import (
     WorkerOptions,
 )
 from keisei_lightning.parallel.ranks import RankShare
-from keisei_lightning.parallel.session import CollectorSpec, ResumeState, Session
+from keisei_lightning.parallel.resume_state import ResumeState
+from keisei_lightning.parallel.session import CollectorSpec, Session
 from keisei_lightning.parallel.stats import CollectionStats
 from keisei_lightning.system.openmp import governed_spinning
 from keisei_lightning.system.options import SeedOptions, with_keywords
@@ -355,11 +356,7 @@ class SelfPlayCollector(WorkerControl, BaseCollector):
         return seed if static_seed else seed + 1
 
     def set_rank(self, rank: int, num_ranks: int) -> None:
-        """Play as one of several learners' collectors, before the start: their workers are numbered through.
-
-        Raises:
-            ConfigError: the workers have started.
-        """
+        """Play as one of several learners' collectors, whose workers are numbered through; ConfigError if started."""
         if (rank, num_ranks) == (self._share.rank, self._share.num_ranks):
             return
         if self._session is not None:

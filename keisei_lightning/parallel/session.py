@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from keisei_lightning.models.compiling import check_compile_mode
 from keisei_lightning.parallel.backend import Backend, WorkerInputs
 from keisei_lightning.parallel.central.backend import CentralBackend
 from keisei_lightning.parallel.figures import Figure
-from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, Intake
+from keisei_lightning.parallel.intake import Intake
 from keisei_lightning.parallel.memory.demand import check_memory
 from keisei_lightning.parallel.memory.slots import SlotLayout, Slots
 from keisei_lightning.parallel.memory.weights import WeightLayout, WeightStore
@@ -35,6 +35,7 @@ from keisei_lightning.parallel.playing.worker import PlayerOptions
 from keisei_lightning.parallel.policy.acting import check_policy
 from keisei_lightning.parallel.process_backend import ProcessBackend
 from keisei_lightning.parallel.ranks import RankShare
+from keisei_lightning.parallel.resume_state import ResumeState
 from keisei_lightning.parallel.serial_backend import SerialBackend
 from keisei_lightning.parallel.supervision.events import WorkerHealth
 from keisei_lightning.parallel.supervision.restarts import RestartPolicy, WorkerState
@@ -42,7 +43,7 @@ from keisei_lightning.rl import policy_lag
 from keisei_lightning.system.devices import device_errors
 from keisei_lightning.system.machine import resident_memory, share_of_cpus
 
-__all__ = ["CollectorSpec", "ResumeState", "Session"]
+__all__ = ["CollectorSpec", "Session"]
 
 _HEALTHY = (WorkerState.STARTING, WorkerState.RUNNING)
 _WEIGHTS_ON_THE_WAY = 3  # sets of them in the object store: the latest, one that is fetched, one that is being put
@@ -229,38 +230,6 @@ def _with_number_of_agents(cluster: ClusterOptions, num_workers: int) -> Cluster
 def _device_errors(name: str) -> list[str]:
     count = torch.cuda.device_count() if name.startswith("cuda") else None  # it loads the driver: only if it matters
     return device_errors("worker_device", name, num_cuda_devices=count)
-
-
-@dataclass(kw_only=True, slots=True)
-class ResumeState:
-    """The state that a collector starts from: an empty one, or that of a checkpoint.
-
-    Attributes:
-        undelivered: counts of complete rollouts that were not delivered, by reason.
-        games_in_flight: state of each worker's games (serial only); empty: all games are new.
-        opponents: the snapshot pool's state; None: the pool is empty.
-    """
-
-    undelivered: Mapping[str, int]
-    games_in_flight: Sequence[Mapping[str, Any]] = ()
-    opponents: Mapping[str, Any] | None = None
-
-    @classmethod
-    def restored(cls, state: Mapping[str, Any]) -> ResumeState:
-        """From a :meth:`state_dict`, also of an earlier version."""
-        return cls(
-            undelivered={name: int(state.get(name, 0)) for name in NOTHING_UNDELIVERED},
-            games_in_flight=state.get("games_in_flight", ()),
-            opponents=state.get("opponents"),
-        )
-
-    def state_dict(self) -> dict[str, Any]:
-        """This state as plain numbers, text and tensors."""
-        return {
-            **self.undelivered,
-            "games_in_flight": list(self.games_in_flight),
-            "opponents": self.opponents,
-        }
 
 
 class Session:
