@@ -60,7 +60,7 @@ def compose_options(options: type[T], words: Sequence[str], *, rest: str | None 
     """
     cls: type = options
     known = {declaration.name: declaration for declaration in declared(cls)}
-    overrides: dict[str, str] = {}  # words as they were typed, by what Hydra is given
+    overrides: list[tuple[str, str]] = []  # what Hydra is given, and the word as it was typed
     left: list[str] = []
     errors: list[str] = []
     for word in words:
@@ -72,7 +72,7 @@ def compose_options(options: type[T], words: Sequence[str], *, rest: str | None 
         if override is None:
             left.append(word)
         else:
-            overrides[override] = word
+            overrides.append((override, word))
     values = _composed(options.__name__, known, overrides, errors)
     for declaration in known.values():
         if error_line := declaration.error(values[declaration.name], none="null"):
@@ -117,7 +117,7 @@ def _for_hydra(word: str, known: Mapping[str, Declaration], *, takes_rest: bool)
 
 
 def _composed(
-    name: str, known: Mapping[str, Declaration], overrides: Mapping[str, str], errors: list[str]
+    name: str, known: Mapping[str, Declaration], overrides: Sequence[tuple[str, str]], errors: list[str]
 ) -> dict[str, Any]:
     """Values of all options; what Hydra refuses is an error, and stays as it is declared.
 
@@ -129,17 +129,18 @@ def _composed(
     GlobalHydra.instance().clear()
     try:
         with initialize(config_path=None, version_base="1.3"):
-            legal = list(overrides)
             try:
-                cfg = compose(name, overrides=legal)
+                cfg = compose(name, overrides=[override for override, _ in overrides])
             except COMPOSE_ERRORS:
-                for override, word in overrides.items():
+                legal = []
+                for override, word in overrides:
                     try:
                         compose(name, overrides=[override])
                     except COMPOSE_ERRORS:
-                        legal.remove(override)
                         key = override.lstrip("+").partition("=")[0].partition(".")[0]
                         errors.append(f"{word.lstrip('+')}: must be {known[key].legal('null')}")
+                    else:
+                        legal.append(override)
                 cfg = compose(name, overrides=legal)
     finally:
         GlobalHydra.instance().hydra = before

@@ -238,22 +238,20 @@ def schema_of(
 
 CheckpointConfig = schema_of("CheckpointConfig", SECTIONS["checkpoint"])
 Config = schema_of("Config", SECTIONS[""], sections={"checkpoint": CheckpointConfig})
-ResNetConfig = schema_of(
-    "ResNetConfig",
-    declarations(NetworkOptions, num_blocks={"default": 2}, channels={"default": 32}),
-    target=OUR_NETWORKS,
-)
-MLPConfig = schema_of(
-    "MLPConfig",
-    declarations(NetworkOptions, kind={"default": "mlp"}, num_blocks={"default": 2}, channels={"default": 128}),
-    target=OUR_NETWORKS,
-)
+
+_TARGETS = {"mlp": OUR_NETWORKS, "resnet": OUR_NETWORKS, "trainer": OUR_TRAINER}
 
 SCHEMAS: dict[str, type] = {
-    name: schema_of(f"{name.title().replace('_', '')}Config", options, target=OUR_TRAINER if name == "trainer" else "")
-    for name, options in SECTIONS.items()
-    if name not in ("", "model", "checkpoint")
-} | {"resnet": ResNetConfig, "mlp": MLPConfig}
+    name: schema_of(f"_{name.title()}Config", options, target=_TARGETS.get(name, ""))
+    for name, options in {
+        **SECTIONS,
+        "resnet": declarations(NetworkOptions, num_blocks={"default": 2}, channels={"default": 32}),
+        "mlp": declarations(
+            NetworkOptions, kind={"default": "mlp"}, num_blocks={"default": 2}, channels={"default": 128}
+        ),
+    }.items()
+    if name not in ("", "checkpoint", "model")  # no groups with a schema of their own
+}
 """The schemas by the names that files of the groups call them by."""
 
 globals().update({schema.__name__: schema for schema in SCHEMAS.values()})  # where pickle looks for them

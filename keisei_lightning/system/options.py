@@ -6,8 +6,8 @@
     class SupervisionOptions(Options):
         heartbeat_s: float = option(10.0, "A worker that is silent for this long is replaced.", low=0.5)
 
-Everything else is derived from the declaration: what is legal (:func:`errors_of`), Hydra's schemas, ``--help`` and the
-reference page (:func:`declared`). A type is written as the annotation writes it: ``int``, ``float``, ``bool``, ``str``,
+Everything else is derived from the declaration: what is legal, Hydra's schemas, ``--help`` and the reference page
+(:func:`declared`). A type is written as the annotation writes it: ``int``, ``float``, ``bool``, ``str``,
 ``int | None``, ``Literal["a", "b"]``, ``list[str]``; anything else is not checked here. Sentences write None as null,
 as a configuration does.
 """
@@ -32,9 +32,7 @@ __all__ = [
     "Declaration",
     "Options",
     "SeedOptions",
-    "check",
     "declared",
-    "errors_of",
     "option",
     "spelled",
     "with_keywords",
@@ -263,31 +261,6 @@ def _declarations(options: type) -> Iterator[Declaration]:
         )
 
 
-def errors_of(options: Any, *, prefix: str = "", none: str = "None") -> list[str]:
-    """What is not legal in a dataclass of options: a line each, with key, value and what is legal.
-
-    Args:
-        options: the values.
-        prefix: of the keys, such as "parallel.".
-        none: how None is written; "null" writes all values as YAML does.
-    """
-    lines = (
-        declaration.error(getattr(options, declaration.name), prefix=prefix, none=none)
-        for declaration in declared(options.__class__)
-    )
-    return [line for line in lines if line is not None]
-
-
-def check(options: Any) -> None:
-    """Refuse options that are not legal.
-
-    Raises:
-        ConfigError: with a line for each.
-    """
-    if errors := errors_of(options):
-        raise ConfigError(errors)
-
-
 class Options:
     """Base of the dataclasses of options: what is not legal is never made.
 
@@ -296,7 +269,9 @@ class Options:
     """
 
     def __post_init__(self) -> None:
-        check(self)
+        lines = (each.error(getattr(self, each.name)) for each in declared(self.__class__))
+        if errors := [line for line in lines if line is not None]:
+            raise ConfigError(errors)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 MAX_CONSECUTIVE_FAULTS: Final = 3
 """This many faults without a legal answer between them raise :class:`~keisei_lightning.errors.EngineError`."""
 
+_ANSWER_TIMEOUT_S: Final = 30.0
+_STARTUP_TIMEOUT_S: Final = 60.0  # some engines read a network of 100 MB and more
 _GAMES_FOLDERS: Final = ("/usr/games", "/usr/local/games")  # where Debian puts engines, and often not on PATH
 _FAIRY_STOCKFISH: Final = "fairy-stockfish"
 _FAIRY_NODES: Final = 1000
@@ -68,8 +70,8 @@ class UsiPlayer:
         go: str,
         options: Mapping[str, object] | None = None,
         processes: int = 1,
-        answer_timeout_s: float = 30.0,
-        startup_timeout_s: float = 60.0,
+        answer_timeout_s: float = _ANSWER_TIMEOUT_S,
+        startup_timeout_s: float = _STARTUP_TIMEOUT_S,
         name: str = "usi",
     ) -> None:
         self._name = name
@@ -197,9 +199,11 @@ class EngineOptions(Options):
     depth: int | None = option(None, "Plies to search.", low=1)
     movetime_ms: int | None = option(None, "Milliseconds to search for each move.", low=1)
     processes: int = option(1, "Engine processes that share the boards.", low=1)
-    timeout_s: float = option(30.0, "Seconds within which the engine must move, beyond movetime_ms.", above=0)
-    startup_timeout_s: float = option(  # some engines read a network of 100 MB and more
-        60.0, "Seconds within which the engine must send each of usiok and readyok.", above=0
+    timeout_s: float = option(
+        _ANSWER_TIMEOUT_S, "Seconds within which the engine must move, beyond movetime_ms.", above=0
+    )
+    startup_timeout_s: float = option(
+        _STARTUP_TIMEOUT_S, "Seconds within which the engine must send each of usiok and readyok.", above=0
     )
 
     @property

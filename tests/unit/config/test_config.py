@@ -73,6 +73,7 @@ class TestComposing:
         assert (cfg.env.game, cfg.model.channels, cfg.parallel.mode) == ("shogi", 32, "workers")
 
     @pytest.mark.parametrize(("group", "option"), OPTIONS)
+    @pytest.mark.slow
     def test_every_file_composes_and_is_valid(
         self, group: str, option: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:

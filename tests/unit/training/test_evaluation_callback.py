@@ -216,6 +216,7 @@ def test_the_weights_of_earlier_epochs_survive_a_resume(tmp_path: Path) -> None:
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
+@pytest.mark.slow
 def test_evaluations_that_would_take_too_much_of_the_time_are_left_out(tmp_path: Path) -> None:
     class Clock:
         """Each reading is a second after the one before."""
