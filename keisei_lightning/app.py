@@ -36,7 +36,7 @@ from keisei_lightning.launching import run_ranks
 from keisei_lightning.launching.logs import log_as_rank
 from keisei_lightning.models import ActorCritic, num_parameters
 from keisei_lightning.models.output_check import check_network
-from keisei_lightning.parallel import BatchOptions, SelfPlayCollector
+from keisei_lightning.parallel import BatchOptions, ClusterOptions, SelfPlayCollector
 from keisei_lightning.plug_ins import build_callbacks, build_loggers, with_users
 from keisei_lightning.system.allocator import keep_freed_memory
 from keisei_lightning.system.console import print_table, quiet_libraries
@@ -223,6 +223,7 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
         supervision=supervision,
         batches=BatchOptions(zero_copy=True),
         opponents=pool,
+        cluster=made(ClusterOptions, cfg.parallel),
         seed=cfg.seed,
     )
     data = SelfPlayDataModule(collector, made(MinibatchOptions, cfg.ppo), seed=cfg.seed)
@@ -322,7 +323,11 @@ def _last_checkpoint(folder: Path) -> Path:
 def _start_rows(cfg: DictConfig, parts: Run) -> dict[str, object]:
     parallel, spec, collector = cfg.parallel, parts.data.collector.spec, parts.data.collector
     workers = f"{parallel.num_workers} worker{'' if parallel.num_workers == 1 else 's'}"
-    where = {"serial": " in this process", "central": " and one inference process"}
+    where = {
+        "serial": " in this process",
+        "central": " and one inference process",
+        "ray": f" on each of {_agents(parallel, collector.frames_per_batch)}",
+    }
     player = workers + where.get(parallel.mode, "")
     size = f"{cfg.model.num_blocks} x {cfg.model.channels}" if "num_blocks" in cfg.model else ""
     kind = " ".join(word for word in (cfg.model.get("kind", "network"), size) if word)
@@ -337,6 +342,15 @@ def _start_rows(cfg: DictConfig, parts: Run) -> dict[str, object]:
         "resumes from": cfg.ckpt_path,
         "results": _short(parts.folder),
     }
+
+
+def _agents(parallel: DictConfig, plies_per_batch: int) -> str:
+    """How many node agents there are, and on whose cluster."""
+    number = plies_per_batch // (parallel.num_workers * parallel.games_per_worker * parallel.plies_per_rollout)
+    agents = f"{number} node agent{'' if number == 1 else 's'}"
+    if parallel.ray_address is None:
+        return f"{agents} (a Ray cluster on this machine, started and stopped with the training)"
+    return f"{agents} (Ray cluster {parallel.ray_address})"
 
 
 def _end_rows(parts: Run, checkpoint: Path | None, section: str) -> list[tuple[str, object]]:

@@ -24,11 +24,13 @@ from keisei_lightning.games import GameSpec
 from keisei_lightning.models.equivariance import equivariance_errors
 from keisei_lightning.models.registry import OUR_NETWORKS
 from keisei_lightning.parallel.options import (
+    ClusterOptions,
     CollectorOptions,
     OpponentOptions,
     SupervisionOptions,
     WorkerOptions,
     collector_errors,
+    least_agents,
     with_number_of_workers,
     worker_demand,
 )
@@ -77,7 +79,11 @@ def option_errors(cfg: DictConfig) -> list[str]:
     if "evaluation" not in wrong:
         errors += [*_evaluation_errors(cfg), *opponent_errors(cfg, spec)]
     if wrong.isdisjoint(["parallel", "opponents"]):
-        collecting = list(collector_errors(*parallel_options(cfg), opponent_options(cfg), prefix="parallel."))
+        collecting = list(
+            collector_errors(
+                *parallel_options(cfg), opponent_options(cfg), made(ClusterOptions, cfg.parallel), prefix="parallel."
+            )
+        )
         errors += collecting
         if not collecting and wrong.isdisjoint(["ppo", "trainer", "weight_sync"]):
             errors += _batch_errors(cfg)
@@ -102,7 +108,11 @@ def parallel_options(cfg: DictConfig) -> tuple[CollectorOptions, WorkerOptions, 
     learns_on_cpu = cfg.trainer.accelerator == "cpu"
     if options.num_workers == "auto":
         options = with_number_of_workers(
-            options, workers, learns_on_cpu=learns_on_cpu, num_learners=ranks_to_start(cfg)
+            options,
+            workers,
+            made(ClusterOptions, cfg.parallel),
+            learns_on_cpu=learns_on_cpu,
+            num_learners=ranks_to_start(cfg),
         )
     return options, workers, supervision
 
@@ -232,7 +242,8 @@ def _batch_errors(cfg: DictConfig) -> Iterator[str]:
 
 def _plies_per_batch(cfg: DictConfig) -> int:
     options = parallel_options(cfg)[0]
-    return int(options.num_workers) * options.games_per_worker * options.plies_per_rollout
+    agents = least_agents(options, made(ClusterOptions, cfg.parallel))
+    return agents * int(options.num_workers) * options.games_per_worker * options.plies_per_rollout
 
 
 def publishes_per_iteration(cfg: DictConfig) -> tuple[int, str]:

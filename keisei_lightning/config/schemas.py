@@ -25,7 +25,13 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from keisei_lightning.models.options import NetworkOptions
 from keisei_lightning.models.registry import OUR_NETWORKS
-from keisei_lightning.parallel.options import CollectorOptions, OpponentOptions, SupervisionOptions, WorkerOptions
+from keisei_lightning.parallel.options import (
+    ClusterOptions,
+    CollectorOptions,
+    OpponentOptions,
+    SupervisionOptions,
+    WorkerOptions,
+)
 from keisei_lightning.system.options import Bounds, Declaration, SeedOptions, declared, option
 from keisei_lightning.training.options import (
     CheckpointOptions,
@@ -198,7 +204,9 @@ SECTIONS: dict[str, tuple[Declaration, ...]] = {
     "env": declared(EnvOptions),
     "model": declared(NetworkOptions),
     "ppo": declarations(PPOOptions, MinibatchOptions, final_learning_rate={"default": 3e-4}),
-    "parallel": declarations(CollectorOptions, WorkerOptions, SupervisionOptions, num_workers={"default": "auto"}),
+    "parallel": declarations(
+        *(CollectorOptions, WorkerOptions, SupervisionOptions, ClusterOptions), num_workers={"default": "auto"}
+    ),
     "opponents": declarations(OpponentMode, OpponentOptions, SnapshotOptions),
     "weight_sync": declared(WeightSyncOptions),
     "trainer": declared(TrainerOptions),

@@ -31,7 +31,7 @@ Where things are, from batches down to memory (each line imports only lines belo
 
 - ``collector``, ``session``, ``options``: the public class, the parts of a running one, its options.
 - ``intake``, ``stats``: make batches of rollouts, and count them.
-- ``backend``, ``serial_backend``, ``process_backend``, ``central/``: the three modes.
+- ``backend``, ``serial_backend``, ``process_backend``, ``central/``, ``cluster/``: the four modes.
 - ``playing/``: plays rollouts; the loop of a worker process.
 - ``opponents/``: the pool of snapshots that games are played against.
 - ``policy/``: inference requests, and servers for them.
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from keisei_lightning.parallel.collector import SelfPlayCollector
     from keisei_lightning.parallel.options import (
         BatchOptions,
+        ClusterOptions,
         CollectorOptions,
         OpponentOptions,
         SupervisionOptions,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchOptions",
+    "ClusterOptions",
     "CollectorOptions",
     "OpponentOptions",
     "RestartPolicy",
@@ -69,6 +71,7 @@ __all__ = [
 
 _MODULE_OF = {
     "BatchOptions": "options",
+    "ClusterOptions": "options",
     "CollectorOptions": "options",
     "OpponentOptions": "options",
     "RestartPolicy": "supervision.restarts",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import cloudpickle
-from torch import nn
+from torch import Tensor, nn
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameFactory
@@ -76,6 +76,15 @@ class Backend(Protocol):
     def start(self) -> None:
         """Start playing; returns before all workers are ready."""
         ...
+
+    def publish(self, weights: Tensor, version: int) -> None:
+        """Weights were published in this machine's shared memory: send them to workers that do not share it.
+
+        Args:
+            weights: uint8 [WeightLayout.num_bytes], valid until the second publish from now.
+            version: of them.
+        """
+        return
 
     def grant(self, worker_id: int, play: Play) -> None:
         """Let a worker write one rollout into a slot. If the worker dies, its replacement gets the grant."""

@@ -29,13 +29,15 @@ from keisei_lightning.parallel.memory.weights import copy_weights
 from keisei_lightning.parallel.opponents.pool import SnapshotPool, SnapshotStanding
 from keisei_lightning.parallel.options import (
     BatchOptions,
+    ClusterOptions,
     CollectorOptions,
     OpponentOptions,
     SupervisionOptions,
     WorkerOptions,
 )
 from keisei_lightning.parallel.ranks import RankShare
-from keisei_lightning.parallel.session import CollectorSpec, ResumeState, Session
+from keisei_lightning.parallel.resume_state import ResumeState
+from keisei_lightning.parallel.session import CollectorSpec, Session
 from keisei_lightning.parallel.stats import CollectionStats
 from keisei_lightning.system.openmp import governed_spinning
 from keisei_lightning.system.options import SeedOptions, with_keywords
@@ -66,9 +68,10 @@ class SelfPlayCollector(WorkerControl, BaseCollector):
         supervision: when a worker is replaced, and when that ends the training.
         batches: what the iterator delivers.
         opponents: play a share of the games against snapshots that :meth:`push_snapshot` freezes; None: self-play only.
+        cluster: with ``mode="ray"``, where the workers run: then ``num_workers`` is the number of each node agent.
         replay_buffer: batches are added to it as flat plies, and the iterator yields None, as in TorchRL.
         seed: root seed of every random stream; every worker has its own, spawned from it.
-        **keywords: options of the first four groups by name.
+        **keywords: options of all groups but ``opponents`` by name.
 
     Raises:
         ConfigError: a value that cannot work, or a policy whose results are not those of the game.
@@ -88,19 +91,27 @@ class SelfPlayCollector(WorkerControl, BaseCollector):
         supervision: SupervisionOptions | None = None,
         batches: BatchOptions | None = None,
         opponents: OpponentOptions | None = None,
+        cluster: ClusterOptions | None = None,
         replay_buffer: Any | None = None,
         seed: int = 0,
         **keywords: Any,
     ) -> None:
         super().__init__()
-        options, workers, supervision, batches, _ = with_keywords(
+        options, workers, supervision, batches, cluster, _ = with_keywords(
             type(self).__name__,
             *(options or CollectorOptions(), workers or WorkerOptions(), supervision or SupervisionOptions()),
-            *(batches or BatchOptions(), SeedOptions()),
+            *(batches or BatchOptions(), cluster or ClusterOptions(), SeedOptions()),
             keywords={**keywords, "seed": seed},
         )
         self._collector_spec = collector_spec = CollectorSpec.checked(
-            game, policy, options, workers=workers, supervision=supervision, batches=batches, opponents=opponents
+            game,
+            policy,
+            options,
+            workers,
+            supervision=supervision,
+            batches=batches,
+            opponents=opponents,
+            cluster=cluster,
         )
         self.spec, self.policy, self.seed, self.replay_buffer = collector_spec.game_spec, policy, seed, replay_buffer
         self.mode, self.schedule, self.max_policy_lag = options.mode, options.schedule, options.max_policy_lag
@@ -249,7 +260,7 @@ class SelfPlayCollector(WorkerControl, BaseCollector):
             copy_weights(source, self.policy)
             return
         start = time.perf_counter()
-        self._session.weights.publish(source, self._version + 1)
+        self._session.publish(source, self._version + 1)
         self._version += 1
         self._stats.publish_s = time.perf_counter() - start
 
@@ -345,11 +356,7 @@ class SelfPlayCollector(WorkerControl, BaseCollector):
         return seed if static_seed else seed + 1
 
     def set_rank(self, rank: int, num_ranks: int) -> None:
-        """Play as one of several learners' collectors, before the start: their workers are numbered through.
-
-        Raises:
-            ConfigError: the workers have started.
-        """
+        """Play as one of several learners' collectors, whose workers are numbered through; ConfigError if started."""
         if (rank, num_ranks) == (self._share.rank, self._share.num_ranks):
             return
         if self._session is not None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from keisei_lightning.system.compile_modes import CompileMode
 from keisei_lightning.system.devices import DEVICE_NAMES, DEVICE_PATTERN
@@ -16,19 +17,28 @@ from keisei_lightning.system.start_method import StartMethod
 __all__ = [
     "MAX_GROUPS",
     "BatchOptions",
+    "ClusterOptions",
     "CollectorOptions",
     "Mode",
     "OpponentOptions",
+    "Placement",
     "Schedule",
     "SupervisionOptions",
+    "WeightCompression",
+    "WeightDtype",
     "WorkerOptions",
+    "agent_needs",
     "collector_errors",
+    "least_agents",
     "with_number_of_workers",
     "worker_demand",
 ]
 
-Mode = Literal["serial", "workers", "central"]
+Mode = Literal["serial", "workers", "central", "ray"]
 Schedule = Literal["sync", "async"]
+Placement = Literal["spread", "strict_spread", "pack"]
+WeightDtype = Literal["float32", "bfloat16"]
+WeightCompression = Literal["none", "zstd"]
 
 MAX_GROUPS: Final = 16
 """Of a worker's games, each with a random stream of its own."""
@@ -44,14 +54,16 @@ class CollectorOptions(Options):
     mode: Mode = option(
         "workers",
         "workers: a policy copy in each worker process; central: workers only play moves, and one process evaluates "
-        "positions for all of them (for an accelerator); serial: no process, the same results as workers.",
+        "positions for all of them (for an accelerator); serial: no process, the same results as workers; ray: the "
+        "workers of several machines, each with a node agent, on a Ray cluster (extra: ray).",
     )
     schedule: Schedule = option(
         "sync", "sync: collect, train, publish (on-policy); async: collect while training, with a bounded lag."
     )
     num_workers: int | Literal["auto"] = option(
         1,
-        "Worker processes; auto: one for each CPU that this process may use, or fewer where the machine allows fewer. "
+        "Worker processes, with ray those of each node agent; auto: one for each CPU that this process may use (with "
+        "ray, that an agent has), or fewer where the machine allows fewer. "
         "The inference process, or with async a learner on a GPU, keeps one CPU; with async a learner on the CPU keeps "
         "three of four.",
         low=1,
@@ -135,6 +147,55 @@ class SupervisionOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClusterOptions(Options):
+    """With ``mode="ray"``: where the node agents run, and how weights reach them.
+
+    A node agent is a Ray actor that supervises the workers of one machine, as the learner supervises its own.
+    """
+
+    num_agents: int | Literal["auto"] = option(
+        "auto",
+        "With ray: node agents. Where there are fewer nodes the others wait for one to join; auto: one for each node "
+        "that has the resources when the collector is made.",
+        low=1,
+        high=1024,
+    )
+    ray_address: str | None = option(
+        None,
+        "With ray: the cluster to use; null: one on this machine, which is started and stopped with the training (or "
+        "the one that the program is connected to); auto: the one that RAY_ADDRESS or this machine knows.",
+        pattern=r"auto|(?!ray://)[^\s/]+:\d+",
+        form="auto or HOST:PORT of the cluster's head (Ray Client, ray://, is not supported)",
+    )
+    placement: Placement = option(
+        "spread",
+        "With ray: spread: an agent goes to the node with the fewest; strict_spread: never two to one node; pack: as "
+        "many to one node as fit.",
+    )
+    cpus_per_agent: float | None = option(
+        None, "With ray: CPUs that an agent's workers reserve; null: one for each worker.", low=0
+    )
+    gpus_per_agent: float = option(0.0, "With ray: GPUs that an agent's workers reserve.", low=0)
+    agent_resources: dict[str, Any] = option(
+        factory=dict, sentence="With ray: amounts of custom resources that an agent reserves, by name."
+    )
+    object_store_memory_mb: int | None = option(
+        None,
+        "With ray: MiB of the object store of a cluster that is started here; null: what rollouts and weights in "
+        "flight need.",
+        low=80,
+    )
+    weight_dtype: WeightDtype = option(
+        "float32",
+        "With ray: type of float32 parameters on their way to the nodes; bfloat16 halves the bytes, and the workers "
+        "play with rounded weights.",
+    )
+    weight_compression: WeightCompression = option(
+        "none", "With ray: compression of weights on their way to the nodes."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class OpponentOptions(Options):
     """Games against frozen snapshots of the policy.
 
@@ -173,6 +234,28 @@ class BatchOptions(Options):
     include_next_observation: bool = option(False, 'Store ("next", "observation") too.')
 
 
+def agent_needs(cluster: ClusterOptions, num_workers: int) -> dict[str, float]:
+    """What a node agent reserves of its node, by Ray's names of the resources.
+
+    Args:
+        cluster: of node agents.
+        num_workers: of each.
+    """
+    cpus = num_workers if cluster.cpus_per_agent is None else cluster.cpus_per_agent
+    needs = {"CPU": cpus, "GPU": cluster.gpus_per_agent, **cluster.agent_resources}
+    return {name: float(amount) for name, amount in needs.items() if amount}
+
+
+def least_agents(options: CollectorOptions, cluster: ClusterOptions) -> int:
+    """How many supervisors of workers there are, at least: 1 without a cluster; with "auto" agents, as yet unknown.
+
+    Args:
+        options: of the collector.
+        cluster: of its node agents.
+    """
+    return cluster.num_agents if options.mode == "ray" and cluster.num_agents != "auto" else 1
+
+
 def worker_demand(options: CollectorOptions, workers: WorkerOptions, num_workers: int) -> WorkerDemand:
     """What so many workers ask of the machine.
 
@@ -191,7 +274,12 @@ def worker_demand(options: CollectorOptions, workers: WorkerOptions, num_workers
 
 
 def with_number_of_workers(
-    options: CollectorOptions, workers: WorkerOptions, *, learns_on_cpu: bool, num_learners: int = 1
+    options: CollectorOptions,
+    workers: WorkerOptions,
+    cluster: ClusterOptions | None = None,
+    *,
+    learns_on_cpu: bool,
+    num_learners: int = 1,
 ) -> CollectorOptions:
     """The same options, with a number in the place of ``num_workers="auto"`` (whose sentence says which).
 
@@ -201,6 +289,7 @@ def with_number_of_workers(
     Args:
         options: of the collector.
         workers: how they run.
+        cluster: with ``mode="ray"``, where they run; None: on this machine.
         learns_on_cpu: the learner's device is a CPU.
         num_learners: that will share the CPUs of this process, each with workers of its own.
     """
@@ -209,6 +298,8 @@ def with_number_of_workers(
     cpus, is_async = max(1, available_cpus() // num_learners), options.schedule == "async"
     if options.mode == "serial":
         wished = 1
+    elif options.mode == "ray" and cluster is not None and cluster.cpus_per_agent:
+        wished = max(1, int(cluster.cpus_per_agent))
     elif is_async and learns_on_cpu:
         wished = max(1, cpus // 4)
     else:
@@ -221,6 +312,7 @@ def collector_errors(
     workers: WorkerOptions,
     supervision: SupervisionOptions,
     opponents: OpponentOptions | None = None,
+    cluster: ClusterOptions | None = None,
     *,
     prefix: str = "",
 ) -> Iterator[str]:
@@ -231,6 +323,7 @@ def collector_errors(
         workers: how they run.
         supervision: of them.
         opponents: that are met; None: self-play only.
+        cluster: of node agents; None: its defaults.
         prefix: of the keys in the messages, such as "parallel."; empty: they are a constructor's.
 
     Yields:
@@ -246,13 +339,34 @@ def collector_errors(
             f"{prefix}drop_oldest={yes}: must be {no} with {prefix}schedule=sync (no more than one batch ever waits)"
         )
     yield from worker_errors(worker_demand(options, workers, number), prefix=prefix)
-    if supervision.min_healthy_workers > number:
+    cluster = cluster or ClusterOptions()
+    total = number * least_agents(options, cluster)
+    if supervision.min_healthy_workers > total and not (options.mode == "ray" and cluster.num_agents == "auto"):
+        factor = f" x {prefix}num_agents" if options.mode == "ray" else ""
         yield (
-            f"{prefix}min_healthy_workers={supervision.min_healthy_workers}: must be from 0 to {number} "
-            f"({prefix}num_workers)"
+            f"{prefix}min_healthy_workers={supervision.min_healthy_workers}: must be from 0 to {total} "
+            f"({prefix}num_workers{factor})"
         )
+    if options.mode == "ray":
+        yield from _cluster_errors(cluster, prefix)
     if opponents is not None and round(opponents.share * games) < 1:
         yield (
             f"opponents.share={opponents.share:g}: must be at least {1 / games:g}, one of {prefix}games_per_worker="
             f"{games} games"
+        )
+
+
+def _cluster_errors(cluster: ClusterOptions, prefix: str) -> Iterator[str]:
+    """What a cluster lacks on this machine."""
+    if importlib.util.find_spec("ray") is None:
+        yield f"{prefix}mode=ray: needs the extra ray: pip install 'keisei-lightning[ray]'"
+    elif cluster.weight_compression == "zstd" and importlib.util.find_spec("zstandard") is None:
+        yield f"{prefix}weight_compression=zstd: needs zstandard, of the extra ray: pip install 'keisei-lightning[ray]'"
+    for name, amount in cluster.agent_resources.items():
+        if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount < float("inf"):
+            yield f"{prefix}agent_resources.{name}={amount}: must be a number, 0 or more"
+    if cluster.ray_address is not None and cluster.object_store_memory_mb is not None:
+        yield (
+            f"{prefix}object_store_memory_mb={cluster.object_store_memory_mb}: must be null with "
+            f"{prefix}ray_address={cluster.ray_address} (whoever starts a cluster sizes its object stores)"
         )

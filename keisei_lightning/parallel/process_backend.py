@@ -19,7 +19,7 @@ from keisei_lightning.errors import WorkerBootError
 from keisei_lightning.games.registry import GAMES
 from keisei_lightning.parallel.backend import Backend, WorkerInputs
 from keisei_lightning.parallel.playing.policy_worker import WorkerBoot, run_worker
-from keisei_lightning.parallel.supervision.events import Exited, Received, Started, WorkerHealth
+from keisei_lightning.parallel.supervision.events import Exited, Received, Started, Woken, WorkerHealth
 from keisei_lightning.parallel.supervision.heartbeats import HeartbeatBoard
 from keisei_lightning.parallel.supervision.main_module import without_main_module
 from keisei_lightning.parallel.supervision.messages import Play, ResetGames, RolloutHeader
@@ -51,6 +51,8 @@ class ProcessBackend(Backend):
         restart_policy: timeouts and budget.
         start_method: "forkserver", "spawn" or None for the best that this system offers.
         helpers: names of processes beside the workers.
+        first_incarnations: see :class:`Supervisor`.
+        wake_by: likewise; :meth:`wait` then returns.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class ProcessBackend(Backend):
         restart_policy: RestartPolicy,
         start_method: str | None = None,
         helpers: Sequence[str] = (),
+        first_incarnations: Sequence[int] = (),
+        wake_by: int | None = None,
     ) -> None:
         self.lost_rollouts = 0
         self._inputs = inputs
@@ -80,6 +84,8 @@ class ProcessBackend(Backend):
             last_heartbeat=self._heartbeats.last_beat,
             resident_bytes=self._heartbeats.resident_bytes,
             abandon=_abandon,
+            first_incarnations=first_incarnations,
+            wake_by=wake_by,
         )
 
     @cached_property
@@ -136,6 +142,7 @@ class ProcessBackend(Backend):
     def wait(self, timeout_s: float) -> list[RolloutHeader]:
         deadline = time.monotonic() + timeout_s
         headers: list[RolloutHeader] = []
+        is_woken = False
         while True:
             for event in self._supervisor.wait(max(0.0, deadline - time.monotonic())):
                 match event:
@@ -146,7 +153,9 @@ class ProcessBackend(Backend):
                         headers.append(header)
                     case Exited(exit=exit):
                         self._on_exited(exit)
-            if headers or time.monotonic() >= deadline:
+                    case Woken():
+                        is_woken = True
+            if headers or is_woken or time.monotonic() >= deadline:
                 return headers
 
     def _on_started(self, worker_id: int) -> None:

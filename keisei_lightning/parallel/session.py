@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -15,17 +15,19 @@ from keisei_lightning.models.compiling import check_compile_mode
 from keisei_lightning.parallel.backend import Backend, WorkerInputs
 from keisei_lightning.parallel.central.backend import CentralBackend
 from keisei_lightning.parallel.figures import Figure
-from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, Intake
+from keisei_lightning.parallel.intake import Intake
 from keisei_lightning.parallel.memory.demand import check_memory
 from keisei_lightning.parallel.memory.slots import SlotLayout, Slots
 from keisei_lightning.parallel.memory.weights import WeightLayout, WeightStore
 from keisei_lightning.parallel.opponents.pool import OpponentSetup, SnapshotPool
 from keisei_lightning.parallel.options import (
     BatchOptions,
+    ClusterOptions,
     CollectorOptions,
     OpponentOptions,
     SupervisionOptions,
     WorkerOptions,
+    agent_needs,
     collector_errors,
     with_number_of_workers,
 )
@@ -33,15 +35,19 @@ from keisei_lightning.parallel.playing.worker import PlayerOptions
 from keisei_lightning.parallel.policy.acting import check_policy
 from keisei_lightning.parallel.process_backend import ProcessBackend
 from keisei_lightning.parallel.ranks import RankShare
+from keisei_lightning.parallel.resume_state import ResumeState
 from keisei_lightning.parallel.serial_backend import SerialBackend
+from keisei_lightning.parallel.supervision.events import WorkerHealth
 from keisei_lightning.parallel.supervision.restarts import RestartPolicy, WorkerState
 from keisei_lightning.rl import policy_lag
 from keisei_lightning.system.devices import device_errors
 from keisei_lightning.system.machine import resident_memory, share_of_cpus
 
-__all__ = ["CollectorSpec", "ResumeState", "Session"]
+__all__ = ["CollectorSpec", "Session"]
 
 _HEALTHY = (WorkerState.STARTING, WorkerState.RUNNING)
+_WEIGHTS_ON_THE_WAY = 3  # sets of them in the object store: the latest, one that is fetched, one that is being put
+_MIN_OBJECT_STORE_MB = 128
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,8 +58,9 @@ class CollectorSpec:
         game: makes the boards.
         game_spec: the game's description.
         policy: the learner's.
-        layout: of the slots.
+        layout: of the slots, of all workers.
         options: what is played, and how it is delivered; ``num_workers`` is a number.
+        cluster: with ``mode="ray"``, where the workers run; ``num_agents`` is a number.
         workers: how workers run the policy.
         threads_per_worker: torch threads of each process that has the policy.
         supervision: time limits and restart budget.
@@ -66,6 +73,7 @@ class CollectorSpec:
     policy: nn.Module
     layout: SlotLayout
     options: CollectorOptions
+    cluster: ClusterOptions
     workers: WorkerOptions
     threads_per_worker: int
     supervision: SupervisionOptions
@@ -78,22 +86,23 @@ class CollectorSpec:
         game: GameFactory,
         policy: nn.Module,
         options: CollectorOptions,
-        *,
         workers: WorkerOptions,
+        *,
         supervision: SupervisionOptions,
         batches: BatchOptions,
         opponents: OpponentOptions | None,
+        cluster: ClusterOptions,
     ) -> CollectorSpec:
         """A spec whose options go together, with this machine, this policy and this game: nothing fails in a worker.
 
         Raises:
             ConfigError: with a line for each error.
         """
-        options = with_number_of_workers(options, workers, learns_on_cpu=not torch.cuda.is_available())
+        options = with_number_of_workers(options, workers, cluster, learns_on_cpu=not torch.cuda.is_available())
         errors = [
-            *_device_errors(workers.worker_device),
+            *([] if options.mode == "ray" else _device_errors(workers.worker_device)),  # theirs are not this machine's
             *check_compile_mode("compile_mode", workers.compile_mode, policy),
-            *collector_errors(options, workers, supervision, opponents),
+            *collector_errors(options, workers, supervision, opponents, cluster),
         ]
         if errors:
             raise ConfigError(errors)
@@ -101,10 +110,14 @@ class CollectorSpec:
         if options.augment_symmetry and not spec.symmetries:
             raise ConfigError(f"augment_symmetry=True: must be False ({spec.name} has no symmetry)")
         check_policy(policy, spec)
+        num_agents = 1
+        if options.mode == "ray":
+            cluster = _with_number_of_agents(cluster, int(options.num_workers))
+            num_agents = int(cluster.num_agents)
         layout = SlotLayout.for_game(
             spec,
             num_slots=options.slots_per_worker if options.schedule == "async" else 1,
-            num_workers=int(options.num_workers),
+            num_workers=int(options.num_workers) * num_agents,
             num_games=options.games_per_worker,
             num_plies=options.plies_per_rollout,
             include_next_observation=batches.include_next_observation,
@@ -116,7 +129,7 @@ class CollectorSpec:
             mode=options.mode,
             start_method=workers.start_method,
         )
-        with_policy = 1 if options.mode == "central" else layout.num_workers  # processes
+        with_policy = 1 if options.mode == "central" else int(options.num_workers)  # processes of one machine
         sharing = with_policy if options.schedule == "sync" else 2 * with_policy  # the learner works at the same time
         return cls(
             game=game,
@@ -124,6 +137,7 @@ class CollectorSpec:
             policy=policy,
             layout=layout,
             options=options,
+            cluster=cluster,
             workers=workers,
             threads_per_worker=workers.threads_per_worker or share_of_cpus(sharing),
             supervision=supervision,
@@ -133,12 +147,12 @@ class CollectorSpec:
 
     @property
     def num_readers(self) -> int:
-        """Processes that hold the weights."""
-        return 1 if self.options.mode == "central" else self.layout.num_workers
+        """Processes that play from the weights in this machine's memory."""
+        return {"central": 1, "ray": 0}.get(self.options.mode, self.layout.num_workers)
 
     @property
     def policy_threads(self) -> int:
-        """Torch threads of all processes that hold the weights."""
+        """Torch threads of all processes of this machine that hold the weights."""
         return self.num_readers * self.threads_per_worker
 
     def player_options(self, *, seed: int, start: int, share: RankShare) -> PlayerOptions:
@@ -159,7 +173,7 @@ class CollectorSpec:
             seed=seed,
             start=start,
             first_worker=share.workers(self.layout.num_workers).start,
-            num_ranks=share.num_ranks,
+            plies_per_batch=share.num_ranks * self.layout.plies_per_batch,
         )
 
     def make_backend(self, inputs: WorkerInputs) -> Backend:
@@ -168,6 +182,8 @@ class CollectorSpec:
             return SerialBackend(inputs)
         restart_policy = RestartPolicy(**asdict(self.supervision))
         start_method = self.workers.start_method
+        if self.options.mode == "ray":
+            return self._cluster_backend(inputs, restart_policy)
         if self.options.mode == "workers":
             return ProcessBackend(inputs, restart_policy=restart_policy, start_method=start_method)
         return CentralBackend(
@@ -178,42 +194,42 @@ class CollectorSpec:
             in_rounds=self.options.schedule == "sync",
         )
 
+    def _cluster_backend(self, inputs: WorkerInputs, restart_policy: RestartPolicy) -> Backend:
+        from keisei_lightning.parallel.cluster.backend import ClusterBackend  # only those who ask for it have Ray
+        from keisei_lightning.parallel.cluster.ray_cluster import RayCluster
+
+        num_agents = int(self.cluster.num_agents)
+        needs = agent_needs(self.cluster, int(self.options.num_workers))
+        snapshots = 0 if self.opponents is None else self.opponents.num_buffers
+        num_bytes = self.layout.num_bytes + (_WEIGHTS_ON_THE_WAY + snapshots) * inputs.weights.layout.num_bytes
+        megabytes = self.cluster.object_store_memory_mb or max(_MIN_OBJECT_STORE_MB, 2 * num_bytes // 2**20)
+        return ClusterBackend(
+            inputs,
+            cluster=RayCluster(
+                self.cluster.ray_address, needs=needs, num_agents=num_agents, object_store_bytes=megabytes * 2**20
+            ),
+            options=self.cluster,
+            num_agents=num_agents,
+            needs=needs,
+            restart_policy=restart_policy,
+            start_method=self.workers.start_method,
+            needs_all=self.options.schedule == "sync",
+        )
+
+
+def _with_number_of_agents(cluster: ClusterOptions, num_workers: int) -> ClusterOptions:
+    """The same options, with the number of nodes that have room for an agent in the place of "auto"."""
+    if cluster.num_agents != "auto":
+        return cluster
+    from keisei_lightning.parallel.cluster.ray_cluster import count_places  # only those who ask for it have Ray
+
+    number = count_places(cluster.ray_address, agent_needs(cluster, num_workers))
+    return replace(cluster, num_agents=number)
+
 
 def _device_errors(name: str) -> list[str]:
     count = torch.cuda.device_count() if name.startswith("cuda") else None  # it loads the driver: only if it matters
     return device_errors("worker_device", name, num_cuda_devices=count)
-
-
-@dataclass(kw_only=True, slots=True)
-class ResumeState:
-    """The state that a collector starts from: an empty one, or that of a checkpoint.
-
-    Attributes:
-        undelivered: counts of complete rollouts that were not delivered, by reason.
-        games_in_flight: state of each worker's games (serial only); empty: all games are new.
-        opponents: the snapshot pool's state; None: the pool is empty.
-    """
-
-    undelivered: Mapping[str, int]
-    games_in_flight: Sequence[Mapping[str, Any]] = ()
-    opponents: Mapping[str, Any] | None = None
-
-    @classmethod
-    def restored(cls, state: Mapping[str, Any]) -> ResumeState:
-        """From a :meth:`state_dict`, also of an earlier version."""
-        return cls(
-            undelivered={name: int(state.get(name, 0)) for name in NOTHING_UNDELIVERED},
-            games_in_flight=state.get("games_in_flight", ()),
-            opponents=state.get("opponents"),
-        )
-
-    def state_dict(self) -> dict[str, Any]:
-        """This state as plain numbers, text and tensors."""
-        return {
-            **self.undelivered,
-            "games_in_flight": list(self.games_in_flight),
-            "opponents": self.opponents,
-        }
 
 
 class Session:
@@ -288,8 +304,14 @@ class Session:
 
     def open(self) -> None:
         """Start playing; returns before all workers are ready."""
+        self.backend.publish(self.weights.latest, self.weights.latest_version)
         self.backend.start()
         self.intake.open()
+
+    def publish(self, source: Any, version: int) -> None:
+        """Publish weights to the workers of this machine and of others; see :meth:`WeightStore.publish`."""
+        self.weights.publish(source, version)
+        self.backend.publish(self.weights.latest, version)
 
     def close(self, timeout_s: float) -> None:
         """End all processes and close the memory; twice is harmless."""
@@ -307,31 +329,41 @@ class Session:
         """One entry for each process; see :meth:`SelfPlayCollector.health`."""
         return [
             asdict(worker)
-            | self._adoption(worker.worker_id, latest_version)
             | {
+                "policy_lag": None
+                if worker.policy_version is None
+                else policy_lag(latest_version, worker.policy_version),
                 "last_batch_age_s": self.intake.last_batch_age_s(worker.worker_id),
-                "rss_bytes": resident_memory(worker.pid),
                 "paused": worker.worker_id in self.intake.paused,
             }
+            for worker in self._workers()
+        ]
+
+    def _workers(self, *, with_memory: bool = True) -> list[WorkerHealth]:
+        """The state of every process; what the backend leaves to this machine's memory is filled in."""
+        return [
+            worker
+            if worker.node is not None
+            else replace(
+                worker,
+                policy_version=self.weights.adopted_version(min(worker.worker_id, self._num_readers - 1)),
+                rss_bytes=resident_memory(worker.pid) if with_memory else None,
+            )
             for worker in self.backend.health()
         ]
 
-    def _adoption(self, worker_id: int, latest_version: int) -> dict[str, int | None]:
-        version = self.weights.adopted_version(min(worker_id, self._num_readers - 1))
-        lag = None if version is None else policy_lag(latest_version, version)
-        return {"policy_version": version, "policy_lag": lag}
-
     def figures(self, latest_version: int) -> dict[str, Figure]:
         """Metrics of the workers and of the pool."""
-        workers = self.backend.health()
-        lags = [self._adoption(worker.worker_id, latest_version)["policy_lag"] for worker in workers]
+        workers = self._workers(with_memory=False)
+        versions = [worker.policy_version for worker in workers if worker.policy_version is not None]
+        lag = max((policy_lag(latest_version, version) for version in versions), default=0)
         healthy = sum(worker.state in _HEALTHY for worker in workers[: self._num_workers])
         pool = {} if self.pool is None else self.pool.summary()
         return {
             **{name: Figure("same", value) for name, value in pool.items()},
             "restarts": Figure("sum", sum(worker.restarts for worker in workers)),
             "healthy_workers": Figure("sum", healthy),
-            "adoption_lag_max": Figure("largest", max((lag for lag in lags if lag is not None), default=0)),
+            "adoption_lag_max": Figure("largest", lag),
             "lost_rollouts": Figure("sum", self.backend.lost_rollouts),
         }
 

@@ -17,6 +17,10 @@ Subjects:
   worker. Of their options, the quicker of ``cat_results`` and, for sync, of ``use_buffers`` were taken.
 - *by hand*: one process, no workers: a loop over rules, network and sampling that stores what PPO needs. The bound for
   one process; with ``--workers`` above 1 it is multiplied by them.
+- *TorchRL RayCollector*: as many actors as workers, one CPU each, on a Ray cluster of this machine; ours with
+  ``mode="ray"`` beside it. Both are left out where the extra ``ray`` is not installed. (Weights are not published here.
+  ``RayCollector.update_policy_weights_()`` of TorchRL 0.14.1 raises "input tensor has to be contiguous" with a network
+  whose weights are in ``channels_last``, as ours are.)
 - *the original's way*: as described of keisei's self-play workers, but with our rules: one game for each process,
   batches of one position, a dense masked softmax, experiences in lists, pickled, gzipped, put into a queue.
 - *the original itself*, where ``--original`` names a checkout: its own manager, workers, rules, queues and buffer, and
@@ -31,6 +35,7 @@ from __future__ import annotations
 import argparse
 import functools
 import gzip
+import importlib.util
 import json
 import logging
 import multiprocessing
@@ -60,10 +65,15 @@ from keisei_lightning.models import ActorCritic, LegalCategorical
 from keisei_lightning.parallel import SelfPlayCollector
 
 OPENING_PLIES = 60
+MAX_PLIES = 2**62  # RayCollector ends after so many; its own -1 for "no end" ends it at once
+HAS_RAY = importlib.util.find_spec("ray") is not None
 Batches = Iterator[int]  # plies of each batch, as it arrives
 WARM_UP = 2
 # Our workers let the allocator keep freed memory; by its variables the others' processes have it too.
 ALIKE = {"OMP_NUM_THREADS": "1", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1), "MALLOC_MMAP_THRESHOLD_": str(2**31 - 1)}
+
+
+RAY = {"address": "local", "include_dashboard": False, "log_to_driver": False, "object_store_memory": 512 * 2**20}
 
 
 def game_of(arguments: argparse.Namespace) -> GameFactory:
@@ -109,6 +119,29 @@ def torchrl(arguments: argparse.Namespace, policy: ActorCritic, *, asynchronous:
             yield batch.numel()
     finally:
         collector.shutdown()
+
+
+def torchrl_ray(arguments: argparse.Namespace, policy: ActorCritic, *, sync: bool) -> Batches:
+    from torchrl.collectors.distributed import RayCollector
+
+    plies = arguments.games * arguments.plies
+    collector = RayCollector(
+        [
+            functools.partial(BoardGameEnv, game_of(arguments), arguments.games, packed_action_mask=True, seed=worker)
+            for worker in range(arguments.workers)
+        ],
+        policy.as_policy(),
+        frames_per_batch=plies * (arguments.workers if sync else 1),
+        total_frames=MAX_PLIES,
+        sync=sync,
+        remote_configs={"num_cpus": 1},
+        ray_init_config={**RAY, "num_cpus": arguments.workers},
+    )
+    try:
+        for batch in collector:
+            yield batch.numel()
+    finally:
+        collector.shutdown(shutdown_ray=True)
 
 
 def by_hand(arguments: argparse.Namespace, policy: ActorCritic) -> Batches:
@@ -236,6 +269,10 @@ SUBJECTS: dict[str, Callable[[argparse.Namespace, ActorCritic], Batches]] = {
     "ours, central": functools.partial(ours, mode="central"),
     "TorchRL MultiSyncCollector": functools.partial(torchrl, asynchronous=False),
     "TorchRL MultiAsyncCollector": functools.partial(torchrl, asynchronous=True),
+    "ours, ray, sync": functools.partial(ours, mode="ray", schedule="sync"),
+    "ours, ray, async": functools.partial(ours, mode="ray", schedule="async"),
+    "TorchRL RayCollector, sync": functools.partial(torchrl_ray, sync=True),
+    "TorchRL RayCollector, async": functools.partial(torchrl_ray, sync=False),
     "by hand": by_hand,
     "the original's way": originals_way,
     "the original itself": original_itself,
@@ -311,7 +348,11 @@ def main() -> int:
     if arguments.subject:
         sys.stdout.write(json.dumps(measure(arguments)) + "\n")
         return 0
-    possible = [subject for subject in SUBJECTS if arguments.original or subject != "the original itself"]
+    possible = [
+        subject
+        for subject in SUBJECTS
+        if (arguments.original or subject != "the original itself") and (HAS_RAY or " ray" not in subject.lower())
+    ]
     # All are compared with the first.
     rounds: dict[str, list[dict[str, float]]] = {
         subject: [] for subject in dict.fromkeys(["ours, sync", *(arguments.subjects or possible)])

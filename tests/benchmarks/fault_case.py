@@ -49,7 +49,7 @@ STEPS, FIRE_AT, FAULT, FIRED_NS = range(4)
 
 
 class PatienceOverError(BaseException):
-    """MailboxClient has lasted long enough; not an ``Exception``, as ``KeyboardInterrupt`` is none."""
+    """Patience has lasted long enough; not an ``Exception``, as ``KeyboardInterrupt`` is none."""
 
 
 # ---- the faults
@@ -63,8 +63,16 @@ def fail() -> NoReturn:
     raise ValueError(ERROR_TEXT)
 
 
+def kill_actor() -> None:
+    """SIGKILL the Ray actor that this process is, or that it plays for."""
+    family = [psutil.Process(), *psutil.Process().parents()]
+    next(process for process in family if process.name().startswith("ray::")).kill()
+    time.sleep(PROOF_S)  # a process that plays for the actor ends with it
+
+
 FAULTS: dict[str, Callable[[], object]] = {
     "SIGKILL": functools.partial(send_myself, signal.SIGKILL),
+    "SIGKILL of the actor": kill_actor,
     "SIGSTOP": functools.partial(send_myself, signal.SIGSTOP),
     "exception": fail,
     "os._exit": functools.partial(os._exit, EXIT_CODE),
@@ -140,23 +148,39 @@ class Case:
     publish: bool
 
     @property
+    def is_ours(self) -> bool:
+        return self.maker.startswith("keisei")
+
+    @property
+    def is_possible(self) -> bool:
+        """Only an actor can be killed that is one."""
+        return self.fault != "SIGKILL of the actor" or self.maker.endswith("-ray")
+
+    @property
     def subject(self) -> str:
-        name = "SelfPlayCollector" if self.maker == "keisei" else f"TorchRL Multi{self.schedule.title()}Collector"
-        options = [f"schedule={self.schedule}"] if self.maker == "keisei" else []
+        name = {
+            "keisei": "SelfPlayCollector",
+            "keisei-ray": "SelfPlayCollector",
+            "torchrl": f"TorchRL Multi{self.schedule.title()}Collector",
+            "torchrl-ray": "TorchRL RayCollector",
+        }[self.maker]
+        options = ["mode=ray"] if self.maker == "keisei-ray" else []
+        options += [] if self.maker == "torchrl" else [f"schedule={self.schedule}"]
         if self.tuned:
             ours = [f"heartbeat_s={self.heartbeat_s:g}", f"restart_backoff_s={self.restart_backoff_s:g}"]
-            options += ours if self.maker == "keisei" else [f"MAX_IDLE_COUNT={self.max_idle_count}"]
+            options += ours if self.is_ours else [f"MAX_IDLE_COUNT={self.max_idle_count}"]
         return f"{name}, {', '.join(options)}" if options else name
 
     def collector(self, folder: Path) -> BaseCollector:
         torch.manual_seed(0)
         game = functools.partial(WatchedGame, folder=folder)
         policy = ActorCritic(Network())
-        if self.maker == "keisei":
+        if self.is_ours:
             options = {"heartbeat_s": self.heartbeat_s, "restart_backoff_s": self.restart_backoff_s}
             return SelfPlayCollector(
                 game,
                 policy,
+                mode="ray" if self.maker == "keisei-ray" else "workers",
                 schedule="sync" if self.schedule == "sync" else "async",
                 num_workers=self.workers,
                 games_per_worker=GAMES,
@@ -165,11 +189,34 @@ class Case:
             )
         makers = [functools.partial(BoardGameEnv, game, GAMES, seed=worker) for worker in range(self.workers)]
         plies = GAMES * PLIES
+        if self.maker == "torchrl-ray":
+            return self._ray_collector(makers, policy.as_policy())
         if self.schedule == "sync":
             return MultiSyncCollector(
                 makers, policy.as_policy(), frames_per_batch=plies * self.workers, cat_results="stack"
             )
         return MultiAsyncCollector(makers, policy.as_policy(), frames_per_batch=plies)
+
+    def _ray_collector(self, makers: list[Callable[[], BoardGameEnv]], policy: Any) -> BaseCollector:
+        from torchrl.collectors.distributed import RayCollector
+
+        is_sync = self.schedule == "sync"
+        collector = RayCollector(
+            makers,
+            policy,
+            frames_per_batch=GAMES * PLIES * (self.workers if is_sync else 1),
+            total_frames=2**62,
+            sync=is_sync,
+            remote_configs={"num_cpus": 1},
+            ray_init_config={
+                "address": "local",
+                "num_cpus": self.workers,
+                "include_dashboard": False,
+                "object_store_memory": 256 * 2**20,
+            },
+        )
+        collector.update_policy_weights_()
+        return collector
 
 
 class Ledger:
@@ -189,7 +236,7 @@ class Ledger:
         return {pid for pid, _ in rollouts}
 
     def undelivered(self, pid: int) -> int:
-        """MemoryDemand that a process has begun since its first delivered one, less those that were delivered."""
+        """Rollouts that a process has begun since its first delivered one, less those that were delivered."""
         steps = open_orders(self._folder, pid)[STEPS] - min(self.delivered[pid])
         return math.ceil(int(steps) / PLIES) - len(self.delivered[pid])
 

@@ -6,6 +6,11 @@ Everything, three times (about an hour), one fault only, and with weights publis
     python tests/benchmarks/faults_side_by_side.py --faults SIGKILL --options default --repeats 1
     python tests/benchmarks/faults_side_by_side.py --faults SIGSTOP --options default --publish
 
+On a Ray cluster of this machine, beside TorchRL's RayCollector (which has no option for failures)::
+
+    python tests/benchmarks/faults_side_by_side.py --subjects keisei-ray torchrl-ray --options default \
+        --faults SIGKILL "SIGKILL of the actor"
+
 It starts hundreds of processes: run it on a machine that does nothing else, or read only what was done, not how fast.
 
 Every case is a fresh Python process with a time limit (``fault_case.py``). It takes a few batches, then orders one
@@ -61,7 +66,8 @@ START_LIMIT_S, END_LIMIT_S, AFTER_END_S = 90.0, 8.0, 5.0
 TABLE_WIDTH = 600  # characters: a row of a Markdown table is one line
 CASE = Path(__file__).with_name("fault_case.py")
 CAUSES = {
-    "SIGKILL": r"SIGKILL|exit code -9",
+    "SIGKILL": r"SIGKILL|exit code -9|worker process has died",
+    "SIGKILL of the actor": r"SIGKILL|exit code -9|process has died",
     "SIGSTOP": r"sign of life|Failed to gather",
     "exception": ERROR_TEXT,
     "os._exit": rf"exit code {EXIT_CODE}",
@@ -69,12 +75,12 @@ CAUSES = {
 """Words that tell a user what happened, in the error or on the terminal."""
 
 
-def group_of(leader: int) -> list[int]:
-    """Processes of a process group that are not zombies."""
+def session_of(leader: int) -> list[int]:
+    """Processes of a session that are not zombies (a Ray actor has a process group of its own)."""
     pids = []
     for pid in psutil.pids():
         with contextlib.suppress(ProcessLookupError):
-            if os.getpgid(pid) == leader and not is_ended(pid):
+            if os.getsid(pid) == leader and not is_ended(pid):
                 pids.append(pid)
     return pids
 
@@ -95,8 +101,8 @@ def start_case(case: Case) -> dict[str, Any]:
         wait_for(lambda: result.exists() or process.poll() is not None, limit_s)
         end_s = wait_for(lambda: process.poll() is not None, END_LIMIT_S)
         if end_s is not None:
-            wait_for(lambda: not group_of(process.pid), AFTER_END_S)  # a fork server leaves a moment later
-        survivors = group_of(process.pid)
+            wait_for(lambda: not session_of(process.pid), AFTER_END_S)  # a fork server leaves a moment later
+        survivors = session_of(process.pid)
         for pid in survivors:
             os.kill(pid, signal.SIGKILL)
         process.wait()
@@ -118,7 +124,7 @@ def start_case(case: Case) -> dict[str, Any]:
 def describe_told(result: dict[str, Any]) -> str:
     """What a user is told by the error and by what is printed: which worker it was, and what happened to it."""
     text = result["message"] + "\n" + result["printed"]
-    known = {"worker": r"worker \d", "cause": CAUSES[result["fault"]]}
+    known = {"worker": r"worker \d|pid: \d", "cause": CAUSES[result["fault"]]}
     names = [name for name, pattern in known.items() if re.search(pattern, text)]
     where = [name for name, key in (("error", "message"), ("output", "printed")) if result[key].strip()]
     return f"{' and '.join(names) or 'no details'} ({' + '.join(where)})" if where else "nothing"
@@ -201,7 +207,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--faults", nargs="+", choices=FAULTS, default=list(FAULTS), help="made by one worker")
     parser.add_argument(
-        "--subjects", nargs="+", choices=["keisei", "torchrl"], default=["keisei", "torchrl"], help="whose"
+        "--subjects",
+        nargs="+",
+        choices=["keisei", "torchrl", "keisei-ray", "torchrl-ray"],
+        default=["keisei", "torchrl"],
+        help="whose; the last two on a Ray cluster of this machine",
     )
     parser.add_argument("--schedules", nargs="+", choices=["sync", "async"], default=["sync", "async"], help="which")
     parser.add_argument(
@@ -227,14 +237,15 @@ def main() -> int:
         print_table(earlier["results"], earlier["machine"])
         return 0
     cases = [
-        Case(
-            maker, schedule, options == "tuned", fault, arguments.workers, arguments.patience, arguments.heartbeat,
-            arguments.backoff, arguments.max_idle_count, arguments.publish,
-        )
+        case
         for _ in range(arguments.repeats)
         for fault, maker, options, schedule in itertools.product(
             arguments.faults, arguments.subjects, arguments.options, arguments.schedules
         )
+        if (case := Case(
+            maker, schedule, options == "tuned", fault, arguments.workers, arguments.patience, arguments.heartbeat,
+            arguments.backoff, arguments.max_idle_count, arguments.publish,
+        )).is_possible
     ]  # fmt: skip
     progress, results = Console(stderr=True, highlight=False), []
     for number, case in enumerate(cases, 1):

@@ -83,7 +83,7 @@ BAD = [
     ("evaluation.opponents=[]", "evaluation.opponents=[]: must name one player or more, such as random"),
     ("evaluation.opponents=[randm]", "evaluation.opponents=randm: player randm: there is none (did you mean random?)"),
     ("evaluation.opponents=[tactics]", "evaluation.opponents=tactics: "),
-    ("parallel.mode=threads", "parallel.mode=threads: must be one of serial, workers, central"),
+    ("parallel.mode=threads", "parallel.mode=threads: must be one of serial, workers, central, ray"),
     ("parallel.start_method=fork", "parallel.start_method=fork: must be one of "),
     ("ppo.critic_loss=huber", "ppo.critic_loss=huber: must be one of l2, smooth_l1, l1"),
     ("trainer.precision=8-bit", "trainer.precision=8-bit: must be one of 32-true, 16-mixed"),

@@ -136,6 +136,7 @@ def training(
     workers: int,
     iterations: int = 5,
     two_in_one: bool = False,
+    accumulate: int = 1,
     resume: str | None = None,
     save: dict[str, str] | None = None,
     **collector: Any,
@@ -148,7 +149,7 @@ def training(
     callbacks = [WeightSyncCallback(), *pools, SelfPlayMetrics(), seen]
     standings: list[Any] = []
     callbacks.append(LambdaCallback(on_train_end=lambda trainer, module: standings.extend(data.collector.snapshots)))
-    trainer = trainer_of(folder, callbacks, max_epochs=iterations)
+    trainer = trainer_of(folder, callbacks, max_epochs=iterations, accumulate_grad_batches=accumulate)
     trainer.fit(module, datamodule=data, ckpt_path=None if resume is None else folder / resume, weights_only=True)
     return {
         "gradients": torch.stack(seen.gradients),

@@ -29,6 +29,9 @@ NOT_MEANS = {"train/ESS", *(f"self_play/{name}" for name in ("publish_ms", "plie
 NOT_MEANS |= {"self_play/learner_wait_s", "self_play/worker_wait_s"}
 """Metrics that depend on the clock; and the effective sample size, which is of each rank's part of a minibatch."""
 
+HALVES = {"iterations": 1, "accumulate": 2}
+"""Two minibatches for each step; what is saved after a step is saved again, and at last, after half of the next one."""
+
 TWO = [
     *((name, "training", {**options, "workers": 1}) for name, options in TRAININGS.items()),
     ("evaluation", "evaluation", {"game": "connect_four"}),
@@ -43,6 +46,7 @@ TWO = [
         "training",
         {**TRAININGS["connect_four"], "workers": 1, "iterations": 3, "save": {STEPS_PER_ITERATION + 3: "two.ckpt"}},
     ),
+    ("halves", "training", {**TRAININGS["connect_four"], **HALVES, "workers": 1, "save": {3: "halves.ckpt"}}),
     ("changed", "changed_weights", {}),
     ("failing", "failing_collector", {}),
 ]
@@ -51,6 +55,7 @@ TWO = [
 ONE = [
     *((name, "training", {**options, "workers": 2, "two_in_one": True}) for name, options in TRAININGS.items()),
     ("evaluation", "evaluation", {"game": "connect_four"}),
+    ("halves", "training", {**TRAININGS["connect_four"], **HALVES, "workers": 2, "resume": "halves.ckpt"}),
     (
         "resumed",
         "training",
@@ -106,7 +111,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_ranks(folder, TWO, number=2)
     alone = folder / "alone"
     alone.mkdir()
-    (alone / "two.ckpt").symlink_to(folder / "two.ckpt")
+    for name in ("two.ckpt", "halves.ckpt"):
+        (alone / name).symlink_to(folder / name)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -194,6 +200,13 @@ def test_one_learner_resumes_in_the_middle_of_an_iteration_of_two(runs: Path) ->
         torch.testing.assert_close(one["weights"][step], two["weights"][step], rtol=0, atol=1e-6)
     learned = [{n: v for n, v in means(run["metrics"][end]).items() if n.startswith("train/")} for run in (one, two)]
     assert learned[0] == pytest.approx(learned[1], rel=1e-5, abs=1e-5)  # the first part was learned by the two
+
+
+def test_half_a_step_of_two_ranks_becomes_a_whole_one_of_one(runs: Path) -> None:
+    two, one = seen(runs, "halves")["weights"], alone(runs, "halves")["weights"]
+    assert (list(two), list(one)) == ([0, 1, 2, 3, 4, 5], [4, 5])
+    for step in one:
+        torch.testing.assert_close(one[step], two[step], rtol=0, atol=1e-6)
 
 
 def test_with_as_many_workers_it_plays_the_games_that_the_two_would_have_played(runs: Path) -> None:

@@ -261,6 +261,12 @@ class WeightStore:
         """The version that workers adopt next; -1 before the first publish."""
         return int(self._arrays.latest[0]) // self._arrays.num_buffers
 
+    @property
+    def latest(self) -> Tensor:
+        """The latest published weights: uint8 [layout.num_bytes], valid until the second publish from now."""
+        flat: Tensor = self._arrays.flats[int(self._arrays.latest[0]) % self._arrays.num_buffers]
+        return flat
+
     def adopted_version(self, reader_id: int) -> int | None:
         """The version that a worker has adopted last; None before its first."""
         version = int(self._arrays.adopted[reader_id])

@@ -68,6 +68,23 @@ class SnapshotMemory:
         """The version of the snapshot in each buffer."""
         return SnapshotVersions(shared=self.shared, num_buffers=self.num_buffers)
 
+    @torch.no_grad()
+    def write(self, buffer: int, tensors: Mapping[str, Any], version: int) -> None:
+        """Write a snapshot into a buffer that no game uses.
+
+        Args:
+            buffer: which.
+            tensors: all parameters and buffers by name, as the layout has them.
+            version: of these weights.
+        """
+        versions = self.versions.array()
+        versions[buffer] = -1
+        memory_fence()  # a reader that sees any of the copy sees the -1 too (OpponentBoards.verify)
+        for name, view in self.layout.views(self.buffers()[buffer]).items():
+            view.copy_(tensors[name])
+        memory_fence()
+        versions[buffer] = version
+
     def buffers(self) -> list[Tensor]:
         """uint8 [layout.num_bytes] each."""
         size, start = self.layout.num_bytes, self.shared.num_bytes - self.num_buffers * self.layout.num_bytes
@@ -180,12 +197,7 @@ class SnapshotPool:
             return False
         for _ in range(self._num_leaving):
             self._ring.popleft()
-        self._versions[free] = -1
-        memory_fence()  # a reader that sees any of the copy sees the -1 too (OpponentBoards.verify)
-        for name, view in self.memory.layout.views(self._buffers[free]).items():
-            view.copy_(tensors[name])
-        memory_fence()
-        self._versions[free] = version
+        self.memory.write(free, tensors, version)
         self._ring.append(SnapshotStanding(version=version, buffer=free))
         return True
 

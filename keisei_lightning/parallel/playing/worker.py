@@ -85,8 +85,9 @@ class PlayerOptions:
         compile_mode: of ``torch.compile`` for its network; None: not compiled.
         seed: root seed of every random stream.
         start: plies delivered before this start (above 0 in a resumed run): makes its random streams new ones.
-        first_worker: number of this learner's first worker among those of all learners (ranks).
-        num_ranks: learners, each with as many workers.
+        first_worker: number of this machine's and this learner's first worker among all: no two workers have the same
+            random streams.
+        plies_per_batch: of all machines' and learners' workers together; None: there are none but these.
         stagger_games: begin the first games somewhere in their course.
         augment_symmetry: play half of the games mirrored.
     """
@@ -98,7 +99,7 @@ class PlayerOptions:
     seed: int = 0
     start: int = 0
     first_worker: int = 0
-    num_ranks: int = 1
+    plies_per_batch: int | None = None
     stagger_games: bool
     augment_symmetry: bool
 
@@ -128,7 +129,7 @@ def make_player(
             worker_id=options.first_worker + worker_id,
             incarnation=incarnation,
             position=options.start,
-            stride=options.num_ranks * slot_layout.plies_per_batch,
+            stride=options.plies_per_batch or slot_layout.plies_per_batch,
             group=group,
         ),
         stagger_games=options.stagger_games,

@@ -13,6 +13,7 @@ One blocking wait covers every pipe *and* every process sentinel: a death is not
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import random
 import time
@@ -22,7 +23,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
 from keisei_lightning.errors import RemoteTraceback, TooFewWorkersError
-from keisei_lightning.parallel.supervision.events import Event, Exited, Received, Started, WorkerHealth
+from keisei_lightning.parallel.supervision.events import Event, Exited, Received, Started, Woken, WorkerHealth
 from keisei_lightning.parallel.supervision.messages import Failure, LogRecord, Ready, Stop, ToLearner, ToWorker
 from keisei_lightning.parallel.supervision.processes import ProcessHandle, dump_stack, ends_by
 from keisei_lightning.parallel.supervision.restarts import GiveUp, RestartPolicy, WorkerExit, WorkerState, decide
@@ -36,6 +37,7 @@ _ABSENCE_S = 0.5  # an owner away for this long was busy, or was stopped (Ctrl-Z
 _RETURN_GRACE_S = 2.0  # ... which get at most this long to show a sign of life again
 _KILL_GRACE_S = 0.2  # between SIGTERM and SIGKILL for a worker that hangs: it is not expected to react
 _REAP_S = 0.8  # for all that were sent SIGKILL: one in uninterruptible sleep (of a drive or a driver) is not waited for
+_WAKE_BYTES = 4096  # of all threads that want the owner to wake: it wakes once
 _EXIT_CODE_S = 1.0  # from a sentinel, which shows that a process has ended, to its exit code
 
 
@@ -54,6 +56,9 @@ class Supervisor:
         last_heartbeat: time of a worker's last heartbeat on ``clock``'s scale; None: workers only send messages.
         resident_bytes: memory of a worker when it was last measured; None where that is not known.
         abandon: called with a process that SIGKILL does not end, and that is not waited for.
+        first_incarnations: number of each worker's first incarnation, where earlier ones were supervised elsewhere;
+            empty: 0.
+        wake_by: readable end of a pipe; a byte that another thread writes there ends a wait (:class:`Woken`).
         clock: seconds; injected by tests.
         jitter: a number in [-1, 1); injected by tests.
     """
@@ -68,6 +73,8 @@ class Supervisor:
         last_heartbeat: Callable[[int], float] | None = None,
         resident_bytes: Callable[[int], int | None] = lambda worker_id: None,
         abandon: Callable[[ProcessHandle], None] = lambda process: None,
+        first_incarnations: Sequence[int] = (),
+        wake_by: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = lambda: random.uniform(-1, 1),
     ) -> None:
@@ -76,7 +83,9 @@ class Supervisor:
         self._last_heartbeat, self._clock, self._jitter = last_heartbeat, clock, jitter
         names = [f"worker {worker_id}" for worker_id in range(num_workers)] + list(helpers)
         self._workers = [WorkerRecord(worker_id, name) for worker_id, name in enumerate(names)]
-        self._num_workers = num_workers
+        for worker, first in zip(self._workers, first_incarnations, strict=False):
+            worker.incarnation = first - 1
+        self._num_workers, self._wake_by = num_workers, wake_by
         self._events: deque[Event] = deque()
         self._closed = False
         self._last_wait_at = clock()
@@ -228,7 +237,10 @@ class Supervisor:
     def _wait_once(self, timeout_s: float) -> None:
         connections = {worker.connection: worker for worker in self._workers if worker.connection is not None}
         sentinels = {worker.process.sentinel: worker for worker in self._workers if worker.process is not None}
-        ready = wait([*connections, *sentinels], timeout_s)
+        ready = wait([*connections, *sentinels, *([] if self._wake_by is None else [self._wake_by])], timeout_s)
+        if self._wake_by in ready:
+            os.read(self._wake_by, _WAKE_BYTES)
+            self._events.append(Woken())
         for item in ready:
             if item in connections:
                 self._read_messages(connections[item])

@@ -28,6 +28,7 @@ from keisei_lightning.config.schemas import SCHEMAS, SECTIONS, config_dir, regis
 from keisei_lightning.models.options import NetworkOptions
 from keisei_lightning.parallel.options import (
     BatchOptions,
+    ClusterOptions,
     CollectorOptions,
     OpponentOptions,
     SupervisionOptions,
@@ -49,7 +50,7 @@ DECLARED_IN: dict[str, tuple[type, ...]] = {
     "env": (schemas.EnvOptions,),
     "model": (NetworkOptions,),
     "ppo": (PPOOptions, MinibatchOptions),
-    "parallel": (CollectorOptions, WorkerOptions, SupervisionOptions),
+    "parallel": (CollectorOptions, WorkerOptions, SupervisionOptions, ClusterOptions),
     "opponents": (schemas.OpponentMode, OpponentOptions, SnapshotOptions),
     "weight_sync": (WeightSyncOptions,),
     "trainer": (schemas.TrainerOptions,),

@@ -1,0 +1,297 @@
+"""A Ray cluster: connecting to it, actors for agents, its object store. The only module that imports Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from ray import exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from typing_extensions import override
+
+from keisei_lightning.errors import ConfigError
+from keisei_lightning.parallel.cluster import placement
+from keisei_lightning.parallel.cluster.agent import NodeAgent
+from keisei_lightning.parallel.cluster.calls import AgentCalls, AgentGoneError, AnswerLostError, Call, Cluster
+from keisei_lightning.parallel.cluster.messages import AgentBoot, Grant, Parcel, Report
+from keisei_lightning.parallel.cluster.placement import Node
+
+__all__ = ["RayCluster", "count_places"]
+
+_logger = logging.getLogger("keisei_lightning.cluster")
+_FETCH_S = 60.0  # for an agent to get weights
+_RESULT_S = 10.0  # for a result that is here already
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+"""Of a cluster that is started here: it tells nobody on the network, and warns of nothing that we do not do."""
+
+_LONGEST_FOLDER = 40  # characters: below it are sockets, whose paths may have 107
+
+
+class AgentActor:
+    """A :class:`NodeAgent` as a Ray actor; polls and transfers have threads of their own."""
+
+    def __init__(self, boot: AgentBoot) -> None:
+        self._agent = NodeAgent(boot, fetch=_fetch)
+
+    @ray.method(concurrency_group="polls")
+    def poll(self, accepted: int) -> Report:
+        """See :meth:`NodeAgent.poll`."""
+        return self._agent.poll(accepted)
+
+    @ray.method(concurrency_group="transfers")
+    def receive(self, parcel: Parcel) -> None:
+        """See :meth:`NodeAgent.receive`."""
+        self._agent.receive(parcel)
+
+    def grant(self, grant: Grant) -> None:
+        """See :meth:`NodeAgent.grant`."""
+        self._agent.grant(grant)
+
+    def reset_games(self, workers: tuple[int, ...]) -> None:
+        """See :meth:`NodeAgent.reset_games`."""
+        self._agent.reset_games(workers)
+
+    def stop(self, timeout_s: float) -> None:
+        """See :meth:`NodeAgent.stop`."""
+        self._agent.stop(timeout_s)
+
+
+def _fetch(data: ray.ObjectRef[Any]) -> NDArray[np.uint8]:
+    fetched: NDArray[np.uint8] = ray.get(data, timeout=_FETCH_S)
+    return fetched
+
+
+class _ActorCalls(AgentCalls):
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    @override
+    def poll(self, accepted: int) -> Call:
+        return self._actor.poll.remote(accepted)
+
+    @override
+    def grant(self, grant: Grant) -> None:
+        self._actor.grant.remote(grant)
+
+    @override
+    def reset_games(self, workers: tuple[int, ...]) -> None:
+        self._actor.reset_games.remote(workers)
+
+    @override
+    def receive(self, parcel: Parcel) -> Call:
+        return self._actor.receive.remote(parcel)
+
+    @override
+    def stop(self, timeout_s: float) -> Call:
+        return self._actor.stop.remote(timeout_s)
+
+    @override
+    def kill(self) -> None:
+        ray.kill(self._actor, no_restart=True)
+
+
+class RayCluster(Cluster):
+    """A Ray cluster: the one that this program is connected to, or one with an address, or one that is started here.
+
+    Args:
+        address: "auto", HOST:PORT of its head, or None for one on this machine, which ends with this object.
+        needs: what each agent reserves of its node, by the name of the resource.
+        num_agents: that a cluster of our own must have room for.
+        object_store_bytes: of a cluster of our own.
+    """
+
+    def __init__(
+        self, address: str | None, *, needs: Mapping[str, float], num_agents: int, object_store_bytes: int
+    ) -> None:
+        self._address, self._needs, self._num_agents = address, dict(needs), num_agents
+        self._object_store_bytes = object_store_bytes
+        self._connected = False
+        self._folder: Path | None = None
+
+    @override
+    def connect(self) -> None:
+        if ray.is_initialized():
+            return
+        with _quiet_start(), _own_signal_handlers():
+            try:
+                if self._address is None:
+                    self._start()
+                else:
+                    ray.init(
+                        address=self._address,
+                        logging_level=logging.WARNING,
+                        log_to_driver=False,
+                        configure_logging=False,
+                    )
+            except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+                self._remove_folder()
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                where = "a cluster on this machine" if self._address is None else f"ray_address={self._address}"
+                raise ConfigError(f"{where}: Ray cannot be reached or started ({reason})") from error
+        self._connected = True
+
+    def _start(self) -> None:
+        folder = tempfile.gettempdir()
+        self._folder = Path(tempfile.mkdtemp(prefix="kl-ray-", dir=folder if len(folder) < _LONGEST_FOLDER else "/tmp"))
+        resources = {name: amount * self._num_agents for name, amount in self._needs.items()}
+        cpus, gpus = resources.pop("CPU", 0.0), resources.pop("GPU", None)
+        ray.init(
+            address="local",
+            num_cpus=max(1, round(cpus + 0.499)),
+            num_gpus=None if gpus is None else round(gpus + 0.499),
+            resources=resources or None,
+            object_store_memory=self._object_store_bytes,
+            include_dashboard=False,
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+            configure_logging=False,
+            _temp_dir=str(self._folder),
+        )
+
+    @override
+    def nodes(self) -> list[Node]:
+        return [
+            Node(
+                node_id=node["NodeID"],
+                name=f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
+                resources=node["Resources"],
+            )
+            for node in ray.nodes()
+            if node["Alive"]
+        ]
+
+    @override
+    def start_agent(self, boot: AgentBoot, node: Node) -> AgentCalls:
+        needs = dict(self._needs)
+        actor = (
+            ray.remote(concurrency_groups={"polls": 1, "transfers": 1})(AgentActor)  # type: ignore[call-overload]
+            .options(
+                num_cpus=needs.pop("CPU", 0.0),
+                num_gpus=needs.pop("GPU", 0.0),
+                resources=needs,
+                max_restarts=0,
+                max_task_retries=0,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node.node_id, soft=False),
+            )
+            .remote(boot)
+        )
+        return _ActorCalls(actor)
+
+    @override
+    def put(self, data: Any) -> Any:
+        return ray.put(data)
+
+    @override
+    def wait(self, calls: Sequence[Call], timeout_s: float) -> list[Call]:
+        if not calls:
+            time.sleep(timeout_s)
+            return []
+        ready, _ = ray.wait(list(calls), num_returns=1, timeout=timeout_s)
+        if ready and len(calls) > 1:
+            ready, _ = ray.wait(list(calls), num_returns=len(calls), timeout=0)
+        done: list[Call] = ready
+        return done
+
+    @override
+    def result(self, call: Call) -> Any:
+        try:
+            return ray.get(call, timeout=_RESULT_S)
+        except exceptions.ActorUnavailableError as error:
+            raise AnswerLostError(_line(error)) from error
+        except exceptions.RayActorError as error:
+            raise AgentGoneError(f"ended ({_line(error)})", is_own_fault=_is_own_fault(error)) from error
+        except exceptions.RayTaskError as error:
+            raise AgentGoneError(f"failed ({_line(error.cause)})", is_own_fault=True) from error
+        except exceptions.RayError as error:  # lost with its node, or no room in the object store, or not here in time
+            raise AnswerLostError(_line(error)) from error
+
+    @override
+    def disconnect(self) -> None:
+        if self._connected:
+            self._connected = False
+            with _own_signal_handlers():
+                ray.shutdown()
+            self._remove_folder()
+
+    def _remove_folder(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+
+def count_places(address: str | None, needs: Mapping[str, float]) -> int:
+    """How many nodes have room for an agent now; 1 for a cluster that will be started on this machine.
+
+    Args:
+        address: as :class:`RayCluster` takes it.
+        needs: likewise.
+
+    Raises:
+        ConfigError: the cluster cannot be reached, or no node has room.
+    """
+    if address is None and not ray.is_initialized():
+        return 1
+    cluster = RayCluster(address, needs=needs, num_agents=1, object_store_bytes=0)
+    cluster.connect()
+    try:
+        nodes = cluster.nodes()
+    finally:
+        cluster.disconnect()
+    number = placement.count_places(nodes, needs)
+    if number == 0:
+        raise ConfigError(
+            f"num_agents=auto: none of the {len(nodes)} nodes of the cluster has {dict(needs)}; lower num_workers or "
+            "cpus_per_agent, or say how many agents are to wait for nodes"
+        )
+    return number
+
+
+def _is_own_fault(error: exceptions.RayActorError) -> bool:
+    return isinstance(error, exceptions.ActorDiedError) and "creation task" in str(error)
+
+
+def _line(error: BaseException | None) -> str:
+    return " ".join(str(error).split())[:500]
+
+
+@contextlib.contextmanager
+def _quiet_start() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        yield
+    finally:
+        for name, old in before.items():
+            if old is None:
+                os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _own_signal_handlers() -> Iterator[None]:
+    """Context in which a library may set signal handlers: afterwards they are what they were."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
