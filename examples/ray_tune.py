@@ -21,6 +21,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search import BasicVariantGenerator
 
 from keisei_lightning import EvaluationCallback, build
 
@@ -78,8 +79,7 @@ def search(*, trials: int, epochs: int, concurrent: int) -> tune.ResultGrid:
             metric="score",
             mode="max",
             num_samples=trials,
-            max_concurrent_trials=concurrent,
-            reuse_actors=True,  # a new process takes seconds to import torch
+            search_alg=BasicVariantGenerator(max_concurrent=concurrent, random_state=1),
             scheduler=ASHAScheduler(max_t=epochs, grace_period=1, reduction_factor=2),
         ),
         run_config=tune.RunConfig(name="tune", storage_path=str(folder), verbose=0),
@@ -90,8 +90,8 @@ def search(*, trials: int, epochs: int, concurrent: int) -> tune.ResultGrid:
 def main() -> None:
     """Search, then show what each trial came to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=6, help="how many values are tried")
-    parser.add_argument("--epochs", type=int, default=8, help="PPO iterations of a trial that is not ended early")
+    parser.add_argument("--trials", type=int, default=4, help="how many values are tried")
+    parser.add_argument("--epochs", type=int, default=6, help="PPO iterations of a trial that is not ended early")
     parser.add_argument("--concurrent", type=int, default=2, help="trials at the same time, one CPU each")
     arguments: Any = parser.parse_args()
 
@@ -107,11 +107,12 @@ def main() -> None:
         results = search(trials=arguments.trials, epochs=arguments.epochs, concurrent=arguments.concurrent)
     finally:
         ray.shutdown()
-    for result in sorted(results, key=lambda result: -result.metrics["score"]):
-        values = "  ".join(f"{key}={value:.2e}" for key, value in result.config.items())
-        print(f"{result.metrics['training_iteration']} epochs  score {result.metrics['score']:.3f}  {values}")
+    for result in map(results.__getitem__, range(len(results))):
+        score, epochs = (result.metrics or {}).get("score"), (result.metrics or {}).get("training_iteration")
+        values = "  ".join(f"{key}={value:.2e}" for key, value in (result.config or {}).items())
+        print(f"{epochs} epochs  score {score:.3f}  {values}" if result.error is None else f"failed: {result.error}")
     best = results.get_best_result()
-    print(f"best: score {best.metrics['score']:.3f}, {best.config}")
+    print(f"best: score {(best.metrics or {})['score']:.3f}, {best.config}")
 
 
 if __name__ == "__main__":

@@ -123,7 +123,8 @@ class SweepSummary(Callback):
                 old.unlink()
         if (sweep := _current.get()) is not None:
             sweep.folder = self._folder
-        if str(config.hydra.launcher.get("_target_")).startswith(_RAY):
+        is_ray = str(config.hydra.launcher.get("_target_")).startswith(_RAY)
+        if is_ray and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             # Ray's waits swallow what a signal's handler raises, but for this one's KeyboardInterrupt.
             signal.signal(signal.SIGINT, signal.default_int_handler)
 

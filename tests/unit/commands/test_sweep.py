@@ -140,7 +140,7 @@ class TestOtherProcesses:
                 assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
                 signal.raise_signal(signal.SIGINT)
 
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        before = signal.signal(signal.SIGINT, signal.SIG_DFL)
         try:
             with pytest.raises(Stopped, match="SIGINT"):
                 interrupted_sweep()
