@@ -61,7 +61,7 @@ from keisei_lightning.training import (
     remove_stale_temporaries,
 )
 from keisei_lightning.training.options import EvaluationOptions, MinibatchOptions, PPOOptions
-from keisei_lightning.training.ranks import RankPhases, shared_by_first_rank, strategy_of_ranks
+from keisei_lightning.training.ranks import RankPhases, join_group, shared_by_first_rank, strategy_of_ranks
 
 __all__ = ["Run", "build", "run", "run_as_rank"]
 
@@ -140,7 +140,9 @@ def run(config: DictConfig | ValidatedConfig) -> float:
         quiet_libraries()
         portable = valid.portable()
         text = shared_by_first_rank(portable.text, place)
-        return _run(ValidatedConfig(PortableConfig(portable.section, text).config()))
+        cfg = PortableConfig(portable.section, text).config()
+        join_group(place, accelerator=cfg.trainer.accelerator, timeout_s=cfg.trainer.rank_timeout_s)
+        return _run(ValidatedConfig(cfg))
 
 
 def run_as_rank(portable: PortableConfig, logging_config: Mapping[str, Any] | None) -> float:

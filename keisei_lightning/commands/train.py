@@ -12,6 +12,7 @@ import logging
 import os
 import pickle
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -46,6 +47,9 @@ from keisei_lightning.system.stopping import Stopped, StopSignals
 __all__ = ["Stopped", "main"]
 
 log = logging.getLogger("keisei_lightning")
+
+_LET_IT_SPEAK_S = 5.0
+"""torchrun ends all ranks when one has ended: the rank that tells the error must have done so."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,7 +105,9 @@ def _exit_code(error: BaseException, words: Sequence[str]) -> int:
         return FAILED
     place = present_place()
     if place is not None and not place.speaks and (code := _known_code(error)) is not None:
-        return code  # all ranks of this machine have found the same, and one tells it
+        if code == BAD_USAGE:  # all ranks of this machine have found the same, and one tells it
+            time.sleep(_LET_IT_SPEAK_S)
+        return code
     if isinstance(error, COMPOSE_ERRORS):
         say(explain(error, words))
         return BAD_USAGE

@@ -6,6 +6,7 @@ import contextlib
 import math
 import multiprocessing
 import os
+import signal
 import socket
 import threading
 import time
@@ -20,7 +21,7 @@ from keisei_lightning.launching.outcomes import Died, Done, Halted, Outcome, con
 from keisei_lightning.launching.phases import Phase
 from keisei_lightning.launching.rank import rank_main
 from keisei_lightning.system import stopping
-from keisei_lightning.system.ranks import LAUNCHED_BY_US
+from keisei_lightning.system.ranks import LAUNCHED_BY_US, in_slurm_job
 
 __all__ = ["run_ranks"]
 
@@ -60,7 +61,9 @@ def run_ranks(function: Callable[[], T], num_ranks: int) -> T:
         OSError: a process cannot be started.
     """
     ranks = _Ranks(function, num_ranks)
-    with stopping.passing_on(ranks.stop), ranks:
+    # SLURM's signal for a job that is to be queued again would kill this process.
+    further = (signal.SIGUSR1,) if in_slurm_job() else ()
+    with stopping.passing_on(ranks.stop, *further), ranks:
         ranks.watch()
     return conclude(ranks.outcomes)  # type: ignore[no-any-return]  # what the function of rank 0 has returned
 

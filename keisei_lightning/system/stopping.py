@@ -197,17 +197,20 @@ def listen_to(signum: int) -> None:
 
 
 @contextlib.contextmanager
-def passing_on(tell: Callable[[int], None]) -> Iterator[None]:
+def passing_on(tell: Callable[[int], None], *further: int) -> Iterator[None]:
     """Context in which a first signal is passed on to other processes; it does not stop this one.
 
     Args:
         tell: gets the signal's number, within the signal's handler.
+        *further: signals that are requests to stop as well.
     """
     active = _active if threading.current_thread() is threading.main_thread() else None
     if active is None:
         yield
         return
     active.pass_on = tell
+    for signum in further:
+        active.listen_to(signum)
     try:
         yield
     finally:

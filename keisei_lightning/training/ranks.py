@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from torch.distributed.rendezvous import rendezvous
 from keisei_lightning.launching.phases import Phase, enter
 from keisei_lightning.system.ranks import RankPlace, present_place
 
-__all__ = ["RankPhases", "StopAgreement", "shared_by_first_rank", "strategy_of_ranks"]
+__all__ = ["RankPhases", "StopAgreement", "join_group", "shared_by_first_rank", "strategy_of_ranks"]
 
 _MEETING_TIMEOUT: Final = timedelta(minutes=10)
 """How long ranks of several machines may take to start."""
@@ -146,13 +147,46 @@ def shared_by_first_rank(text: str, place: RankPlace) -> str:
     Raises:
         RuntimeError: rank 0 cannot be reached.
     """
-    environment: ClusterEnvironment = SLURMEnvironment() if place.launcher == "SLURM" else TorchElasticEnvironment()
-    url = f"tcp://{environment.main_address}:{environment.main_port}?rank={place.rank}&world_size={place.world_size}"
-    store, _, _ = next(rendezvous(url, timeout=_MEETING_TIMEOUT))
-    key = f"keisei/shared/{len(_stores)}"
+    store = _store_of(place)
+    key = f"shared/{len(_stores)}"
     _stores.append(store)
     if place.rank == 0:
         store.set(key, text)
         return text
     said: bytes = store.get(key)
     return said.decode()
+
+
+def _store_of(place: RankPlace) -> Any:
+    """Where the ranks of this attempt meet.
+
+    A launcher that restarts all ranks gives them the store of the attempt before, with its addresses and words.
+    """
+    environment: ClusterEnvironment = SLURMEnvironment() if place.launcher == "SLURM" else TorchElasticEnvironment()
+    url = f"tcp://{environment.main_address}:{environment.main_port}?rank={place.rank}&world_size={place.world_size}"
+    store, _, _ = next(rendezvous(url, timeout=_MEETING_TIMEOUT))
+    return dist.PrefixStore(f"keisei/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
+def join_group(place: RankPlace, *, accelerator: str, timeout_s: float) -> None:
+    """Make the process group of ranks that torchrun has started, before Lightning does.
+
+    After a restart Lightning's could connect to a rank of the attempt before, whose address the store still has.
+
+    Args:
+        place: of this process.
+        accelerator: of the trainer; ranks on the CPU talk by gloo, those on GPUs by NCCL.
+        timeout_s: seconds that a rank waits for the others.
+    """
+    if place.launcher != "torchrun" or dist.is_initialized():
+        return
+    on_gpus = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+    if on_gpus:
+        torch.cuda.set_device(place.local_rank)
+    dist.init_process_group(
+        "nccl" if on_gpus else "gloo",
+        store=dist.PrefixStore("group", _store_of(place)),
+        rank=place.rank,
+        world_size=place.world_size,
+        timeout=timedelta(seconds=timeout_s),
+    )

@@ -119,7 +119,7 @@ def test_a_hydra_program_of_ones_own_trains_on_two_devices_and_goes_on_alone(tmp
     ("command", "words", "line"),
     [
         (TRAIN, "trainer.num_nodes=2", "trainer.num_nodes=2: must be 1 without a launcher on each machine"),
-        (TRAIN, "trainer.devices=2 ppo.gamma=2", "ppo.gamma=2: must be from 0 to 1"),
+        (TRAIN, "trainer.devices=2 ppo.gamma=2", "ppo.gamma=2: must be a number, from 0 to 1"),
         (
             (*TORCHRUN, "--standalone", "--nproc-per-node", "2", TRAIN[1]),
             "trainer.devices=3",
