@@ -161,8 +161,8 @@ def test_a_signal_to_the_command_alone_ends_its_jobs(words: Sequence[str], tmp_p
         code, out, err = sweep.finish()
     assert code == 128 + signum, err
     table = out[out.index("2 jobs, best first") :]
-    assert "not finished" in row_of(table, "seed=1")
-    assert "not finished" in row_of(table, "seed=2")
+    assert "not finished" in row_of(table, "│ seed=1 ")
+    assert "not finished" in row_of(table, "│ seed=2 ")
 
 
 def test_a_trial_that_is_worse_than_the_study_is_pruned_and_the_study_goes_on(tmp_path: Path) -> None:
