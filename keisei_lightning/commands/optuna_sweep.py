@@ -181,9 +181,10 @@ def _distribution(override: Override) -> BaseDistribution:
     value: Any = override.value()
     try:
         if isinstance(value, IntervalSweep):
-            low, high = bounds = (value.start, value.end)
+            bounds = (value.start, value.end)
             kind: Any = IntDistribution if all(isinstance(bound, int) for bound in bounds) else FloatDistribution
-            return kind(low, high, log="log" in value.tags)
+            distribution: BaseDistribution = kind(*bounds, log="log" in value.tags)
+            return distribution
         values: Any = value.range() if isinstance(value, RangeSweep) else None
         if isinstance(values, range) and values:
             return IntDistribution(min(values), max(values), step=abs(values.step))
