@@ -24,7 +24,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import Trial, TrialState
 
 from keisei_lightning.commands.sweep import is_pruned
@@ -76,7 +76,7 @@ def _open_study(sweeper: OptunaSweeper) -> Study:
     study = optuna.create_study(
         storage=open_storage(sweeper.storage),
         study_name=sweeper.study_name,
-        direction=sweeper.direction,
+        direction=StudyDirection[sweeper.direction.upper()],
         load_if_exists=True,
     )
     if study.direction.name.lower() != sweeper.direction:
@@ -181,9 +181,10 @@ def _distribution(override: Override) -> BaseDistribution:
     value: Any = override.value()
     try:
         if isinstance(value, IntervalSweep):
-            bounds: list[Any] = [value.start, value.end]
-            whole = all(isinstance(bound, int) for bound in bounds)
-            return (IntDistribution if whole else FloatDistribution)(*bounds, log="log" in value.tags)
+            bounds = (value.start, value.end)
+            kind: Any = IntDistribution if all(isinstance(bound, int) for bound in bounds) else FloatDistribution
+            distribution: BaseDistribution = kind(*bounds, log="log" in value.tags)
+            return distribution
         values: Any = value.range() if isinstance(value, RangeSweep) else None
         if isinstance(values, range) and values:
             return IntDistribution(min(values), max(values), step=abs(values.step))

@@ -113,7 +113,8 @@ class Sweep:
 
 
 def row_of(table: str, word: str) -> str:
-    (row,) = [line for line in table.splitlines() if word in line]
+    """Ray prints the jobs' own lines as they come, some of them after the table."""
+    (row,) = [line for line in table.splitlines() if line.startswith("│") and word in line]
     return row
 
 
