@@ -15,6 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from keisei_lightning.launching.phases import Phase, enter
@@ -165,7 +166,7 @@ def _store_of(place: RankPlace) -> Any:
     environment: ClusterEnvironment = SLURMEnvironment() if place.launcher == "SLURM" else TorchElasticEnvironment()
     url = f"tcp://{environment.main_address}:{environment.main_port}?rank={place.rank}&world_size={place.world_size}"
     store, _, _ = next(rendezvous(url, timeout=_MEETING_TIMEOUT))
-    return dist.PrefixStore(f"keisei/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    return PrefixStore(f"keisei/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def join_group(place: RankPlace, *, accelerator: str, timeout_s: float) -> None:
@@ -185,7 +186,7 @@ def join_group(place: RankPlace, *, accelerator: str, timeout_s: float) -> None:
         torch.cuda.set_device(place.local_rank)
     dist.init_process_group(
         "nccl" if on_gpus else "gloo",
-        store=dist.PrefixStore("group", _store_of(place)),
+        store=PrefixStore("group", _store_of(place)),
         rank=place.rank,
         world_size=place.world_size,
         timeout=timedelta(seconds=timeout_s),
