@@ -46,10 +46,11 @@ def add_chaos(report: SoakReport, result: dict[str, Any]) -> None:
 def add_cluster_chaos(report: SoakReport, result: dict[str, Any]) -> None:
     """The chaos run of a cluster as a row."""
     arguments, faults = result["arguments"], result["faults"]
+    killed = " and ".join(f"{count} x {how}" for how, count in faults.items())
     report.add(
         "42",
-        f"{' and '.join(f'{count} x {how}' for how, count in faults.items())} killed in {arguments['minutes']:g} minutes, "
-        f"{arguments['nodes']} simulated nodes, heartbeat {arguments['heartbeat']:g} s",
+        f"{killed} killed in {arguments['minutes']:g} minutes, {arguments['nodes']} simulated nodes, "
+        f"heartbeat {arguments['heartbeat']:g} s",
         sum(faults.values()),
         f"{result['torn']} torn, {result['duplicated']} delivered twice in {result['delivered']} rollouts; "
         f"{result['lost_rollouts']} lost, counted; agents' own share {result['ratio_own_share']:.1%} of quiet, raw "
