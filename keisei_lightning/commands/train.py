@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 
 from keisei_lightning.commands.exit_codes import BAD_USAGE, DONE, FAILED, exit_code_of
 from keisei_lightning.commands.help_texts import asks_for_help
-from keisei_lightning.commands.hydra_checks import Refused, one_command, validated
+from keisei_lightning.commands.hydra_checks import Refused, validated
 from keisei_lightning.commands.sweep import collected_jobs, print_summary
 from keisei_lightning.commands.train_help import help_text
 from keisei_lightning.config.compose_errors import COMPOSE_ERRORS, explain
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 sys.stdout.write(help_text(words))
                 return DONE
             _check_flags(words)
-            with _hydra_raises(), _arguments(words), StopSignals(), one_command():
+            with _hydra_raises(), _arguments(words), StopSignals():
                 hydra.main(config_path=str(config_dir()), config_name="config", version_base="1.3")(_job)()
         except (Exception, Stopped, Refused) as error:  # noqa: BLE001 - the last line: every ending has an exit code
             return _exit_code(error, words)

@@ -48,21 +48,11 @@ __all__ = [
     "SECTIONS",
     "CheckpointConfig",
     "Config",
-    "EnvConfig",
     "EnvOptions",
-    "EvaluationConfig",
-    "LoggerConfig",
     "LoggerOptions",
-    "MLPConfig",
     "OpponentMode",
-    "OpponentsConfig",
-    "PPOConfig",
-    "ParallelConfig",
-    "ResNetConfig",
     "RunOptions",
-    "TrainerConfig",
     "TrainerOptions",
-    "WeightSyncConfig",
     "config_dir",
     "config_groups",
     "declarations",
@@ -246,39 +236,25 @@ def schema_of(
     return made
 
 
-EnvConfig = schema_of("EnvConfig", SECTIONS["env"])
-ResNetConfig = schema_of(
-    "ResNetConfig",
-    declarations(NetworkOptions, num_blocks={"default": 2}, channels={"default": 32}),
-    target=OUR_NETWORKS,
-)
-MLPConfig = schema_of(
-    "MLPConfig",
-    declarations(NetworkOptions, kind={"default": "mlp"}, num_blocks={"default": 2}, channels={"default": 128}),
-    target=OUR_NETWORKS,
-)
-PPOConfig = schema_of("PPOConfig", SECTIONS["ppo"])
-ParallelConfig = schema_of("ParallelConfig", SECTIONS["parallel"])
-OpponentsConfig = schema_of("OpponentsConfig", SECTIONS["opponents"])
-WeightSyncConfig = schema_of("WeightSyncConfig", SECTIONS["weight_sync"])
-TrainerConfig = schema_of("TrainerConfig", SECTIONS["trainer"], target=OUR_TRAINER)
-LoggerConfig = schema_of("LoggerConfig", SECTIONS["logger"])
-EvaluationConfig = schema_of("EvaluationConfig", SECTIONS["evaluation"])
 CheckpointConfig = schema_of("CheckpointConfig", SECTIONS["checkpoint"])
 Config = schema_of("Config", SECTIONS[""], sections={"checkpoint": CheckpointConfig})
 
+_TARGETS = {"mlp": OUR_NETWORKS, "resnet": OUR_NETWORKS, "trainer": OUR_TRAINER}
+
 SCHEMAS: dict[str, type] = {
-    "env": EnvConfig,
-    "evaluation": EvaluationConfig,
-    "logger": LoggerConfig,
-    "mlp": MLPConfig,
-    "opponents": OpponentsConfig,
-    "parallel": ParallelConfig,
-    "ppo": PPOConfig,
-    "resnet": ResNetConfig,
-    "trainer": TrainerConfig,
-    "weight_sync": WeightSyncConfig,
+    name: schema_of(f"_{name.title()}Config", options, target=_TARGETS.get(name, ""))
+    for name, options in {
+        **SECTIONS,
+        "resnet": declarations(NetworkOptions, num_blocks={"default": 2}, channels={"default": 32}),
+        "mlp": declarations(
+            NetworkOptions, kind={"default": "mlp"}, num_blocks={"default": 2}, channels={"default": 128}
+        ),
+    }.items()
+    if name not in ("", "checkpoint", "model")  # no groups with a schema of their own
 }
+"""The schemas by the names that files of the groups call them by."""
+
+globals().update({schema.__name__: schema for schema in SCHEMAS.values()})  # where pickle looks for them
 
 
 def config_dir() -> Path:

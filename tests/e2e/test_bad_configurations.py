@@ -151,8 +151,8 @@ BAD = [
     ("trainer.devices=2", "trainer.devices=2: must be 1, auto or one device's number with a comma"),
     ("logger=wandb", "logger=wandb: is not installed; must be csv_tensorboard, or install keisei-lightning[tracking]"),
     ("+logger.other.mine=5", "logger.other.mine=5: must have a _target_, the dotted path of a Lightning logger"),
-    ("model._target_=nowhere.Network", "model._target_=nowhere.Network: there is no module 'nowhere'; must be the"),
-    ("model._target_=torch.nn.Linea", "model._target_=torch.nn.Linea: torch.nn has no 'Linea'; must be the dotted"),
+    ("model._target_=nowhere.Network", "model._target_=nowhere.Network: cannot be loaded (ModuleNotFoundError: No mod"),
+    ("model._target_=torch.nn.Linea", "model._target_=torch.nn.Linea: cannot be loaded (ModuleNotFoundError: No modu"),
     ("model._target_=torch.nn.Linear", "model._target_=torch.nn.Linear: cannot be called with spec, kind, "),
     ("hparams_search=optuna", "hydra/sweeper=optuna: is not installed; must be basic, or install keisei-lightning[swe"),
     # ---- what is no option's name, and what comes to nothing

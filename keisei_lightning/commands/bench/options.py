@@ -42,7 +42,7 @@ class ReportOptions(Options):
     """How the figures are told; of every bench."""
 
     json: bool = option(False, "Print JSON instead of a table.")
-    write: str | None = option(None, "A file that gets the JSON too.", pattern=r"(?s).+", form="a file")
+    write: str | None = option(None, "A file that gets the JSON too.", form="a file")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,6 @@ class GameOptions(SeedOptions):
         "shogi",
         "A game that `keisei games` lists, or one of OpenSpiel's such as hex(board_size=5).",
         form="the name of a game",
-        pattern=r"(?s).+",
     )
     opening_plies: int = option(
         60, "Games start after 0 to this many random plies, if the game has such an option.", low=0

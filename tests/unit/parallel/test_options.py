@@ -206,7 +206,7 @@ def test_every_option_is_a_keyword_and_no_parameter_of_the_constructor_is_one_of
 
 
 def test_a_keyword_that_is_no_option_is_one_line_with_the_nearest_one() -> None:
-    with pytest.raises(TypeError, match=r"^SelfPlayCollector has no option 'num_worker' \(did you mean 'num_workers'"):
+    with pytest.raises(TypeError, match=r"^SelfPlayCollector has no option 'num_worker' \(did you mean num_workers"):
         collector_of(num_worker=3)
 
 

@@ -153,7 +153,7 @@ def test_options_are_given_as_an_object_or_by_name_and_a_name_counts_more() -> N
     data = SelfPlayDataModule(FakeCollector(), options, gamma=0.9)
     assert data.options == MinibatchOptions(minibatch_size=8, epochs=7, gamma=0.9)
     assert (data.num_epochs, SelfPlayDataModule(FakeCollector(), options, num_epochs=3).num_epochs) == (7, 3)
-    with pytest.raises(TypeError, match=r"^SelfPlayDataModule has no option 'gama' \(did you mean 'gamma'\?\)$"):
+    with pytest.raises(TypeError, match=r"^SelfPlayDataModule has no option 'gama' \(did you mean gamma\?\)$"):
         SelfPlayDataModule(FakeCollector(), gama=0.9)
 
 
