@@ -302,6 +302,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             schedule="async",
             max_policy_lag=1_000_000,
             heartbeat_s=arguments.heartbeat,
+            start_timeout_s=600.0,
             max_restarts=1_000,
             restart_backoff_s=0.1,
             seed=arguments.seed,
