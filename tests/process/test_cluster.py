@@ -256,6 +256,7 @@ def test_without_an_address_a_cluster_is_started_and_stopped_and_plays_the_scrip
     family = family_of(process.pid)
     assert any("raylet" in one.name() for one in family)
     assert process.stdout.readlines()[-1].split() == ["False", "0"]
+    process.stdout.close()
     assert process.wait(HANG_S) == 0
     _, alive = psutil.wait_procs(family, timeout=HANG_S)
     assert not alive
