@@ -204,16 +204,18 @@ class RayCluster(Cluster):
         if not calls:
             time.sleep(timeout_s)
             return []
-        ready, _ = ray.wait(list(calls), num_returns=1, timeout=timeout_s)
-        if ready and len(calls) > 1:
-            ready, _ = ray.wait(list(calls), num_returns=len(calls), timeout=0)
+        with _interrupts_as_they_are():
+            ready, _ = ray.wait(list(calls), num_returns=1, timeout=timeout_s)
+            if ready and len(calls) > 1:
+                ready, _ = ray.wait(list(calls), num_returns=len(calls), timeout=0)
         done: list[Call] = ready
         return done
 
     @override
     def result(self, call: Call) -> Any:
         try:
-            return ray.get(call, timeout=_RESULT_S)
+            with _interrupts_as_they_are():
+                return ray.get(call, timeout=_RESULT_S)
         except exceptions.ActorUnavailableError as error:
             raise AnswerLostError(_line(error)) from error
         except exceptions.RayActorError as error:
@@ -288,6 +290,17 @@ def _check_reachable(address: str) -> None:
     host, _, port = address.rpartition(":")
     if host:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+
+
+@contextlib.contextmanager
+def _interrupts_as_they_are() -> Iterator[None]:
+    """Context in which what a signal handler raises comes out of Ray as it is, not as the cause of a SystemError."""
+    try:
+        yield
+    except SystemError as error:
+        if error.__cause__ is not None:
+            raise error.__cause__ from None
+        raise
 
 
 @contextlib.contextmanager
