@@ -79,7 +79,7 @@ gpu:  ## tests and measurements on a GPU, in nine minutes (DEVICE=cpu: a rehears
 strength: $(STAMP)  ## every claim of strength: train with three seeds, measure, one table each (many hours)
 	@$(BIN)/python tests/strength.py --folder results/strength
 
-soak: $(STAMP)  ## the faults with the full counts, chaos, TorchRL beside it: one table (about two hours)
+soak: $(STAMP)  ## the faults with the full counts, chaos, TorchRL beside it: one table (about three hours)
 	@$(BIN)/python tests/soak.py
 
 clean:  ## remove caches and build outputs (not .venv, not results)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from keisei_lightning.config.reference import reference
+from keisei_lightning.config.reference import as_yaml, reference
 
 ROOT = Path(__file__).parents[1]
 
@@ -103,7 +103,7 @@ def configuration() -> str:
 def _sections() -> Iterator[str]:
     for section in reference():
         yield f"## {f'`{section.name}`' if section.name else 'The run'}\n\n{section.sentence}\n"
-        rows = ((_code(key.name), _code(key.default), key.legal, key.sentence) for key in section.keys)
+        rows = ((_code(k.name), _code(as_yaml(k.default)), k.legal("null"), k.sentence) for k in section.keys)
         yield _table("key | default | may be | what it does", rows)
 
 
@@ -122,10 +122,11 @@ def metrics() -> str:
 
 
 def players() -> str:
-    """The makers of the package's entry points, with their docstrings."""
+    """The makers of the package's entry points, with their docstrings, and the options that engines share."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     makers = project["entry-points"]["keisei_lightning.players"]
-    return "\n\n".join(f"## `{name}`\n\n::: {maker.replace(':', '.')}" for name, maker in sorted(makers.items()))
+    parts = [f"## `{name}`\n\n::: {maker.replace(':', '.')}" for name, maker in sorted(makers.items())]
+    return "\n\n".join([*parts, "## Options of engines\n\n::: keisei_lightning.evaluation.usi.players.EngineOptions"])
 
 
 def errors() -> str:

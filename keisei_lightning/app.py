@@ -12,30 +12,37 @@ import os
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
 from keisei_lightning.config.game_checks import game_options
 from keisei_lightning.config.option_checks import made, opponent_options, parallel_options
 from keisei_lightning.config.quoting import resume_command
+from keisei_lightning.config.ranks import PortableConfig, hydra_logging, ranks_to_start
+from keisei_lightning.config.targets import NOT_LIGHTNINGS
 from keisei_lightning.config.validation import ValidatedConfig, config_warnings, section_of, validate
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import game_factory
+from keisei_lightning.launching import run_ranks
+from keisei_lightning.launching.logs import log_as_rank
 from keisei_lightning.models import ActorCritic, num_parameters
 from keisei_lightning.models.output_check import check_network
 from keisei_lightning.parallel import BatchOptions, ClusterOptions, SelfPlayCollector
+from keisei_lightning.plug_ins import build_callbacks, build_loggers, with_users
+from keisei_lightning.system.allocator import keep_freed_memory
 from keisei_lightning.system.console import print_table, quiet_libraries
 from keisei_lightning.system.machine import available_cpus
+from keisei_lightning.system.openmp import governed_spinning
+from keisei_lightning.system.ranks import present_place
 from keisei_lightning.system.stopping import Stopped, StopSignals, requested
 from keisei_lightning.training import (
     AtomicCheckpointIO,
@@ -54,8 +61,9 @@ from keisei_lightning.training import (
     remove_stale_temporaries,
 )
 from keisei_lightning.training.options import EvaluationOptions, MinibatchOptions, PPOOptions
+from keisei_lightning.training.ranks import RankPhases, join_group, shared_by_first_rank, strategy_of_ranks
 
-__all__ = ["Run", "build", "run"]
+__all__ = ["Run", "build", "run", "run_as_rank"]
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +111,11 @@ class Run:
 
 
 def run(config: DictConfig | ValidatedConfig) -> float:
-    """Train as configured.
+    """Train as configured: in this process, or in one process for each device of the learner (a rank).
+
+    With ``trainer.devices=2`` this process starts two ranks, waits for them and returns what the first one did. Under
+    torchrun or srun nothing is started, and each process trains as the rank that it is, with the configuration of the
+    first.
 
     Args:
         config: a composed configuration, or the section of a larger one that holds it, which is checked first; or one
@@ -115,35 +127,67 @@ def run(config: DictConfig | ValidatedConfig) -> float:
 
     Raises:
         ConfigError: the configuration cannot work, or an opponent's engine cannot be started; no worker was.
+        RankError: of several ranks, one has failed or died, and the others were ended.
         Stopped: a signal (Ctrl-C, SIGTERM) ended the training; ``ckpt_path=last`` resumes it. A ``BaseException``.
     """
     valid = _valid(config)
     with StopSignals():  # for a program of somebody's own; a command has them already
-        return _run(valid)
+        if (num_ranks := ranks_to_start(valid.cfg)) > 1:
+            return run_ranks(partial(run_as_rank, valid.portable(), hydra_logging()), num_ranks)
+        place = present_place()
+        if place is None or not place.is_external or place.world_size == 1:
+            return _run(valid)
+        quiet_libraries()
+        portable = valid.portable()
+        text = shared_by_first_rank(portable.text, place)
+        cfg = PortableConfig(portable.section, text).config()
+        join_group(place, accelerator=cfg.trainer.accelerator, timeout_s=cfg.trainer.rank_timeout_s)
+        return _run(ValidatedConfig(cfg))
+
+
+def run_as_rank(portable: PortableConfig, logging_config: Mapping[str, Any] | None) -> float:
+    """Train as one of several ranks that a parent has started.
+
+    Args:
+        portable: the valid configuration.
+        logging_config: how the parent logs, for ``logging.config``; None: as Python does by itself.
+
+    Returns:
+        As :func:`run`.
+    """
+    keep_freed_memory()
+    log_as_rank(logging_config)
+    with governed_spinning():
+        return _run(ValidatedConfig(portable.config()))
 
 
 def _run(valid: ValidatedConfig) -> float:
-    cfg = valid.cfg
+    cfg, place = valid.cfg, present_place()
+    is_first = place is None or place.rank == 0
     quiet_libraries()
     # "Received SIGTERM": launch tells which signal ended the run, in one line.
     logging.getLogger("lightning.pytorch.trainer.connectors.signal_connector").setLevel(logging.WARNING)
-    for line in config_warnings(cfg):
-        log.warning(line)
+    if is_first:
+        for line in config_warnings(cfg):
+            log.warning(line)
     parts = build(valid)
     parts.evaluation.start()  # what cannot be started is told first; a fit would start it too
-    print_table(f"keisei-lightning: {cfg.name}", _start_rows(cfg, parts))
-    remove_stale_temporaries(Path(cfg.results_dir, cfg.name), recursive=True)
+    if is_first:
+        print_table(f"keisei-lightning: {cfg.name}", _start_rows(cfg, parts))
+        remove_stale_temporaries(Path(cfg.results_dir, cfg.name), recursive=True)
     try:
         parts.fit(cfg.ckpt_path)
     except (Stopped, SIGTERMException) as stop:
-        if parts.stop.saved is not None:
+        if is_first and parts.stop.saved is not None:
             print_table("stopped", _end_rows(parts, parts.stop.saved, section_of(cfg)))
         # Lightning's own exception would end the process with exit code 0.
-        raise Stopped(requested() or signal.SIGTERM) from stop
+        signum = requested() or (stop.signum if isinstance(stop, Stopped) else signal.SIGTERM)
+        raise Stopped(signum) from stop
     finally:
         parts.evaluation.close()
     checkpoint = parts.last_checkpoint if _keeps_checkpoints(cfg) else None
-    print_table("done", _end_rows(parts, checkpoint, section_of(cfg)))
+    if is_first:
+        print_table("done", _end_rows(parts, checkpoint, section_of(cfg)))
     result = parts.evaluation.last_result
     return math.nan if result is None else result.score
 
@@ -188,6 +232,7 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
     last = _last_checkpoint(folder) if _keeps_checkpoints(cfg) else None
     stop = OrderlyStop(last)
     callbacks: list[Callback] = [
+        *([RankPhases()] if present_place() is not None else []),
         stop,
         *([FinalCheckpoint(last)] if last is not None else []),  # before all that may fail at the end
         WeightSyncCallback(cfg.weight_sync.every_n_steps),
@@ -197,7 +242,7 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
         *([TrainingProgress()] if cfg.trainer.enable_progress_bar else []),
     ]
     callbacks = [
-        *_with_users(callbacks, _build_callbacks(cfg)),  # these know the metrics of an epoch, and may end the training
+        *with_users(callbacks, build_callbacks(cfg)),  # these know the metrics of an epoch, and may end the training
         curves,
         ExperimentLog(_plain(cfg)),
         *([BestCheckpoint(evaluation, last.parent)] if last is not None and cfg.checkpoint.keep_best else []),
@@ -245,65 +290,20 @@ def _build_trainer(cfg: DictConfig, callbacks: list[Callback], folder: Path) -> 
                 enable_version_counter=False,  # FinalCheckpoint's is the same file: no last-v1.ckpt beside it
             )
         )
-    make_trainer = instantiate(cfg.trainer, _partial_=True, _convert_="all")
-    loggers = _build_loggers(cfg.logger) or False
+    keys = OmegaConf.masked_copy(cfg.trainer, [key for key in cfg.trainer if key not in NOT_LIGHTNINGS])
+    make_trainer = instantiate(keys, _partial_=True, _convert_="all")
+    loggers = build_loggers(cfg.logger) or False
     try:
         trainer: Trainer = make_trainer(
-            callbacks=callbacks, logger=loggers, plugins=[AtomicCheckpointIO()], default_root_dir=str(folder)
+            callbacks=callbacks,
+            logger=loggers,
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=str(folder),
+            strategy=strategy_of_ranks(cfg.trainer.strategy, timeout_s=cfg.trainer.rank_timeout_s),
         )
     except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:  # its arguments are the user's
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
     return trainer
-
-
-def _build_loggers(cfg: DictConfig) -> list[Logger]:
-    entries = {f"logger.{name}": cfg[name] for name in ("csv", "tensorboard", "wandb", "mlflow")}
-    entries |= {f"logger.other.{name}": entry for name, entry in cfg.other.items()}
-    return [_plugged(key, entry, Logger) for key, entry in entries.items() if entry is not None]
-
-
-def _build_callbacks(cfg: DictConfig) -> dict[str, Callback]:
-    """The user's own, by their keys."""
-    entries = {f"callbacks.{name}": entry for name, entry in cfg.callbacks.items() if entry is not None}
-    return {key: _plugged(key, entry, Callback) for key, entry in entries.items()}
-
-
-def _plugged(key: str, entry: DictConfig, kind: type[Any]) -> Any:
-    """What a ``_target_`` in the user's own configuration names.
-
-    Raises:
-        ConfigError: it cannot be made, or is something else.
-    """
-    try:
-        made = instantiate(entry, _convert_="all")
-    except InstantiationException as error:  # a third party's class may raise anything
-        reason = " ".join(f"{type(error.__cause__).__name__}: {error.__cause__}".split())
-        raise ConfigError(f"{key}: {entry['_target_']} cannot be made ({reason})") from error
-    if not isinstance(made, kind):
-        raise ConfigError(
-            f"{key}._target_={entry['_target_']}: makes a {type(made).__name__}; must make a {kind.__name__}"
-        )
-    return made
-
-
-def _with_users(ours: list[Callback], users: Mapping[str, Callback]) -> list[Callback]:
-    """Our callbacks and then the user's, which replace ours of two kinds: what publishes weights, and the progress bar.
-
-    Raises:
-        ConfigError: one of the others is given twice.
-    """
-    replaceable = (WeightSyncCallback, ProgressBar)
-    for kind in replaceable:
-        if any(isinstance(callback, kind) for callback in users.values()):
-            ours = [callback for callback in ours if not isinstance(callback, kind)]
-    kinds = {type(callback) for callback in ours}
-    if errors := [
-        f"{key}: every run has a {type(callback).__name__} already; its options are keys of the configuration"
-        for key, callback in users.items()
-        if type(callback) in kinds
-    ]:
-        raise ConfigError(errors)
-    return [*ours, *users.values()]
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:
@@ -336,6 +336,7 @@ def _start_rows(cfg: DictConfig, parts: Run) -> dict[str, object]:
         "network": f"{kind}, {num_parameters(parts.module.actor_critic):,} parameters, on {cfg.trainer.accelerator}",
         "players": f"{player} x {parallel.games_per_worker} games, {parallel.schedule}",
         "plies": f"{collector.frames_per_batch:,} per epoch x {parts.trainer.max_epochs:,} epochs",
+        "ranks": parts.trainer.world_size if parts.trainer.world_size > 1 else None,
         "learning": f"{cfg.ppo.epochs} passes, minibatches of {cfg.ppo.minibatch_size} plies",
         "callbacks": ", ".join(name for name, entry in cfg.callbacks.items() if entry is not None) or None,
         "resumes from": cfg.ckpt_path,

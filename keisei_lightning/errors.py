@@ -15,6 +15,7 @@
     │   └── QuarantineError        more than 1 % of the rollouts were invalid
     ├── RolloutError               a rollout is invalid (not finite, wrong shape, endless game)
     ├── StalePolicyError           only batches beyond ``max_policy_lag`` arrive
+    ├── RankError                  a learner failed, was killed or did not answer, or has other weights than the others
     ├── WeightsError               weights are invalid (wrong shape, not finite) and were not published
     └── CollectorClosedError       the collector was used after ``shutdown``
 
@@ -33,6 +34,7 @@ __all__ = [
     "IllegalActionError",
     "KeiseiError",
     "QuarantineError",
+    "RankError",
     "RemoteTraceback",
     "RolloutError",
     "StalePolicyError",
@@ -97,7 +99,7 @@ class EngineError(KeiseiError):
 
 
 class RemoteTraceback(Exception):
-    """The text of a traceback from a worker process."""
+    """The text of a traceback from another process."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -138,6 +140,13 @@ class StalePolicyError(KeiseiError):
 
 class WeightsError(KeiseiError):
     """Weights are invalid and were not published: a wrong name, shape or dtype, or a value that is not finite."""
+
+
+class RankError(KeiseiError):
+    """A learner (rank) failed, was killed or did not answer, or the learners' weights are no longer the same.
+
+    Where a parent has started the ranks, ``__cause__`` carries the traceback of the one that failed, if it left one.
+    """
 
 
 class CollectorClosedError(KeiseiError):

@@ -26,7 +26,7 @@ from keisei_lightning.models import ActorCritic
 from keisei_lightning.parallel import SelfPlayCollector
 from keisei_lightning.parallel.supervision.messages import RolloutHeader
 
-__all__ = ["Arrival", "PacedGame", "RolloutAccounts", "rollouts_begun"]
+__all__ = ["Arrival", "PacedGame", "RolloutAccounts", "rollouts_begun", "set_clock_wrong"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class PacedGame:
 
     def __call__(self, num_games: int) -> CountingGame:
         if self.clock_offset_s:
-            _set_clock_wrong(self.clock_offset_s)
+            set_clock_wrong(self.clock_offset_s)
         return CountingGame(num_games, before_step=_Steps(self.folder, self.step_s))
 
 
@@ -67,8 +67,8 @@ class _Steps:
             time.sleep(self._step_s)
 
 
-def _set_clock_wrong(offset_s: float) -> None:
-    """Let this process's ``time.time`` be wrong and run wrongly."""
+def set_clock_wrong(offset_s: float = 86400.0) -> None:
+    """Let this process's ``time.time`` be wrong, by up to so much either way, and run at another pace."""
     drawn = np.random.default_rng(os.getpid()).uniform(-1, 1)
     true_time, start = time.time, time.time()
     time.time = lambda: true_time() + drawn * offset_s + (true_time() - start) * drawn  # type: ignore[assignment]

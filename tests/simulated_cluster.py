@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import unittest.mock
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,13 +24,16 @@ from typing import Any
 
 import psutil
 
-# Before Ray is imported: its workers inherit them. A token of our own, so that none is written into the home folder.
+# Nobody else may use our clusters; by a token of our own, so that none is written into the home folder.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", uuid.uuid4().hex + uuid.uuid4().hex)
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
+from ray._raylet import Config
 from ray.cluster_utils import Cluster
+
+Config.initialize("")  # as Ray does when it turns tokens on: TorchRL may have imported it before they were
 
 __all__ = ["MIB", "NodeBehindCable", "SimulatedCluster", "actor_of", "can_make_networks", "family_of"]
 
@@ -65,6 +69,11 @@ def actor_of(pid: int) -> psutil.Process:
     return next(one for one in (process, *process.parents()) if one.name().startswith("ray::"))
 
 
+def no_signal_handlers() -> contextlib.AbstractContextManager[Any]:
+    """Context in which Ray leaves the handling of SIGTERM alone: it is ours, and nodes may start in any thread."""
+    return unittest.mock.patch("ray._private.utils.set_sigterm_handler")
+
+
 class SimulatedCluster:
     """A head without processors for anybody, and nodes; a context manager that leaves nothing behind.
 
@@ -88,13 +97,15 @@ class SimulatedCluster:
         # Names of Unix sockets may have 107 characters; and nobody else's cluster is found, nor ours by anybody.
         self.folder = Path(tempfile.mkdtemp(prefix="kr", dir="/tmp"))
         os.environ["RAY_TMPDIR"] = str(self.folder)
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # nodes can import what this process can
         self._node_options = {"num_cpus": cpus_per_node, "object_store_memory": store_bytes}
         if head_ip is not None:
             self._node_options["node_ip_address"] = head_ip
         head = {**self._node_options, "num_cpus": 0, "include_dashboard": False}
         if system_config is not None:
             head["_system_config"] = system_config
-        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        with no_signal_handlers():
+            self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self.nodes: list[Any] = [self.add_node() for _ in range(num_nodes)]
 
     @property
@@ -103,8 +114,9 @@ class SimulatedCluster:
         return str(self._cluster.address)
 
     def add_node(self) -> Any:
-        """Let a further node join; returns when it has."""
-        node = self._cluster.add_node(**self._node_options)
+        """Let a further node join; returns when it has. It ends with the thread that calls this."""
+        with no_signal_handlers():
+            node = self._cluster.add_node(**self._node_options)
         self.nodes = [*getattr(self, "nodes", []), node]
         return node
 

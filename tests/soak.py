@@ -1,8 +1,9 @@
-"""The whole soak in one command and one table: ``python tests/soak.py`` (``make soak``; about two hours).
+"""The whole soak in one command and one table: ``python tests/soak.py`` (``make soak``; about three hours).
 
 1. the fault tests with the full counts (``KEISEI_SOAK=1 pytest``), which say what they have shown;
 2. training under a fault a minute beside training without (``benchmarks/chaos.py``);
-3. the same faults given to TorchRL's collectors (``benchmarks/faults_side_by_side.py``): a table of its own.
+3. a Ray cluster whose agents and nodes are killed every half minute (``benchmarks/cluster_chaos.py``);
+4. the same faults given to TorchRL's collectors (``benchmarks/faults_side_by_side.py``): a table of its own.
 """
 
 from __future__ import annotations
@@ -42,11 +43,26 @@ def add_chaos(report: SoakReport, result: dict[str, Any]) -> None:
     )
 
 
+def add_cluster_chaos(report: SoakReport, result: dict[str, Any]) -> None:
+    """The chaos run of a cluster as a row."""
+    arguments, faults = result["arguments"], result["faults"]
+    killed = " and ".join(f"{count} x {how}" for how, count in faults.items())
+    report.add(
+        "42",
+        f"{killed} killed in {arguments['minutes']:g} minutes, {arguments['nodes']} simulated nodes, "
+        f"heartbeat {arguments['heartbeat']:g} s",
+        sum(faults.values()),
+        f"{result['torn']} torn, {result['duplicated']} delivered twice in {result['delivered']} rollouts; "
+        f"{result['lost_rollouts']} lost, counted; agents' own share {result['ratio_own_share']:.1%} of quiet, raw "
+        f"{result['ratio_raw']:.1%}; recovery p50 {result['recovery_s_p50']} s, p99 {result['recovery_s_p99']} s",
+    )
+
+
 def main() -> int:
     """Run all parts, print the table, and return 1 if any part failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--skip", nargs="*", default=[], choices=("tests", "chaos", "torchrl"), help="parts to leave out"
+        "--skip", nargs="*", default=[], choices=("tests", "chaos", "cluster", "torchrl"), help="parts to leave out"
     )
     parser.add_argument("--turns", default="10", help="of the chaos run: 3 minutes with faults and 1.5 without, each")
     arguments = parser.parse_args()
@@ -67,6 +83,12 @@ def main() -> int:
                 add_chaos(report, json.loads(chaos.read_text()))
             else:
                 failed.append("chaos")
+        if "cluster" not in arguments.skip:
+            cluster = Path(folder, "cluster.json")
+            if run(sys.executable, BENCHMARKS / "cluster_chaos.py", "--minutes", "20", "--json", cluster):
+                add_cluster_chaos(report, json.loads(cluster.read_text()))
+            else:
+                failed.append("cluster")
         if "torchrl" not in arguments.skip and not run(sys.executable, BENCHMARKS / "faults_side_by_side.py"):
             failed.append("torchrl")
     console = Console(width=600)

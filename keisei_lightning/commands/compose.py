@@ -7,7 +7,7 @@ told at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import NoneType
 from typing import Any, TypeVar, get_origin
 
@@ -15,7 +15,6 @@ from hydra import compose, initialize, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -60,142 +59,99 @@ def compose_options(options: type[T], words: Sequence[str], *, rest: str | None 
         ConfigError: with a line for each word that cannot be read, names no key, or has a value that is not legal.
     """
     cls: type = options
-    declarations = declared(cls)
-    line = _Words(declarations, takes_rest=rest is not None)
-    line.read(words)
-    values = line.compose(options.__name__)
-    if errors := [*line.errors, *_value_errors(declarations, values)]:
-        raise ConfigError(errors)
-    return options(**values, **({} if rest is None else {rest: tuple(line.rest)}))
-
-
-class _Words:
-    """The words of a command line, sorted.
-
-    Args:
-        declarations: the options that they may set.
-        takes_rest: words whose keys are not declared are no errors.
-
-    Attributes:
-        overrides: for Hydra.
-        rest: words whose keys are not declared.
-        errors: a line for each word that cannot be used.
-    """
-
-    def __init__(self, declarations: Sequence[Declaration], *, takes_rest: bool) -> None:
-        self.overrides: list[str] = []
-        self.rest: list[str] = []
-        self.errors: list[str] = []
-        self._declarations = declarations
-        self._by_name = {declaration.name: declaration for declaration in declarations}
-        self._takes_rest = takes_rest
-
-    def read(self, words: Sequence[str]) -> None:
-        """Sort words; flags, as former versions had them, are errors that tell today's spelling."""
-        left = list(words)
-        while left:
-            word = left.pop(0)
-            if not word.startswith("--"):
-                self._read(word)
-                continue
-            flag, equals, value = word.partition("=")
-            values = [value] if equals else []
-            while not equals and left and "=" not in left[0] and not left[0].startswith("-"):
-                values.append(left.pop(0))
-            given = word if equals else " ".join([flag, *values])
-            self.errors.append(f"{given}: {self._spelling_now(flag.removeprefix('--').replace('-', '_'), values)}")
-
-    def _spelling_now(self, name: str, values: Sequence[str]) -> str:
-        positive = name.removeprefix("no_")
-        declaration = self._by_name.get(positive)
-        if declaration is None:
-            return f"no such flag; options are written KEY=VALUE, with KEY one of {', '.join(self._by_name)}"
-        value = ",".join(values) or "VALUE"
-        if declaration.kinds == (bool,):
-            value = "true" if positive == name else "false"
-        elif _is_a(list, declaration):
-            value = f"[{value}]"
-        return f"is written {positive}={value} now"
-
-    def _read(self, word: str) -> None:
-        (quoted,) = quote_texts([word])
+    known = {declaration.name: declaration for declaration in declared(cls)}
+    overrides: list[tuple[str, str]] = []  # what Hydra is given, and the word as it was typed
+    left: list[str] = []
+    errors: list[str] = []
+    for word in words:
         try:
-            (override,) = OverridesParser.create().parse_overrides([quoted])
-        except HydraException as error:
-            self.errors.append(explain(error, [word]))
-            return
-        name, dot, _ = override.key_or_group.partition(".")
-        declaration = self._by_name.get(name)
-        if declaration is None and self._takes_rest:
-            self.rest.append(word)
-        elif override.is_delete() or override.package is not None:
-            self.errors.append(f"{word}: cannot be read; write KEY=VALUE")
-        elif declaration is None or (dot and not _is_a(dict, declaration)):
-            key, _, value = word.lstrip("+").partition("=")
-            self.errors.append(no_such_key(key, value, list(self._by_name)))
-        elif override.is_sweep_override():
-            self.errors.append(f"{word}: must be {declaration.legal('null')}")
+            override = _for_hydra(word, known, takes_rest=rest is not None)
+        except ConfigError as error:
+            errors += error.errors
+            continue
+        if override is None:
+            left.append(word)
         else:
-            self.overrides.append(_for_hydra(quoted.lstrip("+"), override, declaration))
-
-    def compose(self, name: str) -> dict[str, Any]:
-        """Values of all options; those of words that Hydra refuses stay as they are declared.
-
-        Args:
-            name: of the schema.
-
-        Raises:
-            ConfigError: an interpolation cannot be resolved.
-        """
-        ConfigStore.instance().store(name=name, node=schema_of(name, self._declarations))
-        before = GlobalHydra.instance().hydra  # of an application of the caller's own
-        GlobalHydra.instance().clear()
-        try:
-            with initialize(config_path=None, version_base="1.3"):
-                try:
-                    cfg = compose(name, overrides=self.overrides)
-                except COMPOSE_ERRORS:
-                    cfg = compose(name, overrides=[word for word in self.overrides if self._is_of_its_type(name, word)])
-        finally:
-            GlobalHydra.instance().hydra = before
-        try:
-            values: Any = OmegaConf.to_container(cfg, resolve=True)
-        except OmegaConfBaseException:
-            from keisei_lightning.config.validation import unresolved_errors  # more than most commands need
-
-            raise ConfigError([*self.errors, *unresolved_errors(cfg)]) from None
-        return dict(values)
-
-    def _is_of_its_type(self, name: str, word: str) -> bool:
-        """Whether Hydra takes a word; if it does not, that is an error."""
-        try:
-            compose(name, overrides=[word])
-        except COMPOSE_ERRORS:
-            word = word.lstrip("+")
-            declaration = self._by_name[word.partition("=")[0].partition(".")[0]]
-            self.errors.append(f"{word}: must be {declaration.legal('null')}")
-            return False
-        return True
+            overrides.append((override, word))
+    values = _composed(options.__name__, known, overrides, errors)
+    for declaration in known.values():
+        if error_line := declaration.error(values[declaration.name], none="null"):
+            errors.append(error_line)
+        elif values[declaration.name] == []:
+            errors.append(f"{declaration.name}=[]: must hold one or more")
+    if errors:
+        raise ConfigError(errors)
+    return options(**values, **({} if rest is None else {rest: tuple(left)}))
 
 
-def _for_hydra(word: str, override: Override, declaration: Declaration) -> str:
-    """The word as Hydra wants it for an option of this kind."""
+def _for_hydra(word: str, known: Mapping[str, Declaration], *, takes_rest: bool) -> str | None:
+    """A word as Hydra wants it for an option of its kind; None: it belongs to the rest.
+
+    Raises:
+        ConfigError: it cannot be read, or names no key.
+    """
+    if word.startswith("-"):
+        raise ConfigError(f"{word}: no such flag; options are written KEY=VALUE, with KEY one of {', '.join(known)}")
+    (quoted,) = quote_texts([word])
+    try:
+        (override,) = OverridesParser.create().parse_overrides([quoted])
+    except HydraException as error:
+        raise ConfigError(explain(error, [word])) from error
+    name, dot, _ = override.key_or_group.partition(".")
+    declaration = known.get(name)
+    if declaration is None and takes_rest:
+        return None
+    if override.is_delete() or override.package is not None:
+        raise ConfigError(f"{word}: cannot be read; write KEY=VALUE")
+    quoted = quoted.lstrip("+")
+    key, _, value = quoted.partition("=")
+    if declaration is None or (dot and not _is_a(dict, declaration)):
+        raise ConfigError(no_such_key(key, value, list(known)))
+    if override.is_sweep_override():
+        raise ConfigError(f"{word}: must be {declaration.legal('null')}")
     if _is_a(dict, declaration):
-        return f"++{word}"  # its keys are not declared
-    key, _, value = word.partition("=")
+        return f"++{quoted}"  # its keys are not declared
     if _is_a(list, declaration) and not isinstance(override.value(), list | NoneType) and not value.startswith("${"):
         return f"{key}=[{value}]"
-    return word
+    return quoted
+
+
+def _composed(
+    name: str, known: Mapping[str, Declaration], overrides: Sequence[tuple[str, str]], errors: list[str]
+) -> dict[str, Any]:
+    """Values of all options; what Hydra refuses is an error, and stays as it is declared.
+
+    Raises:
+        ConfigError: an interpolation cannot be resolved.
+    """
+    ConfigStore.instance().store(name=name, node=schema_of(name, known.values()))
+    before = GlobalHydra.instance().hydra  # of an application of the caller's own
+    GlobalHydra.instance().clear()
+    try:
+        with initialize(config_path=None, version_base="1.3"):
+            try:
+                cfg = compose(name, overrides=[override for override, _ in overrides])
+            except COMPOSE_ERRORS:
+                legal = []
+                for override, word in overrides:
+                    try:
+                        compose(name, overrides=[override])
+                    except COMPOSE_ERRORS:
+                        key = override.lstrip("+").partition("=")[0].partition(".")[0]
+                        errors.append(f"{word.lstrip('+')}: must be {known[key].legal('null')}")
+                    else:
+                        legal.append(override)
+                cfg = compose(name, overrides=legal)
+    finally:
+        GlobalHydra.instance().hydra = before
+    try:
+        values: Any = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException:
+        from keisei_lightning.config.validation import unresolved_errors  # more than most commands need
+
+        raise ConfigError([*errors, *unresolved_errors(cfg)]) from None
+    return dict(values)
 
 
 def _is_a(kind: type, declaration: Declaration) -> bool:
     return any(get_origin(one) is kind for one in declaration.kinds)
-
-
-def _value_errors(declarations: Sequence[Declaration], values: Mapping[str, Any]) -> Iterator[str]:
-    for declaration in declarations:
-        value = values[declaration.name]
-        if error := declaration.error(value, none="null"):
-            yield error
-        elif value == []:
-            yield f"{declaration.name}=[]: must hold one or more"

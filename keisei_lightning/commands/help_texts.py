@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from keisei_lightning.config.reference import Key, keys_of
-from keisei_lightning.system.options import declared
+from keisei_lightning.config.reference import as_yaml
+from keisei_lightning.system.options import Declaration, declared
 
 __all__ = ["asks_for_help", "describe", "options_help", "paragraphs"]
 
@@ -26,7 +26,7 @@ def options_help(options: type) -> str:
     Args:
         options: the class.
     """
-    return paragraphs([(f"{key.name}={key.default}", describe(key)) for key in keys_of(declared(options))])
+    return paragraphs([(f"{key.name}={as_yaml(key.default)}", describe(key)) for key in declared(options)])
 
 
 def paragraphs(heads: Sequence[tuple[str, str]], *, longest: int = _LONGEST) -> str:
@@ -48,6 +48,6 @@ def paragraphs(heads: Sequence[tuple[str, str]], *, longest: int = _LONGEST) -> 
     return "\n".join(lines)
 
 
-def describe(key: Key) -> str:
+def describe(key: Declaration) -> str:
     """What an option does, and what is legal."""
-    return f"{key.sentence} ({key.legal})"
+    return f"{key.sentence} ({key.legal('null')})"

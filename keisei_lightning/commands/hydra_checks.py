@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib.util
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -21,7 +22,7 @@ from keisei_lightning.config.validation import ValidatedConfig, validate
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.system.paths import path_errors
 
-__all__ = ["RefuseFirst", "Refused", "one_command", "validated"]
+__all__ = ["RefuseFirst", "Refused", "validated"]
 
 _checked: ContextVar[ValidatedConfig | None] = ContextVar("keisei_checked_config", default=None)
 """What the callback has checked for the run that is about to begin: Hydra has no other way to hand it to the job."""
@@ -39,16 +40,6 @@ class Refused(BaseException):
         super().__init__(str(error))
 
 
-@contextlib.contextmanager
-def one_command() -> Iterator[None]:
-    """Context of one command: what is checked in it is not taken for another one's."""
-    before = _checked.set(None)
-    try:
-        yield
-    finally:
-        _checked.reset(before)
-
-
 def validated(cfg: DictConfig) -> ValidatedConfig:
     """The configuration of a job, checked: by the callback for a single run, here and now for a job of a sweep.
 
@@ -58,9 +49,7 @@ def validated(cfg: DictConfig) -> ValidatedConfig:
     Raises:
         ConfigError: a line for each error.
     """
-    checked = _checked.get()
-    _checked.set(None)
-    return validate(cfg) if checked is None else checked
+    return _checked.get() or validate(cfg)
 
 
 class RefuseFirst(Callback):
@@ -79,33 +68,53 @@ class RefuseFirst(Callback):
         Raises:
             Refused: it cannot work. (Hydra turns an ``Exception`` into a warning.)
         """
+        HydraConfig.instance().set_config(config)  # so that ${hydra:...} resolves, as it will in the job
         cfg = copy.deepcopy(config)
         with read_write(cfg), open_dict(cfg):
             del cfg["hydra"]
-        try:
-            with _hydra_config(config):
-                checked = validate(cfg)
+        with _refusing():
+            checked = validate(cfg)
             with read_write(config), open_dict(config):
                 config.results_dir = checked.cfg.results_dir
                 config.ckpt_path = checked.cfg.ckpt_path  # what the run's folder keeps is what was resumed from
             _check_hydra(config, "hydra.run.dir")
-        except ConfigError as error:
-            raise Refused(error) from error
         _checked.set(checked)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check the folder of a sweep.
+        """Check a sweep: its sweeper and its folder.
 
         Raises:
-            Refused: nothing can be written there.
+            Refused: the sweeper needs what is not installed, or nothing can be written to the folder.
         """
-        with contextlib.suppress(OmegaConfBaseException):  # its name may depend on what is swept over
+        _checked.set(None)
+        with _refusing(), contextlib.suppress(OmegaConfBaseException):  # its name may depend on what is swept over
+            if errors := list(_sweeper_errors(config)):
+                raise ConfigError(errors)
             if errors := list(folder_errors(config)):
-                raise Refused(ConfigError(errors))
-            try:
-                _check_hydra(config, "hydra.sweep.dir")
-            except ConfigError as error:
-                raise Refused(error) from error
+                raise ConfigError(errors)
+            _check_hydra(config, "hydra.sweep.dir")
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise Refused(error) from error
+
+
+def _sweeper_errors(config: DictConfig) -> Iterator[str]:
+    """Whether our own sweeper has what it needs, and options that it can work with."""
+    sweeper = config.hydra.sweeper
+    if not str(sweeper.get("_target_")).startswith("hydra_plugins.keisei_optuna_sweeper."):
+        return
+    if importlib.util.find_spec("optuna") is None:
+        yield "hparams_search=optuna: Optuna is not installed; install keisei-lightning[sweep]"
+    for key in ("n_trials", "n_jobs"):
+        if not isinstance(sweeper[key], int) or sweeper[key] < 1:
+            yield f"hydra.sweeper.{key}={sweeper[key]}: must be a whole number, 1 or more"
+    if sweeper.direction not in ("maximize", "minimize"):
+        yield f"hydra.sweeper.direction={sweeper.direction}: must be maximize or minimize"
 
 
 def _check_hydra(config: DictConfig, key: str) -> None:
@@ -123,15 +132,3 @@ def _check_hydra(config: DictConfig, key: str) -> None:
         raise ConfigError(f"{key}: cannot be resolved ({reason}); must be a folder that can be written to") from error
     if errors := list(path_errors(key, folder)):
         raise ConfigError(errors)
-
-
-@contextlib.contextmanager
-def _hydra_config(config: DictConfig) -> Iterator[None]:
-    """Context in which ``${hydra:...}`` resolves, as it will in the job."""
-    hydra = HydraConfig.instance()
-    before = hydra.cfg
-    hydra.set_config(config)
-    try:
-        yield
-    finally:
-        hydra.cfg = before

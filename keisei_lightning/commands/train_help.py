@@ -17,8 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from keisei_lightning.commands.compose import compose_training
 from keisei_lightning.commands.help_texts import describe, paragraphs
-from keisei_lightning.config.reference import Key, as_yaml, reference
+from keisei_lightning.config.reference import as_yaml, reference
 from keisei_lightning.config.schemas import SCHEMAS, config_groups
+from keisei_lightning.system.options import Declaration
 
 __all__ = ["help_text"]
 
@@ -62,7 +63,7 @@ def _described(cfg: DictConfig) -> Iterator[str]:
         yield paragraphs(heads, longest=_LONGEST) + "\n"
 
 
-def _in_words(values: DictConfig, declared: Mapping[str, Key]) -> Iterator[tuple[str, str, str]]:
+def _in_words(values: DictConfig, declared: Mapping[str, Declaration]) -> Iterator[tuple[str, str, str]]:
     """Name, present value and description of each key; one of a third party has no description."""
     plain: Any = OmegaConf.to_container(values, resolve=False)
     for name in (*(name for name in declared if name in plain), *(name for name in plain if name not in declared)):

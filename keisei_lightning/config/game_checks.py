@@ -1,4 +1,4 @@
-"""Checks of a configuration that need its game, but no torch: the players, the symmetry, and the memory of rollouts."""
+"""The game of a configuration, and who plays it. Needs no torch."""
 
 from __future__ import annotations
 
@@ -7,20 +7,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from keisei_lightning.config.option_checks import is_our_network, parallel_options
-from keisei_lightning.errors import ConfigError, KeiseiError
+from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluation.ladder import load_ladder
-from keisei_lightning.evaluation.registry import closing_player, make_player
+from keisei_lightning.evaluation.registry import parse_player, player_errors
 from keisei_lightning.games import GameSpec, make_game
 from keisei_lightning.games.registry import takes_option
-from keisei_lightning.models.equivariance import equivariance_errors
-from keisei_lightning.parallel.options import worker_demand
-from keisei_lightning.system.limits import MemoryDemand, memory_errors
 
-__all__ = ["game_errors", "game_options", "game_spec"]
-
-_OTHER_BYTES_PER_PLY = 54
-"""Bytes of a ply in a slot beside its observation and mask; a test holds it to ``SlotLayout.bytes_per_ply``."""
+__all__ = ["game_options", "game_spec", "opponent_errors"]
 
 
 def game_spec(cfg: DictConfig) -> GameSpec:
@@ -75,39 +68,25 @@ def game_options(cfg: DictConfig) -> dict[str, Any]:
     return {**options, **{str(key): value for key, value in further.items()}}
 
 
-def game_errors(cfg: DictConfig, spec: GameSpec) -> Iterator[str]:
-    """What follows from what the game is like.
+def opponent_errors(cfg: DictConfig, spec: GameSpec | None) -> Iterator[str]:
+    """Whether each player of the evaluation is there and can play the game, and one of them is on the ladder.
 
     Args:
-        cfg: a configuration whose options are legal.
-        spec: of its game.
-
-    Yields:
-        A line for each error.
+        cfg: a configuration whose section ``evaluation`` is legal.
+        spec: of its game; None: it is not known, so that what depends on it is not checked.
     """
-    parallel, workers, _ = parallel_options(cfg)
-    if parallel.augment_symmetry and not spec.symmetries:
-        yield f"parallel.augment_symmetry=true: must be false ({spec.name} has no symmetry)"
-    if is_our_network(cfg) and cfg.model.equivariant:
-        yield from equivariance_errors(spec, kind=cfg.model.kind, channels=cfg.model.channels, prefix="model.")
-    yield from _player_errors(cfg, spec)
-    rollouts = MemoryDemand(
-        slots_per_worker=parallel.slots_per_worker if parallel.schedule == "async" else 1,
-        games_per_worker=parallel.games_per_worker,
-        plies_per_rollout=parallel.plies_per_rollout,
-        bytes_per_ply=spec.observation_bytes + spec.mask_bytes + _OTHER_BYTES_PER_PLY,
-    )
-    yield from memory_errors(worker_demand(parallel, workers, int(parallel.num_workers)), rollouts, prefix="parallel.")
-
-
-def _player_errors(cfg: DictConfig, spec: GameSpec) -> Iterator[str]:
-    """Make each opponent, which starts nothing, to see that it takes its options and can play the game."""
-    for name in cfg.evaluation.opponents:
-        try:
-            with closing_player(make_player(name, spec)):
-                pass
-        except KeiseiError as error:
-            for line in getattr(error, "errors", [str(error)]):
-                yield f"evaluation.opponents={name}: {' '.join(line.split())}"
-    if cfg.evaluation.ladder is not None and (game := load_ladder(cfg.evaluation.ladder).game) != spec.name:
-        yield f"evaluation.ladder={cfg.evaluation.ladder}: is one of {game}; must be one of {spec.name}"
+    opponents, name = cfg.evaluation.opponents, cfg.evaluation.ladder
+    errors = list(player_errors("evaluation.opponents", opponents, spec))
+    yield from errors
+    if name is None:
+        return
+    try:
+        ladder = load_ladder(name)
+    except ConfigError as error:
+        yield from (f"evaluation.{line.replace('ladder ', 'ladder=', 1)}" for line in error.errors)
+        return
+    if spec is not None and ladder.game != spec.name:
+        yield f"evaluation.ladder={name}: is one of {ladder.game}; must be one of {spec.name}"
+    elif not errors and not {parse_player(each).text for each in opponents} & set(ladder.names):
+        players = ", ".join(ladder.names)
+        yield f"evaluation.ladder={name}: evaluation.opponents must name one or more of its players ({players})"

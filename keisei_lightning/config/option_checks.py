@@ -1,4 +1,4 @@
-"""Checks of a configuration that need neither torch nor a game: names, declarations, and what goes together.
+"""Checks of a configuration that need no torch: declarations, names, and what goes together.
 
 Each error is one line: key, value, what is allowed, and the arithmetic where there is one.
 """
@@ -8,20 +8,20 @@ from __future__ import annotations
 import math
 import os
 import re
-import zipfile
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
-from keisei_lightning.config.compose_errors import known_keys, no_such_key
+from keisei_lightning.config.compose_errors import no_such_key
+from keisei_lightning.config.game_checks import game_spec, opponent_errors
+from keisei_lightning.config.ranks import rank_errors, ranks_to_start
 from keisei_lightning.config.schemas import SECTIONS
-from keisei_lightning.config.targets import callback_errors, logger_errors, trainer_errors
+from keisei_lightning.config.targets import plugin_errors, trainer_errors
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.evaluation.ladder import load_ladder
-from keisei_lightning.evaluation.registry import parse_player
-from keisei_lightning.games import canonical_name, game_names
+from keisei_lightning.games import GameSpec
+from keisei_lightning.models.equivariance import equivariance_errors
 from keisei_lightning.models.registry import OUR_NETWORKS
 from keisei_lightning.parallel.options import (
     ClusterOptions,
@@ -32,8 +32,10 @@ from keisei_lightning.parallel.options import (
     collector_errors,
     least_agents,
     with_number_of_workers,
+    worker_demand,
 )
-from keisei_lightning.system.options import Declaration, declared
+from keisei_lightning.system.limits import MemoryDemand, memory_errors
+from keisei_lightning.system.options import declared
 from keisei_lightning.system.paths import no_path, one_line, path_errors
 from keisei_lightning.training.integrity import checkpoint_files
 
@@ -42,7 +44,6 @@ __all__ = [
     "folder_errors",
     "is_our_network",
     "made",
-    "missing_keys",
     "opponent_options",
     "option_errors",
     "parallel_options",
@@ -51,37 +52,45 @@ __all__ = [
 
 T = TypeVar("T")
 
+_OTHER_BYTES_PER_PLY = 54
+"""Bytes of a ply in a slot beside its observation and mask; a test holds it to ``SlotLayout.bytes_per_ply``."""
+
 
 def option_errors(cfg: DictConfig) -> list[str]:
-    """Everything that can be told without torch and without making the game.
+    """Everything that can be told without torch.
 
     Args:
-        cfg: a composed configuration without :func:`missing_keys`.
+        cfg: a composed configuration in which every value can be resolved.
 
     Returns:
         A line for each error. What follows from several keys is told when each of them is legal.
     """
-    errors = [*_unknown_keys(cfg), *declared_errors(cfg)]
+    errors = list(declared_errors(cfg))
     wrong = {error.partition("=")[0].rpartition(".")[0] for error in errors}
-
-    def is_legal(*sections: str) -> bool:
-        return wrong.isdisjoint(sections)
-
-    errors += [*folder_errors(cfg), *_checkpoint_path_errors(cfg)]
-    errors += [*trainer_errors(cfg), *logger_errors(cfg), *callback_errors(cfg)]
-    if is_legal("env"):
-        errors += _game_name_errors(cfg)
-    if is_legal("evaluation"):
-        errors += [*_evaluation_errors(cfg), *_player_name_errors(cfg)]
-    if is_legal("parallel", "opponents"):
+    spec = None
+    errors += [*folder_errors(cfg), *_checkpoint_path_errors(cfg), *trainer_errors(cfg), *plugin_errors(cfg)]
+    if "trainer" not in wrong:
+        errors += rank_errors(cfg)
+    if "env" not in wrong:
+        try:
+            spec = game_spec(cfg)
+        except ConfigError as error:
+            errors += error.errors
+    if "evaluation" not in wrong:
+        errors += [*_evaluation_errors(cfg), *opponent_errors(cfg, spec)]
+    if wrong.isdisjoint(["parallel", "opponents"]):
         collecting = list(
             collector_errors(
                 *parallel_options(cfg), opponent_options(cfg), made(ClusterOptions, cfg.parallel), prefix="parallel."
             )
         )
         errors += collecting
-        if not collecting and is_legal("ppo", "trainer", "weight_sync"):
+        if not collecting and wrong.isdisjoint(["ppo", "trainer", "weight_sync"]):
             errors += _batch_errors(cfg)
+        if not collecting and spec is not None:
+            errors += _memory_errors(cfg, spec)
+    if spec is not None and wrong.isdisjoint(["model", "parallel"]):
+        errors += _symmetry_errors(cfg, spec)
     return errors
 
 
@@ -97,8 +106,15 @@ def parallel_options(cfg: DictConfig) -> tuple[CollectorOptions, WorkerOptions, 
         made(SupervisionOptions, cfg.parallel),
     )
     learns_on_cpu = cfg.trainer.accelerator == "cpu"
-    cluster = made(ClusterOptions, cfg.parallel)
-    return with_number_of_workers(options, workers, cluster, learns_on_cpu=learns_on_cpu), workers, supervision
+    if options.num_workers == "auto":
+        options = with_number_of_workers(
+            options,
+            workers,
+            made(ClusterOptions, cfg.parallel),
+            learns_on_cpu=learns_on_cpu,
+            num_learners=ranks_to_start(cfg),
+        )
+    return options, workers, supervision
 
 
 def opponent_options(cfg: DictConfig) -> OpponentOptions | None:
@@ -125,56 +141,23 @@ def made(options: type[T], section: DictConfig) -> T:
     return options(**{each.name: values[each.name] for each in declared(cls) if each.name in values})
 
 
-def missing_keys(cfg: DictConfig) -> list[str]:
-    """What ``???`` stands for, and sections that were taken away (``~ppo``, ``model=null``).
-
-    Args:
-        cfg: a composed configuration.
-    """
-    return sorted([*set(known_keys("")).difference(map(str, cfg.keys())), *_question_marks(cfg)])
-
-
-def _question_marks(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Full names of keys whose value is ``???``; nothing is resolved, as the run's folder has no name yet."""
-    for key in map(str, cfg):
-        if OmegaConf.is_missing(cfg, key):
-            yield prefix + key
-        elif not OmegaConf.is_interpolation(cfg, key) and OmegaConf.is_dict(cfg[key]):
-            yield from _question_marks(cfg[key], f"{prefix}{key}.")
-
-
-def _unknown_keys(cfg: DictConfig) -> Iterator[str]:
-    """Keys that were added with a ``+`` and that nobody reads."""
-    for section, _ in _our_sections(cfg):
-        # The trainer's keys are passed on to Lightning, which has more than ours.
-        values = _section(cfg, section)
-        for key in () if section == "trainer" else map(str, values):
-            if key != "_target_" and key not in known_keys(section):
-                yield no_such_key(f"{section}.{key}" if section else key, values[key])
-
-
 def declared_errors(cfg: DictConfig) -> Iterator[str]:
-    """Values that are not what their option's declaration allows: a line each.
+    """Keys that nobody reads (added with a ``+``), and values that are not what their option's declaration allows.
 
     Args:
-        cfg: a composed configuration without :func:`missing_keys`.
+        cfg: a composed configuration in which every value can be resolved.
     """
-    for section, options in _our_sections(cfg):
-        values = _section(cfg, section)
-        for option in options:
-            if option.name in values and (
-                error := option.error(values[option.name], prefix=f"{section}." if section else "", none="null")
-            ):
-                yield error
-
-
-def _our_sections(cfg: DictConfig) -> Iterator[tuple[str, tuple[Declaration, ...]]]:
-    """Sections whose keys we know the meaning of: a third party's network has keys of its own."""
-    return ((name, options) for name, options in SECTIONS.items() if name != "model" or is_our_network(cfg))
-
-
-def _section(cfg: DictConfig, name: str) -> DictConfig:
-    return cfg[name] if name else cfg
+    for section, options in SECTIONS.items():
+        if section == "model" and not is_our_network(cfg):
+            continue  # it has keys of its own
+        values, prefix = (cfg[section], f"{section}.") if section else (cfg, "")
+        known = {option.name: option for option in options}
+        for key in map(str, values):
+            if option := known.get(key):
+                if error := option.error(values[key], prefix=prefix, none="null"):
+                    yield error
+            elif key != "_target_" and section != "trainer":  # whose keys are Lightning's
+                yield no_such_key(f"{prefix}{key}", values[key])
 
 
 def is_our_network(cfg: DictConfig) -> bool:
@@ -194,31 +177,22 @@ def _evaluation_errors(cfg: DictConfig) -> Iterator[str]:
         yield "evaluation.opponents=[]: must name one player or more, such as random"
 
 
-def _player_name_errors(cfg: DictConfig) -> Iterator[str]:
-    """Whether there are such players; what their options may be is told with the game."""
-    opponents = set()
-    for name in cfg.evaluation.opponents:
-        try:
-            opponents.add(parse_player(name).text)
-        except ConfigError as error:
-            yield from (f"evaluation.opponents={name}: {' '.join(line.split())}" for line in error.errors)
-    yield from _ladder_errors(cfg, opponents)
+def _symmetry_errors(cfg: DictConfig, spec: GameSpec) -> Iterator[str]:
+    if cfg.parallel.augment_symmetry and not spec.symmetries:
+        yield f"parallel.augment_symmetry=true: must be false ({spec.name} has no symmetry)"
+    if is_our_network(cfg) and cfg.model.equivariant:
+        yield from equivariance_errors(spec, kind=cfg.model.kind, channels=cfg.model.channels, prefix="model.")
 
 
-def _ladder_errors(cfg: DictConfig, opponents: Set[str]) -> Iterator[str]:
-    """Whether there is such a ladder, and anybody to meet on it; its game is compared with the game."""
-    if cfg.evaluation.ladder is None:
-        return
-    try:
-        names = load_ladder(cfg.evaluation.ladder).names
-    except ConfigError as error:
-        yield from (f"evaluation.{line.replace('ladder ', 'ladder=', 1)}" for line in error.errors)
-    else:
-        if not opponents & set(names):
-            yield (
-                f"evaluation.ladder={cfg.evaluation.ladder}: evaluation.opponents must name one or more of its players "
-                f"({', '.join(names)})"
-            )
+def _memory_errors(cfg: DictConfig, spec: GameSpec) -> list[str]:
+    parallel, workers, _ = parallel_options(cfg)
+    rollouts = MemoryDemand(
+        slots_per_worker=parallel.slots_per_worker if parallel.schedule == "async" else 1,
+        games_per_worker=parallel.games_per_worker,
+        plies_per_rollout=parallel.plies_per_rollout,
+        bytes_per_ply=spec.observation_bytes + spec.mask_bytes + _OTHER_BYTES_PER_PLY,
+    )
+    return memory_errors(worker_demand(parallel, workers, int(parallel.num_workers)), rollouts, prefix="parallel.")
 
 
 def folder_errors(cfg: DictConfig) -> Iterator[str]:
@@ -237,31 +211,15 @@ def folder_errors(cfg: DictConfig) -> Iterator[str]:
         yield from path_errors(key, cfg[key])
 
 
-def _game_name_errors(cfg: DictConfig) -> Iterator[str]:
-    """Whether there is such a game. OpenSpiel is asked only where the name is not one of those that we know."""
-    name = cfg.env.game
-    if name.partition("(")[0].strip() in game_names():
-        return
-    try:
-        canonical_name(name)
-    except ConfigError as error:
-        lines = (" ".join(line.split()).removeprefix(f"game {name}: ") for line in error.errors)
-        yield from (f"env.game={name}: {line}" for line in lines)
-
-
 def _checkpoint_path_errors(cfg: DictConfig) -> Iterator[str]:
-    """Whether there is such a file; what is in it, only torch can tell."""
+    """Whether there is such a file; what is in it is looked at last, as that may need torch."""
     path = cfg.ckpt_path
-    if path is None or path == "auto":
-        return
     if path == "last":
         where = Path(cfg.results_dir, cfg.name)
         if not checkpoint_files(where):
             yield f"ckpt_path=last: there is no last.ckpt in {where}; must be null, auto, last or a checkpoint file"
-    elif not os.path.isfile(path):  # which also tells a name that is too long
+    elif path not in (None, "auto") and not os.path.isfile(path):  # which also tells a name that is too long
         yield f"ckpt_path={path}: there is no such file; must be null, auto, last or a checkpoint file"
-    elif not zipfile.is_zipfile(path):
-        yield f"ckpt_path={path}: cannot be read as a checkpoint (corrupt or truncated: it is no zip file)"
 
 
 def _batch_errors(cfg: DictConfig) -> Iterator[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, ValueType
+from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
 from hydra.errors import HydraException
 
 __all__ = ["PATH_KEYS", "override_word", "quote_texts", "resume_command"]
@@ -37,7 +37,13 @@ _PLAIN = re.compile(r"(?!(?:true|false|null|inf|nan)$)[A-Za-z_./][\w./@%+-]*", r
 
 _COMMAND = ("keisei", "train")
 
+_OF_SWEEPS = re.compile(r"\+*(hparams_search|callbacks\.pruning\b[^=]*)=")
+"""Words that make a command a sweep, or say how its trials are pruned: one of its runs is resumed alone."""
+
 _OPENING, _CLOSING = "([{", ")]}"
+
+_TOKEN = re.compile(r"""(?<!\w)(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")|[,()[\]{}]""", re.DOTALL)
+"""Commas, brackets, and texts in quotation marks; a mark within a word is an apostrophe."""
 
 
 def quote_texts(words: Sequence[str]) -> list[str]:
@@ -81,6 +87,7 @@ def resume_command(checkpoint: str, max_epochs: int, section: str = "") -> str:
     words = [override_word(f"{section}ckpt_path", checkpoint), f"{section}trainer.max_epochs={max_epochs}"]
     if HydraConfig.initialized():
         task = [str(word) for word in HydraConfig.get().overrides.task]
+        task = [word for word in task if not _OF_SWEEPS.match(word)]
         keys = {word.partition("=")[0] for word in words}
         program = sys.argv[0]
         command = ["python", program] if program.endswith(".py") and Path(program).name != "__main__.py" else _COMMAND
@@ -129,26 +136,15 @@ def _means_itself(override: Override, text: str) -> bool:
 
 def _split(text: str) -> Iterator[str]:
     """Pieces between the commas that stand in no brackets and no quotation marks."""
-    depth, mark, begin, escaped = 0, "", 0, False
-    for at, character in enumerate(text):
-        if escaped or (character == "\\" and mark):
-            escaped = not escaped
-        elif mark:
-            mark = "" if character == mark else mark
-        elif character in "'\"" and (depth or not text[begin:at].strip()):  # else an apostrophe in a name
-            mark = character
-        elif character in _OPENING:
-            depth += 1
-        elif character in _CLOSING:
-            depth -= 1
-        elif character == "," and depth <= 0:
-            yield text[begin:at]
-            begin = at + 1
+    depth, begin = 0, 0
+    for found in _TOKEN.finditer(text):
+        depth += (found[0] in _OPENING) - (found[0] in _CLOSING)
+        if found[0] == "," and depth <= 0:
+            yield text[begin : found.start()]
+            begin = found.end()
     yield text[begin:]
 
 
 def _quoted(text: str) -> str:
-    """In quotation marks of Hydra's, which takes a backslash for itself only before a mark or at the end."""
-    mark = "'" if '"' in text and "'" not in text else '"'
-    escaped = re.sub(rf"(\\*){mark}", lambda found: found[1] * 2 + "\\" + mark, text)
-    return mark + re.sub(r"\\+$", lambda found: found[0] * 2, escaped) + mark
+    mark = Quote.single if '"' in text and "'" not in text else Quote.double
+    return QuotedString(text=text, quote=mark).with_quotes()

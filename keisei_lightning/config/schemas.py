@@ -48,21 +48,11 @@ __all__ = [
     "SECTIONS",
     "CheckpointConfig",
     "Config",
-    "EnvConfig",
     "EnvOptions",
-    "EvaluationConfig",
-    "LoggerConfig",
     "LoggerOptions",
-    "MLPConfig",
     "OpponentMode",
-    "OpponentsConfig",
-    "PPOConfig",
-    "ParallelConfig",
-    "ResNetConfig",
     "RunOptions",
-    "TrainerConfig",
     "TrainerOptions",
-    "WeightSyncConfig",
     "config_dir",
     "config_groups",
     "declarations",
@@ -104,7 +94,7 @@ class OpponentMode:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerOptions:
-    """Lightning's Trainer; every argument has Lightning's own meaning.
+    """Lightning's Trainer; every argument but ``rank_timeout_s`` has Lightning's own meaning.
 
     Arguments that are not listed are added by ``+trainer.NAME=VALUE``; callbacks and loggers have groups of their own.
     """
@@ -119,11 +109,19 @@ class TrainerOptions:
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = option("cpu", "Kind of device of the learner.")
     devices: int | str = option(
         1,
-        "Device of the learner; there is one learner.",
-        pattern=r"1|auto|\d+,",
-        form="1, auto or one device's number with a comma, such as 0,",
+        "Devices of the learner on each machine, one process (rank) each; under torchrun or srun 1 means as many as it "
+        "has started.",
+        pattern=r"[1-9]\d*|auto|\d+,|\d+(,\d+)+,?",
+        form="a number of devices, auto, or devices' own numbers with a comma, such as 0, or 0,1",
     )
-    strategy: str = option("auto", "Lightning's strategy.")
+    num_nodes: int = option(1, "Machines; more than 1 under torchrun or srun only.", low=1)
+    strategy: str = option("auto", "Lightning's strategy; auto is ddp with several devices.")
+    rank_timeout_s: float = option(
+        1800.0,
+        "Of several devices: seconds that one waits for the others, before the training fails (DDP's timeout).",
+        low=1.0,
+        high=1e6,
+    )
     # Lightning's others cast the weights, and the workers' are float32; "16" and "bf16" are its names of mixed ones.
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "32", "16", "bf16"] = option(
         "32-true", "Precision of the learner's arithmetic."
@@ -246,39 +244,25 @@ def schema_of(
     return made
 
 
-EnvConfig = schema_of("EnvConfig", SECTIONS["env"])
-ResNetConfig = schema_of(
-    "ResNetConfig",
-    declarations(NetworkOptions, num_blocks={"default": 2}, channels={"default": 32}),
-    target=OUR_NETWORKS,
-)
-MLPConfig = schema_of(
-    "MLPConfig",
-    declarations(NetworkOptions, kind={"default": "mlp"}, num_blocks={"default": 2}, channels={"default": 128}),
-    target=OUR_NETWORKS,
-)
-PPOConfig = schema_of("PPOConfig", SECTIONS["ppo"])
-ParallelConfig = schema_of("ParallelConfig", SECTIONS["parallel"])
-OpponentsConfig = schema_of("OpponentsConfig", SECTIONS["opponents"])
-WeightSyncConfig = schema_of("WeightSyncConfig", SECTIONS["weight_sync"])
-TrainerConfig = schema_of("TrainerConfig", SECTIONS["trainer"], target=OUR_TRAINER)
-LoggerConfig = schema_of("LoggerConfig", SECTIONS["logger"])
-EvaluationConfig = schema_of("EvaluationConfig", SECTIONS["evaluation"])
 CheckpointConfig = schema_of("CheckpointConfig", SECTIONS["checkpoint"])
 Config = schema_of("Config", SECTIONS[""], sections={"checkpoint": CheckpointConfig})
 
+_TARGETS = {"mlp": OUR_NETWORKS, "resnet": OUR_NETWORKS, "trainer": OUR_TRAINER}
+
 SCHEMAS: dict[str, type] = {
-    "env": EnvConfig,
-    "evaluation": EvaluationConfig,
-    "logger": LoggerConfig,
-    "mlp": MLPConfig,
-    "opponents": OpponentsConfig,
-    "parallel": ParallelConfig,
-    "ppo": PPOConfig,
-    "resnet": ResNetConfig,
-    "trainer": TrainerConfig,
-    "weight_sync": WeightSyncConfig,
+    name: schema_of(f"_{name.title()}Config", options, target=_TARGETS.get(name, ""))
+    for name, options in {
+        **SECTIONS,
+        "resnet": declarations(NetworkOptions, num_blocks={"default": 2}, channels={"default": 32}),
+        "mlp": declarations(
+            NetworkOptions, kind={"default": "mlp"}, num_blocks={"default": 2}, channels={"default": 128}
+        ),
+    }.items()
+    if name not in ("", "checkpoint", "model")  # no groups with a schema of their own
 }
+"""The schemas by the names that files of the groups call them by."""
+
+globals().update({schema.__name__: schema for schema in SCHEMAS.values()})  # where pickle looks for them
 
 
 def config_dir() -> Path:

@@ -5,25 +5,25 @@ Only what is not as we ship it is looked up: importing a third party's package, 
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import inspect
 from collections.abc import Iterator
 from typing import Any
 
+from hydra._internal.utils import _locate  # the one that instantiates
 from omegaconf import DictConfig, OmegaConf
 
+from keisei_lightning.config.compose_errors import no_such_key
 from keisei_lightning.config.schemas import OUR_TRAINER
 from keisei_lightning.models.registry import OUR_NETWORKS
 from keisei_lightning.system.devices import device_errors
-from keisei_lightning.system.options import nearest
 
 __all__ = [
+    "NOT_LIGHTNINGS",
     "TRAINER_ARGUMENTS",
-    "callback_errors",
     "gpu_errors",
-    "logger_errors",
     "model_errors",
+    "plugin_errors",
     "target_errors",
     "trainer_errors",
 ]
@@ -48,69 +48,33 @@ _OWN_TRAINER_ARGUMENTS = {
 }
 """Arguments of the Trainer that a run sets itself, and what to write instead."""
 
-_SHIPPED_LOGGERS = (
-    "lightning.pytorch.loggers.CSVLogger",
-    "lightning.pytorch.loggers.TensorBoardLogger",
-    "lightning.pytorch.loggers.WandbLogger",
-    "lightning.pytorch.loggers.MLFlowLogger",
-)
+NOT_LIGHTNINGS = ("rank_timeout_s",)
+"""Keys of the section that are no arguments of the Trainer."""
 
-
-def _locate(target: object) -> Any:
-    """What a dotted path names.
-
-    Raises:
-        LookupError: it names nothing; the reason is the message.
-    """
-    parts = str(target).split(".")
-    if not all(part.isidentifier() for part in parts):
-        raise LookupError("is no dotted path, such as package.module.Class")
-    found, name = None, parts[0]
-    for index, part in enumerate(parts):
-        name = ".".join(parts[: index + 1])
-        if found is not None and hasattr(found, part):
-            found = getattr(found, part)
-            continue
-        if index and not inspect.ismodule(found):
-            raise LookupError(f"{'.'.join(parts[:index])} has no {part!r}")
-        try:
-            found = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name != name:  # it is there, and what it imports is not
-                raise LookupError(f"{name} cannot be imported ({type(error).__name__}: {error})") from error
-            where = f"{'.'.join(parts[:index])} has no {part!r}" if index else f"there is no module {name!r}"
-            raise LookupError(where) from error
-        except Exception as error:  # a third party's module may raise anything while it is imported
-            raise LookupError(f"{name} cannot be imported ({_reason(error)})") from error
-    return found
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+_LIGHTNINGS_LOGGERS = "lightning.pytorch.loggers."
 
 
 def _target_errors(key: str, node: DictConfig, *extra: str) -> Iterator[str]:
     """Whether what a ``_target_`` names is there, and takes the keys that it is given (and ``extra`` ones)."""
     target = node.get("_target_")
     try:
-        called = _locate(target)
-    except LookupError as error:
-        yield f"{key}._target_={target}: {error}; must be the dotted path of a class or function"
+        called = _locate(str(target))
+    except Exception as error:  # noqa: BLE001 - a third party's module may raise anything while it is imported
+        cause = error.__cause__ or error
+        reason = " ".join(f"{type(cause).__name__}: {cause}".split())[:300]
+        yield f"{key}._target_={target}: cannot be loaded ({reason}); must be the dotted path of a class or function"
         return
     if not callable(called):
         yield f"{key}._target_={target}: is a {type(called).__name__}; must be a class or function"
         return
+    arguments = [*extra, *(str(name) for name in node if not str(name).startswith("_"))]
     try:
-        signature = inspect.signature(called)
-    except (TypeError, ValueError):  # builtins have none
+        if "_args_" not in node:  # Hydra's positional arguments: only the call itself can tell
+            inspect.signature(called).bind(**dict.fromkeys(arguments))
+    except ValueError:  # builtins have no signature
         return
-    if "_args_" in node:  # Hydra's positional arguments: only the call itself can tell
-        return
-    arguments = [str(name) for name in node if not str(name).startswith("_")]
-    try:
-        signature.bind(**dict.fromkeys([*arguments, *extra]))
     except TypeError as error:
-        given = ", ".join([*extra, *arguments])
+        given = ", ".join(arguments)
         yield f"{key}._target_={target}: cannot be called with {given} ({error}); must take these keyword arguments"
 
 
@@ -124,57 +88,47 @@ def target_errors(cfg: DictConfig) -> Iterator[str]:
     """Whether what is not as we ship it is there, and takes what it is given; third parties' packages are imported."""
     yield from model_errors(cfg)
     if cfg.trainer.get("_target_") != OUR_TRAINER:
-        yield from _target_errors("trainer", cfg.trainer)
-    for key, entry in _loggers(cfg).items():
-        if OmegaConf.is_dict(entry) and "_target_" in entry and entry["_target_"] not in _SHIPPED_LOGGERS:
+        arguments = OmegaConf.masked_copy(cfg.trainer, [key for key in cfg.trainer if key not in NOT_LIGHTNINGS])
+        yield from _target_errors("trainer", arguments)
+    for key, entry in {**_loggers(cfg), **_callbacks(cfg)}.items():
+        if not str(entry._target_).startswith(_LIGHTNINGS_LOGGERS):  # to import Lightning takes seconds
             yield from _target_errors(key, entry)
-    for name, entry in cfg.callbacks.items():
-        if entry is not None:
-            yield from _target_errors(f"callbacks.{name}", entry)
 
 
 def _loggers(cfg: DictConfig) -> dict[str, Any]:
     """Sections of loggers by key."""
-    entries = {f"logger.{name}": cfg.logger[name] for name in ("csv", "tensorboard", "wandb", "mlflow")}
-    return entries | {f"logger.other.{name}": entry for name, entry in cfg.logger.other.items()}
+    entries = {**cfg.logger, **{f"other.{name}": entry for name, entry in cfg.logger.other.items()}}
+    return {f"logger.{name}": entry for name, entry in entries.items() if name != "other" and entry is not None}
 
 
-def logger_errors(cfg: DictConfig) -> Iterator[str]:
-    """Whether each logger that we know is installed, and each other one says what it is."""
+def _callbacks(cfg: DictConfig) -> dict[str, Any]:
+    """Sections of callbacks by key."""
+    return {f"callbacks.{name}": entry for name, entry in cfg.callbacks.items() if entry is not None}
+
+
+def plugin_errors(cfg: DictConfig) -> Iterator[str]:
+    """Whether each logger and callback says what it is, and finds what it needs; nothing is imported."""
     for name in ("wandb", "mlflow"):
         if cfg.logger[name] is not None and importlib.util.find_spec(name) is None:
             yield f"logger={name}: is not installed; must be csv_tensorboard, or install keisei-lightning[tracking]"
-    for key, entry in _loggers(cfg).items():
-        if entry is not None and (not OmegaConf.is_dict(entry) or "_target_" not in entry):
-            yield f"{key}={entry}: must have a _target_, the dotted path of a Lightning logger, or be null"
-
-
-def callback_errors(cfg: DictConfig) -> Iterator[str]:
-    """Whether each of the user's callbacks says what it is, and finds what it needs."""
-    has_logger = any(entry is not None for entry in _loggers(cfg).values())
-    for name, entry in cfg.callbacks.items():
-        if entry is None:
-            continue
+    loggers = _loggers(cfg)
+    for key, entry in {**loggers, **_callbacks(cfg)}.items():
         if not OmegaConf.is_dict(entry) or "_target_" not in entry:
-            yield f"callbacks.{name}={entry}: must have a _target_, the dotted path of a Lightning callback, or be null"
-        elif str(entry["_target_"]).endswith(".LearningRateMonitor") and not has_logger:
-            yield f"callbacks.{name}: must not be with logger=none (it writes to loggers alone)"
+            kind = key.partition(".")[0]
+            yield f"{key}={entry}: must have a _target_, the dotted path of a Lightning {kind}, or be null"
+        elif str(entry._target_).endswith(".LearningRateMonitor") and not loggers:
+            yield f"{key}: must not be with logger=none (it writes to loggers alone)"
 
 
 def trainer_errors(cfg: DictConfig) -> Iterator[str]:
     """Whether Lightning's Trainer will take its arguments, as far as can be said without importing it."""
-    trainer = cfg.trainer
-    for key, instead in _OWN_TRAINER_ARGUMENTS.items():
-        if key in trainer:
-            yield f"trainer.{key}={trainer[key]}: must not be given, a run sets it itself; {instead}"
-    if trainer.get("_target_") != OUR_TRAINER:
-        return  # it has arguments of its own: see target_errors
     allowed = [name for name in TRAINER_ARGUMENTS if name not in _OWN_TRAINER_ARGUMENTS]
-    for key in map(str, trainer):
-        if key != "_target_" and key not in TRAINER_ARGUMENTS:
-            near = nearest(key, allowed)
-            hint = f" (did you mean trainer.{near}?)" if near else ""
-            yield f"trainer.{key}={trainer[key]}: no such key{hint}; must be one of {', '.join(allowed)}"
+    is_ours = cfg.trainer.get("_target_") == OUR_TRAINER  # another one has arguments of its own: see target_errors
+    for key, value in cfg.trainer.items():
+        if instead := _OWN_TRAINER_ARGUMENTS.get(key):
+            yield f"trainer.{key}={value}: must not be given, a run sets it itself; {instead}"
+        elif is_ours and key not in (*allowed, *NOT_LIGHTNINGS, "_target_"):
+            yield no_such_key(f"trainer.{key}", value, allowed)
 
 
 def gpu_errors(cfg: DictConfig) -> Iterator[str]:
@@ -189,6 +143,9 @@ def gpu_errors(cfg: DictConfig) -> Iterator[str]:
     yield from device_errors("parallel.worker_device", workers, num_cuda_devices=count)
     if learner:
         devices = str(trainer.devices)
-        name = f"cuda:{devices.rstrip(',')}" if devices.endswith(",") else "cuda"
-        for line in device_errors("trainer.devices", name, num_cuda_devices=count):
+        highest = max(int(number) for number in devices.split(",") if number) if "," in devices else 0
+        for line in device_errors("trainer.devices", f"cuda:{highest}", num_cuda_devices=count):
             yield f"trainer.accelerator={trainer.accelerator}: {line.partition(': ')[2]}"
+            return
+        if devices.isdecimal() and int(devices) > count:
+            yield f"trainer.devices={devices}: must be from 1 to {count}, the GPUs of this machine"

@@ -1,19 +1,9 @@
 """Is what the user asked for possible here? Told before any process starts, and checked once.
 
 Types and misspelt keys are Hydra's business, by the schemas of ``schemas.py``. What is in range, and what only shows
-when values meet each other, the game, the checkpoint or the machine, is checked here, cheap things first: nobody waits
-for torch to be told no.
-
-=========================================  =========================================  ===============
-what is checked                            where                                      needs
-=========================================  =========================================  ===============
-declarations, what goes together, files    ``option_checks.py``                       no more than this
-the game, its players, memory              ``game_checks.py``                         the game's rules
-what the user plugs in, GPUs, checkpoints  ``targets.py``, ``checkpoint_header.py``   maybe torch
-=========================================  =========================================  ===============
-
-All errors of one row are told at once; the next row is looked at when there is none. What comes out is a
-:class:`ValidatedConfig`: whoever gets one does not check again.
+when values meet each other, the game, the checkpoint or the machine, is checked here. All errors are told at once, but
+for what may need torch, which is looked at when there is no other: nobody waits for torch to be told no. What comes out
+is a :class:`ValidatedConfig`: whoever gets one does not check again.
 """
 
 from __future__ import annotations
@@ -26,15 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, read_write
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
-from keisei_lightning.config.game_checks import game_errors, game_spec
-from keisei_lightning.config.option_checks import (
-    missing_keys,
-    option_errors,
-    parallel_options,
-    publishes_per_iteration,
-)
+from keisei_lightning.config.game_checks import game_spec
+from keisei_lightning.config.option_checks import option_errors, parallel_options, publishes_per_iteration
+from keisei_lightning.config.ranks import PortableConfig, adopt_place, rank_warnings
+from keisei_lightning.config.schemas import SECTIONS
 from keisei_lightning.config.targets import gpu_errors, target_errors
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameSpec
@@ -52,6 +39,10 @@ class ValidatedConfig:
     """
 
     cfg: DictConfig
+
+    def portable(self) -> PortableConfig:
+        """The same for another process."""
+        return PortableConfig.of(self.cfg, section_of(self.cfg))
 
 
 def validate(cfg: DictConfig) -> ValidatedConfig:
@@ -83,22 +74,24 @@ def section_of(cfg: DictConfig) -> str:
 
 
 def _validated(cfg: DictConfig, section: str) -> ValidatedConfig:
-    _refuse([f"{key}: is missing; give it on the command line as {section}{key}=VALUE" for key in missing_keys(cfg)])
-    # What follows from another one has the same reason, and need not be told.
-    _refuse(list({line.partition(": ")[2]: line for line in reversed(list(unresolved_errors(cfg)))}.values()))
+    gone = [each.name for each in SECTIONS[""] if each.name not in list(cfg)]  # such as ~ppo
+    _refuse([_missing(name, section + name) for name in gone])
+    errors: dict[str, str] = {}
+    for line in unresolved_errors(cfg):  # what follows from another one has the same reason, and need not be told
+        errors.setdefault(line.partition(": ")[2], line)
+    _refuse([*errors.values()])
     with read_write(cfg):
         _expand_home(cfg)
         _refuse(option_errors(cfg))
+        adopt_place(cfg)
         resolve_workers(cfg)
-        spec = game_spec(cfg)
-        _refuse(list(game_errors(cfg, spec)))
-        _refuse([*target_errors(cfg), *gpu_errors(cfg), *_resolve_checkpoint(cfg, spec)])
+        _refuse([*target_errors(cfg), *gpu_errors(cfg), *_resolve_checkpoint(cfg, game_spec(cfg))])
     OmegaConf.set_readonly(cfg, True)
     return ValidatedConfig(cfg)
 
 
 def unresolved_errors(cfg: Any, prefix: str = "") -> Iterator[str]:
-    """Interpolations that come to nothing, such as ``${oc.env:NOT_SET}``, or to a value of another type.
+    """Missing values (``???``), and interpolations that come to nothing, or to a value of another type.
 
     Args:
         cfg: a configuration, or a list in one.
@@ -108,12 +101,20 @@ def unresolved_errors(cfg: Any, prefix: str = "") -> Iterator[str]:
         name = f"{prefix}{key}"
         try:
             value = cfg[key]
+        except MissingMandatoryValue:
+            yield _missing(name, cfg._get_full_key(key))
+        except InterpolationToMissingValueError:
+            continue  # told where the value is missing
         except OmegaConfBaseException as error:
             given: Any = OmegaConf.to_container(cfg, resolve=False)
             yield f"{name}={given[key]}: cannot be resolved ({str(error).partition(chr(10))[0]})"
-            continue
-        if OmegaConf.is_config(value) and not OmegaConf.is_interpolation(cfg, key):
-            yield from unresolved_errors(value, f"{name}.")
+        else:
+            if OmegaConf.is_config(value) and not OmegaConf.is_interpolation(cfg, key):
+                yield from unresolved_errors(value, f"{name}.")
+
+
+def _missing(name: str, word: str) -> str:
+    return f"{name}: is missing; give it on the command line as {word}=VALUE"
 
 
 def _expand_home(cfg: DictConfig) -> None:
@@ -168,7 +169,7 @@ def config_warnings(cfg: DictConfig) -> list[str]:
     Args:
         cfg: a valid configuration.
     """
-    parallel, lines = cfg.parallel, []
+    parallel, lines = cfg.parallel, [*rank_warnings(cfg)]
     publishes, arithmetic = publishes_per_iteration(cfg)
     worst = publishes * parallel.slots_per_worker
     if parallel.schedule == "async" and parallel.max_policy_lag < worst:

@@ -13,8 +13,9 @@ A match estimates the points per game that a player can expect from a random ope
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,9 @@ from keisei_lightning.evaluation.players import RESIGN, Player, RandomPlayer, Tu
 from keisei_lightning.evaluation.results import GameRecord, MatchResult, Tally
 from keisei_lightning.games.protocol import NO_MOVE, Game, GameFactory, OpeningGame, RecordedGame
 
-__all__ = ["play_match"]
+__all__ = ["Partners", "play_match"]
+
+T = TypeVar("T")
 
 _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, with its bits well spread
 
@@ -50,6 +53,58 @@ class _Played:
     moves: NDArray[np.uint64]
     seat: NDArray[np.int8]
     times: NDArray[np.int64]
+
+    @classmethod
+    def before(cls, times: NDArray[np.int64]) -> _Played:
+        """Boards on which nothing has been played; the player has seat 0 on even boards and seat 1 on odd ones."""
+        num_games = len(times)
+        return cls(
+            points=np.zeros(num_games, dtype=np.int8),
+            plies=np.zeros(num_games, dtype=np.int64),
+            outcomes=[""] * num_games,
+            void=np.zeros(num_games, dtype=np.bool_),
+            moves=np.zeros(num_games, dtype=np.uint64),
+            seat=(np.arange(num_games) % 2).astype(np.int8),
+            times=times,
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Played]) -> _Played:
+        """All boards, one part's after the other's."""
+        return cls(
+            points=np.concatenate([part.points for part in parts]),
+            plies=np.concatenate([part.plies for part in parts]),
+            outcomes=[outcome for part in parts for outcome in part.outcomes],
+            void=np.concatenate([part.void for part in parts]),
+            moves=np.concatenate([part.moves for part in parts]),
+            seat=np.concatenate([part.seat for part in parts]),
+            times=np.concatenate([part.times for part in parts]),
+        )
+
+
+class Partners(Protocol):
+    """Others who play a part of the same match, such as the learners (ranks) of one training.
+
+    Attributes:
+        rank: which one this is, from 0.
+        size: how many there are.
+    """
+
+    rank: int
+    size: int
+
+    def collect(self, what: str, work: Callable[[], T]) -> list[T]:
+        """Do something on all of them; each gets the results of all, in the order of the ranks."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Part:
+    """What one of several partners played: each board's outcome, records if they are kept, and the game to show."""
+
+    played: _Played
+    records: tuple[GameRecord, ...] = ()
+    last: Mapping[str, Any] = field(default_factory=dict)
 
 
 class _View:
@@ -79,6 +134,7 @@ def play_match(
     seed: int = 0,
     keep_records: bool = False,
     progress: Callable[[int], None] = lambda finished: None,
+    partners: Partners | None = None,
 ) -> MatchResult:
     """Play every opening twice, with the seats swapped, and count the results.
 
@@ -98,6 +154,8 @@ def play_match(
         seed: seed of the openings.
         keep_records: keep a record of every game that is played, not only of one.
         progress: called after each ply with the number of games that have ended.
+        partners: play a part of the openings each, with players of their own; the result is that of all games, and the
+            same for each of them. Games of deterministic players are those that one alone would play.
 
     Returns:
         The result, as the player sees it.
@@ -107,18 +165,58 @@ def play_match(
         GameError: a game continues beyond its ``max_plies``, or a player returns no legal action.
     """
     _check_numbers(num_games, opening_plies)
-    openings = _draw_openings(game(num_games // 2), opening_plies, seed)
+    dealer = game(num_games // 2)
+    openings = _draw_openings(dealer, opening_plies, seed)
     times = np.ones(len(openings), dtype=np.int64)
     if _is_deterministic(player) and _is_deterministic(opponent):
         counts = Counter(openings)
         openings, times = list(counts), np.array(list(counts.values()), dtype=np.int64)
+    players = (player, opponent)
+
+    def play(share: slice) -> _Part:
+        return _play_part(game, players, openings[share], times[share], keep_records=keep_records, progress=progress)
+
+    if partners is None:
+        parts = [play(slice(None))]
+    else:
+        ends = [len(openings) * end // partners.size for end in range(partners.size + 1)]
+        share = slice(ends[partners.rank], ends[partners.rank + 1])
+        parts = partners.collect(f"the match against {opponent.name}", lambda: play(share))
+    return _summarise(dealer.spec.name, parts, players, openings)
+
+
+def _play_part(
+    game: GameFactory,
+    players: tuple[Player, Player],
+    openings: list[str],
+    times: NDArray[np.int64],
+    *,
+    keep_records: bool,
+    progress: Callable[[int], None],
+) -> _Part:
+    """Play both games of each opening."""
+    if not openings:
+        return _Part(played=_Played.before(times))
     board = game(2 * len(openings))
     for pair, opening in enumerate(openings):
         # Both boards are set up: one that kept its history could repeat a position that its twin cannot.
         board.set_position(2 * pair, opening)
         board.set_position(2 * pair + 1, opening)
-    played = _play_out(board, (player, opponent), np.repeat(times, 2), progress)
-    return _summarise(board, played, (player, opponent), openings, keep_records=keep_records)
+    played = _play_out(board, players, np.repeat(times, 2), progress)
+    last = _last_game(played)
+    first, second = _names(players, int(played.seat[last]))
+    return _Part(
+        played=played,
+        records=tuple(
+            _record(board, played, index, players) for index in range(board.num_games if keep_records else 0)
+        ),
+        last={
+            "last_record": board.record(last),
+            "last_files": _files(board, played, last, (first, second)),
+            "last_svg": board.render(last, "svg"),
+            "last_title": f"{first} (first) against {second} (second): {played.outcomes[last]}",
+        },
+    )
 
 
 def _is_deterministic(player: Player) -> bool:
@@ -181,16 +279,8 @@ def _play_out(
 ) -> _Played:
     """Play all games to their ends. ``players[0]`` has seat 0 on even boards and seat 1 on odd ones."""
     num_games = board.num_games
-    view, seat = _View(board), (np.arange(num_games) % 2).astype(np.int8)
-    played = _Played(
-        points=np.zeros(num_games, dtype=np.int8),
-        plies=np.zeros(num_games, dtype=np.int64),
-        outcomes=[""] * num_games,
-        void=np.zeros(num_games, dtype=np.bool_),
-        moves=np.zeros(num_games, dtype=np.uint64),
-        seat=seat,
-        times=times,
-    )
+    view, played = _View(board), _Played.before(times)
+    seat = played.seat
     going = np.ones(num_games, dtype=np.bool_)
     for _ in range(board.spec.max_plies + 1):
         view.look()
@@ -222,30 +312,27 @@ def _play_out(
     raise GameError(f"{board.spec.name}: a game went on beyond max_plies={board.spec.max_plies}")
 
 
-def _summarise(
-    board: Game, played: _Played, players: tuple[Player, Player], openings: list[str], *, keep_records: bool
-) -> MatchResult:
+def _summarise(game: str, parts: Sequence[_Part], players: tuple[Player, Player], openings: list[str]) -> MatchResult:
+    played = _Played.joined([part.played for part in parts])
     counted = np.where(played.void, 0, played.times)
-    last = _last_game(played)
-    first, second = _names(players, played.seat[last])
-    kept = range(board.num_games if keep_records else 0)
+    ends = np.cumsum([len(part.played.times) for part in parts])
+    shown = parts[
+        int(np.searchsorted(ends, _last_game(played), side="right"))
+    ]  # the best of all is the best of its part
     return MatchResult(
-        game=board.spec.name,
+        game=game,
         player=players[0].name,
         opponent=players[1].name,
         as_first=_count(played.points, np.where(played.seat == 0, counted, 0)),
         as_second=_count(played.points, np.where(played.seat == 1, counted, 0)),
         pairs=_count_pairs(played),
         void=int(played.times[played.void].sum()),
-        played=board.num_games,
+        played=len(played.times),
         repeated=int(played.times.sum()) - _count_different(openings, played),
         outcomes=_count_outcomes(played),
         mean_length=float(np.average(played.plies, weights=played.times)),
-        records=tuple(_record(board, played, index, players) for index in kept),
-        last_record=board.record(last),
-        last_files=_files(board, played, last, (first, second)),
-        last_svg=board.render(last, "svg"),
-        last_title=f"{first} (first) against {second} (second): {played.outcomes[last]}",
+        records=tuple(record for part in parts for record in part.records),
+        **shown.last,
     )
 
 

@@ -9,7 +9,8 @@ A package adds a player by an entry point in the group ``keisei_lightning.player
 where ``make(spec, *, seed, name, **options)`` returns a :class:`~keisei_lightning.evaluation.players.Player` for a
 game, and raises :class:`~keisei_lightning.errors.ConfigError` for a game or an option that it cannot work with. Its
 options are the further keyword arguments of its signature; values are turned into the types that are annotated there,
-those of ``**options`` too: ``**options: str`` takes them as they were written.
+those of ``**options`` too: ``**options: str`` takes them as they were written. The fields of a keyword that is a
+dataclass are options too, and are handed over as keywords of their own.
 
 A configuration is checked by making its players, so a maker is quick and starts no process: that is the work of the
 player's ``start()``, which is called once, before the first match (:func:`start_player`).
@@ -21,12 +22,12 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any, Final
 
-from keisei_lightning.errors import ConfigError
+from keisei_lightning.errors import ConfigError, KeiseiError
 from keisei_lightning.evaluation.players import Player
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.system.registry import Registry, nearest
@@ -38,6 +39,7 @@ __all__ = [
     "closing_player",
     "make_player",
     "parse_player",
+    "player_errors",
     "player_names",
     "player_options",
     "register_player",
@@ -159,6 +161,29 @@ def make_player(name: str | PlayerName, spec: GameSpec, *, seed: int = 0) -> Pla
     return maker(spec, seed=seed, name=parsed.text, **_typed_options(parsed, maker))
 
 
+def player_errors(key: str, names: Iterable[str], spec: GameSpec | None) -> Iterator[str]:
+    """Whether each player is there, takes its options and can play the game. It is made for that; nothing is started.
+
+    Args:
+        key: of the option that names the players, for the messages.
+        names: see :func:`parse_player`.
+        spec: the game; None: it is not known yet, and what depends on it is not checked.
+
+    Yields:
+        A line for each error.
+    """
+    for name in names:
+        try:
+            player = parse_player(name)
+            if spec is None:
+                player_options(player)
+            else:
+                with closing_player(make_player(player, spec)):
+                    pass
+        except KeiseiError as error:
+            yield from (f"{key}={name}: {' '.join(line.split())}" for line in getattr(error, "errors", [str(error)]))
+
+
 def start_player(player: Player) -> None:
     """Start what a player works with, such as an engine's process, if it has a ``start()``.
 
@@ -247,10 +272,16 @@ def _typed_options(name: PlayerName, maker: PlayerMaker) -> dict[str, Any]:
 
 
 def _parameters(maker: PlayerMaker) -> Mapping[str, inspect.Parameter]:
+    """Parameters of a maker; in the place of one that is a dataclass of options stands each of these."""
     try:
-        return inspect.signature(maker, eval_str=True).parameters
+        signature = inspect.signature(maker, eval_str=True)
     except NameError:  # annotations that only a type checker can read
-        return inspect.signature(maker).parameters
+        signature = inspect.signature(maker)
+    parameters: dict[str, inspect.Parameter] = {}
+    for name, parameter in signature.parameters.items():
+        group = is_dataclass(parameter.annotation) and parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        parameters |= inspect.signature(parameter.annotation, eval_str=True).parameters if group else {name: parameter}
+    return parameters
 
 
 def _typed(text: str, annotation: Any) -> Any:

@@ -243,7 +243,7 @@ def _searchable(spec: GameSpec, player: str) -> Any:
         game = load(spec.name)
         if (game.num_distinct_actions(), seat_view(game).shape) == (spec.num_actions, spec.observation_shape):
             return game
-    raise UnsupportedGameError(f"player {player}: game={spec.name} must be one of OpenSpiel's, such as connect_four")
+    raise UnsupportedGameError(f"player {player}: game={spec.name}: must be one of OpenSpiel's, such as connect_four")
 
 
 def _from_the_centre(game: Any) -> Rank | None:

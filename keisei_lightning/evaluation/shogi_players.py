@@ -105,7 +105,7 @@ def check_plays_shogi(spec: GameSpec, name: str) -> None:
         UnsupportedGameError: the game is not shogi.
     """
     if spec.name != "shogi":
-        raise UnsupportedGameError(f"player {name}: game={spec.name} must be shogi")
+        raise UnsupportedGameError(f"player {name}: game={spec.name}: must be shogi")
 
 
 def shogi_boards(turn: Turn, name: str) -> Shogi:

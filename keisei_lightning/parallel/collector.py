@@ -20,11 +20,13 @@ from torchrl.collectors import BaseCollector
 from keisei_lightning.errors import CollectorClosedError, ConfigError
 from keisei_lightning.games import GameFactory
 from keisei_lightning.models import unpack_mask
+from keisei_lightning.parallel.control import WorkerControl
+from keisei_lightning.parallel.figures import Figure, values_of
 from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, to_batch
 from keisei_lightning.parallel.memory.slots import ColumnKey
 from keisei_lightning.parallel.memory.weight_sources import choose_weights
 from keisei_lightning.parallel.memory.weights import copy_weights
-from keisei_lightning.parallel.opponents.pool import SnapshotStanding
+from keisei_lightning.parallel.opponents.pool import SnapshotPool, SnapshotStanding
 from keisei_lightning.parallel.options import (
     BatchOptions,
     ClusterOptions,
@@ -33,7 +35,9 @@ from keisei_lightning.parallel.options import (
     SupervisionOptions,
     WorkerOptions,
 )
-from keisei_lightning.parallel.session import CollectorSpec, ResumeState, Session
+from keisei_lightning.parallel.ranks import RankShare
+from keisei_lightning.parallel.resume_state import ResumeState
+from keisei_lightning.parallel.session import CollectorSpec, Session
 from keisei_lightning.parallel.stats import CollectionStats
 from keisei_lightning.system.openmp import governed_spinning
 from keisei_lightning.system.options import SeedOptions, with_keywords
@@ -41,7 +45,7 @@ from keisei_lightning.system.options import SeedOptions, with_keywords
 __all__ = ["SelfPlayCollector"]
 
 
-class SelfPlayCollector(BaseCollector):
+class SelfPlayCollector(WorkerControl, BaseCollector):
     """Collects self-play in parallel worker processes; a TorchRL collector.
 
     Iterating it yields TensorDicts of batch size [W * G, T] (time last, names ``(None, "time")``) with the keys of the
@@ -118,6 +122,7 @@ class SelfPlayCollector(BaseCollector):
         self.worker_threads = collector_spec.policy_threads
         self._unpack_action_mask = batches.unpack_action_mask
         self._stats, self._version, self._closed = CollectionStats(), 0, False
+        self._share = RankShare()
         self._at_work = contextlib.ExitStack()  # what lasts from start() to shutdown()
         self._resume_state = ResumeState(undelivered=NOTHING_UNDELIVERED)
         self._session: Session | None = None
@@ -139,9 +144,10 @@ class SelfPlayCollector(BaseCollector):
             self._collector_spec,
             self._resume_state,
             seed=self.seed,
-            plies=self._stats.plies,
+            plies=self._share.plies(self._stats.plies),
             version=self._version,
             paused=self._paused,
+            share=self._share,
         )
         self._stats.start()
         self._session.open()
@@ -184,9 +190,9 @@ class SelfPlayCollector(BaseCollector):
     # ---- batches
 
     def iterator(self) -> Iterator[TensorDictBase | None]:
-        """Yield batches until ``total_frames`` plies were delivered."""
+        """Yield batches until ``total_frames`` plies were delivered, by all ranks together."""
         self.start()
-        while self.total_frames < 0 or self._stats.plies < self.total_frames:
+        while self.total_frames < 0 or self._share.plies(self._stats.plies) < self.total_frames:
             try:
                 batch = self._next_batch()
             except BaseException:
@@ -280,43 +286,14 @@ class SelfPlayCollector(BaseCollector):
         return self._session.pool.push(self.policy, self._version)
 
     @property
+    def pool(self) -> SnapshotPool | None:
+        """The snapshots and their scores; None before the start, and without ``opponents``."""
+        return None if self._session is None else self._session.pool
+
+    @property
     def snapshots(self) -> list[SnapshotStanding]:
         """The pool's ring, oldest first: version, games and the learner's score against each."""
-        pool = None if self._session is None else self._session.pool
-        return [] if pool is None else pool.standings
-
-    # ---- control
-
-    def pause_workers(self, worker_ids: Sequence[int] | None = None) -> None:
-        """Let workers (default: all) play no further rollouts; those they are playing are still delivered.
-
-        A batch is then made of the other workers' rollouts alone.
-        """
-        self._set_paused(self._paused.union(range(self.num_workers) if worker_ids is None else worker_ids))
-
-    def resume_workers(self, worker_ids: Sequence[int] | None = None) -> None:
-        """Let paused workers (default: all) play on."""
-        self._set_paused(self._paused.difference(range(self.num_workers) if worker_ids is None else worker_ids))
-
-    def _set_paused(self, worker_ids: frozenset[int]) -> None:
-        self._paused = worker_ids
-        if self._session is not None:
-            self._session.intake.set_paused(worker_ids)
-
-    @contextlib.contextmanager
-    def pause(self) -> Iterator[None]:
-        """Context in which no worker begins a rollout."""
-        running = [worker_id for worker_id in range(self.num_workers) if worker_id not in self._paused]
-        self.pause_workers(running)
-        try:
-            yield
-        finally:
-            self.resume_workers(running)
-
-    def reset_games(self, worker_ids: Sequence[int] | None = None) -> None:
-        """Let workers (default: all) begin all their games anew before their next rollout."""
-        if self._session is not None:
-            self._session.backend.reset_games(range(self.num_workers) if worker_ids is None else worker_ids)
+        return [] if self.pool is None else self.pool.standings
 
     # ---- what is going on
 
@@ -337,13 +314,17 @@ class SelfPlayCollector(BaseCollector):
 
     def stats(self) -> dict[str, float]:
         """Totals, and rates and shares over the last minute (see ``docs/glossary.md``)."""
+        return values_of(self.figures())
+
+    def figures(self) -> dict[str, Figure]:
+        """The same, to be combined with those of other learners' collectors (:func:`~.figures.combine`)."""
         session = self._session
         undelivered = self._resume_state.undelivered if session is None else session.intake.undelivered
-        workers = {"restarts": 0, "healthy_workers": 0, "lost_rollouts": 0}
+        workers = dict.fromkeys(("restarts", "healthy_workers", "lost_rollouts"), Figure("sum", 0))
         return {
-            **self._stats.summary(),
-            **undelivered,
-            **(workers if session is None else session.summary(self._version)),
+            **self._stats.figures(),
+            **{name: Figure("sum", count) for name, count in undelivered.items()},
+            **(workers if session is None else session.figures(self._version)),
         }
 
     def health(self) -> list[dict[str, Any]]:
@@ -374,6 +355,14 @@ class SelfPlayCollector(BaseCollector):
         self.seed = seed
         return seed if static_seed else seed + 1
 
+    def set_rank(self, rank: int, num_ranks: int) -> None:
+        """Play as one of several learners' collectors, whose workers are numbered through; ConfigError if started."""
+        if (rank, num_ranks) == (self._share.rank, self._share.num_ranks):
+            return
+        if self._session is not None:
+            raise ConfigError(f"rank={rank}: the workers have started; set the rank before the first batch")
+        self._share = RankShare.counting(rank, num_ranks, self._share.plies(self._stats.plies), self._stats.plies)
+
     def state_dict(self) -> OrderedDict[str, Any]:
         """Counters, the version, and in serial mode the games in flight, as plain numbers and text.
 
@@ -382,7 +371,7 @@ class SelfPlayCollector(BaseCollector):
         """
         resume_state = self._resume_state if self._session is None or self._closed else self._session.resume_state()
         return OrderedDict(
-            plies=self._stats.plies,
+            **self._share.state(self._stats.plies),
             games=self._stats.games,
             policy_version=self._version,
             seed=self.seed,
@@ -398,6 +387,7 @@ class SelfPlayCollector(BaseCollector):
         if self._session is not None:
             raise ConfigError("load_state_dict: the workers have started; restore before the first batch")
         self._stats.plies = int(state_dict["plies" if "plies" in state_dict else "frames"])  # an older name
+        self._share = self._share.restored(state_dict, self._stats.plies)
         self._stats.games = int(state_dict["games"])
         self._version = int(state_dict["policy_version"])
         self._resume_state = ResumeState.restored(state_dict)

@@ -48,6 +48,8 @@ class Intake:
         paused: workers that get no grants; :meth:`set_paused` changes them.
         undelivered: counts to continue: rollouts refused as too old, quarantined as invalid, dropped for newer ones.
         pool: snapshots that games are played against; None: there are none.
+        scores_at_once: update the pool's scores with each batch; otherwise its owner does it, with the results of
+            other ranks.
 
     Attributes:
         paused: workers that get no grants now.
@@ -67,13 +69,14 @@ class Intake:
         paused: Collection[int] = (),
         undelivered: Mapping[str, int] | None = None,
         pool: SnapshotPool | None = None,
+        scores_at_once: bool = True,
     ) -> None:
         self._backend, self._slots = backend, slots
         self._schedule, self._staleness, self._zero_copy = schedule, StalenessBudget(max_policy_lag), zero_copy
         self._board = SlotBoard(slots.layout.num_workers, slots.layout.num_slots)
         self._ready: deque[RolloutHeader] = deque()
         self.paused = frozenset(paused)
-        self._drop_oldest, self._pool = drop_oldest, pool
+        self._drop_oldest, self._pool, self._scores_at_once = drop_oldest, pool, scores_at_once
         self._arrived, self._quarantined = 0, 0
         self.undelivered = {**NOTHING_UNDELIVERED, **(undelivered or {})}
         self.last_headers: dict[int, RolloutHeader] = {}
@@ -157,7 +160,7 @@ class Intake:
                 self._refuse(self._remove(accepted), latest_version, refused)
             else:
                 accepted, refused = accepted + 1, 0
-        if self._pool is not None:
+        if self._pool is not None and self._scores_at_once:
             self._pool.update_scores()
         return accepted
 

@@ -21,8 +21,11 @@ __all__ = [
     "CollectorOptions",
     "Mode",
     "OpponentOptions",
+    "Placement",
     "Schedule",
     "SupervisionOptions",
+    "WeightCompression",
+    "WeightDtype",
     "WorkerOptions",
     "agent_needs",
     "collector_errors",
@@ -33,6 +36,9 @@ __all__ = [
 
 Mode = Literal["serial", "workers", "central", "ray"]
 Schedule = Literal["sync", "async"]
+Placement = Literal["spread", "strict_spread", "pack"]
+WeightDtype = Literal["float32", "bfloat16"]
+WeightCompression = Literal["none", "zstd"]
 
 MAX_GROUPS: Final = 16
 """Of a worker's games, each with a random stream of its own."""
@@ -161,7 +167,7 @@ class ClusterOptions(Options):
         pattern=r"auto|(?!ray://)[^\s/]+:\d+",
         form="auto or HOST:PORT of the cluster's head (Ray Client, ray://, is not supported)",
     )
-    placement: Literal["spread", "strict_spread", "pack"] = option(
+    placement: Placement = option(
         "spread",
         "With ray: spread: an agent goes to the node with the fewest; strict_spread: never two to one node; pack: as "
         "many to one node as fit.",
@@ -179,12 +185,12 @@ class ClusterOptions(Options):
         "flight need.",
         low=80,
     )
-    weight_dtype: Literal["float32", "bfloat16"] = option(
+    weight_dtype: WeightDtype = option(
         "float32",
         "With ray: type of float32 parameters on their way to the nodes; bfloat16 halves the bytes, and the workers "
         "play with rounded weights.",
     )
-    weight_compression: Literal["none", "zstd"] = option(
+    weight_compression: WeightCompression = option(
         "none", "With ray: compression of weights on their way to the nodes."
     )
 
@@ -268,7 +274,12 @@ def worker_demand(options: CollectorOptions, workers: WorkerOptions, num_workers
 
 
 def with_number_of_workers(
-    options: CollectorOptions, workers: WorkerOptions, cluster: ClusterOptions | None = None, *, learns_on_cpu: bool
+    options: CollectorOptions,
+    workers: WorkerOptions,
+    cluster: ClusterOptions | None = None,
+    *,
+    learns_on_cpu: bool,
+    num_learners: int = 1,
 ) -> CollectorOptions:
     """The same options, with a number in the place of ``num_workers="auto"`` (whose sentence says which).
 
@@ -280,10 +291,11 @@ def with_number_of_workers(
         workers: how they run.
         cluster: with ``mode="ray"``, where they run; None: on this machine.
         learns_on_cpu: the learner's device is a CPU.
+        num_learners: that will share the CPUs of this process, each with workers of its own.
     """
     if options.num_workers != "auto":
         return options
-    cpus, is_async = available_cpus(), options.schedule == "async"
+    cpus, is_async = max(1, available_cpus() // num_learners), options.schedule == "async"
     if options.mode == "serial":
         wished = 1
     elif options.mode == "ray" and cluster is not None and cluster.cpus_per_agent:

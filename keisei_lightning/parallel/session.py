@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,7 +14,8 @@ from keisei_lightning.games import GameFactory, GameSpec
 from keisei_lightning.models.compiling import check_compile_mode
 from keisei_lightning.parallel.backend import Backend, WorkerInputs
 from keisei_lightning.parallel.central.backend import CentralBackend
-from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, Intake
+from keisei_lightning.parallel.figures import Figure
+from keisei_lightning.parallel.intake import Intake
 from keisei_lightning.parallel.memory.demand import check_memory
 from keisei_lightning.parallel.memory.slots import SlotLayout, Slots
 from keisei_lightning.parallel.memory.weights import WeightLayout, WeightStore
@@ -33,6 +34,8 @@ from keisei_lightning.parallel.options import (
 from keisei_lightning.parallel.playing.worker import PlayerOptions
 from keisei_lightning.parallel.policy.acting import check_policy
 from keisei_lightning.parallel.process_backend import ProcessBackend
+from keisei_lightning.parallel.ranks import RankShare
+from keisei_lightning.parallel.resume_state import ResumeState
 from keisei_lightning.parallel.serial_backend import SerialBackend
 from keisei_lightning.parallel.supervision.events import WorkerHealth
 from keisei_lightning.parallel.supervision.restarts import RestartPolicy, WorkerState
@@ -40,7 +43,7 @@ from keisei_lightning.rl import policy_lag
 from keisei_lightning.system.devices import device_errors
 from keisei_lightning.system.machine import resident_memory, share_of_cpus
 
-__all__ = ["CollectorSpec", "ResumeState", "Session"]
+__all__ = ["CollectorSpec", "Session"]
 
 _HEALTHY = (WorkerState.STARTING, WorkerState.RUNNING)
 _WEIGHTS_ON_THE_WAY = 3  # sets of them in the object store: the latest, one that is fetched, one that is being put
@@ -152,12 +155,13 @@ class CollectorSpec:
         """Torch threads of all processes of this machine that hold the weights."""
         return self.num_readers * self.threads_per_worker
 
-    def player_options(self, *, seed: int, start: int) -> PlayerOptions:
+    def player_options(self, *, seed: int, start: int, share: RankShare) -> PlayerOptions:
         """How every worker plays.
 
         Args:
             seed: root seed of every random stream.
-            start: plies delivered before this start.
+            start: plies that all ranks have delivered before this start.
+            share: this collector's part of the workers.
         """
         return PlayerOptions(
             device=self.workers.worker_device,
@@ -168,6 +172,8 @@ class CollectorSpec:
             augment_symmetry=self.options.augment_symmetry,
             seed=seed,
             start=start,
+            first_worker=share.workers(self.layout.num_workers).start,
+            plies_per_batch=share.num_ranks * self.layout.plies_per_batch,
         )
 
     def make_backend(self, inputs: WorkerInputs) -> Backend:
@@ -226,38 +232,6 @@ def _device_errors(name: str) -> list[str]:
     return device_errors("worker_device", name, num_cuda_devices=count)
 
 
-@dataclass(kw_only=True, slots=True)
-class ResumeState:
-    """The state that a collector starts from: an empty one, or that of a checkpoint.
-
-    Attributes:
-        undelivered: counts of complete rollouts that were not delivered, by reason.
-        games_in_flight: state of each worker's games (serial only); empty: all games are new.
-        opponents: the snapshot pool's state; None: the pool is empty.
-    """
-
-    undelivered: Mapping[str, int]
-    games_in_flight: Sequence[Mapping[str, Any]] = ()
-    opponents: Mapping[str, Any] | None = None
-
-    @classmethod
-    def restored(cls, state: Mapping[str, Any]) -> ResumeState:
-        """From a :meth:`state_dict`, also of an earlier version."""
-        return cls(
-            undelivered={name: int(state.get(name, 0)) for name in NOTHING_UNDELIVERED},
-            games_in_flight=state.get("games_in_flight", ()),
-            opponents=state.get("opponents"),
-        )
-
-    def state_dict(self) -> dict[str, Any]:
-        """This state as plain numbers, text and tensors."""
-        return {
-            **self.undelivered,
-            "games_in_flight": list(self.games_in_flight),
-            "opponents": self.opponents,
-        }
-
-
 class Session:
     """Slots, published weights, snapshots, and the backend that plays. :meth:`open` starts it.
 
@@ -265,9 +239,10 @@ class Session:
         spec: how to collect.
         resume_state: the state to start from.
         seed: root seed of every random stream.
-        plies: delivered so far, in earlier sessions too.
+        plies: that all ranks have delivered so far, in earlier sessions too.
         version: of the policy's present weights.
         paused: workers that get no grants at first (see :meth:`Intake.set_paused`).
+        share: this collector's part of the workers of all ranks.
 
     Attributes:
         weights: publishes weights.
@@ -288,19 +263,21 @@ class Session:
         plies: int,
         version: int,
         paused: Collection[int],
+        share: RankShare,
     ) -> None:
         self._num_readers, self._num_workers = spec.num_readers, spec.layout.num_workers
         weights = WeightLayout.of(spec.policy)
         self._slots = Slots.reserve(spec.layout)
         self.weights = WeightStore(weights, spec.num_readers)
         self.weights.publish(spec.policy, version)
-        self.pool = None if spec.opponents is None else SnapshotPool(spec.opponents, weights, seed)
+        first_worker = share.workers(self._num_workers).start
+        self.pool = None if spec.opponents is None else SnapshotPool(spec.opponents, weights, seed, first_worker)
         if self.pool is not None and resume_state.opponents is not None:
             self.pool.load_state_dict(resume_state.opponents)
         inputs = WorkerInputs(
             game=spec.game,
             policy=spec.policy,
-            options=spec.player_options(seed=seed, start=plies),
+            options=spec.player_options(seed=seed, start=plies, share=share),
             slots=self._slots,
             weights=self.weights.memory,
             opponents=self._opponent_setup(spec),
@@ -317,6 +294,7 @@ class Session:
             paused=paused,
             undelivered=resume_state.undelivered,
             pool=self.pool,
+            scores_at_once=share.num_ranks == 1,
         )
 
     def _opponent_setup(self, spec: CollectorSpec) -> OpponentSetup | None:
@@ -374,16 +352,19 @@ class Session:
             for worker in self.backend.health()
         ]
 
-    def summary(self, latest_version: int) -> dict[str, float]:
+    def figures(self, latest_version: int) -> dict[str, Figure]:
         """Metrics of the workers and of the pool."""
         workers = self._workers(with_memory=False)
         versions = [worker.policy_version for worker in workers if worker.policy_version is not None]
+        lag = max((policy_lag(latest_version, version) for version in versions), default=0)
+        healthy = sum(worker.state in _HEALTHY for worker in workers[: self._num_workers])
+        pool = {} if self.pool is None else self.pool.summary()
         return {
-            **({} if self.pool is None else self.pool.summary()),
-            "restarts": sum(worker.restarts for worker in workers),
-            "healthy_workers": sum(worker.state in _HEALTHY for worker in workers[: self._num_workers]),
-            "adoption_lag_max": max((policy_lag(latest_version, version) for version in versions), default=0),
-            "lost_rollouts": self.backend.lost_rollouts,
+            **{name: Figure("same", value) for name, value in pool.items()},
+            "restarts": Figure("sum", sum(worker.restarts for worker in workers)),
+            "healthy_workers": Figure("sum", healthy),
+            "adoption_lag_max": Figure("largest", lag),
+            "lost_rollouts": Figure("sum", self.backend.lost_rollouts),
         }
 
     def resume_state(self) -> ResumeState:

@@ -7,9 +7,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from keisei_lightning.parallel.figures import Figure, values_of
 from keisei_lightning.parallel.supervision.messages import RolloutHeader
 
 __all__ = ["CollectionStats"]
+
+_SHARES = {"first_win_share": "first", "second_win_share": "second", "draw_share": "draw"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +84,13 @@ class CollectionStats:
             # A rate needs the time before its first batch: the end of the batch that left the window.
             self._window_start = self._window.popleft().time
 
-    def summary(self) -> dict[str, float]:
+    def figures(self) -> dict[str, Figure]:
         """The numbers by name; shares and means are of the window, left out (not NaN) before a game has finished."""
         window = self._window
-        out: dict[str, float] = {
-            "plies": self.plies,
-            "games": self.games,
-            "publish_ms": self.publish_s * 1e3,
+        out = {
+            "plies": Figure("sum", self.plies),
+            "games": Figure("sum", self.games),
+            "publish_ms": Figure("largest", self.publish_s * 1e3),
         }
         if not window:
             return out
@@ -95,21 +98,27 @@ class CollectionStats:
         seconds = max(window[-1].time - start, 1e-9)
         lags = [lag for delivery in window for lag in delivery.lags]
         out |= {
-            "plies_per_s": sum(delivery.plies for delivery in window) / seconds,
-            "games_per_s": sum(delivery.games for delivery in window) / seconds,
-            "policy_lag_mean": sum(lags) / max(len(lags), 1),
-            "policy_lag_max": max(lags, default=0),
-            "learner_wait_s": sum(delivery.learner_wait_s for delivery in window) / len(window),
-            "worker_wait_s": sum(delivery.worker_wait_s for delivery in window) / len(window),
+            "plies_per_s": Figure("sum", sum(delivery.plies for delivery in window) / seconds),
+            "games_per_s": Figure("sum", sum(delivery.games for delivery in window) / seconds),
+            "policy_lag_mean": Figure("mean", sum(lags), max(len(lags), 1)),
+            "policy_lag_max": Figure("largest", max(lags, default=0)),
+            "learner_wait_s": Figure("mean", sum(delivery.learner_wait_s for delivery in window), len(window)),
+            "worker_wait_s": Figure("mean", sum(delivery.worker_wait_s for delivery in window), len(window)),
         }
         if games := sum(delivery.games for delivery in window):
             results = sum((delivery.results for delivery in window), Counter())
             outcomes = sum((delivery.outcomes for delivery in window), Counter())
-            out["game_length_mean"] = sum(delivery.game_plies for delivery in window) / games
+            out["game_length_mean"] = Figure("mean", sum(delivery.game_plies for delivery in window), games)
             out |= {
-                "first_win_share": results["first"] / games,
-                "second_win_share": results["second"] / games,
-                "draw_share": results["draw"] / games,
+                name: Figure("mean", results[result], games, beside="game_length_mean")
+                for name, result in _SHARES.items()
             }
-            out |= {f"outcome/{name.replace(' ', '_')}": count / games for name, count in sorted(outcomes.items())}
+            out |= {
+                f"outcome/{name.replace(' ', '_')}": Figure("mean", count, games, beside="game_length_mean")
+                for name, count in sorted(outcomes.items())
+            }
         return out
+
+    def summary(self) -> dict[str, float]:
+        """The values of :meth:`figures`."""
+        return values_of(self.figures())

@@ -25,11 +25,15 @@ Plies of a frozen opponent
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-__all__ = ["batch_advantages", "normalize_advantage", "two_player_gae"]
+__all__ = ["AdvantageMoments", "batch_advantages", "normalize_advantage", "two_player_gae"]
 
 
 def two_player_gae(
@@ -183,6 +187,55 @@ def normalize_advantage(advantage: Tensor, mask: Tensor | None = None) -> Tensor
     rounding = torch.finfo(advantage.dtype).eps
     scale = torch.where(deviation > rounding * largest, 1.0 / (deviation + rounding), 0.0)
     return centered * scale
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdvantageMoments:
+    """What normalising needs to know of a set of advantages, so that several sets can be normalised as one.
+
+    Attributes:
+        count: how many there are.
+        mean: of them.
+        squares: sum of the squared distances from the mean.
+        largest: the largest absolute value.
+    """
+
+    count: int
+    mean: float
+    squares: float
+    largest: float
+
+    @classmethod
+    def of(cls, advantage: Tensor) -> AdvantageMoments:
+        """The moments of advantages of any shape, in float64."""
+        values = advantage.double()
+        if not values.numel():
+            return cls(count=0, mean=0.0, squares=0.0, largest=0.0)
+        mean = values.mean()
+        squares, largest = (values - mean).square().sum(), values.abs().max()
+        return cls(count=values.numel(), mean=float(mean), squares=float(squares), largest=float(largest))
+
+    @classmethod
+    def combined(cls, parts: Sequence[AdvantageMoments]) -> AdvantageMoments:
+        """The moments of several sets together (Chan, Golub and LeVeque 1979, for any number of sets)."""
+        count = sum(part.count for part in parts)
+        mean = sum(part.count * part.mean for part in parts) / max(count, 1)
+        squares = sum(part.squares + part.count * (part.mean - mean) ** 2 for part in parts)
+        return cls(count=count, mean=mean, squares=squares, largest=max(part.largest for part in parts))
+
+    def normalize(self, advantage: Tensor) -> Tensor:
+        """Shift and scale advantages of this set, or of a part of it, as :func:`normalize_advantage` does.
+
+        Args:
+            advantage: float, of any shape.
+
+        Returns:
+            The same shape and dtype.
+        """
+        rounding = torch.finfo(advantage.dtype).eps
+        deviation = math.sqrt(self.squares / max(self.count - 1, 1))
+        scale = 1.0 / (deviation + rounding) if deviation > rounding * self.largest else 0.0
+        return ((advantage.double() - self.mean) * scale).to(advantage.dtype)
 
 
 def _check_rates(**rates: float) -> None:

@@ -194,6 +194,8 @@ def quiet_libraries() -> None:
     # "GPU available: False", "TPU available: ...", tips to use other products: the start table says what is used.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric.utilities.rank_zero").setLevel(logging.WARNING)
+    # "Initializing distributed", and a line of dashes: the start table tells the number of ranks.
+    logging.getLogger("lightning.fabric.utilities.distributed").setLevel(logging.WARNING)
     # Matplotlib logs that it builds its font cache.
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
 

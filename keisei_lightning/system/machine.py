@@ -17,6 +17,7 @@ import psutil
 
 __all__ = [
     "Allowance",
+    "allowed_cpus",
     "available_cpus",
     "available_memory",
     "descriptor_allowance",
@@ -66,7 +67,22 @@ class Allowance:
 
 
 def available_cpus(cgroup_root: Path = CGROUP_ROOT) -> int:
-    """Count the CPUs that this process may use: its affinity mask, reduced by the container's CPU quota.
+    """Count the CPUs that this process may use: its share of :func:`allowed_cpus`.
+
+    Where a launcher has started several learners on this machine (``LOCAL_WORLD_SIZE``, as torchrun says it), each has
+    an equal share.
+
+    Args:
+        cgroup_root: where the control groups are mounted (version 2, or version 1 with its ``cpu`` controller).
+
+    Returns:
+        At least 1.
+    """
+    return max(1, allowed_cpus(cgroup_root) // _learners_here())
+
+
+def allowed_cpus(cgroup_root: Path = CGROUP_ROOT) -> int:
+    """Count the CPUs that this process and its peers may use: the affinity mask, reduced by the container's CPU quota.
 
     ``os.cpu_count()`` counts the machine's, which may be 64 in a container with a quota of two.
 
@@ -79,6 +95,12 @@ def available_cpus(cgroup_root: Path = CGROUP_ROOT) -> int:
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [quota for group in _own_groups(cgroup_root, "cpu") if (quota := _cpu_quota(group)) is not None]
     return max(1, min([cpus, *(math.ceil(quota) for quota in quotas)]))
+
+
+def _learners_here() -> int:
+    """Learners of one training on this machine, as their launcher says."""
+    number = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return int(number) if number.isdecimal() and int(number) else 1
 
 
 def share_of_cpus(num_workers: int) -> int:

@@ -6,8 +6,8 @@
     class SupervisionOptions(Options):
         heartbeat_s: float = option(10.0, "A worker that is silent for this long is replaced.", low=0.5)
 
-Everything else is derived from the declaration: what is legal (:func:`errors_of`), Hydra's schemas, ``--help`` and the
-reference page (:func:`declared`). A type is written as the annotation writes it: ``int``, ``float``, ``bool``, ``str``,
+Everything else is derived from the declaration: what is legal, Hydra's schemas, ``--help`` and the reference page
+(:func:`declared`). A type is written as the annotation writes it: ``int``, ``float``, ``bool``, ``str``,
 ``int | None``, ``Literal["a", "b"]``, ``list[str]``; anything else is not checked here. Sentences write None as null,
 as a configuration does.
 """
@@ -15,7 +15,6 @@ as a configuration does.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
 import typing
@@ -26,16 +25,14 @@ from types import NoneType, UnionType
 from typing import Any, Final, Literal
 
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.system.registry import nearest
 
 __all__ = [
     "Bounds",
     "Declaration",
     "Options",
     "SeedOptions",
-    "check",
     "declared",
-    "errors_of",
-    "nearest",
     "option",
     "spelled",
     "with_keywords",
@@ -201,7 +198,7 @@ def option(
         above: every legal number is larger (instead of ``low``).
         below: every legal number is smaller (instead of ``high``).
         choices: legal words; those of a ``Literal`` need not be repeated.
-        pattern: regular expression of legal words.
+        pattern: regular expression of legal words; where there is only a ``form``, any word but the empty one.
         form: what ``pattern`` means, for a person, such as "cpu or cuda:N".
         is_even: only even numbers are legal.
     """
@@ -217,7 +214,7 @@ def option(
             "sentence": sentence,
             "bounds": bounds if is_bounded else None,
             "choices": tuple(choices),
-            "pattern": pattern,
+            "pattern": pattern or (r"(?s).+" if form else ""),
             "form": form,
             "is_even": is_even,
         }
@@ -264,31 +261,6 @@ def _declarations(options: type) -> Iterator[Declaration]:
         )
 
 
-def errors_of(options: Any, *, prefix: str = "", none: str = "None") -> list[str]:
-    """What is not legal in a dataclass of options: a line each, with key, value and what is legal.
-
-    Args:
-        options: the values.
-        prefix: of the keys, such as "parallel.".
-        none: how None is written; "null" writes all values as YAML does.
-    """
-    lines = (
-        declaration.error(getattr(options, declaration.name), prefix=prefix, none=none)
-        for declaration in declared(options.__class__)
-    )
-    return [line for line in lines if line is not None]
-
-
-def check(options: Any) -> None:
-    """Refuse options that are not legal.
-
-    Raises:
-        ConfigError: with a line for each.
-    """
-    if errors := errors_of(options):
-        raise ConfigError(errors)
-
-
 class Options:
     """Base of the dataclasses of options: what is not legal is never made.
 
@@ -297,7 +269,9 @@ class Options:
     """
 
     def __post_init__(self) -> None:
-        check(self)
+        lines = (each.error(getattr(self, each.name)) for each in declared(self.__class__))
+        if errors := [line for line in lines if line is not None]:
+            raise ConfigError(errors)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,8 +298,7 @@ def with_keywords(owner: str, *groups: Any, keywords: Mapping[str, Any]) -> tupl
     """
     known = [field.name for group in groups for field in dataclasses.fields(group)]
     if unknown := next((name for name in keywords if name not in known), None):
-        near = nearest(unknown, known)
-        raise TypeError(f"{owner} has no option {unknown!r}" + (f" (did you mean {near!r}?)" if near else ""))
+        raise TypeError(f"{owner} has no option {unknown!r}{nearest(unknown, known)}")
     made: list[Any] = []
     errors: list[str] = []
     for group in groups:
@@ -337,11 +310,6 @@ def with_keywords(owner: str, *groups: Any, keywords: Mapping[str, Any]) -> tupl
     if errors:
         raise ConfigError(errors)
     return tuple(made)
-
-
-def nearest(word: str, known: Sequence[str]) -> str | None:
-    """The known word that was probably meant; None: there is none like it."""
-    return next(iter(difflib.get_close_matches(word, known, n=1)), None)
 
 
 def spelled(value: Any, *, none: str = "None") -> str:

@@ -94,7 +94,7 @@ class Registry(Generic[T]):
         return f"{entry.module}.{entry.attr}" if self._by_path else entry.name
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint at the known word that is most like an unknown one: " (did you mean WORD?)", or nothing."""
+def nearest(word: str, known: Iterable[str], *, prefix: str = "") -> str:
+    """A hint at the known word that is most like an unknown one: " (did you mean PREFIXWORD?)", or nothing."""
     near = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
+    return f" (did you mean {prefix}{near[0]}?)" if near else ""

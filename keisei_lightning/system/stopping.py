@@ -21,7 +21,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -31,10 +31,15 @@ __all__ = [
     "Stopped",
     "defer",
     "deferred",
+    "end_now",
     "interruptible",
+    "is_active",
     "listen_to",
+    "passing_on",
     "requested",
+    "stop_all",
     "stop_deferring",
+    "stop_together",
     "temporary_file",
     "uninterruptible",
 ]
@@ -60,6 +65,10 @@ class Stopped(BaseException):
         self.signum = signum
         super().__init__(f"stopped by {signal.Signals(signum).name}")
 
+    def __reduce__(self) -> tuple[type[Stopped], tuple[int]]:
+        """Pickle by the signal's number: a sweep's job may run in another process."""
+        return type(self), (self.signum,)
+
     @property
     def exit_code(self) -> int:
         """Exit code that shells expect: 128 + the signal's number."""
@@ -82,6 +91,10 @@ class StopSignals:
         self.deferred = False
         self.waits = 0
         self.uninterruptible = 0
+        self.note_all_stop: Callable[[int], None] | None = None
+        """Gets the signal by which all ranks stop; None: there is one rank."""
+        self.pass_on: Callable[[int], None] | None = None
+        """Tells other processes to stop, in place of this one; None: this one stops."""
         self._asked_at = 0.0
         self._relayed = False
         self._before: dict[int, Any] = {}
@@ -114,6 +127,7 @@ class StopSignals:
     def stop_deferring(self) -> None:
         """End the deferral: from now on a first signal raises at once."""
         self.deferred = False
+        self.note_all_stop = None
         if signal.SIGALRM in self._before:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -124,9 +138,14 @@ class StopSignals:
         if self.requested is not None:
             if signum == self.requested and time.monotonic() - self._asked_at < _DOUBLED_S:
                 return
-            _end_now(signum)
+            end_now(signum)
         self.requested, self._asked_at = signum, time.monotonic()
-        if self.deferred and signum != signal.SIGTERM:
+        if self.pass_on is not None:
+            self.pass_on(signum)
+            return
+        if self.deferred and self.note_all_stop is not None and not self.waits:
+            return
+        if self.deferred and self.note_all_stop is None and signum != signal.SIGTERM:
             # After SIGTERM Lightning's loop ends at its own safe points, with consistent counters.
             self._relayed = True
             signal.raise_signal(signal.SIGTERM)
@@ -150,6 +169,11 @@ _active: StopSignals | None = None
 _temporary_files: set[Path] = set()
 
 
+def is_active() -> bool:
+    """Whether signals are turned into requests to stop here."""
+    return _active is not None
+
+
 def requested() -> int | None:
     """The number of the first signal that came; None: none has."""
     return None if _active is None else _active.requested
@@ -170,6 +194,51 @@ def listen_to(signum: int) -> None:
     """Treat a further signal, such as a batch system's, as a request to stop."""
     if _active is not None:
         _active.listen_to(signum)
+
+
+@contextlib.contextmanager
+def passing_on(tell: Callable[[int], None], *further: int) -> Iterator[None]:
+    """Context in which a first signal is passed on to other processes; it does not stop this one.
+
+    Args:
+        tell: gets the signal's number, within the signal's handler.
+        *further: signals that are requests to stop as well.
+    """
+    active = _active if threading.current_thread() is threading.main_thread() else None
+    if active is None:
+        yield
+        return
+    active.pass_on = tell
+    for signum in further:
+        active.listen_to(signum)
+    try:
+        yield
+    finally:
+        active.pass_on = None
+
+
+def stop_together(note: Callable[[int], None]) -> None:
+    """From now on a deferred signal waits until all ranks of the training stop by it, at the same point.
+
+    Lightning's own handler of SIGTERM, which would meet the other ranks from within a step, is replaced.
+
+    Args:
+        note: gets the signal by which all ranks stop.
+    """
+    if _active is not None:
+        _active.note_all_stop = note
+        _active.listen_to(signal.SIGTERM)
+
+
+def stop_all(signum: int) -> None:
+    """Note the signal by which all ranks stop, as if this one had got it; alone, nothing is to be noted.
+
+    Args:
+        signum: that one of the ranks got.
+    """
+    if _active is not None and _active.note_all_stop is not None:
+        _active.requested = _active.requested or signum
+        _active.note_all_stop(signum)
 
 
 def stop_deferring(*, end: bool = False) -> None:
@@ -233,8 +302,13 @@ def temporary_file(path: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def _end_now(signum: int) -> None:
-    """End without any further hook or handler. Workers notice that their parent has ended."""
+def end_now(signum: int, *, silently: bool = False) -> None:
+    """End without any further hook or handler. Workers notice that their parent has ended.
+
+    Args:
+        signum: the signal that asks for it.
+        silently: somebody else tells the user.
+    """
     for path in tuple(_temporary_files):
         with contextlib.suppress(OSError):
             path.unlink()
@@ -242,6 +316,7 @@ def _end_now(signum: int) -> None:
         sys.stdout.flush()
         if sys.stderr.isatty():
             sys.stderr.write("\x1b[?25h")  # a progress bar hides the cursor
-        sys.stderr.write(f"keisei: stopped by {signal.Signals(signum).name}, at once\n")
+        if not silently:
+            sys.stderr.write(f"keisei: stopped by {signal.Signals(signum).name}, at once\n")
         sys.stderr.flush()
     os._exit(128 + signum)

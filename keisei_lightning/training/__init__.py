@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from keisei_lightning.training.options import EvaluationOptions, MinibatchOptions, PPOOptions
     from keisei_lightning.training.orderly_stop import FinalCheckpoint, OrderlyStop
     from keisei_lightning.training.progress import TrainingProgress
+    from keisei_lightning.training.pruning import ScorePruning
     from keisei_lightning.training.report import CurvesCallback, plot_curves, write_last_game
     from keisei_lightning.training.snapshots import SnapshotCallback
     from keisei_lightning.training.source import RolloutSource
@@ -54,6 +55,7 @@ __all__ = [
     "PPOOptions",
     "RolloutSource",
     "ScoreEarlyStopping",
+    "ScorePruning",
     "SelfPlayDataModule",
     "SelfPlayMetrics",
     "SnapshotCallback",
@@ -82,6 +84,7 @@ _MODULE_OF = {
     "PPOOptions": "options",
     "RolloutSource": "source",
     "ScoreEarlyStopping": "early_stopping",
+    "ScorePruning": "pruning",
     "SelfPlayDataModule": "datamodule",
     "SelfPlayMetrics": "metrics",
     "SnapshotCallback": "snapshots",

@@ -11,7 +11,7 @@ so whatever was published at the end of the epoch before has been played with (`
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -27,18 +27,19 @@ from keisei_lightning.models.transfers import plies_to_device
 from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
 from keisei_lightning.system.options import with_keywords
 from keisei_lightning.system.stopping import interruptible
+from keisei_lightning.training.collection import SharedCollection
+from keisei_lightning.training.iteration import Iteration
 from keisei_lightning.training.loader import MinibatchLoader
-from keisei_lightning.training.minibatches import (
-    Iteration,
-    add_advantages,
-    add_outcomes,
-    decouple,
-    minibatches,
-    shuffle_generator,
-)
+from keisei_lightning.training.minibatches import add_advantages_of_all, add_outcomes, decouple
 from keisei_lightning.training.module import PPOModule
 from keisei_lightning.training.options import MinibatchOptions
-from keisei_lightning.training.source import RolloutSource, actor_critic_of, check_same_policy, learned_policy
+from keisei_lightning.training.rank_group import ALONE, Ranks, ranks_of
+from keisei_lightning.training.source import (
+    RolloutSource,
+    actor_critic_of,
+    check_same_policy,
+    learned_policy,
+)
 from keisei_lightning.training.weight_sync import PublishingWatch
 
 __all__ = ["SelfPlayDataModule"]
@@ -65,6 +66,12 @@ class SelfPlayDataModule(LightningDataModule):
     A checkpoint that is written in the middle of an iteration holds its rollout: the run that resumes from it learns
     from the remaining minibatches, and nothing is played, learned from or counted twice. They keep the advantages and
     the size that they had, whatever is configured now; no more are taken than an iteration has now.
+
+    With several learners (ranks) under DDP, each has a data module with a collector of its own, which plays its part of
+    the workers. All take equally many minibatches, each of ``minibatch_size`` plies of its own, as Lightning's batch
+    sizes are, and advantages are normalised over all. What one rank's collector raises, every rank hears of before the
+    next step, so that none waits for one that has failed. A checkpoint has the counts and games of all ranks, and the
+    rollouts of an interrupted iteration: any number of ranks can resume from it.
 
     ``overfit_batches`` repeats the first minibatches of the first rollout; ``limit_train_batches`` and ``fast_dev_run``
     leave the rest of a rollout unused.
@@ -130,6 +137,7 @@ class SelfPlayDataModule(LightningDataModule):
         self._state_at_end: dict[str, Any] | None = None
         self._watch: PublishingWatch | None = None
         self._loader = MinibatchLoader(self)
+        self._ranks: Ranks = ALONE
 
     @property
     def collector(self) -> RolloutSource:
@@ -156,22 +164,18 @@ class SelfPlayDataModule(LightningDataModule):
         """Make the collector, or reopen it after a fit; nothing is started.
 
         Raises:
-            ConfigError: the trainer has more than one process (each would play the same games as the others); the
+            ConfigError: the strategy is not one for several learners; their collectors are not of one size; the
                 collector's policy is not the one that the module learns; or an option of the collector is out of its
                 bounds.
         """
-        world_size = 1 if self.trainer is None else self.trainer.world_size
-        if world_size > 1:
-            raise ConfigError(
-                f"trainer.devices x trainer.num_nodes={world_size}: must be 1 (one learner; self-play is what runs in "
-                "many processes: parallel.num_workers)"
-            )
+        self._ranks = ranks_of(self.trainer)
         if stage not in (None, "fit"):
             return
         if self._game is not None:
             self._make_collector(self._game)
         interrupted, self._state_before, self._state_at_end = self._state_before, None, None
         self.collector.reopen()
+        self._shared.begin()
         if interrupted is not None:  # in the middle of a rollout, which is played again
             self.collector.load_state_dict(interrupted)
         if self.trainer is not None:
@@ -209,14 +213,32 @@ class SelfPlayDataModule(LightningDataModule):
             self._watch.check()
         # A signal may end the wait anywhere in the collector: a checkpoint then has the state before it.
         self._state_before = self.collector.state_dict()
-        with interruptible():
-            rollout = next(rollouts, None)
+        rollout: TensorDictBase | None = None
+
+        def play() -> Mapping[int, Sequence[int]] | None:
+            nonlocal rollout
+            with interruptible():  # collect() tells the others
+                rollout = next(rollouts, None)
+            return None if rollout is None else self._shared.take_results()
+
+        results = self._ranks.collect("collecting a batch", play)
         self._state_before = None
+        if any(result is None for result in results):  # of one rank: the others have had their last one too
+            rollout = None
+        self._shared.add_results([result or {} for result in results])
         if rollout is not None:
             self.iteration += 1
         elif self.trainer is not None:
             self.trainer.should_stop = True
         return rollout
+
+    @property
+    def _shared(self) -> SharedCollection:
+        return SharedCollection(self._ranks, self.collector)
+
+    def _start(self) -> None:
+        with interruptible():
+            self.collector.start()
 
     def _begin(self) -> Iterator[TensorDictBase]:
         """The iterator over rollouts of this fit."""
@@ -233,34 +255,38 @@ class SelfPlayDataModule(LightningDataModule):
         device = self._device()
         if current is not None:
             self._begin()
-            with interruptible():
-                self.collector.start()  # so that the version counts up when this iteration ends
+            # So that the version counts up when this iteration ends.
+            self._ranks.collect("starting the workers", self._start)
             current.plies = plies_to_device(current.plies, device)
         else:
             rollout = self.next_rollout()
             if rollout is None:
                 return
-            plies, trainable = add_advantages(
-                rollout, gamma=self.options.gamma, lmbda=self.options.lmbda, normalize=self.options.normalize_advantage
-            )
-            plies = self._add_outcomes(plies_to_device(plies, device), rollout)
-            if self.options.decoupled:
-                plies = self._decouple(plies, trainable)
-            current = Iteration(plies, trainable, self.num_epochs, self.num_minibatches)
+            current = self._iteration_of(rollout, device)
         self._current = current
         try:
-            for minibatch in minibatches(
-                current.plies,
-                current.trainable,
-                num_epochs=current.num_epochs,
-                num_minibatches=current.num_minibatches,
-                generator=shuffle_generator(self.seed, self.iteration),
-                skip=current.taken,
-            ):
-                current.taken += 1
-                yield minibatch
+            yield from current.minibatches(seed=self.seed, number=self.iteration)
         finally:
             self._current = None
+
+    def _iteration_of(self, rollout: TensorDictBase, device: torch.device) -> Iteration:
+        """The iteration that learns from a rollout [G, T]."""
+        ranks, options = self._ranks, self.options
+        plies, trainable, counts = add_advantages_of_all(
+            rollout, ranks, gamma=options.gamma, lmbda=options.lmbda, normalize=options.normalize_advantage
+        )
+        plies = self._add_outcomes(plies_to_device(plies, device), rollout)
+        if options.decoupled:
+            plies = self._decouple(plies, trainable)
+        return Iteration(
+            plies,
+            trainable,
+            self.num_epochs,
+            self.num_minibatches,
+            counts=counts,
+            rank=ranks.rank,
+            num_ranks=ranks.size,
+        )
 
     def _device(self) -> torch.device:
         """Device of the network that learns; the CPU before there is one."""
@@ -298,7 +324,8 @@ class SelfPlayDataModule(LightningDataModule):
             return {}  # no fit has begun
         collector = self._state_at_end or self._state_before or self.collector.state_dict()
         rollout = self._current.state() if self._current is not None and self._in_an_iteration() else None
-        return {"iteration": self.iteration, "collector": collector, "rollout": rollout}
+        states = self._shared.joined(collector, rollout)
+        return {"iteration": self.iteration, "collector": states[0], "rollout": states[1]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a :meth:`state_dict`.
@@ -310,10 +337,10 @@ class SelfPlayDataModule(LightningDataModule):
         self.close()
         self.collector.reopen()
         self.iteration = int(state_dict["iteration"])
-        rollout = state_dict.get("rollout")
+        shared, rollout = self._shared, state_dict.get("rollout")
         numbers = {"num_epochs": self.num_epochs, "num_minibatches": self.num_minibatches}
-        self._left_over = None if rollout is None else Iteration.restored(rollout, **numbers)
-        self.collector.load_state_dict(state_dict["collector"])
+        self._left_over = None if rollout is None else shared.own_iteration(rollout, **numbers)
+        self.collector.load_state_dict(dict(shared.own(state_dict["collector"])))
 
     def _in_an_iteration(self) -> bool:
         """Whether Lightning, if it resumed from here, would ask for the rest of this iteration's minibatches."""

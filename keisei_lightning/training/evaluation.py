@@ -10,8 +10,9 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -32,9 +33,12 @@ from keisei_lightning.models import ActorCritic, evaluation_mode
 from keisei_lightning.system.options import with_keywords
 from keisei_lightning.system.stopping import Stopped, deferred, interruptible
 from keisei_lightning.training.options import EvaluationOptions
+from keisei_lightning.training.rank_group import ALONE, Ranks, ranks_of
 from keisei_lightning.training.source import actor_critic_of
 
 __all__ = ["EvaluationCallback", "is_last_epoch", "metric_name"]
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +54,10 @@ class EvaluationCallback(Callback):
 
     Every evaluation plays the same openings, so that scores of different epochs can be compared. Training is not
     affected: the modules' modes and all global random streams are restored.
+
+    With several learners (ranks) each plays a part of every match, and all log the result of all games. Against
+    opponents that are deterministic it is that of one learner alone; others, such as ``random``, draw from a stream of
+    their own on each rank.
 
     An opponent that holds a resource, such as an engine's process (it has a ``close()``), is started once, before
     training begins (:meth:`start`, which ``setup`` calls), and closed when training ends; its own random stream
@@ -103,6 +111,7 @@ class EvaluationCallback(Callback):
         self._epochs_done = 0
         self._past: dict[int, dict[str, Any]] = {}  # weights by the number of epochs done
         self._held: dict[int, Player] = {}  # opponents that are kept from start() to close(), by their place
+        self._ranks: Ranks = ALONE
         self._spec = game(1).spec
         names = []
         for opponent in self.opponents:  # refused here, not after the first hours
@@ -122,9 +131,12 @@ class EvaluationCallback(Callback):
         return (due and self._is_affordable()) or is_last_epoch(trainer)
 
     def _is_affordable(self) -> bool:
-        if self.options.max_time_share is None or not self._spent_s:
+        share = self.options.max_time_share
+        if share is None or not self._spent_s:
             return True
-        return self._spent_s + self._latest_s <= self.options.max_time_share * (self._clock() - self._started)
+        return self._ranks.collect(  # the first rank's clock decides for all
+            "looking at the clock", lambda: self._spent_s + self._latest_s <= share * (self._clock() - self._started)
+        )[0]
 
     def start(self) -> None:
         """Start the opponents that hold a resource, such as an engine's process. May be repeated.
@@ -164,8 +176,10 @@ class EvaluationCallback(Callback):
         """
         if stage == "fit":
             self._policy(pl_module)
-            if trainer.is_global_zero:
-                self.start()
+            self._ranks = ranks_of(trainer)
+            # Where there are fewer openings than ranks, some have no part of the matches, and need no engine.
+            takes_part = self._ranks.rank < self.options.num_games // 2
+            self._ranks.collect("starting the opponents", self.start if takes_part else lambda: None)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Close the opponents."""
@@ -179,18 +193,18 @@ class EvaluationCallback(Callback):
         """Start the clock; with ``at_start``, evaluate the weights that training starts from."""
         self._started, self._spent_s = self._clock(), 0.0
         self._remember(trainer.current_epoch, pl_module)
-        if self.options.at_start and trainer.is_global_zero:
+        if self.options.at_start:
             self._log_aside(trainer, self.play(trainer, pl_module))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate if it is time."""
         self._remember(trainer.current_epoch + 1, pl_module)
-        if trainer.is_global_zero and self.should_evaluate(trainer):
+        if self.should_evaluate(trainer):
             pl_module.log_dict(self.play(trainer, pl_module), batch_size=1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate the final weights, unless the last epoch's end did (it cannot foresee every stop)."""
-        if trainer.is_global_zero and self.evaluated_step != trainer.global_step:
+        if self.evaluated_step != trainer.global_step:
             self._log_aside(trainer, self.play(trainer, pl_module))
 
     def play(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
@@ -210,7 +224,7 @@ class EvaluationCallback(Callback):
         results: dict[str, MatchResult] = {}
         with isolate_rng():
             try:
-                with interruptible():
+                with interruptible() if self._ranks.size == 1 else nullcontext():
                     for opponent in self._opponents(pl_module):
                         before = self._clock()
                         result = self._play_match(trainer, pl_module, opponent)
@@ -224,14 +238,20 @@ class EvaluationCallback(Callback):
         self.results, self.evaluated_step = results, trainer.global_step
         self._latest_s = self._clock() - started
         self._spent_s += self._latest_s
-        for result in results.values():
+        for result in results.values() if self._ranks.rank == 0 else ():
             log.info("epoch %d: %s", trainer.current_epoch, result)
         return metrics | self._rating()
 
     def _make(self, opponent: str | PlayerMaker) -> Player:
         if isinstance(opponent, str):
-            return make_player(opponent, self._spec, seed=self.seed)
-        return opponent(self._spec, seed=self.seed, name=getattr(opponent, "__name__", "opponent"))
+            return make_player(opponent, self._spec, seed=self._own_seed)
+        return opponent(self._spec, seed=self._own_seed, name=getattr(opponent, "__name__", "opponent"))
+
+    @property
+    def _own_seed(self) -> int:
+        """Seed of this rank's opponents, whose streams must not be the same on all."""
+        rank = self._ranks.rank
+        return self.seed if not rank else int(np.random.SeedSequence((self.seed, rank)).generate_state(1)[0])
 
     def _at_work(self, place: int) -> AbstractContextManager[Player]:
         """An opponent for one evaluation: the one that is held, or a new one that is closed after it."""
@@ -262,6 +282,7 @@ class EvaluationCallback(Callback):
                 num_games=2 if getattr(trainer, "fast_dev_run", False) else self.options.num_games,
                 opening_plies=self.options.opening_plies,
                 seed=self.seed,
+                partners=None if self._ranks.size == 1 else _Interruptible(self._ranks),
             )
 
     def _rating(self) -> dict[str, float]:
@@ -297,6 +318,27 @@ class EvaluationCallback(Callback):
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
+
+
+class _Interruptible:
+    """Ranks that play a match together, which a signal to any of them interrupts on all.
+
+    Args:
+        ranks: the learners.
+    """
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.rank, self.size = ranks.rank, ranks.size
+        self._ranks = ranks
+
+    def collect(self, what: str, work: Callable[[], T]) -> list[T]:
+        """Do something that a signal may interrupt on all ranks."""
+
+        def interrupted() -> T:
+            with interruptible():
+                return work()
+
+        return self._ranks.collect(what, interrupted)
 
 
 def _errors(options: EvaluationOptions, opponents: Sequence[object]) -> list[str]:

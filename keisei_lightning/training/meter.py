@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -10,6 +11,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from keisei_lightning.models.transfers import to_device, to_host
+from keisei_lightning.training.rank_group import ALONE, Ranks
 
 __all__ = ["EpochMeter"]
 
@@ -26,7 +28,8 @@ class EpochMeter:
     """Metrics of one epoch: a row of numbers for each minibatch, on the device, so that adding a row waits for nothing.
 
     They are aggregated on the CPU in double precision at the end of the epoch. A minibatch is weighted by its plies:
-    two minibatches of one pass may differ by a ply.
+    two minibatches of one pass may differ by a ply. With several learners (ranks) each has a row for its own part of
+    each minibatch; :meth:`compute` takes those of all.
 
     Args:
         names: of the metrics that are means over the plies.
@@ -39,6 +42,7 @@ class EpochMeter:
         self._plies: list[int] = []
         self._grad_norms = torch.zeros((), device=device)
         self._num_grad_norms = 0
+        self._num_first = 1
 
     @property
     def _num_columns(self) -> int:
@@ -51,6 +55,7 @@ class EpochMeter:
         rows = state.get("rows")
         if rows is not None and rows.shape[1] == meter._num_columns:
             meter._plies, meter._num_grad_norms = list(state["plies"]), int(state["num_grad_norms"])
+            meter._num_first = int(state.get("num_first", 1))
             meter._rows = torch.cat([to_device(rows, device), meter._rows])
             meter._grad_norms = to_device(state["grad_norms"], device)
         return meter
@@ -62,6 +67,7 @@ class EpochMeter:
             "plies": list(self._plies),
             "grad_norms": self._grad_norms.clone(),
             "num_grad_norms": self._num_grad_norms,
+            **({} if self._num_first == 1 else {"num_first": self._num_first}),
         }
 
     @torch.no_grad()
@@ -88,8 +94,11 @@ class EpochMeter:
         self._grad_norms += norm
         self._num_grad_norms += 1
 
-    def compute(self) -> dict[str, float]:
-        """The epoch's metrics by name; empty before the first minibatch.
+    def compute(self, ranks: Ranks = ALONE) -> dict[str, float]:
+        """The epoch's metrics by name, over all ranks; empty before the first minibatch.
+
+        Args:
+            ranks: the learners, all of which call this.
 
         Returns:
             The means over the plies; ``first_kl`` and ``first_ratio`` of the first minibatch; ``grad_norm``, the mean
@@ -97,21 +106,82 @@ class EpochMeter:
             ``1 - Var(target - value) / Var(target)`` over all the epoch's plies; left out where the targets vary by no
             more than rounding.
         """
-        if not self._plies:
+        parts = ranks.collect("the means of an epoch's metrics", self._to_host)
+        plies = torch.cat([part.plies for part in parts])
+        if not len(plies):
             return {}
-        used = self._rows[: len(self._plies)].reshape(-1)
-        numbers = to_host(torch.cat([used, self._grad_norms.reshape(1)])).double()  # the one transfer of the metrics
-        rows, grad_norms = numbers[:-1].view(len(self._plies), -1), float(numbers[-1])
-        plies = torch.tensor(self._plies, dtype=torch.float64)
+        rows = torch.cat([part.rows for part in parts])
         means = (plies @ rows) / plies.sum()
         metrics = dict(zip(self._names, means.tolist(), strict=False))
-        first = rows[0, len(self._names) :].tolist()
-        metrics |= dict(zip(_FIRST, first, strict=False))
+        firsts = torch.cat([part.rows[: part.num_first] for part in parts])[:, len(self._names) :]
+        weight = torch.cat([part.plies[: part.num_first] for part in parts])
+        first = firsts[0] if len(firsts) == 1 else (weight @ firsts) / weight.sum()
+        metrics |= dict(zip(_FIRST, first.tolist(), strict=False))
         if (explained := _explained_variance(plies, rows[:, -_NUM_MOMENTS:])) is not None:
             metrics["explained_variance"] = explained
-        if self._num_grad_norms:
-            metrics["grad_norm"] = grad_norms / self._num_grad_norms
+        if parts[0].num_grad_norms:  # the gradients are the same on all ranks
+            metrics["grad_norm"] = parts[0].grad_norms / parts[0].num_grad_norms
         return metrics
+
+    def _to_host(self) -> _Rows:
+        """What the metrics are computed from: the one transfer of the metrics."""
+        used = self._rows[: len(self._plies)].reshape(-1)
+        numbers = to_host(torch.cat([used, self._grad_norms.reshape(1)])).double()
+        return _Rows(
+            rows=numbers[:-1].view(len(self._plies), -1) if self._plies else numbers.new_zeros(0, self._num_columns),
+            plies=torch.tensor(self._plies, dtype=torch.float64),
+            num_first=self._num_first,
+            grad_norms=float(numbers[-1]),
+            num_grad_norms=self._num_grad_norms,
+        )
+
+    def joined_state(self, ranks: Ranks) -> dict[str, Any]:
+        """The state of the meters of all ranks, as that of one: on the first rank, which writes it.
+
+        Args:
+            ranks: the learners, all of which call this.
+        """
+        if ranks.size == 1:
+            return self.state()
+        states = ranks.collect_at_first({**self.state(), "rows": to_host(self._rows[: len(self._plies)])})
+        if not states:
+            return self.state()
+        firsts = [int(state.get("num_first", 1)) if state["plies"] else 0 for state in states]
+        order = [*((state, slice(0, first)) for state, first in zip(states, firsts, strict=True))]
+        order += [(state, slice(first, None)) for state, first in zip(states, firsts, strict=True)]
+        return {
+            **states[0],
+            "rows": torch.cat([state["rows"][part] for state, part in order]),
+            "plies": [plies for state, part in order for plies in state["plies"][part]],
+            "num_first": sum(firsts),
+        }
+
+    @classmethod
+    def of_rank(cls, state: Mapping[str, Any], names: Sequence[str], device: torch.device, rank: int) -> EpochMeter:
+        """A rank's meter of a :meth:`joined_state`: the first rank takes all rows, since their means are over all."""
+        meter = cls.restored(state, names, device)
+        if rank > 0:
+            meter._plies, meter._num_first = [], 0
+        return meter
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The numbers of one rank's epoch, on the CPU.
+
+    Attributes:
+        rows: float64 [n, columns], of each minibatch.
+        plies: float64 [n], its plies.
+        num_first: so many rows are of the epoch's first minibatch.
+        grad_norms: sum of the gradients' norms.
+        num_grad_norms: how many they are.
+    """
+
+    rows: Tensor
+    plies: Tensor
+    num_first: int
+    grad_norms: float
+    num_grad_norms: int
 
 
 def _explained_variance(plies: Tensor, moments: Tensor) -> float | None:

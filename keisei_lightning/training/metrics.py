@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from keisei_lightning.training.source import source_of
+from keisei_lightning.parallel.figures import combine, values_of
+from keisei_lightning.training.rank_group import ranks_of
+from keisei_lightning.training.source import RankedSource, source_of
 
 __all__ = ["SelfPlayMetrics"]
 
@@ -16,7 +19,8 @@ class SelfPlayMetrics(Callback):
     """Logs ``collector.stats()`` at the end of each PPO iteration, as ``self_play/<name>``.
 
     Plies and games are counts since training began; ``plies_per_s`` and ``games_per_s`` are over a sliding window. A
-    number that does not exist yet (the mean length before any game has ended) is left out.
+    number that does not exist yet (the mean length before any game has ended) is left out. With several learners
+    (ranks) counts and rates are sums, and means are over all that was played.
 
     Args:
         prefix: goes before each name.
@@ -24,10 +28,17 @@ class SelfPlayMetrics(Callback):
 
     def __init__(self, prefix: str = "self_play/") -> None:
         self.prefix = prefix
+        self.latest: dict[str, float] = {}
+        """The numbers at the end of the latest iteration."""
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the present numbers."""
-        numbers = {name: float(value) for name, value in source_of(trainer).stats().items()}
+        source, ranks = source_of(trainer), ranks_of(trainer)
+        if ranks.size > 1 and isinstance(source, RankedSource):
+            stats: Mapping[str, float] = values_of(combine(ranks.collect("the collectors' numbers", source.figures)))
+        else:
+            stats = source.stats()
+        self.latest = {name: float(value) for name, value in stats.items()}
         pl_module.log_dict(
-            {self.prefix + name: value for name, value in numbers.items() if math.isfinite(value)}, batch_size=1
+            {self.prefix + name: value for name, value in self.latest.items() if math.isfinite(value)}, batch_size=1
         )

@@ -8,8 +8,6 @@ minibatch gathers only the rows and keys that the loss reads, without waiting fo
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,14 +17,15 @@ from torch import Tensor
 from keisei_lightning.models import LegalCategorical
 from keisei_lightning.models.compiling import Evaluator
 from keisei_lightning.models.transfers import to_device, to_host
-from keisei_lightning.rl.advantages import batch_advantages, normalize_advantage
+from keisei_lightning.rl.advantages import AdvantageMoments, batch_advantages, normalize_advantage
 from keisei_lightning.rl.outcomes import outcome_targets
 from keisei_lightning.training.ppo_loss import OUTCOME_TARGET, PROXIMAL_LOG_PROB
+from keisei_lightning.training.rank_group import Ranks
 
 __all__ = [
     "MINIBATCH_KEYS",
-    "Iteration",
     "add_advantages",
+    "add_advantages_of_all",
     "add_outcomes",
     "decouple",
     "minibatches",
@@ -69,6 +68,34 @@ def add_advantages(
     columns = {key: values[key] if key in values else rollout.get(key) for key in MINIBATCH_KEYS}
     plies = TensorDict({key: column.flatten(0, 1) for key, column in columns.items()}, batch_size=rollout.numel())
     return plies, trainable.flatten().nonzero().squeeze(-1)
+
+
+def add_advantages_of_all(
+    rollout: TensorDictBase, ranks: Ranks, *, gamma: float, lmbda: float, normalize: bool
+) -> tuple[TensorDict, Tensor, list[int]]:
+    """As :func:`add_advantages`, but normalise the advantages of all ranks' rollouts together.
+
+    Args:
+        rollout: [G, T] of this rank.
+        ranks: the learners, all of which call this.
+        gamma: discount per ply.
+        lmbda: GAE's lambda.
+        normalize: give the trainable plies' advantages, of all ranks, mean 0 and standard deviation 1.
+
+    Returns:
+        ``plies`` and ``trainable`` of this rank, and the number of trainable plies of each.
+    """
+    if ranks.size == 1:
+        plies, trainable = add_advantages(rollout, gamma=gamma, lmbda=lmbda, normalize=normalize)
+        return plies, trainable, [len(trainable)]
+    plies, trainable = add_advantages(rollout, gamma=gamma, lmbda=lmbda, normalize=False)
+    advantage = plies.get("advantage")
+    own = advantage[trainable]
+    moments = ranks.collect("computing advantages", lambda: AdvantageMoments.of(own))
+    if normalize:
+        normal = AdvantageMoments.combined(moments).normalize(own)
+        plies.set("advantage", torch.zeros_like(advantage).index_copy_(0, trainable, normal))
+    return plies, trainable, [part.count for part in moments]
 
 
 @torch.no_grad()
@@ -125,9 +152,15 @@ def add_outcomes(
     return with_outcomes.set(OUTCOME_TARGET, to_device(targets.flatten(0, 1), decisive.device))
 
 
-def shuffle_generator(seed: int, iteration: int) -> torch.Generator:
-    """The random stream that shuffles one iteration: a resumed run shuffles as one that never stopped."""
-    state = np.random.SeedSequence((seed, iteration)).generate_state(1, np.uint64)
+def shuffle_generator(seed: int, iteration: int, rank: int = 0) -> torch.Generator:
+    """The random stream that shuffles one iteration: a resumed run shuffles as one that never stopped.
+
+    Args:
+        seed: of all shuffling.
+        iteration: number of the PPO iteration.
+        rank: the learner whose plies are shuffled.
+    """
+    state = np.random.SeedSequence((seed, iteration, *([rank] if rank else []))).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
 
@@ -167,40 +200,3 @@ def minibatches(
         for rows in order.tensor_split(parts)[max(0, skip - epoch * parts) :]:
             picked = {key: column.index_select(0, rows) for key, column in columns.items()}
             yield TensorDict(picked, batch_size=len(rows))
-
-
-@dataclass(slots=True)
-class Iteration:
-    """A rollout and the progress through its minibatches.
-
-    Attributes:
-        plies: TensorDict [M], with advantages, on the learner's device.
-        trainable: int64 [N], rows of it to learn from.
-        num_epochs: passes over them.
-        num_minibatches: parts of a pass.
-        taken: minibatches that were handed out.
-    """
-
-    plies: TensorDict
-    trainable: Tensor
-    num_epochs: int
-    num_minibatches: int
-    taken: int = 0
-
-    def state(self) -> dict[str, Any]:
-        """Tensors on the CPU, and numbers; copies, since the rollout may be a view of shared memory."""
-        plies = {key: to_host(column, copy=True) for key, column in self.plies.items()}
-        numbers = {"num_epochs": self.num_epochs, "num_minibatches": self.num_minibatches, "taken": self.taken}
-        return {"plies": plies, "trainable": self.trainable.clone(), **numbers}
-
-    @classmethod
-    def restored(cls, state: dict[str, Any], *, num_epochs: int, num_minibatches: int) -> Iteration:
-        """From a checkpoint; the numbers are for older checkpoints, which do not have them."""
-        plies = TensorDict(state["plies"], batch_size=len(state["plies"]["action"]))
-        return cls(
-            plies,
-            state["trainable"],
-            num_epochs=int(state.get("num_epochs", num_epochs)),
-            num_minibatches=int(state.get("num_minibatches", num_minibatches)),
-            taken=int(state["taken"]),
-        )

@@ -24,11 +24,13 @@ from keisei_lightning.models.transfers import module_to_device
 from keisei_lightning.system.options import with_keywords
 from keisei_lightning.training.checkpoint_header import HEADER_KEY, RECIPE_KEY, CheckpointHeader, network_errors
 from keisei_lightning.training.compiling import CompiledEvaluator
+from keisei_lightning.training.iteration import LOSS_WEIGHT
 from keisei_lightning.training.meter import EpochMeter
 from keisei_lightning.training.optimizer import KLScale, fraction_trained, make_optimizer
 from keisei_lightning.training.options import PPOOptions
 from keisei_lightning.training.ppo_loss import LOSS_TERMS, OUTCOME_LOG_PROBS, make_loss
 from keisei_lightning.training.random_state import random_state, restore_random_state
+from keisei_lightning.training.rank_group import ranks_of
 from keisei_lightning.training.recorded import RecordedModule
 from keisei_lightning.training.resuming import (
     RESUME_KEY,
@@ -159,7 +161,8 @@ class PPOModule(RecordedModule):
                 ``state_value``, ``advantage`` and ``value_target``, and for the decoupled objective
                 ``proximal_log_prob`` (:func:`~keisei_lightning.training.minibatches.decouple`). A head of win, draw and
                 loss learns from ``outcome_target`` (:func:`~keisei_lightning.training.minibatches.add_outcomes`);
-                without it, from ``value_target`` through its expected score.
+                without it, from ``value_target`` through its expected score. The loss is multiplied by
+                ``loss_weight``, where there is one (:mod:`~keisei_lightning.training.iteration`).
             batch_idx: number of the minibatch in this epoch.
         """
         logits, value = self._evaluate(minibatch.get("observation"))
@@ -173,7 +176,8 @@ class PPOModule(RecordedModule):
         self._meter.add(losses, value=state_value, value_target=minibatch.get("value_target"))
         objective, critic, entropy = (losses.get(name) for name in LOSS_TERMS)
         total: Tensor = objective + critic + entropy
-        return total
+        weight = minibatch.get(LOSS_WEIGHT, None)
+        return total if weight is None else weight[0] * total
 
     def configure_callbacks(self) -> list[Callback]:
         """Bring a ``WeightSyncCallback``, so that the players get what is learned; where there is one, it is kept."""
@@ -262,7 +266,8 @@ class PPOModule(RecordedModule):
         restored, self._restored = self._restored, None
         if restored is None:
             return
-        self._meter = EpochMeter.restored(restored["meter"], _METRICS, self.device)
+        rank = ranks_of(self.trainer).rank
+        self._meter = EpochMeter.of_rank(restored["meter"], _METRICS, self.device, rank)
         self._epoch_start_step = int(restored.get("epoch_start_step", self.trainer.global_step))
         self._schedule_entropy_coeff()
         restore_gradients(restored.get("gradients", {}), self)
@@ -287,7 +292,7 @@ class PPOModule(RecordedModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means: the only time when the metrics leave the device."""
-        metrics = self._meter.compute()
+        metrics = self._meter.compute(ranks_of(self.trainer))
         if metrics:
             # mean(r) - 1 - mean(log r): unlike -mean(log r) alone it is never negative (Schulman 2020,
             # "Approximating KL divergence").
@@ -299,12 +304,13 @@ class PPOModule(RecordedModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write which game this is a checkpoint of, and what a run needs to resume as if it had never stopped."""
+        ranks = ranks_of(self.trainer)
         checkpoint[RESUME_KEY] = {
-            "meter": self._meter.state(),
+            "meter": self._meter.joined_state(ranks),
             "epoch_start_step": self._epoch_start_step,
             "learning_rate_scale": self._kl_scale.value,
             "random_state": random_state(),
-            "gradients": pending_gradients(self.trainer, self),
+            "gradients": pending_gradients(self.trainer, self, ranks),
             "settings": settings(self.trainer, self),
         }
         spec = self._game_spec()

@@ -29,6 +29,7 @@ from keisei_lightning.system.stopping import Stopped, temporary_file
 from keisei_lightning.training.checkpoint import UnsaveableStateError
 from keisei_lightning.training.evaluation import is_last_epoch
 from keisei_lightning.training.integrity import temporary_path
+from keisei_lightning.training.ranks import StopAgreement
 
 __all__ = ["FinalCheckpoint", "OrderlyStop"]
 
@@ -55,6 +56,10 @@ class OrderlyStop(Callback):
     Nothing is saved if no step has been taken since the start: such a checkpoint would be the newest, and hold less
     than the one before it.
 
+    Of several ranks each may get the signal: they agree on it in every step, and in all that they do together, so that
+    all stop after the same step and save one checkpoint together. An error of one rank saves nothing, since the others
+    are not there to save with it.
+
     In a SLURM job with requeueing (``sbatch --signal=USR1@90``), SIGUSR1 saves in the same way, then calls
     ``scontrol requeue``. Lightning's own handler saves immediately, even in the middle of a step, and to a file that
     only a run in the same folder finds.
@@ -74,6 +79,7 @@ class OrderlyStop(Callback):
         self._start_position: tuple[int, int] | None = None
         self._step = ExitStack()
         self._all_learned = False
+        self._agreement: StopAgreement | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take SLURM's signal, before Lightning does."""
@@ -84,17 +90,24 @@ class OrderlyStop(Callback):
         """Defer signals from here on, and note where training starts."""
         self._start_position, self._all_learned = _position(trainer), False
         stopping.defer()
+        if stopping.is_active() and trainer.world_size > 1:
+            self._agreement = StopAgreement(trainer)
+            stopping.stop_together(self._agreement.note)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Let the step that begins end, however long it takes."""
         self._step.close()  # of a step that a callback has skipped
         self._step.enter_context(stopping.uninterruptible())
+        if self._agreement is not None:
+            self._agreement.begin(stopping.requested())
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """End the uninterruptible part."""
+        """End the uninterruptible part; of several ranks, learn whether all stop here."""
         self._step.close()
+        if self._agreement is not None and (signum := self._agreement.take()) is not None:
+            stopping.stop_all(signum)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note whether this is the last epoch, before any other callback acts at its end."""
@@ -106,7 +119,11 @@ class OrderlyStop(Callback):
         Raises:
             Stopped: a signal came during the last steps.
         """
-        stopping.stop_deferring(end=True)
+        if self._agreement is not None:
+            self._agreement.begin(stopping.requested())
+            if (signum := self._agreement.take()) is not None:
+                stopping.stop_all(signum)
+        stopping.stop_deferring(end=self._agreement is None or self._agreement.agreed is not None)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save, if a signal ended the fit or all steps are done; always stop the workers before other callbacks act.
@@ -114,13 +131,16 @@ class OrderlyStop(Callback):
         Raises:
             OSError: a signal ended the fit, and the checkpoint cannot be saved.
         """
+        # Of several ranks, all have raised this while signals were deferred, or one of them at some other time.
+        all_stop = self._agreement is None or self._agreement.agreed is not None or stopping.deferred()
         stopping.stop_deferring()
         try:
             if isinstance(exception, Stopped | SIGTERMException):
-                self._save(trainer)
+                if all_stop:
+                    self._save(trainer)
                 if stopping.requested() == signal.SIGUSR1 and self._may_save(trainer) and trainer.is_global_zero:
                     self._requeue()
-            elif self._all_learned:
+            elif self._all_learned and self._agreement is None:
                 self._save_after(exception, trainer)
         finally:
             # Lightning calls the data module last, and not at all if this hook or another callback's raises.

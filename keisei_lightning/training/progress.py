@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 from keisei_lightning.system.console import bar_on_screen
 from keisei_lightning.training.evaluation import EvaluationCallback
+from keisei_lightning.training.metrics import SelfPlayMetrics
 from keisei_lightning.training.source import source_of
 
 __all__ = ["TrainingProgress", "fraction_done"]
@@ -215,7 +216,10 @@ def _epoch_text(trainer: Trainer) -> str:
 
 
 def _figures(trainer: Trainer) -> list[str]:
-    stats = source_of(trainer).stats()
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    # Of several learners (ranks) only all together are of interest, and only an iteration's end knows of them.
+    combined = [callback.latest for callback in callbacks if isinstance(callback, SelfPlayMetrics)]
+    stats = combined[0] if combined and trainer.world_size > 1 else source_of(trainer).stats()
     words = []
     if "plies_per_s" in stats:
         words.append(f"{stats['plies_per_s']:.0f} plies/s")
@@ -223,7 +227,6 @@ def _figures(trainer: Trainer) -> list[str]:
         words.append(f"{stats['games_per_s']:.1f} games/s")
     if "policy_lag_max" in stats:
         words.append(f"lag {stats['policy_lag_max']:.0f}")
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
     results = [callback.last_result for callback in callbacks if isinstance(callback, EvaluationCallback)]
     return words + [f"{result.score:.0%} against {result.opponent}" for result in results if result is not None]
 

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from keisei_lightning.models.transfers import to_device
+from keisei_lightning.training.rank_group import ALONE, Ranks
 
 __all__ = [
     "RESUME_KEY",
@@ -132,12 +133,14 @@ def keep_present_options(checkpoint: dict[str, Any], optimizer: Optimizer, sched
         saved.update(group, params=places, lr=rate)
 
 
-def pending_gradients(trainer: Trainer, module: LightningModule) -> dict[str, Tensor]:
+def pending_gradients(trainer: Trainer, module: LightningModule, ranks: Ranks = ALONE) -> dict[str, Tensor]:
     """Gradients of the minibatches since the last optimiser step (``accumulate_grad_batches``), copied.
 
     Args:
         trainer: in a fit.
         module: whose parameters.
+        ranks: the learners. Before the last minibatch of a step each has its own gradients; these are their means,
+            from which every learner can continue, since DDP takes the mean once more.
 
     Returns:
         By the parameter's name; empty after an optimiser step.
@@ -147,7 +150,9 @@ def pending_gradients(trainer: Trainer, module: LightningModule) -> dict[str, Te
     is_end = trainer.is_last_batch or taken == trainer.num_training_batches  # Lightning always steps there
     if is_end or taken % trainer.accumulate_grad_batches == 0:
         return {}  # what a parameter may still have is zeroed before the next minibatch
-    return {name: parameter.grad.clone() for name, parameter in module.named_parameters() if parameter.grad is not None}
+    gradients = {name: each.grad.clone() for name, each in module.named_parameters() if each.grad is not None}
+    ranks.mean_(gradients.values())
+    return gradients
 
 
 def restore_gradients(gradients: Mapping[str, Tensor], module: LightningModule) -> None:

@@ -10,7 +10,8 @@ from lightning.pytorch.callbacks import Callback
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.training.options import SnapshotOptions
-from keisei_lightning.training.source import source_of
+from keisei_lightning.training.rank_group import ranks_of
+from keisei_lightning.training.source import RankedSource, source_of
 
 __all__ = ["SnapshotCallback"]
 
@@ -44,10 +45,20 @@ class SnapshotCallback(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take a snapshot if it is time."""
-        if (trainer.current_epoch + 1) % self.every_n_epochs == 0 and not self._source(trainer).push_snapshot():
+        if (trainer.current_epoch + 1) % self.every_n_epochs == 0 and not self._push(trainer):
             log.warning(
                 "epoch %d: no snapshot was taken: games in flight still need every buffer", trainer.current_epoch
             )
+
+    def _push(self, trainer: Trainer) -> bool:
+        """Push on all learners (ranks), so that their pools hold the same snapshots; on none if one has no room."""
+        source, ranks = self._source(trainer), ranks_of(trainer)
+        if ranks.size > 1 and isinstance(source, RankedSource):
+            source.start()
+            pool = source.pool
+            if not all(ranks.collect("looking for room for a snapshot", lambda: pool is None or pool.has_room)):
+                return False
+        return source.push_snapshot()
 
     def _source(self, trainer: Trainer) -> _SnapshotSource:
         source = source_of(trainer)

@@ -12,8 +12,11 @@ from torch import nn
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models import ActorCritic
+from keisei_lightning.parallel.figures import Figure
+from keisei_lightning.parallel.opponents.pool import SnapshotPool
 
 __all__ = [
+    "RankedSource",
     "RolloutSource",
     "actor_critic_of",
     "check_same_policy",
@@ -77,6 +80,33 @@ class RolloutSource(Protocol):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume from a :meth:`state_dict`."""
+        ...
+
+
+@runtime_checkable
+class RankedSource(RolloutSource, Protocol):
+    """A source that plays a part of what several learners (ranks) play together, as a ``SelfPlayCollector`` can.
+
+    Any other :class:`RolloutSource` has to see to it itself that ranks do not play the same games. Checkpoints keep the
+    state of the first rank's, and metrics are those of the first rank.
+    """
+
+    @property
+    def num_workers(self) -> int:
+        """Workers of this rank; all ranks have as many."""
+        ...
+
+    @property
+    def pool(self) -> SnapshotPool | None:
+        """Snapshots that games are played against; None: there are none."""
+        ...
+
+    def set_rank(self, rank: int, num_ranks: int) -> None:
+        """Play as one of several, before the start."""
+        ...
+
+    def figures(self) -> Mapping[str, Figure]:
+        """The numbers of :meth:`stats`, to be combined with those of other ranks."""
         ...
 
 

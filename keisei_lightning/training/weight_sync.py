@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.training.options import WeightSyncOptions
+from keisei_lightning.training.rank_group import broadcast_buffers, check_equal_weights, ranks_of
 from keisei_lightning.training.source import RolloutSource, learned_policy, source_of
 
 __all__ = ["PublishingWatch", "WeightSyncCallback", "missing_weight_sync", "refuse_bare_loader"]
@@ -20,6 +21,8 @@ class WeightSyncCallback(Callback):
     Steps are optimiser steps (``trainer.global_step``), so gradient accumulation changes nothing; no step is published
     twice. The end of a PPO iteration publishes with ``schedule="sync"`` always, and with ``schedule="async"``
     when ``every_n_steps`` is None; in both only if an optimiser step was taken since the last time.
+
+    With several learners (ranks) each publishes its own weights, which are the same, to its own workers.
 
     Override :meth:`should_publish` in a subclass for another rule.
 
@@ -48,7 +51,12 @@ class WeightSyncCallback(Callback):
         return self.every_n_steps is not None and global_step % self.every_n_steps == 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Publish the weights that training starts from: new ones, or those of the checkpoint."""
+        """Publish the weights that training starts from: new ones, or those of the checkpoint.
+
+        Raises:
+            RankError: the learners (ranks) have not all the same weights.
+        """
+        check_equal_weights(ranks_of(trainer), pl_module)
         self._publish(trainer)
 
     def on_train_batch_end(
@@ -58,8 +66,14 @@ class WeightSyncCallback(Callback):
         self._maybe_publish(trainer, end_of_iteration=bool(trainer.is_last_batch))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Publish, if the iteration ended early."""
+        """Publish, if the iteration ended early.
+
+        Raises:
+            RankError: the learners (ranks) no longer have the same weights.
+        """
         self._maybe_publish(trainer, end_of_iteration=True)
+        broadcast_buffers(ranks_of(trainer), pl_module)
+        check_equal_weights(ranks_of(trainer), pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         """The optimiser step that was published last."""
@@ -78,6 +92,7 @@ class WeightSyncCallback(Callback):
             self._publish(trainer)
 
     def _publish(self, trainer: Trainer) -> None:
+        broadcast_buffers(ranks_of(trainer), trainer.lightning_module)
         source_of(trainer).update_policy_weights_()
         self._published_step = trainer.global_step
 

@@ -43,7 +43,7 @@ from keisei_lightning.parallel import SelfPlayCollector
 from keisei_lightning.parallel.cluster.weight_codec import WeightCodec
 from keisei_lightning.parallel.memory.weights import WeightLayout, WeightStore
 
-LIMIT_S = 120.0
+LIMIT_S = 600.0  # only ends what would wait for ever
 STORE_BYTES = 400 * MIB
 KINDS = [(dtype, compression) for dtype in ("float32", "bfloat16") for compression in ("none", "zstd")]
 

@@ -44,17 +44,24 @@ class StagedRun:
         words: of the command line, after those of :data:`TINY`.
         folder: where it runs.
         environment: variables to add.
+        command: another program, which tells of the stage by itself; it gets the words as they are.
     """
 
     def __init__(
-        self, stage: str, words: Sequence[str], folder: Path, *, environment: Mapping[str, str] | None = None
+        self,
+        stage: str,
+        words: Sequence[str],
+        folder: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        command: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self._marker = folder / f"{stage}.marker"
         before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a child of a shell's background job has it ignored
         try:
             self.process = subprocess.Popen(
-                [*STAGED, stage, str(self._marker), *TINY, *words],
+                [*command, *words] if command else [*STAGED, stage, str(self._marker), *TINY, *words],
                 cwd=folder,
                 env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **(environment or {})},
                 stdout=subprocess.PIPE,

@@ -83,7 +83,7 @@ BAD = [
     ("evaluation.opponents=[]", "evaluation.opponents=[]: must name one player or more, such as random"),
     ("evaluation.opponents=[randm]", "evaluation.opponents=randm: player randm: there is none (did you mean random?)"),
     ("evaluation.opponents=[tactics]", "evaluation.opponents=tactics: "),
-    ("parallel.mode=threads", "parallel.mode=threads: must be one of serial, workers, central"),
+    ("parallel.mode=threads", "parallel.mode=threads: must be one of serial, workers, central, ray"),
     ("parallel.start_method=fork", "parallel.start_method=fork: must be one of "),
     ("ppo.critic_loss=huber", "ppo.critic_loss=huber: must be one of l2, smooth_l1, l1"),
     ("trainer.precision=8-bit", "trainer.precision=8-bit: must be one of 32-true, 16-mixed"),
@@ -136,13 +136,20 @@ BAD = [
     ("ppo.compile_mode=1", "ppo.compile_mode=1: must be one of default, reduce-overhead, max-autotune"),
     ("parallel.worker_device=tpu", "parallel.worker_device=tpu: must be auto, cpu, cuda or cuda:N"),
     ("trainer.accelerator=quantum", "trainer.accelerator=quantum: must be one of auto, cpu, gpu, cuda, mps"),
-    ("trainer.devices=2", "trainer.devices=2: must be 1, auto or one device's number with a comma"),
+    ("trainer.devices=0", "trainer.devices=0: must be a number of devices, auto, or devices' own numbers with a comma"),
+    (
+        "trainer.num_nodes=2",
+        "trainer.num_nodes=2: must be 1 without a launcher on each machine; with one: torchrun",
+    ),
+    ("trainer.devices=2 trainer.strategy=fsdp", "trainer.strategy=fsdp: must be one of auto, ddp, ddp_find_unused_par"),
+    ("trainer.devices=2 trainer.num_nodes=0", "trainer.num_nodes=0: must be a whole number, 1 or more"),
     ("logger=wandb", "logger=wandb: is not installed; must be csv_tensorboard, or install keisei-lightning[tracking]"),
     ("+logger.other.mine=5", "logger.other.mine=5: must have a _target_, the dotted path of a Lightning logger"),
-    ("model._target_=nowhere.Network", "model._target_=nowhere.Network: there is no module 'nowhere'; must be the"),
-    ("model._target_=torch.nn.Linea", "model._target_=torch.nn.Linea: torch.nn has no 'Linea'; must be the dotted"),
+    ("model._target_=nowhere.Network", "model._target_=nowhere.Network: cannot be loaded (ModuleNotFoundError: No mod"),
+    ("model._target_=torch.nn.Linea", "model._target_=torch.nn.Linea: cannot be loaded (ModuleNotFoundError: No modu"),
     ("model._target_=torch.nn.Linear", "model._target_=torch.nn.Linear: cannot be called with spec, kind, "),
-    ("hparams_search=optuna", "hydra/sweeper=optuna: is not installed; must be basic, or install keisei-lightning[swe"),
+    ("hparams_search=optuna hydra.sweeper.n_trials=0", "hydra.sweeper.n_trials=0: must be a whole number, 1 or more"),
+    ("hparams_search=optuna hydra.sweeper.direction=up", "hydra.sweeper.direction=up: must be maximize or minimize"),
     # ---- what is no option's name, and what comes to nothing
     ("ppo=[1]", "ppo=[1]: no such option; must be one of default, small_budget"),
     ("ppo.gamma=${nothing}", "ppo.gamma=${nothing}: cannot be resolved (Interpolation key 'nothing' not found)"),
@@ -236,6 +243,15 @@ def test_row_26_a_bad_configuration_is_one_line_with_key_value_and_range(
     err = typed(words)
     assert err.startswith(f"keisei: {line}"), err
     assert err.count("\n") == 1
+
+
+def test_row_26_a_sweeper_that_lacks_its_extra_is_told(
+    typed: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name == "optuna" else find(name, *rest))
+    line = "hparams_search=optuna: Optuna is not installed; install keisei-lightning[sweep]"
+    assert typed("hparams_search=optuna") == f"keisei: {line}\n"
 
 
 def test_row_26_several_faults_are_all_told_at_once(typed: Callable[[str], str]) -> None:

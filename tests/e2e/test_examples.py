@@ -83,8 +83,11 @@ def module(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> M
 def test_the_list_of_examples_is_complete_and_narrow() -> None:
     text = (EXAMPLES / "README.md").read_text()
     scripts = {path.name for path in EXAMPLES.glob("*.py")}
-    assert scripts == {"own_encoder.py", "own_game.py", "own_network.py", "own_trainer.py", "torchrl_loop.py"}
-    pages = {f"../docs/how-to/{name.removesuffix('.py')}.md" for name in (*scripts, "own_hydra_app")}
+    assert scripts == {
+        *("own_encoder.py", "own_game.py", "own_network.py", "own_trainer.py", "ray_tune.py", "torchrl_loop.py")
+    }
+    page_of = {"ray_tune.py": "sweep"}
+    pages = {f"../docs/how-to/{page_of.get(name, name.removesuffix('.py'))}.md" for name in (*scripts, "own_hydra_app")}
     assert set(re.findall(r"\]\((\S+?)\)", text)) == {*scripts, "own_hydra_app"} | pages
     assert max(map(len, text.splitlines())) <= 140
 
@@ -306,3 +309,18 @@ def test_the_torchrl_loop_publishes_once_for_each_batch_and_saves_what_it_learne
     policy.load_state_dict(saved(tmp_path / "results" / "torchrl_loop" / "policy.pt"))
     match = play_match(game, PolicyPlayer(policy), RandomPlayer(9), num_games=20, opening_plies=2)
     assert str(match) in output.splitlines()[-2]  # what was saved is what played
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_ray_tune_ends_bad_trials_early_and_shows_the_best(tmp_path: Path) -> None:
+    pytest.importorskip("ray.tune", reason="ray[tune] is not installed", exc_type=ImportError)
+    output = run_example("ray_tune", "--trials=4", "--epochs=4", "--concurrent=1", folder=tmp_path)
+    trials = re.findall(r"^(\d+) epochs  score ([\d.]+)  ppo.learning_rate=", output, flags=re.MULTILINE)
+    epochs = [int(each) for each, _ in trials]
+    assert len(trials) == 4
+    assert max(epochs) == 4
+    assert min(epochs) < 4
+    best = re.search(r"^best: score ([\d.]+), ", output, flags=re.MULTILINE)
+    assert best is not None
+    assert float(best[1]) == max(float(score) for _, score in trials)

@@ -258,7 +258,17 @@ def test_what_a_page_says_to_install_is_this_package(words: list[str]) -> None:
     assert rest[:-1] in ([], ["-e"])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [words for _, words in COMMANDS if words[0] == "ray"], ids=" ".join)
+def test_every_command_of_rays_that_a_page_shows_is_one(words: list[str]) -> None:
+    from ray.scripts.scripts import cli
+
+    _, name, *rest = words
+    context = cli.commands[name].make_context(name, rest)  # it fails on an unknown option
+    assert context.args == []
+
+
 def test_every_command_is_of_a_kind_that_is_run() -> None:
     for page, words in COMMANDS:
-        known = words[0] in ("keisei", "make", "pip", "uv") or words[1].startswith(("train.py", "examples/"))
+        known = words[0] in ("keisei", "make", "pip", "uv", "ray") or words[1].startswith(("train.py", "examples/"))
         assert known, (page, words)

@@ -234,6 +234,7 @@ def test_a_bad_configuration_is_refused_before_anything_is_built(tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_run_returns_the_score_and_shows_where_everything_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,7 @@ def test_the_version_is_that_of_the_installed_metadata() -> None:
 
 
 @pytest.mark.parametrize("module", ["keisei_lightning", "keisei_lightning.commands.main"])
+@pytest.mark.slow
 def test_the_command_runs_as_a_module(module: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", module, "--version"], capture_output=True, text=True, timeout=600, check=True
@@ -80,6 +81,7 @@ def test_the_command_runs_as_a_module(module: str) -> None:
     assert done.stdout == f"{keisei_lightning.__version__}\n"
 
 
+@pytest.mark.slow
 def test_training_runs_as_a_module() -> None:
     """A word that no key is refused: it was read."""
     words = [sys.executable, "-m", "keisei_lightning.commands.train", "ppo.gama=1"]
@@ -105,6 +107,7 @@ def test_what_a_module_keeps_to_itself_it_uses(name: str) -> None:
     assert private <= used, f"never used: {', '.join(sorted(private - used))}"
 
 
+@pytest.mark.slow
 def test_importing_the_package_imports_no_torch_and_starts_nothing() -> None:
     code = (
         "import sys, threading, keisei_lightning, keisei_lightning.commands.train, keisei_lightning.commands.main\n"

@@ -97,6 +97,7 @@ def test_validating_a_section_leaves_the_larger_configuration_as_it_is(folder: P
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
+@pytest.mark.slow
 def test_every_option_can_be_taken_alone_into_a_section(group: str, option: str, folder: Path) -> None:
     cfg = study(folder, f"{group}@self_play.{group}={option}")
     if option in ("open_spiel", "own"):

@@ -45,7 +45,7 @@ class ReportOptions(Options):
     """How the figures are told; of every bench."""
 
     json: bool = option(False, "Print JSON instead of a table.")
-    write: str | None = option(None, "A file that gets the JSON too.", pattern=r"(?s).+", form="a file")
+    write: str | None = option(None, "A file that gets the JSON too.", form="a file")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,6 @@ class GameOptions(SeedOptions):
         "shogi",
         "A game that `keisei games` lists, or one of OpenSpiel's such as hex(board_size=5).",
         form="the name of a game",
-        pattern=r"(?s).+",
     )
     opening_plies: int = option(
         60, "Games start after 0 to this many random plies, if the game has such an option.", low=0
@@ -141,7 +140,7 @@ class ScaleOptions(TrainingOptions):
     worker_plies_per_s: float | None = option(None, "One worker with a CPU of its own plays; null: measured.", above=0)
     learner_plies_per_s: float | None = option(None, "One learner rank learns; null: measured.", above=0)
     rates: str | None = option(
-        None, "What an earlier run wrote; its rates are used, and none are measured.", pattern=r"(?s).+", form="a file"
+        None, "What an earlier run wrote; its rates are used, and none are measured.", form="a file"
     )
     check: bool = option(False, "Measure on this machine what the model predicts for it, and tell the model's error.")
     check_workers: list[int] = option(sentence="With check: numbers of workers.", factory=lambda: [1, 2, 4, 8], low=1)

@@ -11,12 +11,14 @@ from omegaconf import DictConfig, OmegaConf
 from keisei_lightning.commands.bench.options import TrainingOptions
 from keisei_lightning.commands.compose import compose_training
 from keisei_lightning.config.compose_errors import COMPOSE_ERRORS, explain
+from keisei_lightning.config.ranks import ranks_to_start
+from keisei_lightning.config.validation import ValidatedConfig, validate
 from keisei_lightning.errors import ConfigError
 
-__all__ = ["short_training", "shown"]
+__all__ = ["shown", "validated_training"]
 
 
-def short_training(options: TrainingOptions, folder: str, further: Sequence[str] = ()) -> DictConfig:
+def _short_training(options: TrainingOptions, folder: str, further: Sequence[str] = ()) -> DictConfig:
     """The configuration that is trained; it is not validated.
 
     Args:
@@ -43,7 +45,24 @@ def short_training(options: TrainingOptions, folder: str, further: Sequence[str]
         raise ConfigError(explain(error, options.overrides)) from error
 
 
+def validated_training(options: TrainingOptions, folder: str, further: Sequence[str] = ()) -> ValidatedConfig:
+    """The same, validated.
+
+    Args:
+        options: of the bench.
+        folder: where the training writes.
+        further: overrides of the bench's own.
+
+    Raises:
+        ConfigError: it cannot be trained, or not by one learner.
+    """
+    config = validate(_short_training(options, folder, further))
+    if ranks_to_start(config.cfg) > 1:
+        raise ConfigError(f"trainer.devices={config.cfg.trainer.devices}: must be 1 (one learner is measured)")
+    return config
+
+
 def shown(options: TrainingOptions) -> dict[str, Any]:
     """What ``--cfg job`` shows: the bench's own options, and the training's whole configuration."""
     own = {key: value for key, value in asdict(options).items() if key != "overrides"}
-    return {**own, "training": OmegaConf.to_container(short_training(options, "TEMPORARY"))}
+    return {**own, "training": OmegaConf.to_container(_short_training(options, "TEMPORARY"))}

@@ -8,13 +8,15 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from rich.progress import track
+from rich.console import Console
+from rich.progress import Progress
 
 from keisei_lightning.commands.bench.networks import policy_of
 from keisei_lightning.commands.bench.options import TuneOptions, game_of, label_of
 from keisei_lightning.commands.bench.report import print_report
 from keisei_lightning.models import ActorCritic
 from keisei_lightning.parallel import SelfPlayCollector
+from keisei_lightning.system.console import bar_on_screen
 from keisei_lightning.system.machine import available_cpus
 
 __all__ = ["Choice", "choices", "run"]
@@ -71,10 +73,10 @@ def run(options: TuneOptions) -> None:
     """Measure, print and recommend."""
     policy = policy_of(game_of(options), options.model, options.seed)
     tried = list(choices(available_cpus(), options.games))
-    rows = [
-        _measure(choice, policy, options)
-        for choice in track(tried, "trying combinations", transient=True, disable=options.json)
-    ]
+    console = Console(stderr=True)
+    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+    with bar_on_screen(bar):
+        rows = [_measure(choice, policy, options) for choice in bar.track(tried, description="trying combinations")]
     best = max(row["plies_per_s"] for row in rows)
     good = [choice for choice, row in zip(tried, rows, strict=True) if row["plies_per_s"] >= _NEARLY * best]
     chosen = min(good, key=lambda choice: choice.num_workers * choice.games_per_worker)

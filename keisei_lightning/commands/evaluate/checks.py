@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 from keisei_lightning.commands.evaluate.options import CHECKPOINT_SUFFIX, EvalOptions
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.evaluation.registry import (
-    PlayerName,
-    closing_player,
-    make_player,
-    parse_player,
-    player_options,
-)
+from keisei_lightning.evaluation.registry import PlayerName, parse_player, player_errors
 from keisei_lightning.games import GameFactory, GameSpec, game_factory
 from keisei_lightning.system.paths import path_errors
 
@@ -39,14 +33,22 @@ def check_options(options: EvalOptions) -> dict[str, PlayerName]:
         ConfigError: with one line for each error.
     """
     errors = [*_do_not_go_together(options), *_file_errors(options), *_folder_errors(options)]
-    names, name_errors = _read_names(options)
-    errors += name_errors
-    if not errors and not options.checkpoints and options.game is not None:
+    spec = None
+    if not errors and options.game is not None:
         spec = named_game(options.game)(1).spec
-        errors += [*_player_errors(names, spec), *symmetry_errors(options, spec)]
+        errors += symmetry_errors(options, spec)
+    texts = [text for text in options.opponents if not text.endswith(CHECKPOINT_SUFFIX)]
+    unplayable = list(player_errors("opponents", texts, spec))
+    names = [] if unplayable else [parse_player(text) for text in texts]
+    errors += unplayable
+    counts = Counter([*options.checkpoints, *(name.text for name in names)])
+    errors += [f"opponents: {name} plays more than once; must be there once" for name in counts if counts[name] > 1]
     if errors:
         raise ConfigError(errors)
-    return names
+    players = {name.text: name for name in names}
+    if options.round_robin:
+        players.setdefault(ANCHOR, parse_player(ANCHOR))
+    return players
 
 
 def named_game(name: str) -> GameFactory:
@@ -75,26 +77,6 @@ def symmetry_errors(options: EvalOptions, spec: GameSpec) -> Iterator[str]:
         yield f"symmetric=true: must be false for {spec.name}, of which no symmetry is known"
 
 
-def _read_names(options: EvalOptions) -> tuple[dict[str, PlayerName], list[str]]:
-    names: dict[str, PlayerName] = {}
-    errors: list[str] = []
-    for text in options.opponents:
-        if text.endswith(CHECKPOINT_SUFFIX):
-            continue
-        try:
-            name = parse_player(text)
-            player_options(name)
-        except ConfigError as error:
-            errors += [f"opponents: {line}" for line in error.errors]
-            continue
-        if name.text in names:
-            errors.append(f"opponents: {name} plays more than once; must be there once")
-        names[name.text] = name
-    if options.round_robin and ANCHOR not in names:
-        names[ANCHOR] = parse_player(ANCHOR)
-    return names, errors
-
-
 def _do_not_go_together(options: EvalOptions) -> Iterator[str]:
     if options.greedy and options.temperature != 1.0:
         yield f"temperature={options.temperature}: must be 1 with greedy=true (nothing is sampled); add greedy=false"
@@ -104,8 +86,6 @@ def _do_not_go_together(options: EvalOptions) -> Iterator[str]:
         yield f"game={options.game}: must be null where there is a checkpoint, which tells its own game"
     if not options.checkpoints and options.game is None and options.round_robin:
         yield "game: is missing; must be the name of a game where there is no checkpoint"
-    for twice in sorted({path for path in options.checkpoints if options.checkpoints.count(path) > 1}):
-        yield f"opponents: {twice} plays more than once; must be there once"
 
 
 def _file_errors(options: EvalOptions) -> Iterator[str]:
@@ -128,20 +108,7 @@ def checkpoint_key(options: EvalOptions, path: str) -> str:
 
 
 def _folder_errors(options: EvalOptions) -> Iterator[str]:
-    folder = options.output_dir
-    if folder is None:
-        return
-    if errors := list(path_errors("output_dir", folder)):
-        yield from errors
-    elif Path(folder, "results.json").exists():
-        yield f"output_dir={folder}: there are results in it; must be another folder"
-
-
-def _player_errors(names: dict[str, PlayerName], spec: GameSpec) -> Iterator[str]:
-    """Make each player, which starts nothing, to see that it can play the game."""
-    for name in names.values():
-        try:
-            with closing_player(make_player(name, spec)):
-                pass
-        except ConfigError as error:
-            yield from (f"opponents: {line}" for line in error.errors)
+    if options.output_dir is not None:
+        yield from path_errors("output_dir", options.output_dir)
+        if os.path.isfile(os.path.join(options.output_dir, "results.json")):
+            yield f"output_dir={options.output_dir}: there are results in it; must be another folder"

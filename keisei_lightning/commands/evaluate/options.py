@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from keisei_lightning.system.devices import DEVICE_NAMES, DEVICE_PATTERN
 from keisei_lightning.system.options import Options, option
 
 __all__ = ["CHECKPOINT_SUFFIX", "EvalOptions"]
@@ -21,7 +22,6 @@ class EvalOptions(Options):
         None,
         "The policy: a checkpoint file of a training run; null: the opponents play each other (round_robin=true).",
         form="a checkpoint file",
-        pattern=r"(?s).+",
     )
     opponents: list[str] = option(
         sentence="Players by name, and other checkpoints (files that end with .ckpt).", factory=lambda: ["random"]
@@ -45,7 +45,6 @@ class EvalOptions(Options):
         None,
         "Without a checkpoint: the game, by a name that `keisei games` lists, or one of OpenSpiel's.",
         form="the name of a game",
-        pattern=r"(?s).+",
     )
     model: dict[str, Any] | None = option(
         sentence="The network of the checkpoints, where they do not tell it themselves, such as "
@@ -57,13 +56,9 @@ class EvalOptions(Options):
         None,
         "Where results.csv, results.json and records/ are written; null: results/eval/DATE-TIME.",
         form="a folder",
-        pattern=r"(?s).+",
     )
     device: str = option(
-        "auto",
-        "Of the networks; auto: cuda if there is one.",
-        pattern=r"auto|cpu|cuda(:\d+)?",
-        form="auto, cpu, cuda or cuda:N",
+        "auto", "Of the networks; auto: cuda if there is one.", pattern=DEVICE_PATTERN, form=DEVICE_NAMES
     )
 
     @property

@@ -162,7 +162,7 @@ def _make_players(options: EvalOptions, field: _Field, stack: ExitStack) -> list
                 players.append(stack.enter_context(closing_player(make_player(entry, field.spec, seed=seed))))
                 start_player(players[-1])
             except ConfigError as error:
-                errors += [f"opponents: {line}" for line in error.errors]
+                errors += [f"opponents={entry}: {line}" for line in error.errors]
             continue
         players.append(
             PolicyPlayer(

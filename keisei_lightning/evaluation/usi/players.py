@@ -10,13 +10,13 @@ is killed, and a new one is started for the next board. :data:`MAX_CONSECUTIVE_F
 from __future__ import annotations
 
 import logging
-import math
 import os
 import shlex
 import shutil
 import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import numpy as np
@@ -28,8 +28,9 @@ from keisei_lightning.evaluation.shogi_players import check_plays_shogi, shogi_b
 from keisei_lightning.evaluation.usi.engine import EngineFault, UsiEngine, wait_for
 from keisei_lightning.games.protocol import NO_MOVE, GameSpec
 from keisei_lightning.games.shogi.game import Shogi
+from keisei_lightning.system.options import Options, option
 
-__all__ = ["MAX_CONSECUTIVE_FAULTS", "UsiPlayer", "make_fairy_stockfish", "make_usi"]
+__all__ = ["MAX_CONSECUTIVE_FAULTS", "EngineOptions", "UsiPlayer", "make_fairy_stockfish", "make_usi"]
 
 log = logging.getLogger(__name__)
 
@@ -190,19 +191,33 @@ def _read_answer(boards: Shogi, index: int, answer: str) -> int:
         raise EngineFault(f"the engine answers {answer!r}, which is no legal move in {error.position}") from error
 
 
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions(Options):
+    """How long an engine thinks about a move, and how its processes are run."""
+
+    nodes: int | None = option(None, "Positions to search for each move.", low=1)
+    depth: int | None = option(None, "Plies to search.", low=1)
+    movetime_ms: int | None = option(None, "Milliseconds to search for each move.", low=1)
+    processes: int = option(1, "Engine processes that share the boards.", low=1)
+    timeout_s: float = option(
+        _ANSWER_TIMEOUT_S, "Seconds within which the engine must move, beyond movetime_ms.", above=0
+    )
+    startup_timeout_s: float = option(
+        _STARTUP_TIMEOUT_S, "Seconds within which the engine must send each of usiok and readyok.", above=0
+    )
+
+    @property
+    def go(self) -> str:
+        """The command that starts a search: ``go nodes 1000``; only ``go`` where there is no limit."""
+        limits = {"nodes": self.nodes, "depth": self.depth, "movetime": self.movetime_ms}
+        return " ".join(["go", *(f"{word} {value}" for word, value in limits.items() if value is not None)])
+
+
+_DEFAULTS: Final = EngineOptions()
+
+
 def make_usi(
-    spec: GameSpec,
-    *,
-    seed: int,
-    name: str,
-    command: str,
-    nodes: int | None = None,
-    depth: int | None = None,
-    movetime_ms: int | None = None,
-    processes: int = 1,
-    timeout_s: float = _ANSWER_TIMEOUT_S,
-    startup_timeout_s: float = _STARTUP_TIMEOUT_S,
-    **engine_options: str,
+    spec: GameSpec, *, seed: int, name: str, command: str, options: EngineOptions = _DEFAULTS, **keywords: str
 ) -> UsiPlayer:
     """Make a player of any USI engine (entry point); :meth:`UsiPlayer.start` starts the engine.
 
@@ -211,24 +226,22 @@ def make_usi(
         seed: not used; see :class:`UsiPlayer`.
         name: name in tables and metrics.
         command: the program, by name or path, and its arguments, as a shell would read them.
-        nodes: positions to search for each move, at least 1. One limit at least must be given.
-        depth: plies to search, at least 1.
-        movetime_ms: milliseconds to search for each move, at least 1.
-        processes: engine processes that share the boards, at least 1.
-        timeout_s: seconds within which the engine must move, beyond ``movetime_ms``; above 0.
-        startup_timeout_s: seconds within which the engine must send each of ``usiok`` and ``readyok``, above 0.
-        engine_options: the engine's own options, sent as they are written; "_" stands for a space (``Skill_Level=3``).
+        options: of the search and of the processes; ``nodes``, ``depth`` or ``movetime_ms`` must be given.
+        keywords: single ones of :class:`EngineOptions`, such as ``nodes=1000``; others are the engine's own, sent as
+            they are written, where "_" stands for a space (``Skill_Level=3``).
 
     Raises:
         ConfigError: another game, an option out of its range, or no such program. The engine checks its own options
             when it starts.
     """
     check_plays_shogi(spec, name)
-    limits = {"nodes": nodes, "depth": depth, "movetime_ms": movetime_ms}
-    given = {key: value for key, value in limits.items() if value is not None}
-    timeouts = {"timeout_s": timeout_s, "startup_timeout_s": startup_timeout_s}
-    errors = _number_errors(name, {**given, "processes": processes}, timeouts)
-    if not given:
+    own = {field.name for field in fields(options)}
+    errors: list[str] = []
+    try:
+        options = replace(options, **{key: value for key, value in keywords.items() if key in own})  # type: ignore[arg-type]
+    except ConfigError as error:
+        errors += [f"player {name}: {line}" for line in error.errors]
+    if options.go == "go" and not errors:
         errors.append(
             f"player {name}: one of nodes, depth and movetime_ms must be given, or the engine thinks without end"
         )
@@ -237,29 +250,15 @@ def make_usi(
         errors.append(f"player {name}: command={command!r}: {reason}")
     if errors:
         raise ConfigError(errors)
-    words = {"nodes": "nodes", "depth": "depth", "movetime_ms": "movetime"}
     return UsiPlayer(
         program,
-        go=" ".join(["go", *(f"{words[key]} {value}" for key, value in given.items())]),
-        options=engine_options,
-        processes=processes,
-        answer_timeout_s=timeout_s + (movetime_ms or 0) / 1000,
-        startup_timeout_s=startup_timeout_s,
+        go=options.go,
+        options={key: value for key, value in keywords.items() if key not in own},
+        processes=options.processes,
+        answer_timeout_s=options.timeout_s + (options.movetime_ms or 0) / 1000,
+        startup_timeout_s=options.startup_timeout_s,
         name=name,
     )
-
-
-def _number_errors(name: str, counts: Mapping[str, object], timeouts: Mapping[str, object]) -> list[str]:
-    errors = [
-        f"player {name}: {key}={value!r}: must be a whole number, at least 1"
-        for key, value in counts.items()
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1
-    ]
-    return errors + [
-        f"player {name}: {key}={value!r}: must be a number of seconds above 0"
-        for key, value in timeouts.items()
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf
-    ]
 
 
 def make_fairy_stockfish(
@@ -268,14 +267,9 @@ def make_fairy_stockfish(
     seed: int,
     name: str,
     skill: int = _FAIRY_SKILL[1],
-    nodes: int | None = None,
-    depth: int | None = None,
-    movetime_ms: int | None = None,
     command: str = _FAIRY_STOCKFISH,
-    processes: int = 1,
-    timeout_s: float = _ANSWER_TIMEOUT_S,
-    startup_timeout_s: float = _STARTUP_TIMEOUT_S,
-    **engine_options: str,
+    options: EngineOptions = _DEFAULTS,
+    **keywords: str,
 ) -> UsiPlayer:
     """Make Fairy-Stockfish a player (entry point): https://fairy-stockfish.github.io, GPL, its own process.
 
@@ -284,36 +278,20 @@ def make_fairy_stockfish(
         seed: not used; see :class:`UsiPlayer`.
         name: name in tables and metrics.
         skill: "Skill Level", from -20 to 20. Below 20 the engine chooses at random among several moves.
-        nodes: positions to search for each move; 1000 where no limit is given. With much fewer, the lower skill levels
-            do not complete a search of one ply, and drew all games against random play (-5 at 500 nodes, measured).
-        depth: plies to search.
-        movetime_ms: milliseconds to search for each move.
         command: the program, where it is neither on the search path nor in Debian's folder of games.
-        processes: see :func:`make_usi`.
-        timeout_s: see :func:`make_usi`.
-        startup_timeout_s: see :func:`make_usi`.
-        engine_options: see :func:`make_usi`.
+        options: see :func:`make_usi`; where no limit is given, 1000 nodes. With much fewer, the lower skill levels do
+            not complete a search of one ply, and drew all games against random play (-5 at 500 nodes, measured).
+        keywords: see :func:`make_usi`.
 
     Raises:
         ConfigError: ``skill`` is out of range, there is no such program, or see :func:`make_usi`.
     """
     if errors := _fairy_stockfish_errors(name, skill, command):
         raise ConfigError(errors)
-    if nodes is None and depth is None and movetime_ms is None:
-        nodes = _FAIRY_NODES
-    return make_usi(
-        spec,
-        seed=seed,
-        name=name,
-        command=command,
-        nodes=nodes,
-        depth=depth,
-        movetime_ms=movetime_ms,
-        processes=processes,
-        timeout_s=timeout_s,
-        startup_timeout_s=startup_timeout_s,
-        **{"UCI_Variant": "shogi", "Skill Level": str(skill), **engine_options},
-    )
+    if options.go == "go" and all(keywords.get(limit) is None for limit in ("nodes", "depth", "movetime_ms")):
+        options = replace(options, nodes=_FAIRY_NODES)
+    engines_own = {"UCI_Variant": "shogi", "Skill Level": str(skill)}
+    return make_usi(spec, seed=seed, name=name, command=command, options=options, **{**engines_own, **keywords})
 
 
 def _fairy_stockfish_errors(name: str, skill: object, command: str) -> list[str]:

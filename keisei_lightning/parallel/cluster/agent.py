@@ -98,6 +98,7 @@ class NodeAgent:
         self._backend = make_backend(inputs, boot, self._wake_by)
         self._orders: deque[Callable[[], None]] = deque()
         self._grants: list[Grant] = []  # that wait for weights
+        self._numbers: dict[tuple[int, int], int] = {}  # of the newest grant, by worker and slot
         self._news = threading.Condition()
         self._rollouts: list[Rollout] = []  # that the learner has not accepted
         self._workers: tuple[WorkerHealth, ...] = ()
@@ -141,8 +142,13 @@ class NodeAgent:
             )
 
     def grant(self, grant: Grant) -> None:
-        """Let a worker play a rollout, as soon as the weights and the snapshot are here."""
-        self._order(lambda: self._grants.append(grant))
+        """Let a worker play a rollout, as soon as the weights and the snapshot are here; twice is harmless."""
+        self._order(lambda: self._take(grant))
+
+    def _take(self, grant: Grant) -> None:
+        if grant.number > self._numbers.get((grant.worker, grant.play.slot), 0):
+            self._numbers[grant.worker, grant.play.slot] = grant.number
+            self._grants.append(grant)
 
     def reset_games(self, workers: tuple[int, ...]) -> None:
         """Let workers begin new games with their next rollout."""
@@ -154,7 +160,7 @@ class NodeAgent:
         Raises:
             WeightsError: they do not fit.
         """
-        if parcel.buffer is None and parcel.version <= self._weights.latest_version:
+        if self._has(parcel):  # it was sent again
             return
         flat = self._boot.codec.decode(self._fetch(parcel.data))
         tensors = self._boot.codec.layout.views(flat)
@@ -164,6 +170,12 @@ class NodeAgent:
             assert self._snapshots is not None
             self._snapshots.write(parcel.buffer, tensors, parcel.version)
         self._wake()
+
+    def _has(self, parcel: Parcel) -> bool:
+        if parcel.buffer is None:
+            return parcel.version <= self._weights.latest_version
+        assert self._snapshots is not None
+        return int(self._snapshots.versions.array()[parcel.buffer]) == parcel.version
 
     def stop(self, timeout_s: float) -> None:
         """End all workers; returns when they have ended, within ``timeout_s`` + 2 s; twice is harmless."""

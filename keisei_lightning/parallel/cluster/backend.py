@@ -76,6 +76,8 @@ class ClusterBackend(Backend):
         num_workers = inputs.slots.layout.num_workers
         self._workers_each = num_workers // num_agents
         self._outstanding: list[list[Play]] = [[] for _ in range(num_workers)]
+        self._grants: dict[tuple[int, int], Grant] = {}  # the newest that was sent, by worker and slot
+        self._num_grants = 0
         self._incarnations = [-1] * num_workers  # the newest that was heard of
         self._sequences: dict[tuple[int, int], int] = {}
         self._lost_by_workers = [0] * num_agents  # of the present incarnation of each agent
@@ -116,7 +118,9 @@ class ClusterBackend(Backend):
             first_incarnations=tuple(self._incarnations[worker] + 1 for worker in self._workers_of(agent)),
             game_and_policy=self._game_and_policy,
             options=dataclasses.replace(
-                inputs.options, first_worker=self._first(agent), plies_per_batch=layout.plies_per_batch
+                inputs.options,
+                first_worker=inputs.options.first_worker + self._first(agent),
+                plies_per_batch=inputs.options.plies_per_batch or layout.plies_per_batch,
             ),
             slots=dataclasses.replace(layout, num_workers=self._workers_each),
             codec=self._codec,
@@ -149,8 +153,15 @@ class ClusterBackend(Backend):
             return  # its next incarnation gets all that is outstanding
         if play.opponent is not None:
             self._deliveries.send_snapshot(agent, play.opponent)
-        worker = worker_id - self._first(agent)
-        agent.calls.grant(Grant(worker=worker, play=play, version=self._deliveries.version))
+        self._num_grants += 1
+        grant = Grant(
+            number=self._num_grants,
+            worker=worker_id - self._first(agent),
+            play=play,
+            version=self._deliveries.version,
+        )
+        self._grants[worker_id, play.slot] = grant
+        agent.calls.grant(grant)
 
     @override
     def wait(self, timeout_s: float) -> list[RolloutHeader]:
@@ -168,6 +179,16 @@ class ClusterBackend(Backend):
         for worker_id in self._workers_of(agent):
             for play in self._outstanding[worker_id]:
                 self._pass_on(agent, worker_id, play)
+
+    def on_found(self, agent: Agent) -> None:
+        """An agent answers again, after calls to it may have been lost: send all again that it may not have got."""
+        assert agent.calls is not None
+        self._deliveries.begin_again(agent)
+        for worker_id in self._workers_of(agent):
+            for play in self._outstanding[worker_id]:
+                if play.opponent is not None:
+                    self._deliveries.send_snapshot(agent, play.opponent)
+                agent.calls.grant(self._grants[worker_id, play.slot])
 
     def on_result(self, agent: Agent, call: Call) -> None:
         """A transfer of weights has ended."""

@@ -68,7 +68,7 @@ class Cluster(Protocol):
         ...
 
     def wait(self, calls: Sequence[Call], timeout_s: float) -> list[Call]:
-        """Those calls whose results are here; waits until there is one."""
+        """Those calls whose results are here; waits until there is one, or where there are no calls, that long."""
         ...
 
     def result(self, call: Call) -> Any:
@@ -95,7 +95,9 @@ class Agent:
         node: where it is, or was last.
         calls: to the present incarnation.
         call: the poll that it has not answered yet.
-        asked_at: when that was sent.
+        asked_at: when that was sent, or the first of those whose answers were lost.
+        ask_again_at: when it is asked again, after an answer that was lost on the way; None: it is not.
+        has_lost_calls: an answer was lost, so that other calls may have been too.
         started_at: when the present incarnation was started.
         answered_at: when its last answer came.
         excused_sign: the answer after which its silence was excused.
@@ -114,6 +116,8 @@ class Agent:
     calls: AgentCalls | None = None
     call: Call | None = None
     asked_at: float = 0.0
+    ask_again_at: float | None = None
+    has_lost_calls: bool = False
     started_at: float = 0.0
     answered_at: float = 0.0
     excused_sign: float = -math.inf

@@ -97,6 +97,13 @@ class Deliveries:
             delivered.call = None
             self.send(agent)
 
+    def begin_again(self, agent: Agent) -> None:
+        """What was sent may have been lost: send it again, as far as it is asked for (an agent that has it says so)."""
+        delivered = self._delivered[agent.agent_id]
+        delivered.sent = -1
+        delivered.snapshots.clear()
+        self.send(agent)
+
     def send_snapshot(self, agent: Agent, opponent: Opponent) -> None:
         """Send a snapshot, if the agent does not have it."""
         delivered = self._delivered[agent.agent_id]

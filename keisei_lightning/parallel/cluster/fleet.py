@@ -12,13 +12,14 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 from keisei_lightning import errors
 from keisei_lightning.errors import RemoteTraceback, TooFewWorkersError, WorkerError
 from keisei_lightning.parallel.cluster.calls import Agent, AgentGoneError, AnswerLostError, Call, Cluster
 from keisei_lightning.parallel.cluster.messages import AgentBoot, Report
 from keisei_lightning.parallel.cluster.placement import Node, choose_node
+from keisei_lightning.parallel.options import Placement
 from keisei_lightning.parallel.supervision.messages import Failure
 from keisei_lightning.parallel.supervision.restarts import GiveUp, RestartPolicy, WorkerExit, WorkerState, decide
 
@@ -40,6 +41,10 @@ class Owner(Protocol):
 
     def on_report(self, agent: Agent, report: Report) -> None:
         """An agent has answered a poll; ``agent.accepted`` is what the next one says."""
+        ...
+
+    def on_found(self, agent: Agent) -> None:
+        """An agent has answered after answers were lost on the way: calls to it may have been lost too."""
         ...
 
     def on_result(self, agent: Agent, call: Call) -> None:
@@ -79,7 +84,7 @@ class Fleet:
         *,
         num_agents: int,
         needs: dict[str, float],
-        placement: Literal["spread", "strict_spread", "pack"],
+        placement: Placement,
         policy: RestartPolicy,
         needs_all: bool,
         clock: Callable[[], float] = time.monotonic,
@@ -120,17 +125,22 @@ class Fleet:
                 workers raises it.
         """
         deadline = self._clock() + timeout_s
+        for agent in self.agents:
+            if agent.calls is not None and agent.call is None and agent.ask_again_at is None:
+                self._ask(agent)  # an interrupt (Ctrl-C) came between answer and poll
         self._wait_once(0.0)  # pending answers first: a busy owner must not mistake a live agent for a hung one
         self._excuse_after_absence(0.0)
         while True:
             self._start_due()
+            self._ask_due()
             self._end_silent()
             now = self._clock()
             if until() or now >= deadline:
-                return
+                break
             timeout = min(deadline, self._next_check(now)) - now
             self._wait_once(timeout)
             self._excuse_after_absence(timeout)
+        self._start_due()  # agents that ended just now, if at once: the owner may not wait again for some time
 
     def shutdown(self, timeout_s: float) -> None:
         """Stop all agents: ask, then kill. Returns within ``timeout_s`` + 1 s; twice is harmless."""
@@ -150,18 +160,41 @@ class Fleet:
     def _start_due(self) -> None:
         now = self._clock()
         due = [agent for agent in self.agents if agent.respawn_at is not None and now >= agent.respawn_at]
-        if not due or (now < self._look_at and all(agent.waits_since not in (None, now) for agent in due)):
+        doubtful = [agent for agent in self.agents if self._is_doubtful(agent)]
+        if not due and not doubtful:
+            return
+        if now < self._look_at and all(agent.waits_since not in (None, now) for agent in due):
             return
         self._look_at = now + _LOOK_FOR_NODES_S
         nodes = self._cluster.nodes()
+        for agent in doubtful:
+            self._move(agent, nodes, now)
         for agent in due:
             self._place(agent, nodes, now)
 
-    def _place(self, agent: Agent, nodes: Sequence[Node], now: float) -> None:
-        taken = Counter(
-            other.node.node_id for other in self.agents if other.calls is not None and other.node is not None
+    def _is_doubtful(self, agent: Agent) -> bool:
+        """Whether an agent starts on a node that was silent, for want of another: the node may be gone."""
+        return (
+            agent.state is WorkerState.STARTING and agent.node is not None and agent.node.node_id in self._silent_nodes
         )
-        node = choose_node(nodes, taken, self._needs, self._placement, avoided=self._silent_nodes)
+
+    def _move(self, agent: Agent, nodes: Sequence[Node], now: float) -> None:
+        """Start an agent on another node, if there is one now; this is no restart of its budget."""
+        heard = [node for node in nodes if node.node_id not in self._silent_nodes]
+        if choose_node(heard, self._agents_by_node(), self._needs, self._placement) is None:
+            return
+        _logger.warning("%s has not started there; another node has room", agent.name)
+        self._give_up(agent)
+        self._place(agent, heard, now)
+        agent.restarts.pop()
+
+    def _agents_by_node(self) -> Mapping[str, int]:
+        return Counter(
+            agent.node.node_id for agent in self.agents if agent.calls is not None and agent.node is not None
+        )
+
+    def _place(self, agent: Agent, nodes: Sequence[Node], now: float) -> None:
+        node = choose_node(nodes, self._agents_by_node(), self._needs, self._placement, avoided=self._silent_nodes)
         if node is None:
             if agent.waits_since is None:
                 agent.waits_since = now
@@ -196,15 +229,19 @@ class Fleet:
 
     def _ask(self, agent: Agent) -> None:
         assert agent.calls is not None
-        agent.call, agent.asked_at = agent.calls.poll(agent.accepted), self._clock()
+        agent.call, agent.asked_at, agent.ask_again_at = agent.calls.poll(agent.accepted), self._clock(), None
+
+    def _ask_due(self) -> None:
+        """Ask again where an answer was lost; an agent whose answers never come is as good as silent."""
+        for agent in self.agents:
+            if agent.ask_again_at is not None and self._clock() >= agent.ask_again_at:
+                asked_at = agent.asked_at
+                self._ask(agent)
+                agent.asked_at = asked_at
 
     def _wait_once(self, timeout_s: float) -> None:
         polls = {agent.call: agent for agent in self.agents if agent.call is not None}
-        calls = [*polls, *self._watched, *self._given_up]
-        if not calls:
-            time.sleep(max(0.0, timeout_s))  # every agent waits for a node
-            return
-        for call in self._cluster.wait(calls, timeout_s):
+        for call in self._cluster.wait([*polls, *self._watched, *self._given_up], timeout_s):
             if call in polls:
                 self._on_answer(polls[call])
             elif call in self._given_up:
@@ -213,20 +250,18 @@ class Fleet:
                 self._on_watched(call)
 
     def _on_answer(self, agent: Agent) -> None:
-        call, agent.call = agent.call, None
         try:
-            report: Report = self._cluster.result(call)
+            report: Report = self._cluster.result(agent.call)
         except AnswerLostError as error:
             _logger.warning("%s: an answer was lost on the way (%s); it is asked again", agent.name, error)
-            time.sleep(_ASK_AGAIN_S)
-            asked_at = agent.asked_at
-            self._ask(agent)
-            agent.asked_at = asked_at  # an agent whose answers never come is as good as silent
+            agent.call, agent.has_lost_calls = None, True
+            agent.ask_again_at = self._clock() + _ASK_AGAIN_S
             return
         except AgentGoneError as error:
+            agent.call = None
             self._on_gone(agent, error.reason, is_own_fault=error.is_own_fault)
             return
-        agent.answered_at = self._clock()
+        agent.call, agent.answered_at = None, self._clock()
         if agent.state is WorkerState.STARTING:
             agent.move(WorkerState.RUNNING)
             assert agent.node is not None
@@ -238,6 +273,9 @@ class Fleet:
         if report.failure is not None:
             raise _as_error(report.failure, agent) from RemoteTraceback(report.failure.traceback)
         self._ask(agent)
+        if agent.has_lost_calls:
+            agent.has_lost_calls = False
+            self._owner.on_found(agent)
 
     def _on_late(self, call: Call) -> None:
         self._given_up.discard(call)
@@ -255,7 +293,7 @@ class Fleet:
         try:
             self._cluster.result(call)
         except AnswerLostError:
-            pass
+            agent.has_lost_calls = True
         except AgentGoneError as error:
             if error.is_own_fault:  # such as weights that it cannot fetch; that it has ended, its poll tells too
                 self._on_gone(agent, error.reason)
@@ -270,7 +308,7 @@ class Fleet:
     def _end_silent(self) -> None:
         now = self._clock()
         for agent in self.agents:
-            if agent.call is None or now < self._deadline(agent):
+            if agent.calls is None or now < self._deadline(agent):
                 continue
             if agent.state is WorkerState.STARTING:
                 reason = f"was not ready within start_timeout_s={self._policy.start_timeout_s:g}"
@@ -292,7 +330,9 @@ class Fleet:
     def _next_check(self, now: float) -> float:
         times = [agent.respawn_at for agent in self.agents if agent.respawn_at is not None]
         times = [max(at, self._look_at) for at in times]
-        times += [self._deadline(agent) for agent in self.agents if agent.call is not None]
+        times += [self._deadline(agent) for agent in self.agents if agent.calls is not None]
+        times += [agent.ask_again_at for agent in self.agents if agent.ask_again_at is not None]
+        times += [self._look_at for agent in self.agents if self._is_doubtful(agent)]
         return max(min(times, default=now + 1.0), now + 0.001)
 
     # ---- ends
@@ -300,10 +340,7 @@ class Fleet:
     def _on_gone(self, agent: Agent, reason: str, *, is_own_fault: bool = False) -> None:
         """End an incarnation, and decide what follows."""
         state = agent.state
-        if agent.call is not None:
-            self._given_up.add(agent.call)
-        self._end(agent)
-        self._owner.on_lost(agent)
+        self._give_up(agent)
         exit = WorkerExit(
             worker_id=agent.agent_id,
             incarnation=agent.incarnation,
@@ -328,8 +365,16 @@ class Fleet:
             len(self.agents),
         )
 
+    def _give_up(self, agent: Agent) -> None:
+        """End an incarnation; what it says later is thrown away."""
+        if agent.call is not None:
+            self._given_up.add(agent.call)
+        self._end(agent)
+        self._owner.on_lost(agent)
+
     def _end(self, agent: Agent) -> None:
-        calls, agent.calls, agent.call = agent.calls, None, None
+        calls, agent.calls, agent.call, agent.ask_again_at = agent.calls, None, None, None
+        agent.has_lost_calls = False
         for call in [call for call, (owner, _) in self._watched.items() if owner is agent]:
             del self._watched[call]
         if calls is not None:
@@ -339,10 +384,9 @@ class Fleet:
 
 def _as_error(failure: Failure, agent: Agent) -> Exception:
     """The error that ended an agent, as its learner raises it."""
-    kind = getattr(errors, failure.kind, WorkerError)
-    message = f"{agent.name}: {failure.message}"
+    kind = getattr(errors, failure.kind, None)
     if isinstance(kind, type) and issubclass(kind, errors.KeiseiError) and kind is not errors.IllegalActionError:
-        return kind(message)
+        return kind(f"{agent.name}: {failure.message}")
     return WorkerError(f"{agent.name} raised {failure.kind}: {failure.message}")
 
 

@@ -72,11 +72,13 @@ class Grant:
     """Learner to agent: let one of your workers play a rollout.
 
     Attributes:
+        number: 1, 2, 3, ... of all grants; one that may have been lost on the way is sent again with its number.
         worker: which of the agent's own workers.
         play: the grant.
         version: of the oldest weights that it may be played with.
     """
 
+    number: int
     worker: int
     play: Play
     version: int

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+
+from keisei_lightning.parallel.options import Placement
 
 __all__ = ["Node", "choose_node", "count_places"]
 
@@ -30,7 +31,7 @@ def choose_node(
     nodes: Sequence[Node],
     agents: Mapping[str, int],
     needs: Mapping[str, float],
-    placement: Literal["spread", "strict_spread", "pack"],
+    placement: Placement,
     *,
     avoided: Collection[str] = (),
 ) -> Node | None:

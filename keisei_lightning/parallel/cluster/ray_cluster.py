@@ -9,6 +9,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -179,7 +180,7 @@ class RayCluster(Cluster):
     def start_agent(self, boot: AgentBoot, node: Node) -> AgentCalls:
         needs = dict(self._needs)
         actor = (
-            ray.remote(concurrency_groups={"polls": 1, "transfers": 1})(AgentActor)
+            ray.remote(concurrency_groups={"polls": 1, "transfers": 1})(AgentActor)  # type: ignore[call-overload]
             .options(
                 num_cpus=needs.pop("CPU", 0.0),
                 num_gpus=needs.pop("GPU", 0.0),
@@ -198,6 +199,9 @@ class RayCluster(Cluster):
 
     @override
     def wait(self, calls: Sequence[Call], timeout_s: float) -> list[Call]:
+        if not calls:
+            time.sleep(timeout_s)
+            return []
         ready, _ = ray.wait(list(calls), num_returns=1, timeout=timeout_s)
         if ready and len(calls) > 1:
             ready, _ = ray.wait(list(calls), num_returns=len(calls), timeout=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from keisei_lightning.errors import WeightsError
 from keisei_lightning.parallel.memory.shared_buffer import aligned
 from keisei_lightning.parallel.memory.weights import WeightLayout
+from keisei_lightning.parallel.options import WeightCompression, WeightDtype
 
 __all__ = ["WeightCodec"]
 
@@ -31,8 +32,8 @@ class WeightCodec:
     """
 
     layout: WeightLayout
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    compression: Literal["none", "zstd"] = "none"
+    dtype: WeightDtype = "float32"
+    compression: WeightCompression = "none"
 
     def encode(self, flat: Tensor) -> NDArray[np.uint8]:
         """Encode weights.

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from keisei_lightning.parallel.memory.shared_buffer import SharedBuffer, aligned
+from keisei_lightning.parallel.memory.shared_buffer import LaidOutMemory, aligned
 
 __all__ = ["GroupBlock", "GroupColumns", "MailboxColumns", "MailboxLayout", "MailboxMemory"]
 
@@ -68,26 +68,8 @@ class MailboxLayout:
         return MailboxColumns(numbers=arrays[0], seeds=arrays[1], groups=groups)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MailboxMemory:
-    """The mailbox's shared memory and its layout. Every process receives it when it is started.
-
-    Attributes:
-        layout: where the columns lie.
-        shared: the memory, reserved by :meth:`reserve`.
-    """
-
-    layout: MailboxLayout
-    shared: SharedBuffer
-
-    @classmethod
-    def reserve(cls, layout: MailboxLayout) -> MailboxMemory:
-        """Reserve the memory for a layout.
-
-        Raises:
-            ConfigError: the machine cannot reserve this much.
-        """
-        return cls(layout=layout, shared=SharedBuffer(layout.num_bytes))
+MailboxMemory = LaidOutMemory[MailboxLayout]
+"""The mailbox's shared memory and its layout."""
 
 
 class GroupColumns(NamedTuple):

@@ -6,8 +6,9 @@ import mmap
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing import reduction
-from typing import Any, Final
+from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.system.machine import available_memory
 
-__all__ = ["ALIGNMENT", "SharedBuffer", "aligned"]
+__all__ = ["ALIGNMENT", "LaidOutMemory", "SharedBuffer", "aligned"]
 
 ALIGNMENT: Final = 64
 """Bytes of a cache line. Everything in shared memory begins at a multiple of it: no two writers share a line."""
@@ -84,6 +85,36 @@ class SharedBuffer:
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         # DupFd works only while multiprocessing is starting a child, which is the only time we pickle a buffer.
         return _rebuild_shared_buffer, (reduction.DupFd(self._fd), self.num_bytes)
+
+
+class _Layout(Protocol):
+    @property
+    def num_bytes(self) -> int: ...
+
+
+L = TypeVar("L", bound=_Layout)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LaidOutMemory(Generic[L]):
+    """Shared memory and its layout, which travel as one object. Every process receives it when it is started.
+
+    Attributes:
+        layout: where the columns lie.
+        shared: the memory, reserved by :meth:`reserve`.
+    """
+
+    layout: L
+    shared: SharedBuffer
+
+    @classmethod
+    def reserve(cls, layout: L) -> Self:
+        """Reserve the memory for a layout.
+
+        Raises:
+            ConfigError: the machine cannot reserve this much.
+        """
+        return cls(layout=layout, shared=SharedBuffer(layout.num_bytes))
 
 
 def _rebuild_shared_buffer(duplicated: Any, num_bytes: int) -> SharedBuffer:

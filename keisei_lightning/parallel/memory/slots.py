@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keisei_lightning.games import GameSpec
-from keisei_lightning.parallel.memory.shared_buffer import SharedBuffer, aligned
+from keisei_lightning.parallel.memory.shared_buffer import LaidOutMemory, aligned
 
 __all__ = ["ColumnKey", "Field", "SlotBoard", "SlotLayout", "SlotState", "Slots"]
 
@@ -168,25 +168,8 @@ class SlotLayout:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Slots:
-    """The slots of all workers: shared memory and its layout. Every worker receives it when it is started.
-
-    Attributes:
-        layout: where the columns lie.
-        shared: the memory, reserved by :meth:`reserve`.
-    """
-
-    layout: SlotLayout
-    shared: SharedBuffer
-
-    @classmethod
-    def reserve(cls, layout: SlotLayout) -> Slots:
-        """Reserve the memory for a layout.
-
-        Raises:
-            ConfigError: the machine cannot reserve this much.
-        """
-        return cls(layout=layout, shared=SharedBuffer(layout.num_bytes))
+class Slots(LaidOutMemory[SlotLayout]):
+    """The slots of all workers: shared memory and its layout."""
 
     def views(self, index: int, worker_id: int | None = None) -> dict[ColumnKey, NDArray[Any]]:
         """The columns of one slot, or of all slots with this index; see :meth:`SlotLayout.views`."""

@@ -9,7 +9,7 @@ ring is overwritten only when the last game against it is over.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,19 +148,21 @@ class SnapshotPool:
         options: share of the games, size of the ring, choice of a snapshot.
         layout: of the policy's weights.
         seed: root seed of the draws.
+        first_worker: number of this learner's first worker among those of all learners (ranks): each worker has a
+            stream of its own. The states are by these numbers.
 
     Attributes:
         memory: for the workers.
         postponed: pushes that were postponed because games still needed every buffer.
     """
 
-    def __init__(self, options: OpponentOptions, layout: WeightLayout, seed: int) -> None:
+    def __init__(self, options: OpponentOptions, layout: WeightLayout, seed: int, first_worker: int = 0) -> None:
         self.options, self.postponed = options, 0
         self.memory = SnapshotMemory.reserve(layout, options.num_buffers)
         self._versions, self._buffers = self.memory.versions.array(), self.memory.buffers()
         self._versions[:] = -1
         self._fetcher = WeightFetcher()
-        self._seed = seed
+        self._seed, self._first_worker = seed, first_worker
         self._draws: Counter[int] = Counter()  # by worker
         self._ring: deque[SnapshotStanding] = deque()
         self._new_results: dict[int, NDArray[np.int64]] = {}  # version: wins, draws, losses of this batch
@@ -190,17 +192,29 @@ class SnapshotPool:
             return True
         tensors = self._fetcher.on_host(named_weights(policy))
         self.memory.layout.check(tensors)
-        leaving = len(self._ring) - self.options.max_snapshots + 1
-        needed = self._needed() | {snapshot.buffer for snapshot in list(self._ring)[max(0, leaving) :]}
-        free = next((buffer for buffer in range(len(self._buffers)) if buffer not in needed), None)
-        if free is None:
+        if (free := self._free_buffer()) is None:
             self.postponed += 1
             return False
-        for _ in range(leaving):
+        for _ in range(self._num_leaving):
             self._ring.popleft()
         self.memory.write(free, tensors, version)
         self._ring.append(SnapshotStanding(version=version, buffer=free))
         return True
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a push would not be postponed now."""
+        return self._free_buffer() is not None
+
+    @property
+    def _num_leaving(self) -> int:
+        """Snapshots that leave the ring when one is pushed; not above 0 where there is a place for it."""
+        return len(self._ring) - self.options.max_snapshots + 1
+
+    def _free_buffer(self) -> int | None:
+        """A buffer for the next snapshot; None: games in flight need every one."""
+        needed = self._needed() | {snapshot.buffer for snapshot in list(self._ring)[max(0, self._num_leaving) :]}
+        return next((buffer for buffer in range(len(self._buffers)) if buffer not in needed), None)
 
     def _needed(self) -> set[int]:
         """Buffers that games may still use."""
@@ -217,9 +231,10 @@ class SnapshotPool:
         if not self._ring:
             return None
         # A stream for each worker: the order of the grants is not the same in every run.
-        key = (worker_id, self._draws[worker_id])
+        worker = self._first_worker + worker_id
+        key = (worker, self._draws[worker])
         rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=key))
-        self._draws[worker_id] += 1
+        self._draws[worker] += 1
         chosen = self._ring[int(rng.choice(len(self._ring), p=self.probabilities()))]
         self._granted[worker_id, slot] = chosen.buffer
         return Opponent(version=chosen.version, buffer=chosen.buffer)
@@ -239,7 +254,7 @@ class SnapshotPool:
         The results change no score before :meth:`update_scores`.
         """
         self._granted.pop((header.worker_id, header.slot), None)
-        self._in_flight[header.worker_id] = frozenset(header.opponents_in_use)
+        self._in_flight[self._first_worker + header.worker_id] = frozenset(header.opponents_in_use)
         for version, result in header.opponent_results.items():
             self._new_results[version] = self._new_results.get(version, 0) + np.array(result)
 
@@ -254,6 +269,26 @@ class SnapshotPool:
                 wins, draws, losses = self._new_results[snapshot.version].tolist()
                 snapshot.add(wins + 0.5 * draws, wins + draws + losses)
         self._new_results.clear()
+
+    def take_results(self) -> dict[int, list[int]]:
+        """The results noted since the last update of the scores, which they no longer change.
+
+        Returns:
+            Wins, draws and losses by the snapshot's version.
+        """
+        results = {version: result.tolist() for version, result in self._new_results.items()}
+        self._new_results.clear()
+        return results
+
+    def add_results(self, results: Mapping[int, Sequence[int]]) -> None:
+        """Update the scores by the results of one batch, such as those that :meth:`take_results` returned on all ranks.
+
+        Args:
+            results: wins, draws and losses by the snapshot's version.
+        """
+        for version, result in results.items():
+            self._new_results[version] = self._new_results.get(version, 0) + np.array(result)
+        self.update_scores()
 
     def summary(self) -> dict[str, float]:
         """Metrics: snapshots in the ring, postponed pushes, and the learner's score against the ring."""

@@ -21,9 +21,9 @@ def rollout_seeds(seed: int, worker_id: int, incarnation: int, position: int, gr
 
     Args:
         seed: root seed of every random stream.
-        worker_id: which worker plays.
+        worker_id: which worker plays, numbered over all learners (ranks).
         incarnation: of the worker.
-        position: plies that the collector had delivered before this rollout, if no rollout were ever lost.
+        position: plies that all ranks' collectors had delivered before this rollout, if no rollout were ever lost.
         group: of the worker's games.
     """
     key = (worker_id, incarnation, position, *([group] if group else []))
@@ -37,10 +37,10 @@ class RolloutStreams:
 
     Attributes:
         seed: root seed of every random stream.
-        worker_id: which worker plays; stored with every ply.
+        worker_id: which worker plays, numbered over all learners (ranks); stored with every ply.
         incarnation: of the worker.
         position: plies delivered before the next rollout (above 0 in a resumed run).
-        stride: plies of one batch of the collector.
+        stride: plies of one batch of all ranks.
         group: which of the worker's groups of games plays.
     """
 

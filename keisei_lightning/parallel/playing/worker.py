@@ -85,8 +85,9 @@ class PlayerOptions:
         compile_mode: of ``torch.compile`` for its network; None: not compiled.
         seed: root seed of every random stream.
         start: plies delivered before this start (above 0 in a resumed run): makes its random streams new ones.
-        first_worker: number of this machine's first worker among all: no two workers have the same random streams.
-        plies_per_batch: of all machines' workers together; None: there are none but this machine's.
+        first_worker: number of this machine's and this learner's first worker among all: no two workers have the same
+            random streams.
+        plies_per_batch: of all machines' and learners' workers together; None: there are none but these.
         stagger_games: begin the first games somewhere in their course.
         augment_symmetry: play half of the games mirrored.
     """

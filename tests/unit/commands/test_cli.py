@@ -192,6 +192,7 @@ class TestBadInput:
             (["seed=3", "--epochs=4"], "--epochs=4: no such flag; options are written KEY=VALUE"),
         ],
     )
+    @pytest.mark.slow
     def test_it_is_one_line_on_standard_error_and_exit_code_2(
         self, words: list[str], line: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -211,10 +212,12 @@ class TestBadInput:
         assert cli.main(["train", "--cfg", "job", "--resolve", "env=hex"]) == 0
         assert "output_dir: results/hex_board_size_5/DATE-TIME\n" in capsys.readouterr().out
 
+    @pytest.mark.slow
     def test_the_flag_of_a_sweep_may_stand_anywhere(self, run: list[str]) -> None:
         assert cli.main(["train", "experiment=smoke", "-m", "seed=3,4"]) == 0
         assert run == ["seed=3", "seed=4"]
 
+    @pytest.mark.slow
     def test_the_home_folder_is_found_in_a_file_too(
         self, run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

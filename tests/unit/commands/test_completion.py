@@ -21,11 +21,11 @@ def offered(line: str) -> list[str]:
     ("line", "words"),
     [
         ("keisei tr", ["train "]),
-        ("keisei train parallel.num", ["parallel.num_workers="]),
+        ("keisei train parallel.num", ["parallel.num_agents=", "parallel.num_workers="]),
         ("keisei train mod", ["model.", "model="]),
         ("keisei train model=", ["model=large ", "model=medium ", "model=mlp ", "model=small ", "model=tiny "]),
         ("keisei train -m model=s", ["model=small "]),
-        ("keisei train parallel.mode=", ["parallel.mode=central ", "parallel.mode=serial ", "parallel.mode=workers "]),
+        ("keisei train parallel.mode=", [f"parallel.mode={mode} " for mode in ("central", "ray", "serial", "workers")]),
         ("keisei train trainer.detect_anomaly=", ["trainer.detect_anomaly=false ", "trainer.detect_anomaly=true "]),
         ("keisei train ppo.epochs=", ["ppo.epochs=2 "]),
         ("keisei train experiment=connect_four ppo.ep", ["ppo.epochs="]),

@@ -69,6 +69,7 @@ class TestReading:
     def test_a_single_opponent_needs_no_brackets_and_the_last_word_counts(self) -> None:
         options = read("checkpoint=a.ckpt", "games=20", "opponents=tactics", "games=40", "model.channels=8")
         assert (options.opponents, options.games, options.model) == (["tactics"], 40, {"channels": 8})
+        assert read("games=20", "games=40", "games=20").games == 20
 
     @pytest.mark.parametrize(
         "player",

@@ -153,6 +153,13 @@ def test_the_command_that_resumes_is_the_present_one_with_the_checkpoint(
     )
 
 
+def test_a_job_of_a_sweep_is_resumed_alone(overrides: Callable[[str, list[str]], None]) -> None:
+    overrides("train.py", ["hparams_search=optuna", "callbacks.pruning.monitor=x", "seed=3", "callbacks.pruning2.x=1"])
+    assert resume_command("b.ckpt", 8) == (
+        "python train.py seed=3 callbacks.pruning2.x=1 ckpt_path=b.ckpt trainer.max_epochs=8"
+    )
+
+
 def test_in_an_application_that_has_the_run_in_a_section_its_keys_are_named_so(
     overrides: Callable[[str, list[str]], None],
 ) -> None:

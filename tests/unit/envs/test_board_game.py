@@ -215,6 +215,7 @@ def policy_for(env: BoardGameEnv, how: str) -> torch.nn.Module | None:
 
 @pytest.mark.parametrize("game", ["connect_four", "shogi"])
 @pytest.mark.parametrize("how", ["MaskedCategorical", "as_actor", "as_policy", "random", "none"])
+@pytest.mark.slow
 def test_torchrls_collector_plays_it(game, how):
     env = BoardGameEnv(GAMES[game](), 4, seed=0)
     collector = torchrl.collectors.Collector(

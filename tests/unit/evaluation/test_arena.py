@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import chi2
+from thread_ranks import on_ranks
 
 from keisei_lightning.errors import ConfigError, GameError
 from keisei_lightning.evaluation import (
@@ -520,3 +521,27 @@ def test_a_game_without_end_is_an_error() -> None:
 def test_a_number_of_games_that_is_not_even_is_refused(num_games: int) -> None:
     with pytest.raises(ConfigError, match=f"num_games={num_games}: must be even, at least 2"):
         play_match(counting_game(), RandomPlayer(3), RandomPlayer(3), num_games=num_games)
+
+
+@pytest.mark.parametrize("number", [2, 3, 7])
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_partners_that_share_a_match_get_the_result_of_one_who_plays_it_alone(number: int, deterministic: bool) -> None:
+    def match(partners: Any = None) -> MatchResult:
+        players = [Scripted(rule, name) for rule, name in ((perfect, "perfect"), (by_one, "by_one"))]
+        for player in players:
+            player.deterministic = deterministic  # then a repeated opening is played once
+        return play_match(
+            counting_game(),
+            players[0],
+            players[1],
+            num_games=12,
+            opening_plies=1,
+            seed=4,
+            keep_records=True,
+            partners=partners,
+        )
+
+    alone = match()
+    assert on_ranks(number, match) == number * [alone]
+    assert alone.num_games == 12
+    assert (alone.played < 12) is deterministic

@@ -277,7 +277,7 @@ def results(state: pyspiel.State) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("mirrored", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_labels_are_what_a_search_to_the_end_finds_in_late_positions(name: str, mirrored: bool) -> None:
     late = [row for row in read_rows(name) if len(row["position"].split()) >= 29][:25]
     assert len(late) == 25

@@ -219,6 +219,7 @@ def played(rng: np.random.Generator, difference: float, games: int) -> Tally:
 class TestSimulated:
     """Games that are drawn with known differences, from fixed seeds."""
 
+    @pytest.mark.slow
     def test_a_large_gap_is_rated_without_bias_and_covered(self) -> None:
         # 1370 points in three steps, 40 games a pair, 400 of the rated player. With the ladder's ratings taken to be
         # exact, and a normal interval, 33 % were covered.

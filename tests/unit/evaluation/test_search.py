@@ -254,7 +254,7 @@ def test_games_that_are_not_open_spiels_are_refused(make: Callable[..., Player])
     for game, name in ((make_game("shogi", 1), "shogi"), (CountingGame(1), "counting")):
         with pytest.raises(UnsupportedGameError) as caught:
             make(game.spec, seed=0, name="rung")
-        assert caught.value.errors == (f"player rung: game={name} must be one of OpenSpiel's, such as connect_four",)
+        assert caught.value.errors == (f"player rung: game={name}: must be one of OpenSpiel's, such as connect_four",)
 
 
 def test_boards_of_another_kind_are_refused() -> None:

@@ -109,7 +109,7 @@ def test_a_ladder_of_scripts_is_a_ladder() -> None:
 
 @pytest.mark.parametrize("make", [make_greedy_capture, make_mate_in_one])
 def test_other_games_are_refused(make: type) -> None:
-    with pytest.raises(UnsupportedGameError, match=r"^player me: game=counting must be shogi$"):
+    with pytest.raises(UnsupportedGameError, match=r"^player me: game=counting: must be shogi$"):
         make(counting_game()(1).spec, seed=0, name="me")
 
 

@@ -27,7 +27,7 @@ from keisei_lightning.games.open_spiel.game import OpenSpielGame
 from keisei_lightning.games.shogi.codec import mirror_sfen
 
 
-@pytest.mark.parametrize("opening_plies", [0, 6])
+@pytest.mark.parametrize("opening_plies", [pytest.param(0, marks=pytest.mark.slow), 6])
 @pytest.mark.parametrize(
     "name",
     ["tic_tac_toe", "connect_four", "hex(board_size=5)", "othello", "breakthrough(rows=6,columns=6)", "mancala"],
@@ -36,7 +36,9 @@ def test_open_spiel_games_keep_their_contract(name: str, opening_plies: int) -> 
     check_game(game_factory(name, opening_plies=opening_plies), num_games=3, num_plies=100)
 
 
-@pytest.mark.parametrize("options", [{"max_plies": 110}, {"opening_plies": 30, "max_plies": 60}])
+@pytest.mark.parametrize(
+    "options", [pytest.param({"max_plies": 110}, marks=pytest.mark.slow), {"opening_plies": 30, "max_plies": 60}]
+)
 def test_shogi_keeps_its_contract(options: dict[str, int]) -> None:
     check_game(
         game_factory("shogi", **options),

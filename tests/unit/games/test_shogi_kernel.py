@@ -49,7 +49,10 @@ def weights_of_moves(observation: NDArray[np.uint8], mask: NDArray[np.bool_], ta
     return liking
 
 
-@pytest.mark.parametrize("taste", ["any move", "drops", "captures"])
+@pytest.mark.parametrize(
+    "taste",
+    ["any move", pytest.param("drops", marks=pytest.mark.slow), pytest.param("captures", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("start", STARTS, ids=range(len(STARTS)))
 def test_random_games_are_the_same_number_by_number(start: str, taste: str) -> None:
     options = {"max_plies": 200, "opening_plies": 30 if start == "startpos" else 0}

@@ -38,7 +38,7 @@ def collector_of(**options: Any) -> SelfPlayCollector:
         ({"max_restarts": -1}, "max_restarts=-1: must be a whole number, 0 or more"),
         ({"total_frames": -2}, "total_frames=-2: must be a whole number, -1 or more"),
         ({"seed": -1}, "seed=-1: must be a whole number, 0 or more"),
-        ({"mode": "threads"}, "mode=threads: must be one of serial, workers, central"),
+        ({"mode": "threads"}, "mode=threads: must be one of serial, workers, central, ray"),
         ({"schedule": "later"}, "schedule=later: must be one of sync, async"),
         ({"start_method": "fork"}, "start_method=fork: must be one of forkserver, spawn, or None"),
         ({"heartbeat_s": 0.0}, "heartbeat_s=0: must be a number, 0.5 or more"),
@@ -128,7 +128,7 @@ def test_every_option_is_a_keyword_and_no_parameter_of_the_constructor_is_one_of
 
 
 def test_a_keyword_that_is_no_option_is_one_line_with_the_nearest_one() -> None:
-    with pytest.raises(TypeError, match=r"^SelfPlayCollector has no option 'num_worker' \(did you mean 'num_workers'"):
+    with pytest.raises(TypeError, match=r"^SelfPlayCollector has no option 'num_worker' \(did you mean num_workers"):
         collector_of(num_worker=3)
 
 

@@ -72,7 +72,10 @@ class PoolAndItsReaders(RuleBasedStateMachine):
     @rule()
     def push(self) -> None:
         self.version += 1
-        if self.pool.push(network(self.version), self.version):
+        has_room = self.pool.has_room
+        pushed = self.pool.push(network(self.version), self.version)
+        assert pushed is has_room  # so that ranks can agree on it before
+        if pushed:
             self.ring.append(self.version)
 
     @rule(worker=st.integers(0, NUM_WORKERS - 1), slot=st.integers(0, 1))
@@ -302,3 +305,32 @@ def test_options_that_cannot_work_are_refused_a_line_each() -> None:
     with pytest.raises(ConfigError) as caught:
         OpponentOptions(share=0.0, max_snapshots=0, choice="best")  # type: ignore[arg-type]
     assert [error.split(":")[0] for error in caught.value.errors] == ["share=0", "max_snapshots=0", "choice=best"]
+
+
+def test_pools_of_two_ranks_that_add_the_results_of_both_are_the_pool_of_one() -> None:
+    headers = [header_of(worker, results={1: (worker, 1, 0), 2: (0, 0, worker + 1)}) for worker in range(4)]
+    one, ranks = pool_of(), [pool_of(), pool_of()]
+    for pool in (one, *ranks):
+        for version in (1, 2):
+            pool.push(network(version), version)
+    for header in headers:
+        one.note(header)
+        ranks[header.worker_id // 2].note(header)
+    one.update_scores()
+    results = [pool.take_results() for pool in ranks]
+    assert [pool.take_results() for pool in ranks] == [{}, {}]
+    total = {v: [sum(column) for column in zip(*(each[v] for each in results), strict=True)] for v in (1, 2)}
+    for pool in ranks:
+        pool.add_results(total)
+        assert pool.standings == one.standings
+    assert [standing.games for standing in one.standings] == [10, 10]
+
+
+def test_the_draws_of_a_rank_are_those_of_its_workers_among_all() -> None:
+    one = pool_of()
+    second = SnapshotPool(OpponentOptions(), WeightLayout.of(VersionNetwork()), 0, 2)
+    for pool in (one, second):
+        for version in range(5):
+            pool.push(network(version), version)
+    assert [second.draw(0, 0) for _ in range(9)] == [one.draw(2, 0) for _ in range(9)]
+    assert [second.draw(1, 0) for _ in range(9)] == [one.draw(3, 0) for _ in range(9)]

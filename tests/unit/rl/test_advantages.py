@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchrl.objectives.value.functional import vec_generalized_advantage_estimate
 
-from keisei_lightning.rl import normalize_advantage, two_player_gae
+from keisei_lightning.rl import AdvantageMoments, normalize_advantage, two_player_gae
 
 
 def rollouts(seed: int, batch: int, plies: int, *, alternate: bool = False) -> dict[str, torch.Tensor]:
@@ -320,3 +320,23 @@ def test_advantages_are_of_the_values_dtype_and_computed_in_single_precision_at_
 def test_a_mask_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"mask must be bool \[3\] for an advantage \[3, 1\]"):
         normalize_advantage(torch.zeros(3, 1), torch.zeros(4, dtype=torch.bool))
+
+
+@settings(deadline=None, max_examples=50)
+@given(sizes=st.lists(st.integers(0, 30), min_size=1, max_size=4), seed=st.integers(0, 99), offset=st.floats(-1e3, 1e3))
+def test_moments_of_parts_normalise_them_as_the_whole(sizes: list[int], seed: int, offset: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    parts = [torch.randn(size, 1, generator=generator) + offset for size in sizes]
+    moments = AdvantageMoments.combined([AdvantageMoments.of(part) for part in parts])
+    whole = torch.cat(parts)
+    normal = torch.cat([moments.normalize(part) for part in parts])
+    assert moments.count == len(whole)
+    torch.testing.assert_close(normal, normalize_advantage(whole), rtol=1e-3, atol=1e-3)
+    if len(whole) > 1:
+        exact = (whole.double() - whole.double().mean()) / whole.double().std()
+        torch.testing.assert_close(normal.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+def test_moments_of_advantages_that_are_all_the_same_make_them_zero() -> None:
+    same = torch.full((7, 1), 0.1)
+    assert AdvantageMoments.of(same).normalize(same).tolist() == 7 * [[0.0]]

@@ -67,6 +67,14 @@ class TestCpus:
         (groups / "cpu" / "box" / "cpu.cfs_period_us").write_text("100000")
         assert available_cpus(groups) == 2
 
+    @pytest.mark.parametrize(("learners", "expected"), [("2", 3), ("4", 1), ("99", 1), ("", 6), ("many", 6), ("0", 6)])
+    def test_learners_of_one_launcher_share_the_cpus(
+        self, learners: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", learners)
+        assert available_cpus(tmp_path) == expected
+
     def test_without_control_groups_the_affinity_counts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 7})
         assert available_cpus(tmp_path) == 3

@@ -15,8 +15,11 @@ from keisei_lightning.system.stopping import (
     defer,
     deferred,
     interruptible,
+    passing_on,
     requested,
+    stop_all,
     stop_deferring,
+    stop_together,
     uninterruptible,
 )
 
@@ -123,3 +126,42 @@ def test_without_stop_signals_nothing_happens() -> None:
     stopping.listen_to(signal.SIGUSR1)
     assert signal.getsignal(signal.SIGUSR1) is not None
     assert not deferred()
+
+
+def test_the_parent_of_ranks_passes_a_signal_on_and_does_not_stop() -> None:
+    told: list[int] = []
+    with StopSignals() as signals:
+        with passing_on(told.append):
+            signal.raise_signal(signal.SIGTERM)
+            time.sleep(0)
+        assert (told, signals.requested) == ([signal.SIGTERM], signal.SIGTERM)
+
+
+def test_one_of_several_ranks_notes_a_deferred_signal_until_all_stop() -> None:
+    noted: list[int] = []
+    with StopSignals(grace_s=0.01):
+        defer()
+        before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as Lightning replaces the handler
+        stop_together(noted.append)
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(0.1)  # no grace time ends: a rank alone must not leave a step
+        assert (requested(), noted) == (signal.SIGTERM, [])
+        stop_all(signal.SIGINT)  # of another rank; the exit code is that of the signal that came here
+        assert (requested(), noted) == (signal.SIGTERM, [signal.SIGINT])
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_rank_that_got_no_signal_stops_by_another_ones() -> None:
+    with StopSignals():
+        defer()
+        stop_together(lambda signum: None)
+        stop_all(signal.SIGINT)
+        assert requested() == signal.SIGINT
+
+
+def test_a_rank_that_collects_is_interrupted_at_once() -> None:
+    with StopSignals():
+        defer()
+        stop_together(lambda signum: None)
+        with pytest.raises(Stopped), interruptible():
+            signal.raise_signal(signal.SIGTERM)

@@ -153,17 +153,15 @@ def test_options_are_given_as_an_object_or_by_name_and_a_name_counts_more() -> N
     data = SelfPlayDataModule(FakeCollector(), options, gamma=0.9)
     assert data.options == MinibatchOptions(minibatch_size=8, epochs=7, gamma=0.9)
     assert (data.num_epochs, SelfPlayDataModule(FakeCollector(), options, num_epochs=3).num_epochs) == (7, 3)
-    with pytest.raises(TypeError, match=r"^SelfPlayDataModule has no option 'gama' \(did you mean 'gamma'\?\)$"):
+    with pytest.raises(TypeError, match=r"^SelfPlayDataModule has no option 'gama' \(did you mean gamma\?\)$"):
         SelfPlayDataModule(FakeCollector(), gama=0.9)
 
 
-def test_a_trainer_of_several_processes_is_refused_before_anything_is_played() -> None:
+def test_several_learners_whose_strategy_shards_the_weights_are_refused_before_anything_is_played() -> None:
     collector = FakeCollector()
     data = data_module(collector)
-    data.trainer = SimpleNamespace(world_size=2)  # type: ignore[assignment]
-    with pytest.raises(
-        ConfigError, match=r"^trainer\.devices x trainer\.num_nodes=2: must be 1 \(one learner; .*num_workers\)$"
-    ):
+    data.trainer = SimpleNamespace(world_size=2, strategy=object())  # type: ignore[assignment]
+    with pytest.raises(ConfigError, match=r"^trainer\.strategy=object: must be ddp with 2 learners, each of which "):
         data.setup("fit")
     assert collector.events == []
 

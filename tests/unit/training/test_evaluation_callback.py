@@ -216,6 +216,7 @@ def test_the_weights_of_earlier_epochs_survive_a_resume(tmp_path: Path) -> None:
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
+@pytest.mark.slow
 def test_evaluations_that_would_take_too_much_of_the_time_are_left_out(tmp_path: Path) -> None:
     class Clock:
         """Each reading is a second after the one before."""
@@ -279,7 +280,7 @@ def test_options_are_given_as_an_object_or_by_name_and_a_name_counts_more() -> N
     callback = EvaluationCallback(counting_game(), options, num_games=4)
     assert callback.options == EvaluationOptions(num_games=4, every_n_epochs=3)
     assert callback.opponents == ["random"]
-    with pytest.raises(TypeError, match=r"^EvaluationCallback has no option 'games' \(did you mean 'num_games'\?\)$"):
+    with pytest.raises(TypeError, match=r"^EvaluationCallback has no option 'games' \(did you mean num_games\?\)$"):
         EvaluationCallback(counting_game(), games=4)
 
 

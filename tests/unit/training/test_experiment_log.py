@@ -111,6 +111,7 @@ def fit(folder: Path, *loggers: Logger, epochs: int = 2, **options: Any) -> PPOM
     return module
 
 
+@pytest.mark.slow
 def test_hyperparameters_are_the_whole_configuration_with_versions_and_parameters(tmp_path: Path) -> None:
     loggers = CSVLogger(tmp_path, name="csv", version=""), TensorBoardLogger(str(tmp_path), name="tb", version="")
     plain = PlainLogger()
@@ -146,6 +147,7 @@ def test_tensorboard_has_games_as_text_curves_as_a_picture_and_a_row_in_the_tabl
     assert events.summary_metadata["_hparams_/session_start_info"].plugin_data.plugin_name == "hparams"
 
 
+@pytest.mark.slow
 def test_loggers_without_text_and_pictures_get_the_rest_without_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

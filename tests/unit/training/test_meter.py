@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 from tensordict import TensorDict
+from thread_ranks import on_ranks
 
 from keisei_lightning.training.meter import EpochMeter
+from keisei_lightning.training.rank_group import ALONE, Ranks
 
 NAMES = ("entropy", "kl_approx")
 
@@ -93,3 +95,36 @@ def test_the_state_of_another_version_is_left_alone() -> None:
     assert EpochMeter.restored(old, NAMES, torch.device("cpu")).compute() == {}
     other = EpochMeter(("entropy",), torch.device("cpu")).state()
     assert EpochMeter.restored(other, NAMES, torch.device("cpu")).compute() == {}
+
+
+MINIBATCHES = [
+    (losses(1.0, 0.5, 0.9), [0.0, 0.1, 0.3], [0.2, 0.1, 0.0]),
+    (losses(5.0, 0.1, 0.3), [0.5], [0.9]),
+    (losses(2.0, 0.3, 0.4), [0.3, 0.2], [0.7, -0.4]),
+    (losses(4.0, 0.7, 0.8), [0.1, 0.8, 0.2], [0.0, 0.9, 0.9]),
+]
+
+
+def of_rank(rank: int) -> EpochMeter:
+    """Two ranks have two minibatches each."""
+    return meter_of(*MINIBATCHES[rank::2])
+
+
+def test_the_means_of_two_ranks_are_over_the_plies_of_both() -> None:
+    both = on_ranks(2, lambda ranks: of_rank(ranks.rank).compute(ranks))
+    expected = meter_of(*MINIBATCHES).compute()
+    assert both[0] == both[1]
+    first = {"first_kl": (3 * 1.5 + 1 * 1.1) / 4, "first_ratio": (3 * 0.9 + 1 * 0.3) / 4}  # of both parts of it
+    assert both[0] == pytest.approx(expected | first)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3])
+def test_any_number_of_ranks_resumes_the_means_of_two(num_ranks: int) -> None:
+    before = on_ranks(2, lambda ranks: of_rank(ranks.rank).compute(ranks))[0]
+    saved = on_ranks(2, lambda ranks: of_rank(ranks.rank).joined_state(ranks))[0]
+
+    def resumed(ranks: Ranks) -> dict[str, float]:
+        return EpochMeter.of_rank(saved, NAMES, torch.device("cpu"), ranks.rank).compute(ranks)
+
+    after = [resumed(ALONE)] if num_ranks == 1 else on_ranks(num_ranks, resumed)
+    assert all(metrics == pytest.approx(before) for metrics in after)

@@ -77,6 +77,7 @@ def test_the_first_minibatch_after_a_publish_has_ratio_1_and_kl_0(tmp_path: Path
         assert abs(metrics["train/mean_ratio"] - 1.0) > 1e-6  # the later ones have moved on
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_seed_give_the_same_curves(tmp_path: Path) -> None:
     first, module = self_play(tmp_path)
     second, again = self_play(tmp_path)
@@ -85,6 +86,7 @@ def test_two_runs_of_one_seed_give_the_same_curves(tmp_path: Path) -> None:
         assert torch.equal(weight, other)
 
 
+@pytest.mark.slow
 def test_the_network_is_compiled_for_the_time_of_a_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -183,6 +185,7 @@ def learned_outcomes(rollout: TensorDict, *, with_outcomes: bool) -> Tensor:
     return module.actor_critic.evaluate_outcomes(boards)[1].detach().exp()
 
 
+@pytest.mark.slow
 def test_a_win_draw_loss_head_tells_a_sure_draw_from_a_game_that_is_half_won() -> None:
     """Both have the expected score 0; a head that learns through it ends at thirds for both."""
     rollout = one_ply_games([[0.0] * 8, [1.0, -1.0] * 4])
@@ -192,6 +195,7 @@ def test_a_win_draw_loss_head_tells_a_sure_draw_from_a_game_that_is_half_won() -
     torch.testing.assert_close(through_the_score, torch.full((2, 3), 1 / 3), atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_win_draw_loss_head_learns_the_shares_of_the_outcomes_and_so_the_value() -> None:
     found = learned_outcomes(one_ply_games([[1.0, 1.0, 1.0, 0.0, -1.0], [-1.0] * 5]), with_outcomes=True)
     torch.testing.assert_close(found, torch.tensor([[0.6, 0.2, 0.2], [0.0, 0.0, 1.0]]), atol=0.02, rtol=0)
@@ -426,7 +430,7 @@ def test_options_are_given_as_an_object_or_by_name_and_a_name_counts_more() -> N
 
 
 def test_an_unknown_option_is_one_line_with_the_nearest_name() -> None:
-    with pytest.raises(TypeError, match=r"^PPOModule has no option 'learning_rat' \(did you mean 'learning_rate'\?\)$"):
+    with pytest.raises(TypeError, match=r"^PPOModule has no option 'learning_rat' \(did you mean learning_rate\?\)$"):
         module_of(FourByteNetwork(), learning_rat=0.01)
 
 

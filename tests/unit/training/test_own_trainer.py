@@ -99,6 +99,7 @@ def test_the_users_own_callback_is_kept_and_stays_the_only_one(kind: type, tmp_p
     assert data.collector.policy_version == 2 * 5  # two minibatches an epoch
 
 
+@pytest.mark.slow
 def test_several_trainers_have_a_callback_each(tmp_path: Path) -> None:
     policy, data = parts()
     module = ppo(policy)
@@ -292,6 +293,7 @@ def test_a_collector_that_plays_already_is_restored_from_a_checkpoint(tmp_path: 
 
 
 @pytest.mark.parametrize("final", [None, 2e-5])
+@pytest.mark.slow
 def test_lightnings_learning_rate_finder_works(final: float | None, tmp_path: Path) -> None:
     policy, data = parts()
     module = ppo(policy, learning_rate=0.5, final_learning_rate=final)

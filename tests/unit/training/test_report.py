@@ -39,6 +39,7 @@ def fit(directory: Path, *, max_epochs: int, module: PlayingModule | None = None
     return curves
 
 
+@pytest.mark.slow
 def test_each_epoch_is_one_row_and_a_score_belongs_to_its_own_epoch(tmp_path: Path) -> None:
     rows = fit(tmp_path, max_epochs=5).history
     assert [(row["epoch"], row["global_step"], row["self_play/plies"]) for row in rows] == [
@@ -51,6 +52,7 @@ def test_each_epoch_is_one_row_and_a_score_belongs_to_its_own_epoch(tmp_path: Pa
     assert ["eval/score_vs_random" in row for row in rows] == [False, True, False, True, True]
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_curves_and_its_last_game(tmp_path: Path) -> None:
     curves = fit(tmp_path, max_epochs=2)
     assert [path.name for path in curves.files] == ["curves.png", "last_game.svg", "last_game.txt"]
@@ -157,6 +159,7 @@ def test_the_score_of_an_end_that_was_not_foreseen_is_in_its_epochs_row(tmp_path
     assert [row["epoch"] for row in curves.history] == [1.0, 2.0]
 
 
+@pytest.mark.slow
 def test_curves_of_a_history_with_gaps_can_be_drawn(tmp_path: Path) -> None:
     history = [
         {"epoch": 1.0, "train/entropy": 1.0},

@@ -201,6 +201,7 @@ def test_parameter_groups_that_a_subclass_adds_to_our_optimiser_have_the_present
 
 
 @pytest.mark.parametrize("stop_at", [2, 4, 7])
+@pytest.mark.slow
 def test_a_checkpoint_inside_a_group_of_minibatches_keeps_its_gradients(tmp_path: Path, stop_at: int) -> None:
     groups = {"accumulate_grad_batches": 3}
     whole = train(tmp_path, trainer=groups)
@@ -233,6 +234,7 @@ def test_gradients_of_groups_of_another_size_are_left_out(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "data", [{"minibatch_size": 4}, {"minibatch_size": 16}, {"num_epochs": 1}, {"num_epochs": 5}], ids=str
 )
+@pytest.mark.slow
 def test_a_run_resumes_in_the_middle_of_an_iteration_with_other_minibatches(tmp_path: Path, data: Any) -> None:
     """The rest of an iteration is cut as it was begun: no ply is learned from too often."""
     train(tmp_path, stop_at=3)

@@ -1,0 +1,27 @@
+"""Optuna's studies: where they are kept, so that many processes take part in one and it outlives them all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+__all__ = ["open_storage"]
+
+
+def open_storage(storage: str) -> BaseStorage:
+    """Open the storage of studies; it is made if it is not there.
+
+    Args:
+        storage: the path of a file, which Optuna keeps as a journal and which may lie on a network's file system; or
+            the address of a database, such as ``sqlite:///study.db`` or ``postgresql://...``.
+    """
+    from optuna.storages import JournalStorage, RDBStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    if "://" in storage:
+        return RDBStorage(storage)
+    Path(storage).parent.mkdir(parents=True, exist_ok=True)
+    return JournalStorage(JournalFileBackend(storage))
