@@ -35,7 +35,7 @@ from ray.cluster_utils import Cluster
 
 Config.initialize("")  # as Ray does when it turns tokens on: TorchRL may have imported it before they were
 
-__all__ = ["MIB", "NodeBehindCable", "SimulatedCluster", "actor_of", "can_make_networks", "family_of"]
+__all__ = ["MIB", "NodeBehindCable", "SimulatedCluster", "actor_of", "can_make_networks", "family_of", "kill_all"]
 
 MIB = 2**20
 STORE_BYTES = 80 * MIB  # Ray wants 75 MiB at least
@@ -82,7 +82,6 @@ class SimulatedCluster:
         cpus_per_node: that each of them offers.
         store_bytes: object store of each, and of the head.
         head_ip: address of the head and of all ordinary nodes; None: Ray's choice.
-        system_config: Ray's internal settings (how soon it gives a node up, say).
     """
 
     def __init__(
@@ -92,21 +91,21 @@ class SimulatedCluster:
         cpus_per_node: int = 1,
         store_bytes: int = STORE_BYTES,
         head_ip: str | None = None,
-        system_config: dict[str, Any] | None = None,
     ) -> None:
         # Names of Unix sockets may have 107 characters; and nobody else's cluster is found, nor ours by anybody.
         self.folder = Path(tempfile.mkdtemp(prefix="kr", dir="/tmp"))
-        os.environ["RAY_TMPDIR"] = str(self.folder)
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # nodes can import what this process can
+        modules = os.pathsep.join(filter(None, sys.path))  # nodes can import what this process can
+        self._environment = unittest.mock.patch.dict(os.environ, RAY_TMPDIR=str(self.folder), PYTHONPATH=modules)
+        self._environment.start()
         self._node_options = {"num_cpus": cpus_per_node, "object_store_memory": store_bytes}
         if head_ip is not None:
             self._node_options["node_ip_address"] = head_ip
         head = {**self._node_options, "num_cpus": 0, "include_dashboard": False}
-        if system_config is not None:
-            head["_system_config"] = system_config
         with no_signal_handlers():
             self._cluster = Cluster(initialize_head=True, head_node_args=head)
-        self.nodes: list[Any] = [self.add_node() for _ in range(num_nodes)]
+        self.nodes: list[Any] = []
+        for _ in range(num_nodes):
+            self.add_node()
 
     @property
     def address(self) -> str:
@@ -117,7 +116,7 @@ class SimulatedCluster:
         """Let a further node join; returns when it has. It ends with the thread that calls this."""
         with no_signal_handlers():
             node = self._cluster.add_node(**self._node_options)
-        self.nodes = [*getattr(self, "nodes", []), node]
+        self.nodes.append(node)
         return node
 
     @staticmethod
@@ -128,14 +127,14 @@ class SimulatedCluster:
     def remove_node(self, node: Any) -> None:
         """Let a node end as a machine does that loses its power: everything on it at once."""
         kill_all(family_of(self.raylet_of(node).pid))
-        self.forget_node(node)
+        self._forget(node)
 
     def kill_raylet(self, node: Any) -> None:
         """SIGKILL the raylet alone; what else runs on the node is told by nobody."""
         self.raylet_of(node).kill()
-        self.forget_node(node)
+        self._forget(node)
 
-    def forget_node(self, node: Any) -> None:
+    def _forget(self, node: Any) -> None:
         self.nodes.remove(node)
         self._cluster.remove_node(node, allow_graceful=False)
 
@@ -151,6 +150,7 @@ class SimulatedCluster:
         ray.shutdown()
         self._cluster.shutdown()
         kill_all([process for process in processes if process.is_running()])
+        self._environment.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> SimulatedCluster:
@@ -203,13 +203,13 @@ class NodeBehindCable:
     """
 
     def __init__(self, bridge: str, network: str) -> None:
-        self.head_ip, self._bridge, self._ip = f"{network}.1", bridge, f"{network}.2"
+        self.head_ip, self._bridge, self._address = f"{network}.1", bridge, f"{network}.2"
         self._namespace, self._cable = f"{bridge}n", f"{bridge}c"
         self._process: subprocess.Popen[bytes] | None = None
         _ip("netns", "add", self._namespace)
         _ip("link", "add", self._cable, "type", "veth", "peer", "name", "eth0", "netns", self._namespace)
         _ip("link", "set", self._cable, "master", bridge, "up")
-        for words in (f"address add {self._ip}/24 dev eth0", "link set eth0 up", "link set lo up"):
+        for words in (f"address add {self._address}/24 dev eth0", "link set eth0 up", "link set lo up"):
             _ip("-n", self._namespace, *words.split())
 
     @classmethod
@@ -228,7 +228,7 @@ class NodeBehindCable:
         before = len(_alive_nodes())
         command = [
             *("ip", "netns", "exec", self._namespace, sys.executable, "-m", "ray.scripts.scripts", "start", "--block"),
-            *(f"--address={cluster.address}", f"--node-ip-address={self._ip}", "--num-cpus=1"),
+            *(f"--address={cluster.address}", f"--node-ip-address={self._address}", "--num-cpus=1"),
             *(f"--object-store-memory={STORE_BYTES}", "--disable-usage-stats", "--log-color=false"),
         ]
         with open(cluster.folder / "node_behind_cable.txt", "wb") as output:

@@ -79,11 +79,8 @@ def option_errors(cfg: DictConfig) -> list[str]:
     if "evaluation" not in wrong:
         errors += [*_evaluation_errors(cfg), *opponent_errors(cfg, spec)]
     if wrong.isdisjoint(["parallel", "opponents"]):
-        collecting = list(
-            collector_errors(
-                *parallel_options(cfg), opponent_options(cfg), made(ClusterOptions, cfg.parallel), prefix="parallel."
-            )
-        )
+        cluster = made(ClusterOptions, cfg.parallel)
+        collecting = list(collector_errors(*parallel_options(cfg), opponent_options(cfg), cluster, prefix="parallel."))
         errors += collecting
         if not collecting and wrong.isdisjoint(["ppo", "trainer", "weight_sync"]):
             errors += _batch_errors(cfg)
@@ -225,9 +222,11 @@ def _checkpoint_path_errors(cfg: DictConfig) -> Iterator[str]:
 def _batch_errors(cfg: DictConfig) -> Iterator[str]:
     """What follows from the size of a batch."""
     parallel, size, plies = parallel_options(cfg)[0], cfg.ppo.minibatch_size, _plies_per_batch(cfg)
-    if size > plies:
+    workers = plies // (parallel.games_per_worker * parallel.plies_per_rollout)
+    # How many "auto" agents there are, only the cluster knows; the data module checks it again.
+    if size > plies and not (parallel.mode == "ray" and cfg.parallel.num_agents == "auto"):
         yield (
-            f"ppo.minibatch_size={size}: must be from 1 to the plies of one batch, {plies} = {parallel.num_workers} "
+            f"ppo.minibatch_size={size}: must be from 1 to the plies of one batch, {plies} = {workers} "
             f"workers x {parallel.games_per_worker} games x {parallel.plies_per_rollout} plies"
         )
     elif parallel.schedule == "async":

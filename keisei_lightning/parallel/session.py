@@ -356,8 +356,8 @@ class Session:
         """Metrics of the workers and of the pool."""
         workers = self._workers(with_memory=False)
         versions = [worker.policy_version for worker in workers if worker.policy_version is not None]
-        lag = max((policy_lag(latest_version, version) for version in versions), default=0)
         healthy = sum(worker.state in _HEALTHY for worker in workers[: self._num_workers])
+        lag = max((policy_lag(latest_version, version) for version in versions), default=0)
         pool = {} if self.pool is None else self.pool.summary()
         return {
             **{name: Figure("same", value) for name, value in pool.items()},

@@ -85,6 +85,18 @@ BAD = [
     ("evaluation.opponents=[tactics]", "evaluation.opponents=tactics: "),
     ("parallel.mode=threads", "parallel.mode=threads: must be one of serial, workers, central, ray"),
     ("parallel.start_method=fork", "parallel.start_method=fork: must be one of "),
+    (
+        "parallel=ray parallel.ray_address=ray://head:1",
+        "parallel.ray_address=ray://head:1: must be auto or HOST:PORT of ",
+    ),
+    (
+        "parallel=ray parallel.num_workers=2 parallel.num_agents=2 parallel.min_healthy_workers=5",
+        "parallel.min_healthy_workers=5: must be from 0 to 4 (parallel.num_workers x parallel.num_agents)",
+    ),
+    (
+        "parallel=ray parallel.num_workers=2 parallel.num_agents=2 ppo.minibatch_size=99999",
+        "ppo.minibatch_size=99999: must be from 1 to the plies of one batch, 8192 = 4 workers x 64 games x 32 plies",
+    ),
     ("ppo.critic_loss=huber", "ppo.critic_loss=huber: must be one of l2, smooth_l1, l1"),
     ("trainer.precision=8-bit", "trainer.precision=8-bit: must be one of 32-true, 16-mixed"),
     # ---- games

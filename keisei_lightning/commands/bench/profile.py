@@ -6,7 +6,7 @@ import tempfile
 
 from keisei_lightning.commands.bench.options import ProfileOptions
 from keisei_lightning.commands.bench.report import print_report
-from keisei_lightning.commands.bench.short_training import validated_training
+from keisei_lightning.commands.bench.short_training import short_training
 
 __all__ = ["run"]
 
@@ -18,7 +18,7 @@ def run(options: ProfileOptions) -> None:
         ConfigError: the overrides are no configuration that can be trained.
     """
     with tempfile.TemporaryDirectory() as folder:
-        config = validated_training(options, folder)
+        config = short_training(options, folder)
         from keisei_lightning.commands.bench.stages import (
             measure_stages,  # torch: a mistyped override is told without it
         )

@@ -14,7 +14,7 @@ from rich.console import Console
 from keisei_lightning.commands.bench.options import ScaleOptions
 from keisei_lightning.commands.bench.report import print_report, table_of
 from keisei_lightning.commands.bench.scale_model import STAGES, Cluster, Network, Rates, ScaleModel, Training
-from keisei_lightning.commands.bench.short_training import validated_training
+from keisei_lightning.commands.bench.short_training import short_training
 from keisei_lightning.config.option_checks import made
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.parallel.options import CollectorOptions, Schedule
@@ -112,7 +112,7 @@ def _training(options: ScaleOptions) -> Training:
         ConfigError: it is no configuration that can be trained.
     """
     with tempfile.TemporaryDirectory() as folder:
-        cfg = validated_training(options, folder).cfg
+        cfg = short_training(options, folder).cfg
     collector, minibatches = made(CollectorOptions, cfg.parallel), made(MinibatchOptions, cfg.ppo)
     return Training(
         plies_per_rollout=collector.games_per_worker * collector.plies_per_rollout,

@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from keisei_lightning.commands.bench.options import ScaleOptions
 from keisei_lightning.commands.bench.scale_model import LOCAL, Cluster, Rates, ScaleModel
-from keisei_lightning.commands.bench.short_training import validated_training
+from keisei_lightning.commands.bench.short_training import short_training
 from keisei_lightning.commands.bench.stages import StageTimes, measure_stages
 from keisei_lightning.parallel.options import Schedule
 from keisei_lightning.system.console import bar_on_screen
@@ -86,7 +86,7 @@ def measure_points(options: ScaleOptions, points: Sequence[Point]) -> dict[Point
     """
     times: dict[Point, list[StageTimes]] = {point: [] for point in points}
     with tempfile.TemporaryDirectory() as folder:
-        configs = {point: validated_training(options, folder, point.overrides) for point in times}
+        configs = {point: short_training(options, folder, point.overrides) for point in times}
         turns = [point for _ in range(options.rounds) for point in times]
         console = Console(stderr=True)
         bar = Progress(console=console, transient=True, disable=not console.is_terminal)

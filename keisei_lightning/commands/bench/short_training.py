@@ -15,11 +15,11 @@ from keisei_lightning.config.ranks import ranks_to_start
 from keisei_lightning.config.validation import ValidatedConfig, validate
 from keisei_lightning.errors import ConfigError
 
-__all__ = ["shown", "validated_training"]
+__all__ = ["short_training", "shown"]
 
 
-def _short_training(options: TrainingOptions, folder: str, further: Sequence[str] = ()) -> DictConfig:
-    """The configuration that is trained; it is not validated.
+def short_training(options: TrainingOptions, folder: str, further: Sequence[str] = ()) -> ValidatedConfig:
+    """The configuration that is trained.
 
     Args:
         options: of the bench.
@@ -27,8 +27,15 @@ def _short_training(options: TrainingOptions, folder: str, further: Sequence[str
         further: overrides of the bench's own, which count more than the user's.
 
     Raises:
-        ConfigError: the overrides cannot be put together.
+        ConfigError: the overrides cannot be put together, or trained with, or ask for several learners.
     """
+    valid = validate(_composed(options, folder, further))
+    if ranks_to_start(valid.cfg) > 1:
+        raise ConfigError(f"trainer.devices={valid.cfg.trainer.devices}: must be 1 (one learner is measured)")
+    return valid
+
+
+def _composed(options: TrainingOptions, folder: str, further: Sequence[str] = ()) -> DictConfig:
     overrides = [
         "logger=none",
         "evaluation.every_n_epochs=0",
@@ -45,24 +52,7 @@ def _short_training(options: TrainingOptions, folder: str, further: Sequence[str
         raise ConfigError(explain(error, options.overrides)) from error
 
 
-def validated_training(options: TrainingOptions, folder: str, further: Sequence[str] = ()) -> ValidatedConfig:
-    """The same, validated.
-
-    Args:
-        options: of the bench.
-        folder: where the training writes.
-        further: overrides of the bench's own.
-
-    Raises:
-        ConfigError: it cannot be trained, or not by one learner.
-    """
-    config = validate(_short_training(options, folder, further))
-    if ranks_to_start(config.cfg) > 1:
-        raise ConfigError(f"trainer.devices={config.cfg.trainer.devices}: must be 1 (one learner is measured)")
-    return config
-
-
 def shown(options: TrainingOptions) -> dict[str, Any]:
     """What ``--cfg job`` shows: the bench's own options, and the training's whole configuration."""
     own = {key: value for key, value in asdict(options).items() if key != "overrides"}
-    return {**own, "training": OmegaConf.to_container(_short_training(options, "TEMPORARY"))}
+    return {**own, "training": OmegaConf.to_container(_composed(options, "TEMPORARY"))}

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -33,12 +34,11 @@ __all__ = ["RayCluster", "count_places"]
 _logger = logging.getLogger("keisei_lightning.cluster")
 _FETCH_S = 60.0  # for an agent to get weights
 _RESULT_S = 10.0  # for a result that is here already
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "0",
-}
-"""Of a cluster that is started here: it tells nobody on the network, and warns of nothing that we do not do."""
+_CONNECT_S = 10.0  # to the head of a cluster, before Ray is asked to, which waits for a minute
+_ENVIRONMENT = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}  # a warning of what we do not do
+_OWN_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
+"""Of a cluster that is started here: it tells nobody on the network of it, and nobody else may use it (Ray's default,
+of which it would warn)."""
 
 _LONGEST_FOLDER = 40  # characters: below it are sockets, whose paths may have 107
 
@@ -128,18 +128,20 @@ class RayCluster(Cluster):
     def connect(self) -> None:
         if ray.is_initialized():
             return
-        with _quiet_start(), _own_signal_handlers():
+        own = _OWN_ENVIRONMENT if self._address is None else {}
+        with _environment({**_ENVIRONMENT, **own}), _own_signal_handlers():
             try:
                 if self._address is None:
                     self._start()
                 else:
+                    _check_reachable(self._address)
                     ray.init(
                         address=self._address,
                         logging_level=logging.WARNING,
                         log_to_driver=False,
                         configure_logging=False,
                     )
-            except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            except (OSError, RuntimeError, ValueError, exceptions.RayError) as error:
                 self._remove_folder()
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
                 where = "a cluster on this machine" if self._address is None else f"ray_address={self._address}"
@@ -215,7 +217,7 @@ class RayCluster(Cluster):
         except exceptions.ActorUnavailableError as error:
             raise AnswerLostError(_line(error)) from error
         except exceptions.RayActorError as error:
-            raise AgentGoneError(f"ended ({_line(error)})", is_own_fault=_is_own_fault(error)) from error
+            raise AgentGoneError(f"ended ({_reason(error)})", is_own_fault=_is_own_fault(error)) from error
         except exceptions.RayTaskError as error:
             raise AgentGoneError(f"failed ({_line(error.cause)})", is_own_fault=True) from error
         except exceptions.RayError as error:  # lost with its node, or no room in the object store, or not here in time
@@ -266,20 +268,39 @@ def _is_own_fault(error: exceptions.RayActorError) -> bool:
     return isinstance(error, exceptions.ActorDiedError) and "creation task" in str(error)
 
 
+def _reason(error: exceptions.RayActorError) -> str:
+    """How an actor ended, without Ray's list of what it may have been."""
+    text = _line(error)
+    _, _, detail = text.partition("Worker exit detail: ")
+    return (detail or text).partition(" Some common causes")[0].rstrip(".")
+
+
 def _line(error: BaseException | None) -> str:
     return " ".join(str(error).split())[:500]
 
 
+def _check_reachable(address: str) -> None:
+    """Whether something listens at an address.
+
+    Raises:
+        OSError: nothing does.
+    """
+    host, _, port = address.rpartition(":")
+    if host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+
+
 @contextlib.contextmanager
-def _quiet_start() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    for name, value in _ENVIRONMENT.items():
+def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
+    """Context in which environment variables have these values where they have no other."""
+    before = dict(os.environ)
+    for name, value in defaults.items():
         os.environ.setdefault(name, value)
     try:
         yield
     finally:
-        for name, old in before.items():
-            if old is None:
+        for name in defaults:
+            if name not in before:
                 os.environ.pop(name, None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from typing import Any
 
@@ -12,11 +13,13 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.models import ActorCritic
 from keisei_lightning.parallel import (
     BatchOptions,
+    ClusterOptions,
     CollectorOptions,
     SelfPlayCollector,
     SupervisionOptions,
     WorkerOptions,
 )
+from keisei_lightning.parallel.options import agent_needs, with_number_of_workers
 from keisei_lightning.system.machine import Allowance
 from keisei_lightning.system.options import declared
 
@@ -59,12 +62,87 @@ def collector_of(**options: Any) -> SelfPlayCollector:
         ),
         ({"groups_per_worker": 17}, "groups_per_worker=17: must be a whole number, from 1 to 16"),
         ({"min_healthy_workers": 3}, "min_healthy_workers=3: must be from 0 to 2 (num_workers)"),
+        ({"num_agents": 0}, "num_agents=0: must be auto, or a whole number, from 1 to 1024"),
+        ({"num_agents": "all"}, "num_agents=all: must be auto, or a whole number, from 1 to 1024"),
+        (
+            {"ray_address": "ray://head:10001"},
+            "ray_address=ray://head:10001: must be auto or HOST:PORT of the cluster's head (Ray Client, ray://, is not "
+            "supported), or None",
+        ),
+        ({"placement": "anywhere"}, "placement=anywhere: must be one of spread, strict_spread, pack"),
+        ({"cpus_per_agent": -1}, "cpus_per_agent=-1: must be a number, 0 or more, or None"),
+        ({"gpus_per_agent": -1}, "gpus_per_agent=-1: must be a number, 0 or more"),
+        ({"object_store_memory_mb": 10}, "object_store_memory_mb=10: must be a whole number, 80 or more, or None"),
+        ({"weight_dtype": "float16"}, "weight_dtype=float16: must be one of float32, bfloat16"),
+        ({"weight_compression": "gzip"}, "weight_compression=gzip: must be one of none, zstd"),
+        (
+            {"mode": "ray", "num_agents": 3, "min_healthy_workers": 7},
+            "min_healthy_workers=7: must be from 0 to 6 (num_workers x num_agents)",
+        ),
+        (
+            {"mode": "ray", "agent_resources": {"tpu": -1}},
+            "agent_resources.tpu=-1: must be a number, 0 or more",
+        ),
+        (
+            {"mode": "ray", "ray_address": "head:6379", "num_agents": 1, "object_store_memory_mb": 100},
+            "object_store_memory_mb=100: must be null with ray_address=head:6379 (whoever starts a cluster sizes its "
+            "object stores)",
+        ),
     ],
 )
 def test_an_option_that_cannot_work_is_named_with_its_range(options: dict[str, Any], fault: str) -> None:
     with pytest.raises(ConfigError) as info:
         collector_of(**options)
     assert info.value.errors == (fault,)
+
+
+@pytest.mark.parametrize(
+    ("missing", "options", "fault"),
+    [
+        ("ray", {}, "mode=ray: needs the extra ray: pip install 'keisei-lightning[ray]'"),
+        (
+            "zstandard",
+            {"weight_compression": "zstd"},
+            "weight_compression=zstd: needs zstandard, of the extra ray: pip install 'keisei-lightning[ray]'",
+        ),
+    ],
+)
+def test_without_the_extra_there_is_one_line(
+    missing: str, options: dict[str, Any], fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find_spec(name))
+    with pytest.raises(ConfigError) as info:
+        collector_of(mode="ray", num_agents=1, **options)
+    assert info.value.errors == (fault,)
+
+
+def test_a_batch_is_a_rollout_of_every_worker_of_every_agent_and_nothing_is_started_for_it() -> None:
+    collector = collector_of(mode="ray", num_agents=3, games_per_worker=4, plies_per_rollout=8)
+    assert (collector.num_workers, collector.frames_per_batch) == (6, 6 * 4 * 8)
+
+
+@pytest.mark.parametrize(
+    ("options", "needs"),
+    [
+        ({}, {"CPU": 2.0}),
+        (
+            {"cpus_per_agent": 0.5, "gpus_per_agent": 1, "agent_resources": {"board": 2}},
+            {"CPU": 0.5, "GPU": 1.0, "board": 2.0},
+        ),
+        ({"cpus_per_agent": 0}, {}),
+    ],
+)
+def test_an_agent_reserves_a_cpu_for_each_worker_or_what_it_is_told(
+    options: dict[str, Any], needs: dict[str, float]
+) -> None:
+    assert agent_needs(ClusterOptions(**options), 2) == needs
+
+
+def test_auto_workers_of_an_agent_are_as_many_as_its_cpus() -> None:
+    options = CollectorOptions(mode="ray", num_workers="auto")
+    chosen = with_number_of_workers(options, WorkerOptions(), ClusterOptions(cpus_per_agent=3.5), learns_on_cpu=True)
+    assert chosen.num_workers == 3
 
 
 def test_all_faults_are_named_at_once() -> None:
@@ -120,7 +198,7 @@ def test_options_may_be_given_as_objects_and_as_keywords_which_count_more() -> N
 def test_every_option_is_a_keyword_and_no_parameter_of_the_constructor_is_one_of_them() -> None:
     parameters = inspect.signature(SelfPlayCollector).parameters
     assert len(parameters) <= 12
-    groups = (CollectorOptions, WorkerOptions, SupervisionOptions, BatchOptions)
+    groups = (CollectorOptions, WorkerOptions, SupervisionOptions, BatchOptions, ClusterOptions)
     defaults = {each.name: each.default for group in groups for each in declared(group)}
     assert len(defaults) == sum(len(declared(group)) for group in groups)  # no name twice
     assert not defaults.keys() & parameters.keys()
