@@ -269,7 +269,8 @@ class Options:
     """
 
     def __post_init__(self) -> None:
-        lines = (each.error(getattr(self, each.name)) for each in declared(self.__class__))
+        cls: type = type(self)
+        lines = (each.error(getattr(self, each.name)) for each in declared(cls))
         if errors := [line for line in lines if line is not None]:
             raise ConfigError(errors)
 

@@ -36,9 +36,9 @@ _FETCH_S = 60.0  # for an agent to get weights
 _RESULT_S = 10.0  # for a result that is here already
 _CONNECT_S = 10.0  # to the head of a cluster, before Ray is asked to, which waits for a minute
 _ENVIRONMENT = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}  # a warning of what we do not do
-_OWN_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
-"""Of a cluster that is started here: it tells nobody on the network of it, and nobody else may use it (Ray's default,
-of which it would warn)."""
+_OWN_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0"}  # a cluster that is started here tells nobody on the network
+_AUTHENTICATION = "ray._private.authentication.authentication_token_setup"
+"""Logger that warns of Ray's default: only who has the user's token may use a cluster that is started here."""
 
 _LONGEST_FOLDER = 40  # characters: below it are sockets, whose paths may have 107
 
@@ -129,7 +129,7 @@ class RayCluster(Cluster):
         if ray.is_initialized():
             return
         own = _OWN_ENVIRONMENT if self._address is None else {}
-        with _environment({**_ENVIRONMENT, **own}), _own_signal_handlers():
+        with _environment({**_ENVIRONMENT, **own}), _own_signal_handlers(), _silent(_AUTHENTICATION):
             try:
                 if self._address is None:
                     self._start()
@@ -204,16 +204,18 @@ class RayCluster(Cluster):
         if not calls:
             time.sleep(timeout_s)
             return []
-        ready, _ = ray.wait(list(calls), num_returns=1, timeout=timeout_s)
-        if ready and len(calls) > 1:
-            ready, _ = ray.wait(list(calls), num_returns=len(calls), timeout=0)
+        with _interrupts_as_they_are():
+            ready, _ = ray.wait(list(calls), num_returns=1, timeout=timeout_s)
+            if ready and len(calls) > 1:
+                ready, _ = ray.wait(list(calls), num_returns=len(calls), timeout=0)
         done: list[Call] = ready
         return done
 
     @override
     def result(self, call: Call) -> Any:
         try:
-            return ray.get(call, timeout=_RESULT_S)
+            with _interrupts_as_they_are():
+                return ray.get(call, timeout=_RESULT_S)
         except exceptions.ActorUnavailableError as error:
             raise AnswerLostError(_line(error)) from error
         except exceptions.RayActorError as error:
@@ -288,6 +290,27 @@ def _check_reachable(address: str) -> None:
     host, _, port = address.rpartition(":")
     if host:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+
+
+@contextlib.contextmanager
+def _interrupts_as_they_are() -> Iterator[None]:
+    """Context in which what a signal handler raises comes out of Ray as it is, not as the cause of a SystemError."""
+    try:
+        yield
+    except SystemError as error:
+        if error.__cause__ is not None:
+            raise error.__cause__ from None
+        raise
+
+
+@contextlib.contextmanager
+def _silent(logger: str) -> Iterator[None]:
+    """Context in which a logger says nothing."""
+    before, logging.getLogger(logger).disabled = logging.getLogger(logger).disabled, True
+    try:
+        yield
+    finally:
+        logging.getLogger(logger).disabled = before
 
 
 @contextlib.contextmanager
