@@ -140,7 +140,7 @@ class ScaleOptions(TrainingOptions):
     worker_plies_per_s: float | None = option(None, "One worker with a CPU of its own plays; null: measured.", above=0)
     learner_plies_per_s: float | None = option(None, "One learner rank learns; null: measured.", above=0)
     rates: str | None = option(
-        None, "What an earlier run wrote; its rates are used, and none are measured.", pattern=r"(?s).+", form="a file"
+        None, "What an earlier run wrote; its rates are used, and none are measured.", form="a file"
     )
     check: bool = option(False, "Measure on this machine what the model predicts for it, and tell the model's error.")
     check_workers: list[int] = option(sentence="With check: numbers of workers.", factory=lambda: [1, 2, 4, 8], low=1)

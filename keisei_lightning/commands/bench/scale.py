@@ -15,9 +15,9 @@ from keisei_lightning.commands.bench.options import ScaleOptions
 from keisei_lightning.commands.bench.report import print_report, table_of
 from keisei_lightning.commands.bench.scale_model import STAGES, Cluster, Network, Rates, ScaleModel, Training
 from keisei_lightning.commands.bench.short_training import short_training
-from keisei_lightning.config.option_checks import made, parallel_options
+from keisei_lightning.config.option_checks import made
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.parallel.options import Schedule
+from keisei_lightning.parallel.options import CollectorOptions, Schedule
 from keisei_lightning.system.machine import available_cpus
 from keisei_lightning.training.options import MinibatchOptions
 
@@ -34,6 +34,9 @@ CHANGES = {
 }
 """What to change where a stage is the slowest."""
 
+_GIVEN = ("worker_plies_per_s", "learner_plies_per_s")
+"""Rates that may be given by name."""
+
 _GIGA = 1e9
 _MEGA = 1e6
 
@@ -44,12 +47,15 @@ def run(options: ScaleOptions) -> None:
     Raises:
         ConfigError: the overrides are no configuration that can be trained, or the file of rates cannot be used.
     """
-    given = None if options.rates is None else _rates_in(options.rates)
+    if options.write is not None and Path(options.write).suffix == ".svg":
+        raise ConfigError(f"write={options.write}: must have another ending than .svg, which the picture beside it has")
+    known = None if options.rates is None else _rates_in(options.rates)
     training = _training(options)
-    rates, checks = _measured(options, given, training)
+    rates, checks = _measured(options, known, training)
     model = _model(options, rates, training)
     rows = [_row(model, _cluster(options, nodes, ranks), schedule) for schedule, ranks, nodes in _cases(options)]
     stops = [_stop(model, options, ranks, schedule) for schedule in options.schedule for ranks in options.ranks]
+    limits = [_limits(model, _cluster(options, max(options.nodes), ranks)) for ranks in options.ranks]
     print_report(
         f"scale: {' '.join(options.overrides) or 'the default configuration'}",
         rows,
@@ -57,11 +63,18 @@ def run(options: ScaleOptions) -> None:
         write=options.write,
         notes=_notes(options, rates),
         one_line_a_row=True,
-        extra={"rates": asdict(rates), "training": asdict(training), "stops": stops, "checks": checks},
+        extra={
+            "rates": asdict(rates),
+            "training": asdict(training),
+            "stops": stops,
+            "limits": limits,
+            "checks": checks,
+        },
     )
     if not options.json:
         console = Console()
         console.print(table_of("where it stops, and what to change then", stops, one_line_a_row=True))
+        console.print(table_of("plies/s that each stage could do alone (async)", limits, one_line_a_row=True))
         if checks:
             console.print(table_of("measured here, beside the model", checks, one_line_a_row=True))
     if options.write is not None:
@@ -100,8 +113,7 @@ def _training(options: ScaleOptions) -> Training:
     """
     with tempfile.TemporaryDirectory() as folder:
         cfg = short_training(options, folder).cfg
-    collector, _, _ = parallel_options(cfg)
-    minibatches = made(MinibatchOptions, cfg.ppo)
+    collector, minibatches = made(CollectorOptions, cfg.parallel), made(MinibatchOptions, cfg.ppo)
     return Training(
         plies_per_rollout=collector.games_per_worker * collector.plies_per_rollout,
         num_epochs=minibatches.epochs,
@@ -125,9 +137,6 @@ def _measured(options: ScaleOptions, rates: Rates | None, training: Training) ->
             checks = scale_rates.check_rows(times, _model(options, rates, training), cpus)
     given = {name: value for name in _GIVEN if (value := getattr(options, name)) is not None}
     return replace(rates, **given), checks
-
-
-_GIVEN = ("worker_plies_per_s", "learner_plies_per_s")
 
 
 def _model(options: ScaleOptions, rates: Rates, training: Training) -> ScaleModel:
@@ -193,6 +202,11 @@ def _stop(model: ScaleModel, options: ScaleOptions, ranks: int, schedule: Schedu
         "change": CHANGES[beyond],
         "nodes_that_fit_memory": model.nodes_that_fit(cluster, options.memory_gb * _GIGA),
     }
+
+
+def _limits(model: ScaleModel, cluster: Cluster) -> dict[str, Any]:
+    limits = {stage: round(rate) for stage, rate in model.limits(cluster).items()}
+    return {"ranks": cluster.ranks, "nodes": cluster.nodes, **limits}
 
 
 def _notes(options: ScaleOptions, rates: Rates) -> Sequence[str]:

@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from rich.progress import track
+from rich.console import Console
+from rich.progress import Progress
 
 from keisei_lightning.commands.bench.options import ScaleOptions
 from keisei_lightning.commands.bench.scale_model import LOCAL, Cluster, Rates, ScaleModel
 from keisei_lightning.commands.bench.short_training import short_training
 from keisei_lightning.commands.bench.stages import StageTimes, measure_stages
 from keisei_lightning.parallel.options import Schedule
+from keisei_lightning.system.console import bar_on_screen
 
 __all__ = ["Point", "Times", "calibration", "check_points", "check_rows", "measure_points", "rates_of"]
 
@@ -86,8 +88,11 @@ def measure_points(options: ScaleOptions, points: Sequence[Point]) -> dict[Point
     with tempfile.TemporaryDirectory() as folder:
         configs = {point: short_training(options, folder, point.overrides) for point in times}
         turns = [point for _ in range(options.rounds) for point in times]
-        for point in track(turns, "measuring trainings", transient=True, disable=options.json):
-            times[point].append(measure_stages(configs[point]))
+        console = Console(stderr=True)
+        bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+        with bar_on_screen(bar):
+            for point in bar.track(turns, description="measuring trainings"):
+                times[point].append(measure_stages(configs[point]))
     return times
 
 

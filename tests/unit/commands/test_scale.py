@@ -79,6 +79,10 @@ def test_it_says_where_it_stops_and_what_to_change_then(rates: Path, capsys: pyt
     assert wide["slowest_beyond"].startswith("broadcast: ")
     assert wide["90_percent_with_nodes"] == 2
     assert wide["plies_per_s_then"] == 12_800
+    (limits,) = report_of([f"rates={rates}", "nodes=[1,10]", "ranks=1"], capsys)["limits"]
+    assert (limits["nodes"], limits["play"]) == (10, 72_000)
+    assert limits["deliver"] == round(1.25e9 / 426)
+    assert limits["broadcast"] == 1_280_000  # 1,024 plies a node for its 1 MB
     # 2 slots x 1,024 plies x 426 B a node, in 32 GB
     assert wide["nodes_that_fit_memory"] == int(32e9 // (2 * 1024 * 426))
 
@@ -131,6 +135,16 @@ def test_a_file_without_rates_is_one_line(
         file.write_text(text)
     assert main(["scale", f"rates={file}"]) == 2
     assert capsys.readouterr().err == f"keisei: rates={file}: {reason}\n"
+
+
+def test_the_report_and_its_picture_are_two_files(
+    rates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["scale", f"rates={rates}", "write=scale.svg"]) == 2
+    assert capsys.readouterr().err == (
+        "keisei: write=scale.svg: must have another ending than .svg, which the picture beside it has\n"
+    )
 
 
 def test_a_mistyped_override_of_the_training_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
