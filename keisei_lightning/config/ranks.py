@@ -76,7 +76,7 @@ def num_devices(cfg: DictConfig) -> int:
     if "," in devices:
         return len([number for number in devices.split(",") if number])
     if devices != "auto":
-        return int(devices) if devices.isdecimal() else 1
+        return max(1, int(devices)) if devices.isdecimal() else 1
     if accelerator in ("cpu", "mps"):
         return 1
     import torch  # only where GPUs are to be counted: it takes seconds

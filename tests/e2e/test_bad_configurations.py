@@ -269,7 +269,7 @@ def test_row_26_a_sweeper_that_lacks_its_extra_is_told(
 def test_row_26_several_faults_are_all_told_at_once(typed: Callable[[str], str]) -> None:
     words = (
         "parallel.num_workers=0 ppo.clip_epsilon=2 model.channels=0 env.game=nosuch ppo.epochs=0 results_dir=/proc/x "
-        "ckpt_path=missing.ckpt trainer.devices=7 +trainer.wings=2 +parallel.speed=9 evaluation.num_games=3"
+        "ckpt_path=missing.ckpt trainer.devices=0 +trainer.wings=2 +parallel.speed=9 evaluation.num_games=3"
     )
     lines = typed(words).splitlines()
     assert {re.match(r"keisei: ([\w.]+)=\S+: ", line)[1] for line in lines} == {  # type: ignore[index]

@@ -7,7 +7,6 @@ from there into the learner's slot. The object store is read in place; between t
 from __future__ import annotations
 
 import dataclasses
-import logging
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +29,6 @@ from keisei_lightning.parallel.supervision.restarts import RestartPolicy, Worker
 
 __all__ = ["ClusterBackend"]
 
-_logger = logging.getLogger("keisei_lightning.cluster")
 _ALIVE = (WorkerState.STARTING, WorkerState.RUNNING)
 _LONGEST_BEAT_S = 1.0
 _BEATS = 4  # at least so many answers of an agent within heartbeat_s

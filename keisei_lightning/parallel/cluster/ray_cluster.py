@@ -29,9 +29,8 @@ from keisei_lightning.parallel.cluster.calls import AgentCalls, AgentGoneError, 
 from keisei_lightning.parallel.cluster.messages import AgentBoot, Grant, Parcel, Report
 from keisei_lightning.parallel.cluster.placement import Node
 
-__all__ = ["RayCluster", "count_places"]
+__all__ = ["AgentActor", "RayCluster", "count_places"]
 
-_logger = logging.getLogger("keisei_lightning.cluster")
 _FETCH_S = 60.0  # for an agent to get weights
 _RESULT_S = 10.0  # for a result that is here already
 _CONNECT_S = 10.0  # to the head of a cluster, before Ray is asked to, which waits for a minute
