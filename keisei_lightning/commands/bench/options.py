@@ -7,7 +7,7 @@ once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import DescribedGame, GameFactory, game_factory
@@ -125,7 +125,9 @@ class ScaleOptions(TrainingOptions):
 
     nodes: list[int] = option(sentence="Nodes that play.", factory=lambda: [1, 3, 10, 30, 100, 300, 1000], low=1)
     ranks: list[int] = option(sentence="Learner ranks (DDP).", factory=lambda: [1, 8], low=1, high=1024)
-    schedule: list[Schedule] = option(sentence="As parallel.schedule of a training.", factory=lambda: ["sync", "async"])
+    schedule: list[Schedule] = option(
+        sentence="As parallel.schedule of a training.", factory=lambda: list(get_args(Schedule))
+    )
     workers: int = option(8, "Workers of a node.", low=1)
     cpus: int = option(8, "CPUs of a node.", low=1)
     ranks_per_machine: int = option(8, "Ranks that share a network card and an object store.", low=1)

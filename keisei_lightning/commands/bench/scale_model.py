@@ -53,6 +53,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final, Literal
 
+from keisei_lightning.parallel.options import Schedule
 from keisei_lightning.system.options import Options, option
 
 __all__ = [
@@ -227,7 +228,7 @@ class ScaleModel:
     training: Training
     network: Network
 
-    def predict(self, cluster: Cluster, schedule: Literal["sync", "async"]) -> Prediction:
+    def predict(self, cluster: Cluster, schedule: Schedule) -> Prediction:
         """What so many nodes and ranks do.
 
         Args:
@@ -302,7 +303,7 @@ class ScaleModel:
             "learn": 1 / learner_s,
         }
 
-    def nodes_for(self, cluster: Cluster, schedule: Literal["sync", "async"], *, share: float = 0.9) -> int:
+    def nodes_for(self, cluster: Cluster, schedule: Schedule, *, share: float = 0.9) -> int:
         """The smallest number of nodes that collects this share of what :data:`MOST_NODES` would.
 
         Args:
