@@ -226,7 +226,6 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
         cluster=made(ClusterOptions, cfg.parallel),
         seed=cfg.seed,
     )
-    data = SelfPlayDataModule(collector, made(MinibatchOptions, cfg.ppo), seed=cfg.seed)
     evaluation = EvaluationCallback(game, made(EvaluationOptions, cfg.evaluation), seed=cfg.seed)
     curves = CurvesCallback(folder)
     last = _last_checkpoint(folder) if _keeps_checkpoints(cfg) else None
@@ -250,7 +249,7 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
     return Run(
         trainer=_build_trainer(cfg, callbacks, folder),
         module=PPOModule(actor_critic, made(PPOOptions, cfg.ppo), recipe=_recipe(cfg)),
-        data=data,
+        data=SelfPlayDataModule(collector, made(MinibatchOptions, cfg.ppo), seed=cfg.seed),
         evaluation=evaluation,
         curves=curves,
         stop=stop,

@@ -21,7 +21,6 @@ from keisei_lightning.errors import CollectorClosedError, ConfigError
 from keisei_lightning.games import GameFactory
 from keisei_lightning.models import unpack_mask
 from keisei_lightning.parallel.control import WorkerControl
-from keisei_lightning.parallel.figures import Figure, values_of
 from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, to_batch
 from keisei_lightning.parallel.memory.slots import ColumnKey
 from keisei_lightning.parallel.memory.weight_sources import choose_weights
@@ -35,10 +34,11 @@ from keisei_lightning.parallel.options import (
     SupervisionOptions,
     WorkerOptions,
 )
-from keisei_lightning.parallel.ranks import RankShare
-from keisei_lightning.parallel.resume_state import ResumeState
 from keisei_lightning.parallel.session import CollectorSpec, Session
-from keisei_lightning.parallel.stats import CollectionStats
+from keisei_lightning.parallel.state.figures import Figure, values_of
+from keisei_lightning.parallel.state.ranks import RankShare
+from keisei_lightning.parallel.state.resume_state import ResumeState
+from keisei_lightning.parallel.state.stats import CollectionStats
 from keisei_lightning.system.openmp import governed_spinning
 from keisei_lightning.system.options import SeedOptions, with_keywords
 

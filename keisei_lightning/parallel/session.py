@@ -14,7 +14,6 @@ from keisei_lightning.games import GameFactory, GameSpec
 from keisei_lightning.models.compiling import check_compile_mode
 from keisei_lightning.parallel.backend import Backend, WorkerInputs
 from keisei_lightning.parallel.central.backend import CentralBackend
-from keisei_lightning.parallel.figures import Figure
 from keisei_lightning.parallel.intake import Intake
 from keisei_lightning.parallel.memory.demand import check_memory
 from keisei_lightning.parallel.memory.slots import SlotLayout, Slots
@@ -34,9 +33,10 @@ from keisei_lightning.parallel.options import (
 from keisei_lightning.parallel.playing.worker import PlayerOptions
 from keisei_lightning.parallel.policy.acting import check_policy
 from keisei_lightning.parallel.process_backend import ProcessBackend
-from keisei_lightning.parallel.ranks import RankShare
-from keisei_lightning.parallel.resume_state import ResumeState
 from keisei_lightning.parallel.serial_backend import SerialBackend
+from keisei_lightning.parallel.state.figures import Figure
+from keisei_lightning.parallel.state.ranks import RankShare
+from keisei_lightning.parallel.state.resume_state import ResumeState
 from keisei_lightning.parallel.supervision.events import WorkerHealth
 from keisei_lightning.parallel.supervision.restarts import RestartPolicy, WorkerState
 from keisei_lightning.rl import policy_lag
@@ -99,21 +99,19 @@ class CollectorSpec:
             ConfigError: with a line for each error.
         """
         options = with_number_of_workers(options, workers, cluster, learns_on_cpu=not torch.cuda.is_available())
-        errors = [
+        if errors := [
             *([] if options.mode == "ray" else _device_errors(workers.worker_device)),  # theirs are not this machine's
             *check_compile_mode("compile_mode", workers.compile_mode, policy),
             *collector_errors(options, workers, supervision, opponents, cluster),
-        ]
-        if errors:
+        ]:
             raise ConfigError(errors)
         spec = game(1).spec
         if options.augment_symmetry and not spec.symmetries:
             raise ConfigError(f"augment_symmetry=True: must be False ({spec.name} has no symmetry)")
         check_policy(policy, spec)
-        num_agents = 1
         if options.mode == "ray":
             cluster = _with_number_of_agents(cluster, int(options.num_workers))
-            num_agents = int(cluster.num_agents)
+        num_agents = int(cluster.num_agents) if options.mode == "ray" else 1
         layout = SlotLayout.for_game(
             spec,
             num_slots=options.slots_per_worker if options.schedule == "async" else 1,
@@ -129,8 +127,8 @@ class CollectorSpec:
             mode=options.mode,
             start_method=workers.start_method,
         )
-        with_policy = 1 if options.mode == "central" else int(options.num_workers)  # processes of one machine
-        sharing = with_policy if options.schedule == "sync" else 2 * with_policy  # the learner works at the same time
+        sharing = 1 if options.mode == "central" else int(options.num_workers)  # processes of one machine
+        sharing *= 1 if options.schedule == "sync" else 2  # the learner works at the same time
         return cls(
             game=game,
             game_spec=spec,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from keisei_lightning.parallel.figures import combine, values_of
+from keisei_lightning.parallel.state.figures import combine, values_of
 from keisei_lightning.training.rank_group import ranks_of
 from keisei_lightning.training.source import RankedSource, source_of
 

@@ -12,8 +12,8 @@ from torch import nn
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models import ActorCritic
-from keisei_lightning.parallel.figures import Figure
 from keisei_lightning.parallel.opponents.pool import SnapshotPool
+from keisei_lightning.parallel.state.figures import Figure
 
 __all__ = [
     "RankedSource",

@@ -24,10 +24,9 @@ Processors reorder loads and stores, so there is a fence (``|``, see ``fences``)
   copy.
 - A reader that sees any of a copy sees the raised sequence number: fences before the copy and before the comparison.
 
-A flip, a note and a number are aligned stores of eight bytes, which are never seen in part.
-
-Buffers of a module (running means, noise) are copied, since a policy may write to its own. On another device than the
-CPU, a worker's policy has a copy of everything.
+A flip, a note and a number are aligned stores of eight bytes, which are never seen in part. Buffers of a module
+(running means, noise) are copied, since a policy may write to its own. On another device than the CPU, a worker's
+policy has a copy of everything.
 """
 
 from __future__ import annotations
@@ -51,8 +50,7 @@ from keisei_lightning.parallel.memory.weight_transfer import WeightFetcher, Weig
 __all__ = ["WeightLayout", "WeightMemory", "WeightReader", "WeightStore", "bind_weights", "copy_weights"]
 
 _LINE = ALIGNMENT // 8  # int64 numbers of the header that are a cache line, so that no two writers share one
-_NOT_PUBLISHED = -1
-_NOT_IN_USE = -1
+_NOT_PUBLISHED = _NOT_IN_USE = -1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -264,8 +262,7 @@ class WeightStore:
     @property
     def latest(self) -> Tensor:
         """The latest published weights: uint8 [layout.num_bytes], valid until the second publish from now."""
-        flat: Tensor = self._arrays.flats[int(self._arrays.latest[0]) % self._arrays.num_buffers]
-        return flat
+        return self._arrays.flats[int(self._arrays.latest[0]) % self._arrays.num_buffers]
 
     def adopted_version(self, reader_id: int) -> int | None:
         """The version that a worker has adopted last; None before its first."""

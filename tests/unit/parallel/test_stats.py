@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from keisei_lightning.parallel.stats import CollectionStats
+from keisei_lightning.parallel.state.stats import CollectionStats
 from keisei_lightning.parallel.supervision.messages import RolloutHeader
 
 

@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from keisei_lightning.parallel.figures import Figure, values_of
+from keisei_lightning.parallel.state.figures import Figure, values_of
 from keisei_lightning.parallel.supervision.messages import RolloutHeader
 
 __all__ = ["CollectionStats"]

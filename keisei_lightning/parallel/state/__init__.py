@@ -1,0 +1,1 @@
+"""What a collection counts, and what it resumes from: of one collector, and of several learners together."""
