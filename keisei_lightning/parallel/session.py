@@ -105,8 +105,7 @@ class CollectorSpec:
             *collector_errors(options, workers, supervision, opponents, cluster),
         ]:
             raise ConfigError(errors)
-        spec = game(1).spec
-        if options.augment_symmetry and not spec.symmetries:
+        if not (spec := game(1).spec).symmetries and options.augment_symmetry:
             raise ConfigError(f"augment_symmetry=True: must be False ({spec.name} has no symmetry)")
         check_policy(policy, spec)
         if options.mode == "ray":

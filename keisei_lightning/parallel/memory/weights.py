@@ -248,9 +248,8 @@ class WeightStore:
     def __init__(self, layout: WeightLayout, num_readers: int) -> None:
         self.memory = WeightMemory.reserve(layout, num_readers)
         self._arrays = _WeightArrays(self.memory)
-        self._arrays.latest[0] = _NOT_PUBLISHED
         self._arrays.in_use[:] = _NOT_IN_USE
-        self._arrays.adopted[:] = _NOT_PUBLISHED
+        self._arrays.latest[0] = self._arrays.adopted[:] = _NOT_PUBLISHED
         self._views = [layout.views(flat) for flat in self._arrays.flats]
         self._fetcher = WeightFetcher()
 
@@ -262,7 +261,8 @@ class WeightStore:
     @property
     def latest(self) -> Tensor:
         """The latest published weights: uint8 [layout.num_bytes], valid until the second publish from now."""
-        return self._arrays.flats[int(self._arrays.latest[0]) % self._arrays.num_buffers]
+        flat: Tensor = self._arrays.flats[int(self._arrays.latest[0]) % self._arrays.num_buffers]
+        return flat
 
     def adopted_version(self, reader_id: int) -> int | None:
         """The version that a worker has adopted last; None before its first."""
