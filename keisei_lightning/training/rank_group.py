@@ -24,6 +24,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from keisei_lightning.errors import ConfigError, RankError
+from keisei_lightning.models.transfers import to_host
 from keisei_lightning.system.stopping import Stopped, stop_all
 
 __all__ = ["ALONE", "Ranks", "broadcast_buffers", "check_equal_weights", "ranks_of"]
@@ -164,14 +165,14 @@ class _Group:
 
     def mean_(self, tensors: Iterable[Tensor]) -> None:
         for tensor in tensors:
-            host = tensor.detach().cpu().double()
+            host = to_host(tensor.detach()).double()
             with _meeting():
                 torch.distributed.all_reduce(host, group=self._group)
             tensor.copy_(host / self.size)
 
     def copy_first_(self, tensors: Iterable[Tensor]) -> None:
         for tensor in tensors:
-            host = tensor.detach().cpu().contiguous()
+            host = to_host(tensor.detach()).contiguous()
             with _meeting():
                 torch.distributed.broadcast(host, src=0, group=self._group)
             tensor.copy_(host)
