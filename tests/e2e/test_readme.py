@@ -56,7 +56,7 @@ COMMANDS = [
     (block.page, shlex.split(line.removeprefix("$ "), comments=True))
     for block in BLOCKS
     if block.language == "console"
-    for line in block.text.splitlines()
+    for line in block.text.replace("\\\n", " ").splitlines()
     if line.startswith("$ ")
 ]
 
@@ -92,7 +92,7 @@ for program, *words in json.load(sys.stdin):
 DRIVER = """
 import importlib, json, sys
 from keisei_lightning import app, make_game, register_game
-from keisei_lightning.commands import main as cli
+from keisei_lightning.commands import main as cli, train as command
 from keisei_lightning.commands.bench.options import BENCHES
 from keisei_lightning.commands.evaluate import run as evaluation
 
@@ -102,6 +102,7 @@ def train(config):
     started.append(config.cfg.name)
     return 0.5
 app.run = train
+command.run_ranks = lambda function, num_ranks: started.append(num_ranks) or 0.5
 evaluation.evaluate = lambda options, names, command: started.append(command)
 for name in BENCHES:
     bench = importlib.import_module(f"keisei_lightning.commands.bench.{name}")
@@ -220,11 +221,14 @@ def answers(lines: list[list[str]], folder: Path) -> list[dict[str, Any]]:
 def test_every_command_of_ours_that_a_page_shows_would_start(tmp_path: Path) -> None:
     lines = []
     for _, (program, *words) in COMMANDS:
-        is_ours = program == "keisei" or words[:1] == ["train.py"]
+        is_ours = program == "keisei" or "train.py" in words
         if is_ours and "parallel.num_workers=5000" not in words:  # the refusal, see above
-            of_keisei = ["train", *words[1:]] if program == "python" else words
+            of_keisei = words if program == "keisei" else ["train", *words[words.index("train.py") + 1 :]]
             # There is no run before this one to resume from; that resuming works is tested elsewhere.
-            lines.append([word for word in of_keisei if not word.startswith("ckpt_path=")])
+            line = [word for word in of_keisei if not word.startswith("ckpt_path=")]
+            if any(word.startswith("hydra/launcher=") for word in line):  # it starts processes: test_sweep_launchers.py
+                line = [*(word.partition(",")[0] for word in line if word != "-m"), "--cfg", "hydra"]
+            lines.append(line)
     assert len(lines) > 25
     for line, answer in zip(lines, answers(lines, tmp_path), strict=True):
         assert answer["code"] == 0, (line, answer["stderr"])
@@ -268,7 +272,18 @@ def test_every_command_of_rays_that_a_page_shows_is_one(words: list[str]) -> Non
     assert context.args == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [words for _, words in COMMANDS if words[0] == "torchrun"], ids=" ".join)
+def test_every_launch_by_torchrun_that_a_page_shows_is_one(words: list[str]) -> None:
+    """That ranks of torchrun train is tested by ``test_ddp_runs.py``."""
+    from torch.distributed.run import get_args_parser
+
+    assert get_args_parser().parse_args(words[1:]).training_script == "train.py"  # it fails on an unknown option
+
+
 def test_every_command_is_of_a_kind_that_is_run() -> None:
     for page, words in COMMANDS:
-        known = words[0] in ("keisei", "make", "pip", "uv", "ray") or words[1].startswith(("train.py", "examples/"))
+        known = words[0] in ("keisei", "make", "pip", "uv", "ray", "torchrun") or words[1].startswith(
+            ("train.py", "examples/")
+        )
         assert known, (page, words)
