@@ -131,16 +131,16 @@ class ScaleOptions(TrainingOptions):
     workers: int = option(8, "Workers of a node.", low=1)
     cpus: int = option(8, "CPUs of a node.", low=1)
     ranks_per_machine: int = option(8, "Ranks that share a network card and an object store.", low=1)
-    bandwidth_gbit_per_s: float = option(10.0, "Of each network card, in each direction; assumed.", above=0)
-    latency_ms: float = option(0.2, "Of one message; assumed.", low=0)
-    store_gb_per_s: float = option(2.0, "GB/s through an object store; assumed.", above=0)
+    bandwidth_gbit_per_s: float = option(10.0, "Of each network card, in each direction; assumed.", low=0.001)
+    latency_ms: float = option(0.2, "Of one message; assumed.", low=0, high=60_000)
+    store_gb_per_s: float = option(2.0, "GB/s through an object store; assumed.", low=0.001)
     memory_gb: float = option(32.0, "GB that a learner machine has for stored rollouts; assumed.", above=0)
-    rollout_ms: float = option(1.0, "The learner takes for a rollout beside its bytes; assumed.", low=0)
+    rollout_ms: float = option(1.0, "The learner takes for a rollout beside its bytes; assumed.", low=0, high=60_000)
     broadcast: Literal["star", "tree"] = option(
         "star", "star: each node fetches weights from the learner; tree: nodes pass them on."
     )
-    worker_plies_per_s: float | None = option(None, "One worker with a CPU of its own plays; null: measured.", above=0)
-    learner_plies_per_s: float | None = option(None, "One learner rank learns; null: measured.", above=0)
+    worker_plies_per_s: float | None = option(None, "One worker with a CPU of its own plays; null: measured.", low=1)
+    learner_plies_per_s: float | None = option(None, "One learner rank learns; null: measured.", low=1)
     rates: str | None = option(
         None, "What an earlier run wrote; its rates are used, and none are measured.", form="a file"
     )

@@ -84,6 +84,7 @@ def print_report(
     write: str | Path | None = None,
     notes: Sequence[str] = (),
     one_line_a_row: bool = False,
+    columns: Sequence[str] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> None:
     """Print rows of equal keys as a table or as JSON.
@@ -96,6 +97,7 @@ def print_report(
         notes: below the table.
         one_line_a_row: many rows of few measures; else each row is a column, which fits into 80 characters however many
             measures there are.
+        columns: keys that the table has, the first one included; None: all. The JSON has all.
         extra: for the JSON alone.
     """
     machine = describe_machine()
@@ -108,7 +110,9 @@ def print_report(
     if as_json:
         console.print_json(report)
         return
-    console.print(table_of(title, rows, notes=notes, one_line_a_row=one_line_a_row))
+    console.print(table_of(title, rows, one_line_a_row=one_line_a_row, columns=columns))
+    for note in notes:
+        console.print(note, markup=False, highlight=False)
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     gpu = f", {machine['gpu']}, CUDA {machine['cuda']}" if "gpu" in machine else ""
     console.print(
@@ -118,24 +122,28 @@ def print_report(
 
 
 def table_of(
-    title: str, rows: Sequence[Mapping[str, Any]], *, notes: Sequence[str] = (), one_line_a_row: bool = False
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    one_line_a_row: bool = False,
+    columns: Sequence[str] | None = None,
 ) -> Table:
     """Rows of equal keys as a table.
 
     Args:
         title: what was measured.
         rows: what came of it.
-        notes: below the table.
         one_line_a_row: as :func:`print_report` takes it.
+        columns: as :func:`print_report` takes them.
     """
-    first, *measures = rows[0]
-    table = Table(title=title, caption="\n".join(notes), caption_justify="left")
+    first, *measures = columns or rows[0]
+    table = Table(title=title, title_justify="left")
     table.add_column(first.replace("_", " "))
     if one_line_a_row:
         for measure in measures:
-            table.add_column(measure.replace("_", " "), justify="right")
+            table.add_column(measure.replace("_", " "), justify="right", overflow="fold")
         for row in rows:
-            table.add_row(*map(_text, row.values()))
+            table.add_row(*(_text(row[key]) for key in (first, *measures)))
         return table
     for row in rows:
         table.add_column(str(row[first]), justify="right")

@@ -37,6 +37,25 @@ CHANGES = {
 _GIVEN = ("worker_plies_per_s", "learner_plies_per_s")
 """Rates that may be given by name."""
 
+_TOO_EFFICIENT = (
+    "a node's CPUs cannot play more together than each alone: something else ran while one worker was measured; "
+    "measure again on an idle machine, with more rounds"
+)
+
+_SHOWN = (
+    *("schedule", "ranks", "nodes", "plies_per_s", "slowest"),
+    *("learner_percent", "steps_behind", "in_mb_per_s"),
+)
+_SHOWN_STOPS = (
+    *("schedule", "ranks", "90_percent_with_nodes", "plies_per_s_then"),
+    *("slowest_beyond", "nodes_that_fit_memory"),
+)
+_SHOWN_CHECKS = (
+    *("training", "plies_per_s", "predicted", "error_percent"),
+    *("played_plies_per_s", "predicted_played", "played_error_percent"),
+)
+"""Columns of the tables: what fits into 80 characters. The JSON has more."""
+
 _GIGA = 1e9
 _MEGA = 1e6
 
@@ -63,6 +82,7 @@ def run(options: ScaleOptions) -> None:
         write=options.write,
         notes=_notes(options, rates),
         one_line_a_row=True,
+        columns=_SHOWN,
         extra={
             "rates": asdict(rates),
             "training": asdict(training),
@@ -73,10 +93,14 @@ def run(options: ScaleOptions) -> None:
     )
     if not options.json:
         console = Console()
-        console.print(table_of("where it stops, and what to change then", stops, one_line_a_row=True))
+        console.print(table_of("where it stops", stops, one_line_a_row=True, columns=_SHOWN_STOPS))
+        for stage in dict.fromkeys(stop["slowest_beyond"] for stop in stops):
+            change = f"what to change where {STAGES[stage]} ({stage}): {CHANGES[stage]}"
+            console.print(change, markup=False, highlight=False)
         console.print(table_of("plies/s that each stage could do alone (async)", limits, one_line_a_row=True))
         if checks:
-            console.print(table_of("measured here, beside the model", checks, one_line_a_row=True))
+            title = "measured here, beside the model"
+            console.print(table_of(title, checks, one_line_a_row=True, columns=_SHOWN_CHECKS))
     if options.write is not None:
         from keisei_lightning.commands.bench.scale_picture import draw_scale  # matplotlib, which takes a second
 
@@ -181,8 +205,8 @@ def _row(model: ScaleModel, cluster: Cluster, schedule: Schedule) -> dict[str, A
         "workers_percent": round(100 * predicted.worker_share, 1),
         "policy_lag": round(predicted.policy_lag, 2),
         "steps_behind": round(predicted.policy_lag * predicted.steps_per_publish),
-        "rollouts_in_mb_per_s": round(predicted.rollouts_bytes_per_s / _MEGA, 2),
-        "weights_out_mb_per_s": round(predicted.weights_bytes_per_s / _MEGA, 2),
+        "in_mb_per_s": round(predicted.rollouts_bytes_per_s / _MEGA, 2),
+        "out_mb_per_s": round(predicted.weights_bytes_per_s / _MEGA, 2),
         "store_mb_per_s": round(predicted.store_bytes_per_s / _MEGA, 2),
         "rollouts_gb": round(predicted.rollouts_bytes / _GIGA, 2),
     }
@@ -198,7 +222,7 @@ def _stop(model: ScaleModel, options: ScaleOptions, ranks: int, schedule: Schedu
         "ranks": ranks,
         "90_percent_with_nodes": nodes,
         "plies_per_s_then": round(model.predict(replace(cluster, nodes=nodes), schedule).plies_per_s),
-        "slowest_beyond": f"{beyond}: {STAGES[beyond]}",
+        "slowest_beyond": beyond,
         "change": CHANGES[beyond],
         "nodes_that_fit_memory": model.nodes_that_fit(cluster, options.memory_gb * _GIGA),
     }
@@ -224,6 +248,7 @@ def _notes(options: ScaleOptions, rates: Rates) -> Sequence[str]:
     measured = "; ".join(text for name, text in words.items() if name not in given)
     return (
         f"{origin}: {measured}",
+        *([_TOO_EFFICIENT] if rates.node_efficiency > 1 else []),
         *([f"given: {'; '.join(words[name] for name in _GIVEN if name in given)}"] if given else []),
         f"assumed: {options.workers} workers on the {options.cpus} CPUs of a node; cards of "
         f"{options.bandwidth_gbit_per_s:g} Gbit/s and {options.latency_ms:g} ms; object stores of "

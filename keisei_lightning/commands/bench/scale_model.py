@@ -95,11 +95,11 @@ class Rates(Options):
         ConfigError: with a line for each value that is not legal.
     """
 
-    worker_plies_per_s: float = option(sentence="One worker with a CPU of its own plays (p).", above=0)
+    worker_plies_per_s: float = option(sentence="One worker with a CPU of its own plays (p).", low=1)
     node_efficiency: float = option(
         sentence="What a node with a worker on each CPU plays, over what so many single workers would (e).", above=0
     )
-    learner_plies_per_s: float = option(sentence="One learner rank learns, all passes included (l).", above=0)
+    learner_plies_per_s: float = option(sentence="One learner rank learns, all passes included (l).", low=1)
     overhead_s: float = option(
         sentence="An iteration takes beside playing and learning: the publish and callbacks (o).", low=0
     )

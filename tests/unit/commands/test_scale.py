@@ -63,7 +63,7 @@ def test_a_row_for_each_schedule_ranks_and_nodes_in_their_order(
     assert slow["slowest"] == "learn"
     assert slow["policy_lag"] == pytest.approx(1, abs=0.01)
     assert slow["steps_behind"] == 32  # 8 workers x 128 plies x 2 passes in minibatches of 64
-    assert slow["rollouts_in_mb_per_s"] == pytest.approx(slow["plies_per_s"] * 426 / 1e6, abs=0.01)
+    assert slow["in_mb_per_s"] == pytest.approx(slow["plies_per_s"] * 426 / 1e6, abs=0.01)
 
 
 def test_it_says_where_it_stops_and_what_to_change_then(rates: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,11 +72,11 @@ def test_it_says_where_it_stops_and_what_to_change_then(rates: Path, capsys: pyt
         report_of([f"rates={rates}", "schedule=async", "ranks=1", *further], capsys)["stops"][0]
         for further in ([], ["learner_plies_per_s=1e9", "bandwidth_gbit_per_s=0.1", "rollout_ms=0"])
     )
-    assert learner["slowest_beyond"].startswith("learn: ")
+    assert learner["slowest_beyond"] == "learn"
     assert "more learner ranks" in learner["change"]
     assert learner["90_percent_with_nodes"] == 1
     # 7,200 plies/s a node, 1 MB of weights for its 1,024 plies: 12.5 MB/s are 12,800 plies/s
-    assert wide["slowest_beyond"].startswith("broadcast: ")
+    assert wide["slowest_beyond"] == "broadcast"
     assert wide["90_percent_with_nodes"] == 2
     assert wide["plies_per_s_then"] == 12_800
     (limits,) = report_of([f"rates={rates}", "nodes=[1,10]", "ranks=1"], capsys)["limits"]
@@ -97,7 +97,8 @@ def test_rates_that_are_given_count_more_than_those_of_a_file_and_are_told_apart
     assert "given: a rank learns 9,000 plies/s" in out
     assert f"from {rates}: a worker plays 1,000 plies/s" in out
     assert "assumed: 8 workers on the 8 CPUs of a node; cards of 10 Gbit/s and 0.2 ms" in out
-    assert "where it stops, and what to change then" in out
+    assert "where it stops" in out
+    assert "what to change where the learner learns (learn): more learner ranks" in out
     assert "measured here, beside the model" not in out
 
 
@@ -150,6 +151,32 @@ def test_the_report_and_its_picture_are_two_files(
 def test_a_mistyped_override_of_the_training_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["scale", "ppo.epoch=3"]) == 2
     assert capsys.readouterr().err.startswith("keisei: ppo.epoch=3: no such key (did you mean ppo.epochs?)")
+
+
+def test_80_columns_are_enough(
+    rates: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    quick = ["learner_plies_per_s=1e9", "worker_plies_per_s=20000", "rollout_ms=0", "bandwidth_gbit_per_s=0.1"]
+    assert main(["scale", *SMOKE, f"rates={rates}", *quick]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "…" not in out
+    row = next(line for line in out.splitlines() if line.startswith("│ sync") and " 1,000 " in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")][:3] == ["sync", "1", "1,000"]
+    assert "what to change where weights leave through the learner's network card (broadcast): broadcast=tree" in (
+        " ".join(out.split())
+    )
+
+
+def test_cpus_that_play_more_together_than_alone_are_called_a_measurement_that_failed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rates.json"
+    for efficiency in (1.0, 1.22):
+        file.write_text(json.dumps({"rates": RATES | {"node_efficiency": efficiency}}))
+        notes = report_of([f"rates={file}", "nodes=1", "ranks=1"], capsys)["notes"]
+        assert any("something else ran while one worker was measured" in note for note in notes) is (efficiency > 1)
 
 
 @pytest.mark.slow
