@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from keisei_lightning.config.option_checks import folder_errors
 from keisei_lightning.config.validation import ValidatedConfig, validate
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.system.options import spelled
 from keisei_lightning.system.paths import path_errors
 
 __all__ = ["RefuseFirst", "Refused", "validated"]
@@ -110,6 +111,11 @@ def _sweeper_errors(config: DictConfig) -> Iterator[str]:
         return
     if importlib.util.find_spec("optuna") is None:
         yield "hparams_search=optuna: Optuna is not installed; install keisei-lightning[sweep]"
+    for key in ("storage", "study_name"):
+        if not isinstance(sweeper[key], str) or not sweeper[key]:
+            yield f"hydra.sweeper.{key}={spelled(sweeper[key], none='null')}: must be a word, one or more characters"
+    if not isinstance(sweeper.seed, int | None):
+        yield f"hydra.sweeper.seed={sweeper.seed}: must be a whole number, or null"
     for key in ("n_trials", "n_jobs"):
         if not isinstance(sweeper[key], int) or sweeper[key] < 1:
             yield f"hydra.sweeper.{key}={sweeper[key]}: must be a whole number, 1 or more"

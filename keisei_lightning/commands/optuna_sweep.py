@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import optuna
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -73,8 +73,12 @@ def run_study(sweeper: OptunaSweeper, arguments: Sequence[str]) -> None:
 
 
 def _open_study(sweeper: OptunaSweeper) -> Study:
+    try:
+        storage = open_storage(sweeper.storage)
+    except ConfigError as error:
+        raise ConfigError([f"hydra.sweeper.{line}" for line in error.errors]) from error
     study = optuna.create_study(
-        storage=open_storage(sweeper.storage),
+        storage=storage,
         study_name=sweeper.study_name,
         direction=StudyDirection[sweeper.direction.upper()],
         load_if_exists=True,
@@ -179,6 +183,8 @@ def search_space(words: Sequence[str]) -> tuple[dict[str, BaseDistribution], lis
 
 def _distribution(override: Override) -> BaseDistribution:
     value: Any = override.value()
+    if isinstance(value, Glob):
+        raise ConfigError(f"{override.input_line}: cannot be searched over; write choice(...)")
     try:
         if isinstance(value, IntervalSweep):
             bounds = (value.start, value.end)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keisei_lightning.errors import ConfigError
+
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
@@ -17,11 +19,19 @@ def open_storage(storage: str) -> BaseStorage:
     Args:
         storage: the path of a file, which Optuna keeps as a journal and which may lie on a network's file system; or
             the address of a database, such as ``sqlite:///study.db`` or ``postgresql://...``.
+
+    Raises:
+        ConfigError: it cannot be opened.
     """
     from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend
+    from sqlalchemy.exc import SQLAlchemyError
 
-    if "://" in storage:
-        return RDBStorage(storage)
-    Path(storage).parent.mkdir(parents=True, exist_ok=True)
-    return JournalStorage(JournalFileBackend(storage))
+    try:
+        if "://" in storage:
+            return RDBStorage(storage)
+        Path(storage).parent.mkdir(parents=True, exist_ok=True)
+        return JournalStorage(JournalFileBackend(storage))
+    except (OSError, SQLAlchemyError, ImportError) as error:  # ImportError: there is no driver for such a database
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"storage={storage}: must be a file or a database that can be opened ({reason})") from error

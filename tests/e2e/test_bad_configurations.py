@@ -161,6 +161,8 @@ BAD = [
     ("model._target_=torch.nn.Linea", "model._target_=torch.nn.Linea: cannot be loaded (ModuleNotFoundError: No modu"),
     ("model._target_=torch.nn.Linear", "model._target_=torch.nn.Linear: cannot be called with spec, kind, "),
     ("hparams_search=optuna hydra.sweeper.n_trials=0", "hydra.sweeper.n_trials=0: must be a whole number, 1 or more"),
+    ("hparams_search=optuna hydra.sweeper.storage=null", "hydra.sweeper.storage=null: must be a word, one or more"),
+    ("hparams_search=optuna hydra.sweeper.seed=x", "hydra.sweeper.seed=x: must be a whole number, or null"),
     ("hparams_search=optuna hydra.sweeper.direction=up", "hydra.sweeper.direction=up: must be maximize or minimize"),
     # ---- what is no option's name, and what comes to nothing
     ("ppo=[1]", "ppo=[1]: no such option; must be one of default, small_budget"),

@@ -133,6 +133,22 @@ def test_an_interval_that_is_none_is_refused() -> None:
         search_space(["a=interval(2,1)"])
 
 
+def test_a_pattern_of_names_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^model=glob\(\*\): cannot be searched over; write choice\(\.\.\.\)$"):
+        search_space(["model=glob(*)"])
+
+
+@pytest.mark.parametrize(
+    "storage", ["sqlite:////nosuch/folder/study.db", "nosuch://host/study", "/dev/null/study.journal"]
+)
+def test_a_storage_that_cannot_be_opened_is_one_line(storage: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError,
+        match=rf"^hydra\.sweeper\.storage={storage}: must be a file or a database that can be opened \([^\n]+\)$",
+    ):
+        sweep(x_of, storage)
+
+
 def test_a_study_keeps_values_scores_and_folders(storage: str) -> None:
     launcher = sweep(x_of, storage, "y=5")
     assert [trial.state for trial in trials(storage)] == [TrialState.COMPLETE] * 4
