@@ -22,6 +22,7 @@ from keisei_lightning.config.validation import ValidatedConfig, validate
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.system.options import spelled
 from keisei_lightning.system.paths import path_errors
+from keisei_lightning.system.ranks import present_place
 
 __all__ = ["RefuseFirst", "Refused", "validated"]
 
@@ -82,13 +83,15 @@ class RefuseFirst(Callback):
         _checked.set(checked)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check a sweep: its sweeper and its folder.
+        """Check a sweep: that one process leads it, its sweeper and its folder.
 
         Raises:
-            Refused: the sweeper needs what is not installed, or nothing can be written to the folder.
+            Refused: a launcher has started several processes, the sweeper needs what is not installed, or nothing can
+                be written to the folder.
         """
         _checked.set(None)
         with _refusing(), contextlib.suppress(OmegaConfBaseException):  # its name may depend on what is swept over
+            _refuse_ranks()
             if errors := list(_sweeper_errors(config)):
                 raise ConfigError(errors)
             if errors := list(folder_errors(config)):
@@ -102,6 +105,20 @@ def _refusing() -> Iterator[None]:
         yield
     except ConfigError as error:
         raise Refused(error) from error
+
+
+def _refuse_ranks() -> None:
+    """Refuse a sweep that each rank of a launcher would run for itself.
+
+    Raises:
+        ConfigError: this process is such a rank.
+    """
+    place = present_place()
+    if place is not None and place.is_external:
+        raise ConfigError(
+            f"-m, hparams_search: must not be given under {place.launcher}; a sweep starts the ranks of each of its "
+            "jobs itself: python train.py -m trainer.devices=2 ..."
+        )
 
 
 def _sweeper_errors(config: DictConfig) -> Iterator[str]:

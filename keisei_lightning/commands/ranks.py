@@ -6,13 +6,10 @@ import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
 
-from keisei_lightning.errors import ConfigError
 from keisei_lightning.launching.logs import log_as_rank
 from keisei_lightning.system.ranks import RankPlace
 
 __all__ = ["words_of_rank"]
-
-_SWEEPS = ("-m", "--multirun", "hydra.mode=MULTIRUN")
 
 
 @contextlib.contextmanager
@@ -25,19 +22,8 @@ def words_of_rank(words: Sequence[str], place: RankPlace | None) -> Iterator[lis
     Args:
         words: Hydra overrides and flags.
         place: of this process; None: it is no rank.
-
-    Raises:
-        ConfigError: a sweep, which one process must lead.
     """
-    if place is None or not place.is_external:
-        yield list(words)
-        return
-    if any(word in _SWEEPS for word in words):
-        raise ConfigError(
-            f"-m: must not be given under {place.launcher}; a sweep starts the ranks of each of its jobs itself: "
-            "python train.py -m trainer.devices=2 ..."
-        )
-    if place.rank == 0:
+    if place is None or not place.is_external or place.rank == 0:
         yield list(words)
         return
     with tempfile.TemporaryDirectory(prefix="keisei_rank_") as folder:

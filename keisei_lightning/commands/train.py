@@ -118,7 +118,7 @@ def _known_code(error: BaseException) -> int | None:
     """The exit code of what happens to all ranks alike; None: it may be of this rank alone."""
     if isinstance(error, Stopped):
         return error.exit_code
-    return BAD_USAGE if isinstance(error, ConfigError | COMPOSE_ERRORS) else None
+    return BAD_USAGE if isinstance(error, (ConfigError, *COMPOSE_ERRORS)) else None
 
 
 def _job(cfg: DictConfig) -> float:

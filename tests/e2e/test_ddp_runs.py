@@ -128,7 +128,12 @@ def test_a_hydra_program_of_ones_own_trains_on_two_devices_and_goes_on_alone(tmp
         (
             (*TORCHRUN, "--standalone", "--nproc-per-node", "2", TRAIN[1]),
             "-m seed=1,2",
-            "-m: must not be given under torchrun; a sweep starts the ranks of each of its jobs itself",
+            "-m, hparams_search: must not be given under torchrun; a sweep starts the ranks of each of its jobs itself",
+        ),
+        (
+            (*TORCHRUN, "--standalone", "--nproc-per-node", "2", TRAIN[1]),
+            "hparams_search=grid",
+            "-m, hparams_search: must not be given under torchrun; a sweep starts the ranks of each of its jobs itself",
         ),
     ],
 )

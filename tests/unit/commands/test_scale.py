@@ -102,6 +102,7 @@ def test_rates_that_are_given_count_more_than_those_of_a_file_and_are_told_apart
     assert "measured here, beside the model" not in out
 
 
+@pytest.mark.slow
 def test_the_picture_is_beside_the_report_without_a_background_and_the_same_each_time(
     rates: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -107,6 +107,7 @@ class TestOtherProcesses:
         elsewhere(callback.on_job_start, config(tmp_path))
         assert sys.argv == ["train.py", "-m"]
 
+    @pytest.mark.process
     def test_a_stop_reaches_a_job_that_its_launcher_leaves_to_itself(self, tmp_path: Path) -> None:
         program = (
             "import contextvars, pickle, signal, sys\n"
