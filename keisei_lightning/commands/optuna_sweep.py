@@ -120,7 +120,8 @@ def _values(trial: Trial) -> list[str]:
 
 def _environment(sweeper: OptunaSweeper, trial: Trial) -> list[str]:
     """Words that tell a job which trial it is; processes that the job starts inherit that."""
-    variables = {"STORAGE": sweeper.storage, "STUDY": sweeper.study_name, "TRIAL": str(trial.number)}
+    storage = sweeper.storage if "://" in sweeper.storage else str(Path(sweeper.storage).absolute())
+    variables = {"STORAGE": storage, "STUDY": sweeper.study_name, "TRIAL": str(trial.number)}
     return [override_word(f"++hydra.job.env_set.KEISEI_{name}", value) for name, value in variables.items()]
 
 

@@ -167,6 +167,12 @@ def test_a_job_is_told_its_trial_by_its_environment(storage: str) -> None:
         assert (job[f"{prefix}STORAGE"], job[f"{prefix}STUDY"], job[f"{prefix}TRIAL"]) == (storage, "test", f"{number}")
 
 
+def test_a_job_in_another_folder_finds_the_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (job,) = sweep(x_of, "study.journal", n_trials=1).jobs
+    assert job["hydra.job.env_set.KEISEI_STORAGE"] == str(tmp_path / "study.journal")
+
+
 def test_a_study_goes_on_where_it_stopped_and_repeats_nothing(storage: str) -> None:
     first = sweep(x_of, storage, n_trials=3)
     kept = trials(storage)
