@@ -16,6 +16,8 @@ from keisei_lightning.system.ranks import present_place
 from keisei_lightning.system.stopping import Stopped
 
 FOR_EVER_S = 600.0
+PATIENCE_S = 300.0
+"""When a test gives up what it waits for: far beyond what a busy machine may need."""
 
 
 def rank() -> int:
@@ -25,11 +27,16 @@ def rank() -> int:
 
 
 def note(folder: Path, name: str) -> None:
-    (folder / f"{name}.{rank()}").write_text(str(os.getpid()))
+    unfinished = folder / f".{name}.{rank()}"
+    unfinished.write_text(str(os.getpid()))
+    unfinished.replace(folder / f"{name}.{rank()}")  # whoever sees it can read it
 
 
 def wait_for(file: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_S
     while not file.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"nobody has made {file}")
         time.sleep(0.01)
 
 

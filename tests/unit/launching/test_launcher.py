@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 from rank_functions import (
+    PATIENCE_S,
     exits_on_rank_1,
     fails_on_rank_1,
     gets_no_answer_on_rank_0,
@@ -137,14 +137,13 @@ def test_ranks_end_in_order_when_their_parent_is_killed(tmp_path: Path) -> None:
     try:
         for rank in range(2):
             wait_for(tmp_path / f"ready.{rank}")
+        ranks = [psutil.Process(int((tmp_path / f"ready.{rank}").read_text())) for rank in range(2)]
     finally:
         parent.kill()
         parent.wait()
-    for rank in range(2):
-        wait_for(tmp_path / f"saved.{rank}")
-        pid = int((tmp_path / f"ready.{rank}").read_text())
-        while psutil.pid_exists(pid):
-            time.sleep(0.01)
+    _, left = psutil.wait_procs(ranks, timeout=PATIENCE_S)
+    assert left == []
+    assert {file.name for file in tmp_path.glob("saved.*")} == {"saved.0", "saved.1"}
 
 
 def test_further_ranks_log_warnings_alone_with_their_number(capfd: pytest.CaptureFixture[str]) -> None:
