@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.launching import Phase, enter
+from keisei_lightning.launching import Phase, agreed, enter
 from keisei_lightning.launching.logs import log_as_rank
 from keisei_lightning.system.ranks import present_place
 from keisei_lightning.system.stopping import Stopped
@@ -69,6 +69,15 @@ class Unpicklable(Exception):
 
 def raises_alike() -> None:
     raise LookupError("no such trial")
+
+
+def raises_late_on_rank_0_what_all_have_agreed_on(folder: Path) -> None:
+    if rank() == 0:
+        wait_for(folder / "ending.1")
+        time.sleep(1.0)  # it stops its workers, say, for longer than others have after a failure in these tests
+        note(folder, "ended")
+    note(folder, "ending")
+    raise agreed(LookupError("no better than others"))
 
 
 def raises_what_cannot_be_sent() -> None:

@@ -22,6 +22,7 @@ from rank_functions import (
     loses_its_peer_on_rank_0,
     place_and_port,
     raises_alike,
+    raises_late_on_rank_0_what_all_have_agreed_on,
     raises_what_cannot_be_sent,
     refuses,
     stops_in_order,
@@ -78,6 +79,12 @@ def test_what_all_ranks_raise_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch
     assert "in raises_alike" in str(caught.value.__cause__)
     with pytest.raises(RankError, match=r"^rank [01]: Unpicklable: on purpose$"):
         run_ranks(raises_what_cannot_be_sent, 2)
+
+
+def test_what_all_ranks_have_agreed_to_raise_leaves_a_slow_one_time_to_end(tmp_path: Path) -> None:
+    with pytest.raises(LookupError, match=r"no better than others"):
+        run_ranks(partial(raises_late_on_rank_0_what_all_have_agreed_on, tmp_path), 2)
+    assert (tmp_path / "ended.0").exists()
 
 
 def test_a_rank_that_is_killed_is_named_with_its_signal_and_what_it_did() -> None:
