@@ -14,12 +14,14 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from keisei_lightning.launching.phases import Phase, enter
 from keisei_lightning.system.ranks import RankPlace, present_place
+from keisei_lightning.system.stopping import Stopped
 
 __all__ = ["RankPhases", "StopAgreement", "join_group", "shared_by_first_rank", "strategy_of_ranks"]
 
@@ -118,8 +120,9 @@ class RankPhases(Callback):
         enter(Phase.ENDING)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Workers stop; maybe a checkpoint is saved first."""
-        enter(Phase.ENDING)
+        """After a signal the training ends; after an error what failed is what others must hear."""
+        if isinstance(exception, Stopped | SIGTERMException):
+            enter(Phase.ENDING)
 
 
 def strategy_of_ranks(name: str, *, timeout_s: float) -> str | DDPStrategy:

@@ -65,6 +65,16 @@ def test_a_rank_that_is_killed_in_the_reduction_of_gradients_is_named_and_one_ra
     assert newest(tmp_path)["epoch"] == 2
 
 
+def test_a_rank_that_hangs_ends_all_and_what_each_was_doing_is_told(tmp_path: Path) -> None:
+    with RankRun(tmp_path, *TWO, "trainer.rank_timeout_s=30", hook="on_before_backward") as run:
+        os.kill(run.rank_pid(), signal.SIGSTOP)
+        code, _, err = run.finish()
+    assert code == 1, err
+    doing = "in a backward pass, where gradients are averaged over the ranks"
+    assert f"failed: rank 0 got no answer from the other ranks while {doing}: rank 1 was still {doing}\n" in err
+    assert newest(tmp_path)["global_step"] == STEPS
+
+
 def test_the_traceback_of_a_rank_that_raises_is_shown_once(tmp_path: Path) -> None:
     fault = ("+callbacks.fault._target_=rank_faults.Raises", "+callbacks.fault.rank=1")
     with RankRun(tmp_path, *TWO, *fault) as run:
