@@ -1,7 +1,7 @@
 """The learners of one training (ranks), and what they tell each other.
 
 A rank that waits in a collective for another one, which has failed before it came there, waits for ever. So everything
-that may fail on one rank alone is done by :meth:`Ranks.collect`: all ranks hear whether all others have done it, and
+that may fail on one rank alone is done by ``Ranks.collect``: all ranks hear whether all others have done it, and
 either all of them continue or none does.
 
 A single learner is the only one to hear: it calls no collective, and works as if there were no ranks.
@@ -24,6 +24,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from keisei_lightning.errors import ConfigError, RankError
+from keisei_lightning.evaluation.arena import Partners
 from keisei_lightning.models.transfers import to_host
 from keisei_lightning.system.stopping import Stopped, stop_all
 
@@ -35,33 +36,13 @@ _SAME_SIZE: Final = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int
 """Integers by their bytes: a checksum of their sums does not depend on the order of the additions."""
 
 
-class Ranks(Protocol):
-    """The learners of one training.
+class Ranks(Partners, Protocol):
+    """The learners of one training, which are partners in its matches too.
 
     Attributes:
         rank: which one this is, from 0.
         size: how many there are.
     """
-
-    rank: int
-    size: int
-
-    def collect(self, what: str, work: Callable[[], T]) -> list[T]:
-        """Do something on all ranks; every rank gets the results of all.
-
-        Args:
-            what: is done, for the message of an error.
-            work: does it here. What it returns is pickled; large data stays in a variable of its own.
-
-        Returns:
-            The results, in the order of the ranks.
-
-        Raises:
-            BaseException: what ``work`` raised here.
-            RankError: it raised on another rank.
-            Stopped: a signal stopped it on any rank; no rank failed otherwise.
-        """
-        ...
 
     def collect_at_first(self, value: T) -> list[T]:
         """The values of all ranks, in their order, on the first rank; an empty list on all others."""
