@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from rank_runs import TORCHRUN, TRAIN, RankRun, newest, run_folders
+from runs import slurm_job
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -105,20 +106,7 @@ def test_a_signal_to_any_rank_ends_all_after_the_same_step_with_one_checkpoint(a
 
 
 def test_slurm_requeues_a_job_of_several_ranks_once(tmp_path: Path) -> None:
-    commands = tmp_path / "bin"
-    commands.mkdir()
-    scontrol = commands / "scontrol"
-    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/scontrol.log\n')
-    scontrol.chmod(0o755)
-    slurm = {
-        "PATH": f"{commands}:{os.environ['PATH']}",
-        "SLURM_JOB_ID": "4711",
-        "SLURM_JOB_NAME": "train",
-        "SLURM_NTASKS": "1",
-        "SLURM_PROCID": "0",
-        "SLURM_LOCALID": "0",
-        "SLURM_NODEID": "0",
-    }
+    slurm = slurm_job(tmp_path)
     with RankRun(tmp_path, *FOR_EVER, hook="on_before_backward", seconds=1.5, environment=slurm) as run:
         run.reach_stage()
         run.signal(signal.SIGUSR1)  # sbatch --signal=B:USR1@90
