@@ -6,6 +6,8 @@ with plain keyword arguments, as anybody's own script would call them.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import math
 import os
@@ -155,6 +157,7 @@ def run_as_rank(portable: PortableConfig, logging_config: Mapping[str, Any] | No
     Returns:
         As :func:`run`.
     """
+    atexit.register(gc.freeze)  # as the commands do: the interpreter's last looks for cycles take seconds
     keep_freed_memory()
     log_as_rank(logging_config)
     with governed_spinning():

@@ -172,7 +172,6 @@ def _portable(error: Exception) -> Exception:
 
 def _train_as_rank(portable: PortableConfig, logging_config: Mapping[str, Any] | None) -> float:
     """What each rank of this machine runs."""
-    atexit.register(gc.freeze)
     from keisei_lightning.app import run_as_rank
 
     return run_as_rank(portable, logging_config)
