@@ -44,7 +44,7 @@ from keisei_lightning.system.allocator import keep_freed_memory
 from keisei_lightning.system.console import print_table, quiet_libraries
 from keisei_lightning.system.machine import available_cpus
 from keisei_lightning.system.openmp import governed_spinning
-from keisei_lightning.system.ranks import present_place
+from keisei_lightning.system.rank_place import present_place
 from keisei_lightning.system.stopping import Stopped, StopSignals, requested
 from keisei_lightning.training import (
     AtomicCheckpointIO,
@@ -62,8 +62,8 @@ from keisei_lightning.training import (
     WeightSyncCallback,
     remove_stale_temporaries,
 )
+from keisei_lightning.training.ddp import RankPhases, join_group, shared_by_first_rank, strategy_of_ranks
 from keisei_lightning.training.options import EvaluationOptions, MinibatchOptions, PPOOptions
-from keisei_lightning.training.ranks import RankPhases, join_group, shared_by_first_rank, strategy_of_ranks
 
 __all__ = ["Run", "build", "run", "run_as_rank"]
 

@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 
 from keisei_lightning.launching.outcomes import Died, Done, Failed, Halted, Outcome, conclude
 from keisei_lightning.launching.phases import Phase
-from keisei_lightning.launching.rank import rank_main
+from keisei_lightning.launching.rank_process import rank_main
 from keisei_lightning.system import stopping
-from keisei_lightning.system.ranks import LAUNCHED_BY_US, in_slurm_job
+from keisei_lightning.system.rank_place import LAUNCHED_BY_US, in_slurm_job
 
 __all__ = ["run_ranks"]
 

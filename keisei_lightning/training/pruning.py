@@ -11,7 +11,7 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.launching import agreed
 from keisei_lightning.system.studies import open_storage
 from keisei_lightning.training.evaluation import EvaluationCallback, is_last_epoch
-from keisei_lightning.training.rank_group import ranks_of
+from keisei_lightning.training.ranks import ranks_of
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner

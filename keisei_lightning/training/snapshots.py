@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.training.options import SnapshotOptions
-from keisei_lightning.training.rank_group import ranks_of
+from keisei_lightning.training.ranks import ranks_of
 from keisei_lightning.training.source import RankedSource, source_of
 
 __all__ = ["SnapshotCallback"]

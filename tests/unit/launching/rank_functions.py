@@ -12,7 +12,7 @@ from pathlib import Path
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.launching import Phase, agreed, enter
 from keisei_lightning.launching.logs import log_as_rank
-from keisei_lightning.system.ranks import present_place
+from keisei_lightning.system.rank_place import present_place
 from keisei_lightning.system.stopping import Stopped
 
 FOR_EVER_S = 600.0

@@ -32,7 +32,7 @@ from rank_functions import (
 
 from keisei_lightning.errors import ConfigError, RankError
 from keisei_lightning.launching import launcher, run_ranks
-from keisei_lightning.system.ranks import RankPlace
+from keisei_lightning.system.rank_place import RankPlace
 from keisei_lightning.system.stopping import Stopped, StopSignals
 
 HERE = Path(__file__).parent

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.launching.logs import log_as_rank
-from keisei_lightning.system.ranks import RankPlace
+from keisei_lightning.system.rank_place import RankPlace
 
 __all__ = ["words_of_rank"]
 

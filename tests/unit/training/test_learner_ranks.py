@@ -15,9 +15,9 @@ from training_fakes import FakeCollector
 from keisei_lightning.errors import ConfigError, RankError
 from keisei_lightning.launching import Phase, enter, present_phase
 from keisei_lightning.system.stopping import Stopped
+from keisei_lightning.training.ddp import RankPhases
 from keisei_lightning.training.minibatches import add_advantages, add_advantages_of_all
-from keisei_lightning.training.rank_group import ALONE, broadcast_buffers, check_equal_weights, ranks_of
-from keisei_lightning.training.ranks import RankPhases
+from keisei_lightning.training.ranks import ALONE, broadcast_buffers, check_equal_weights, ranks_of
 
 
 def test_one_learner_is_alone_and_hears_itself() -> None:

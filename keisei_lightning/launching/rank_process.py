@@ -13,7 +13,7 @@ from typing import Any
 from keisei_lightning.launching import phases
 from keisei_lightning.launching.outcomes import Done, Halted, Outcome, failure_of
 from keisei_lightning.system import stopping
-from keisei_lightning.system.ranks import in_slurm_job
+from keisei_lightning.system.rank_place import in_slurm_job
 from keisei_lightning.system.stopping import Stopped, StopSignals
 
 __all__ = ["rank_main"]
