@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.process, pytest.mark.slow]
 STEPS = 16  # of an epoch: 2 passes of 8 minibatches on each rank
 TWO = ("trainer.devices=2", "trainer.max_epochs=4", "checkpoint.every_n_epochs=1")
 FOR_EVER = ("trainer.devices=2", "trainer.max_epochs=100000")
+IN_STEP = "on_after_backward"  # the gradients have met, so that all ranks have begun the step
 
 
 def pid_of_rank(run: RankRun, rank: int) -> int:
@@ -89,7 +90,7 @@ def test_the_traceback_of_a_rank_that_raises_is_shown_once(tmp_path: Path) -> No
 @pytest.mark.parametrize("addressee", ["rank 0", "rank 1", "the group"])
 def test_a_signal_to_any_rank_ends_all_after_the_same_step_with_one_checkpoint(addressee: str, tmp_path: Path) -> None:
     dwelling = 0 if addressee == "rank 0" else 1
-    with RankRun(tmp_path, *FOR_EVER, hook="on_before_backward", rank=dwelling, seconds=1.5) as run:
+    with RankRun(tmp_path, *FOR_EVER, hook=IN_STEP, rank=dwelling) as run:
         pid = run.rank_pid()
         if addressee == "the group":  # as a terminal does
             run.signal(signal.SIGINT, group=True)
@@ -107,7 +108,7 @@ def test_a_signal_to_any_rank_ends_all_after_the_same_step_with_one_checkpoint(a
 
 def test_slurm_requeues_a_job_of_several_ranks_once(tmp_path: Path) -> None:
     slurm = slurm_job(tmp_path)
-    with RankRun(tmp_path, *FOR_EVER, hook="on_before_backward", seconds=1.5, environment=slurm) as run:
+    with RankRun(tmp_path, *FOR_EVER, hook=IN_STEP, environment=slurm) as run:
         run.reach_stage()
         run.signal(signal.SIGUSR1)  # sbatch --signal=B:USR1@90
         code, _, err = run.finish()
