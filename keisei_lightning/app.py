@@ -6,6 +6,8 @@ with plain keyword arguments, as anybody's own script would call them.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import math
 import os
@@ -42,7 +44,7 @@ from keisei_lightning.system.allocator import keep_freed_memory
 from keisei_lightning.system.console import print_table, quiet_libraries
 from keisei_lightning.system.machine import available_cpus
 from keisei_lightning.system.openmp import governed_spinning
-from keisei_lightning.system.ranks import present_place
+from keisei_lightning.system.rank_place import present_place
 from keisei_lightning.system.stopping import Stopped, StopSignals, requested
 from keisei_lightning.training import (
     AtomicCheckpointIO,
@@ -60,8 +62,8 @@ from keisei_lightning.training import (
     WeightSyncCallback,
     remove_stale_temporaries,
 )
+from keisei_lightning.training.ddp import RankPhases, join_group, shared_by_first_rank, strategy_of_ranks
 from keisei_lightning.training.options import EvaluationOptions, MinibatchOptions, PPOOptions
-from keisei_lightning.training.ranks import RankPhases, join_group, shared_by_first_rank, strategy_of_ranks
 
 __all__ = ["Run", "build", "run", "run_as_rank"]
 
@@ -155,6 +157,7 @@ def run_as_rank(portable: PortableConfig, logging_config: Mapping[str, Any] | No
     Returns:
         As :func:`run`.
     """
+    atexit.register(gc.freeze)  # as the commands do: the interpreter's last looks for cycles take seconds
     keep_freed_memory()
     log_as_rank(logging_config)
     with governed_spinning():

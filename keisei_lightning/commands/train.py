@@ -26,7 +26,7 @@ from omegaconf import DictConfig
 from keisei_lightning.commands.exit_codes import BAD_USAGE, DONE, FAILED, exit_code_of
 from keisei_lightning.commands.help_texts import asks_for_help
 from keisei_lightning.commands.hydra_checks import Refused, validated
-from keisei_lightning.commands.ranks import words_of_rank
+from keisei_lightning.commands.rank_words import words_of_rank
 from keisei_lightning.commands.sweep import SweepJob, collected_jobs, is_pruned, print_summary
 from keisei_lightning.commands.train_help import help_text
 from keisei_lightning.config.compose_errors import COMPOSE_ERRORS, explain
@@ -40,7 +40,7 @@ from keisei_lightning.launching.phases import present_phase
 from keisei_lightning.system.allocator import keep_freed_memory
 from keisei_lightning.system.console import say, standard_output
 from keisei_lightning.system.openmp import governed_spinning, limit_spinning
-from keisei_lightning.system.ranks import present_place
+from keisei_lightning.system.rank_place import present_place
 from keisei_lightning.system.start_method import use_known_start_method
 from keisei_lightning.system.stopping import Stopped, StopSignals
 
@@ -172,7 +172,6 @@ def _portable(error: Exception) -> Exception:
 
 def _train_as_rank(portable: PortableConfig, logging_config: Mapping[str, Any] | None) -> float:
     """What each rank of this machine runs."""
-    atexit.register(gc.freeze)
     from keisei_lightning.app import run_as_rank
 
     return run_as_rank(portable, logging_config)

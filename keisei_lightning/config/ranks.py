@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from keisei_lightning.system.machine import allowed_cpus
-from keisei_lightning.system.ranks import RankPlace, present_place
+from keisei_lightning.system.rank_place import RankPlace, present_place
 
 __all__ = [
     "PortableConfig",

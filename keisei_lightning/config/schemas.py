@@ -118,7 +118,7 @@ class TrainerOptions:
     strategy: str = option("auto", "Lightning's strategy; auto is ddp with several devices.")
     rank_timeout_s: float = option(
         1800.0,
-        "Of several devices: seconds that one waits for the others, before the training fails (DDP's timeout).",
+        "With several devices: seconds that a rank waits for the others before the training fails (DDP's timeout).",
         low=1.0,
         high=1e6,
     )

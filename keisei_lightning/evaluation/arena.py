@@ -94,7 +94,20 @@ class Partners(Protocol):
     size: int
 
     def collect(self, what: str, work: Callable[[], T]) -> list[T]:
-        """Do something on all of them; each gets the results of all, in the order of the ranks."""
+        """Do something on all of them; each gets the results of all.
+
+        Args:
+            what: is done, for the message of an error.
+            work: does it here. What it returns is pickled; large data stays in a variable of its own.
+
+        Returns:
+            The results, in the order of the ranks.
+
+        Raises:
+            BaseException: what ``work`` raised here.
+            RankError: it raised on another rank.
+            Stopped: a signal stopped it on any rank; no rank failed otherwise.
+        """
         ...
 
 

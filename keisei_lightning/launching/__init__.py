@@ -15,6 +15,7 @@ signal, however long a checkpoint takes, leaves its handlers of signals to the n
 """
 
 from keisei_lightning.launching.launcher import run_ranks
+from keisei_lightning.launching.outcomes import agreed
 from keisei_lightning.launching.phases import Phase, enter, present_phase
 
-__all__ = ["Phase", "enter", "present_phase", "run_ranks"]
+__all__ = ["Phase", "agreed", "enter", "present_phase", "run_ranks"]

@@ -17,11 +17,11 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, TypeVar
 
-from keisei_lightning.launching.outcomes import Died, Done, Halted, Outcome, conclude
+from keisei_lightning.launching.outcomes import Died, Done, Failed, Halted, Outcome, conclude
 from keisei_lightning.launching.phases import Phase
-from keisei_lightning.launching.rank import rank_main
+from keisei_lightning.launching.rank_process import rank_main
 from keisei_lightning.system import stopping
-from keisei_lightning.system.ranks import LAUNCHED_BY_US, in_slurm_job
+from keisei_lightning.system.rank_place import LAUNCHED_BY_US, in_slurm_job
 
 __all__ = ["run_ranks"]
 
@@ -34,7 +34,7 @@ _SAVING_S = 20.0
 """The same for a rank that is saving a checkpoint."""
 
 _AFTER_STOP_S = 60.0
-"""How long the others have after one has stopped in order: the first one writes pictures and closes its loggers."""
+"""How long the others have after one has ended in order: the first one writes pictures and closes its loggers."""
 
 _changing_environment = threading.Lock()
 
@@ -56,7 +56,7 @@ def run_ranks(function: Callable[[], T], num_ranks: int) -> T:
     Raises:
         Stopped: a signal to this process or to a rank has ended the training.
         ConfigError: as a rank has raised it.
-        Exception: what all ranks have raised alike.
+        Exception: what all ranks have raised alike, or have agreed to raise.
         RankError: a rank has failed or died, or has not answered the others.
         OSError: a process cannot be started.
     """
@@ -182,6 +182,8 @@ class _Ranks:
         if isinstance(outcome, Halted):
             if self._stopping is None:
                 self.stop(outcome.signum)
+            self._end_within(_AFTER_STOP_S)
+        elif isinstance(outcome, Failed) and outcome.is_agreed:
             self._end_within(_AFTER_STOP_S)
         else:
             is_saving = any(self._phases[other.number] == Phase.SAVING for other in self._alive if other is not rank)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keisei_lightning.system.console import ConsoleHandler
-from keisei_lightning.system.ranks import present_place
+from keisei_lightning.system.rank_place import present_place
 
 __all__ = ["log_as_rank"]
 

@@ -8,13 +8,15 @@ import signal
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from keisei_lightning.errors import ConfigError, RankError, RemoteTraceback
 from keisei_lightning.launching.phases import Phase
 from keisei_lightning.system.stopping import Stopped
 
-__all__ = ["Died", "Done", "Failed", "Halted", "Outcome", "conclude", "failure_of", "is_lost_peer"]
+__all__ = ["Died", "Done", "Failed", "Halted", "Outcome", "agreed", "conclude", "failure_of", "is_lost_peer"]
+
+E = TypeVar("E", bound=Exception)
 
 _LOST_PEER = re.compile(
     r"gloo|NCCL|Connection (closed|reset) by (remote )?peer|Broken pipe|TCPStore|DistBackendError|DistNetworkError"
@@ -59,6 +61,7 @@ class Failed:
         lost_peer: it failed because another rank had failed, was gone or did not answer.
         blames: what it says of another rank; None: it does not know which one.
         phase: what it was doing.
+        is_agreed: all ranks raise it (:func:`agreed`).
     """
 
     text: str
@@ -67,6 +70,7 @@ class Failed:
     lost_peer: bool
     blames: str | None
     phase: Phase
+    is_agreed: bool
 
     def __str__(self) -> str:
         """Type and message of the exception."""
@@ -99,6 +103,16 @@ class Died:
 Outcome = Done | Halted | Failed | Died
 
 
+def agreed(error: E) -> E:
+    """Mark an exception that all ranks raise at the same point, as they have decided together: no rank has failed.
+
+    Args:
+        error: is returned.
+    """
+    error.keisei_agreed = True  # type: ignore[attr-defined]  # an attribute: the class may be a third party's
+    return error
+
+
 def is_lost_peer(error: BaseException) -> bool:
     """Whether an error says that another rank has failed, is gone, or has not answered in time."""
     if isinstance(error, RankError):
@@ -121,6 +135,7 @@ def failure_of(error: BaseException, phase: Phase) -> Failed:
         lost_peer=is_lost_peer(error),
         blames=str(error) if isinstance(error, RankError) and _NAMED.match(str(error)) else None,
         phase=phase,
+        is_agreed=getattr(error, "keisei_agreed", False),
     )
 
 
@@ -142,14 +157,16 @@ def conclude(outcomes: Sequence[tuple[int, Outcome]]) -> Any:
     Raises:
         Stopped: a signal has ended the training.
         ConfigError: as a rank has raised it.
-        Exception: what all ranks have raised alike.
+        Exception: what all ranks have raised alike, or have agreed to raise.
         RankError: a rank has failed or died: the first one that did so by itself.
     """
     causes = [(rank, outcome) for rank, outcome in outcomes if _is_cause(outcome)]
     if causes:
         all_alike = len(causes) == len(outcomes) and len({str(outcome) for _, outcome in causes}) == 1
-        own = _own_error(causes[0][1])
-        raise own if own is not None and (all_alike or isinstance(own, ConfigError)) else _error_of(*causes[0])
+        first = causes[0][1]
+        is_of_all = all_alike or (isinstance(first, Failed) and first.is_agreed)
+        own = _own_error(first)
+        raise own if own is not None and (is_of_all or isinstance(own, ConfigError)) else _error_of(*causes[0])
     for _, outcome in outcomes:
         if isinstance(outcome, Halted):
             raise Stopped(outcome.signum)

@@ -36,7 +36,7 @@ from keisei_lightning.parallel.options import (
 )
 from keisei_lightning.parallel.session import CollectorSpec, Session
 from keisei_lightning.parallel.state.figures import Figure, values_of
-from keisei_lightning.parallel.state.ranks import RankShare
+from keisei_lightning.parallel.state.rank_share import RankShare
 from keisei_lightning.parallel.state.resume_state import ResumeState
 from keisei_lightning.parallel.state.stats import CollectionStats
 from keisei_lightning.system.openmp import governed_spinning

@@ -35,7 +35,7 @@ from keisei_lightning.parallel.policy.acting import check_policy
 from keisei_lightning.parallel.process_backend import ProcessBackend
 from keisei_lightning.parallel.serial_backend import SerialBackend
 from keisei_lightning.parallel.state.figures import Figure
-from keisei_lightning.parallel.state.ranks import RankShare
+from keisei_lightning.parallel.state.rank_share import RankShare
 from keisei_lightning.parallel.state.resume_state import ResumeState
 from keisei_lightning.parallel.supervision.events import WorkerHealth
 from keisei_lightning.parallel.supervision.restarts import RestartPolicy, WorkerState

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.parallel.state.ranks import joined_states, own_state
+from keisei_lightning.parallel.state.rank_share import joined_states, own_state
 from keisei_lightning.training.iteration import Iteration, joined_rollouts, own_rollout
-from keisei_lightning.training.rank_group import Ranks
+from keisei_lightning.training.ranks import Ranks
 from keisei_lightning.training.source import RankedSource, RolloutSource
 
 __all__ = ["SharedCollection"]

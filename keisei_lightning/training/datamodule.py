@@ -33,13 +33,8 @@ from keisei_lightning.training.loader import MinibatchLoader
 from keisei_lightning.training.minibatches import add_advantages_of_all, add_outcomes, decouple
 from keisei_lightning.training.module import PPOModule
 from keisei_lightning.training.options import MinibatchOptions
-from keisei_lightning.training.rank_group import ALONE, Ranks, ranks_of
-from keisei_lightning.training.source import (
-    RolloutSource,
-    actor_critic_of,
-    check_same_policy,
-    learned_policy,
-)
+from keisei_lightning.training.ranks import ALONE, Ranks, ranks_of
+from keisei_lightning.training.source import RolloutSource, actor_critic_of, check_same_policy, learned_policy
 from keisei_lightning.training.weight_sync import PublishingWatch
 
 __all__ = ["SelfPlayDataModule"]

@@ -33,7 +33,7 @@ from keisei_lightning.models import ActorCritic, evaluation_mode
 from keisei_lightning.system.options import with_keywords
 from keisei_lightning.system.stopping import Stopped, deferred, interruptible
 from keisei_lightning.training.options import EvaluationOptions
-from keisei_lightning.training.rank_group import ALONE, Ranks, ranks_of
+from keisei_lightning.training.ranks import ALONE, Ranks, ranks_of
 from keisei_lightning.training.source import actor_critic_of
 
 __all__ = ["EvaluationCallback", "is_last_epoch", "metric_name"]

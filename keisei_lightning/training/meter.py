@@ -11,7 +11,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from keisei_lightning.models.transfers import to_device, to_host
-from keisei_lightning.training.rank_group import ALONE, Ranks
+from keisei_lightning.training.ranks import ALONE, Ranks
 
 __all__ = ["EpochMeter"]
 

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from keisei_lightning.parallel.state.figures import combine, values_of
-from keisei_lightning.training.rank_group import ranks_of
+from keisei_lightning.training.ranks import ranks_of
 from keisei_lightning.training.source import RankedSource, source_of
 
 __all__ = ["SelfPlayMetrics"]

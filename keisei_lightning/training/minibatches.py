@@ -20,7 +20,7 @@ from keisei_lightning.models.transfers import to_device, to_host
 from keisei_lightning.rl.advantages import AdvantageMoments, batch_advantages, normalize_advantage
 from keisei_lightning.rl.outcomes import outcome_targets
 from keisei_lightning.training.ppo_loss import OUTCOME_TARGET, PROXIMAL_LOG_PROB
-from keisei_lightning.training.rank_group import Ranks
+from keisei_lightning.training.ranks import Ranks
 
 __all__ = [
     "MINIBATCH_KEYS",

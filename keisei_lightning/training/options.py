@@ -61,7 +61,9 @@ class MinibatchOptions(Options):
     lmbda: float = option(0.95, "Lambda of generalised advantage estimation (GAE).", low=0, high=1)
     epochs: int = option(2, "Shuffled passes over each batch.", low=1, high=100)
     minibatch_size: int = option(
-        1024, "Plies of a minibatch, at most; a pass is split evenly, so that no part is tiny.", low=1
+        1024,
+        "Plies of a minibatch of each learner, at most; a pass is split evenly, so that no part is tiny.",
+        low=1,
     )
     normalize_advantage: bool = option(True, "Give the advantages of a batch mean 0 and standard deviation 1.")
     decoupled: bool = option(

@@ -27,9 +27,9 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.system import stopping
 from keisei_lightning.system.stopping import Stopped, temporary_file
 from keisei_lightning.training.checkpoint import UnsaveableStateError
+from keisei_lightning.training.ddp import StopAgreement
 from keisei_lightning.training.evaluation import is_last_epoch
 from keisei_lightning.training.integrity import temporary_path
-from keisei_lightning.training.ranks import StopAgreement
 
 __all__ = ["FinalCheckpoint", "OrderlyStop"]
 

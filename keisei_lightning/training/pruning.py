@@ -8,8 +8,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.launching import agreed
 from keisei_lightning.system.studies import open_storage
 from keisei_lightning.training.evaluation import EvaluationCallback, is_last_epoch
+from keisei_lightning.training.ranks import ranks_of
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -75,12 +77,18 @@ class ScorePruning(Callback):
 
         if self._evaluation is None or self.monitor is None:
             return
-        epochs, pruned = trainer.current_epoch + 1, False
-        if self._trial is not None and self._evaluation.evaluated_step == trainer.global_step:
-            self._trial.report(float(trainer.callback_metrics[self.monitor]), epochs)
-            pruned = not is_last_epoch(trainer) and self._trial.is_pruned_by(self.pruner)
-        if trainer.strategy.broadcast(pruned):
-            raise TrialPruned(f"after epoch {epochs} (trial {self.trial} of the study {self.study_name})")
+        if self._evaluation.evaluated_step != trainer.global_step:
+            return
+        epochs, score = trainer.current_epoch + 1, float(trainer.callback_metrics[self.monitor])
+
+        def report() -> bool:
+            if self._trial is None:  # the first rank's work
+                return False
+            self._trial.report(score, epochs)
+            return not is_last_epoch(trainer) and self._trial.is_pruned_by(self.pruner)
+
+        if any(ranks_of(trainer).collect("reporting the score to the study", report)):
+            raise agreed(TrialPruned(f"after epoch {epochs} (trial {self.trial} of the study {self.study_name})"))
 
 
 class _Trial:

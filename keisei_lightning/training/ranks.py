@@ -1,193 +1,240 @@
-"""Several learner processes (ranks): how they agree to stop in a step, and what each is doing."""
+"""The learners of one training (ranks), and what they tell each other.
+
+A rank that waits in a collective for another one, which has failed before it came there, waits for ever. So everything
+that may fail on one rank alone is done by ``Ranks.collect``: all ranks hear whether all others have done it, and
+either all of them continue or none does.
+
+A single learner is the only one to hear: it calls no collective, and works as if there were no ranks.
+"""
 
 from __future__ import annotations
 
-import os
+import contextlib
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import torch
-import torch.distributed as dist
-from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+import torch.distributed
+from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
-from torch import Tensor
-from torch.distributed.distributed_c10d import PrefixStore
-from torch.distributed.rendezvous import rendezvous
+from torch import Tensor, nn
 
-from keisei_lightning.launching.phases import Phase, enter
-from keisei_lightning.system.ranks import RankPlace, present_place
+from keisei_lightning.errors import ConfigError, RankError
+from keisei_lightning.evaluation.arena import Partners
+from keisei_lightning.models.transfers import to_host
+from keisei_lightning.system.stopping import Stopped, stop_all
 
-__all__ = ["RankPhases", "StopAgreement", "join_group", "shared_by_first_rank", "strategy_of_ranks"]
+__all__ = ["ALONE", "Ranks", "broadcast_buffers", "check_equal_weights", "ranks_of"]
 
-_MEETING_TIMEOUT: Final = timedelta(minutes=10)
-"""How long ranks of several machines may take to start."""
+T = TypeVar("T")
 
-_stores: list[Any] = []
-"""Stores that this process holds for the others; they end with it."""
+_SAME_SIZE: Final = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Integers by their bytes: a checksum of their sums does not depend on the order of the additions."""
 
 
-class StopAgreement:
-    """Agreement of all ranks on the signal by which they stop: one number, reduced over a group of its own (gloo).
+class Ranks(Partners, Protocol):
+    """The learners of one training, which are partners in its matches too.
 
-    It is begun before a step and taken after it, so that nobody waits for it: the gradients' own reduction has met the
-    other ranks meanwhile.
-
-    Args:
-        trainer: told to end its loop when the ranks agree.
+    Attributes:
+        rank: which one this is, from 0.
+        size: how many there are.
     """
 
-    def __init__(self, trainer: Trainer) -> None:
-        self._trainer = trainer
-        self._group = dist.new_group(backend="gloo", timeout=getattr(trainer.strategy, "_timeout", None))
-        self._pending: tuple[dist.Work, Tensor] | None = None
-        self.agreed: int | None = None
-        """The signal that the ranks have agreed on."""
+    def collect_at_first(self, value: T) -> list[T]:
+        """The values of all ranks, in their order, on the first rank; an empty list on all others."""
+        ...
 
-    def begin(self, signum: int | None) -> None:
-        """Begin to agree; :meth:`take` has the answer.
+    def mean_(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each tensor by its mean over the ranks, which have the same number of tensors, of the same shapes."""
+        ...
 
-        Args:
-            signum: that this rank got; None: none.
-        """
-        self.take()  # of a step that a callback has skipped
-        word = torch.tensor([signum or 0], dtype=torch.int32)
-        work = dist.all_reduce(word, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
-        assert work is not None
-        self._pending = (work, word)
-
-    def take(self) -> int | None:
-        """The signal by which all ranks stop; None: they go on.
-
-        Raises:
-            RuntimeError: a rank is gone, or does not answer in time.
-        """
-        if self._pending is not None:
-            (work, word), self._pending = self._pending, None
-            work.wait()
-            self.agreed = int(word.item()) or self.agreed
-        return self.agreed
-
-    def note(self, signum: int) -> None:
-        """Let Lightning's loop end at its own safe points: all ranks have agreed, here or elsewhere.
-
-        Args:
-            signum: the signal.
-        """
-        self.agreed = signum
-        # Lightning's handler of SIGTERM would set this, and also broadcast from within a step.
-        self._trainer._signal_connector.received_sigterm = True
+    def copy_first_(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each tensor by the first rank's."""
+        ...
 
 
-class RankPhases(Callback):
-    """Notes what this rank is doing, so that its parent can say so if it dies. Put it first."""
+class _Alone:
+    """The only learner."""
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Setting up."""
-        enter(Phase.SETTING_UP)
+    rank, size = 0, 1
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The rollout of an epoch is collected with its first minibatch."""
-        enter(Phase.COLLECTING)
+    def collect(self, what: str, work: Callable[[], T]) -> list[T]:
+        return [work()]
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """A step begins."""
-        enter(Phase.LEARNING)
+    def collect_at_first(self, value: T) -> list[T]:
+        return [value]
 
-    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Gradients are computed, and averaged over the ranks."""
-        enter(Phase.BACKWARD)
+    def mean_(self, tensors: Iterable[Tensor]) -> None:
+        return
 
-    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The optimiser's step follows."""
-        enter(Phase.LEARNING)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluation, metrics and checkpoints follow."""
-        enter(Phase.ENDING_AN_EPOCH)
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """A checkpoint is being put together, then written."""
-        enter(Phase.SAVING)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Last matches and pictures follow."""
-        enter(Phase.ENDING)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Workers stop; maybe a checkpoint is saved first."""
-        enter(Phase.ENDING)
+    def copy_first_(self, tensors: Iterable[Tensor]) -> None:
+        return
 
 
-def strategy_of_ranks(name: str, *, timeout_s: float) -> str | DDPStrategy:
-    """Lightning's strategy for this process.
+ALONE: Final[Ranks] = _Alone()
+"""A training with one learner."""
 
-    Args:
-        name: of the strategy, as Lightning knows it; "auto" is DDP where this process is one of several ranks.
-        timeout_s: seconds that a rank waits for the others.
 
-    Returns:
-        The name itself where there is one rank.
+@dataclass(frozen=True, slots=True)
+class _Report(Generic[T]):
+    """What one rank tells the others.
+
+    Attributes:
+        value: what its work returned.
+        failure: of its work, as text; None: it did not fail.
+        signum: of the signal that stopped its work; None: none did.
     """
-    place = present_place()
-    if place is None or place.world_size == 1:
-        return name
-    return DDPStrategy(timeout=timedelta(seconds=timeout_s), find_unused_parameters=name.endswith("parameters_true"))
+
+    value: T | None = None
+    failure: str | None = None
+    signum: int | None = None
 
 
-def shared_by_first_rank(text: str, place: RankPlace) -> str:
-    """What rank 0 says, on every rank; before Lightning has made its process group, at the same address.
+class _Group:
+    """Several learners, which talk through a process group of their own, on the CPU.
+
+    Of their own: a message never falls between the gradients of a step, or Lightning's own messages.
 
     Args:
-        text: of this rank; that of rank 0 counts.
-        place: of this process, which torchrun or SLURM has started.
+        timeout: how long one may wait for the others.
+    """
+
+    def __init__(self, timeout: timedelta) -> None:
+        self.rank, self.size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        self._group: Any = torch.distributed.new_group(backend="gloo", timeout=timeout)
+        # The metrics that this package logs are those of all ranks already. Lightning cannot know.
+        warnings.filterwarnings("ignore", message=r"It is recommended to use `self\.log\('(train|self_play|eval)/")
+
+    def collect(self, what: str, work: Callable[[], T]) -> list[T]:
+        error: BaseException | None = None
+        try:
+            report = _Report(value=work())
+        except Stopped as stop:
+            error, report = stop, _Report(signum=stop.signum)
+        except BaseException as failure:  # noqa: BLE001 - KeyboardInterrupt too: the others wait
+            reason = " ".join(f"{type(failure).__name__}: {failure}".split())
+            error, report = failure, _Report(failure=f"{what} failed ({reason})")
+        if error is not None and report.failure is not None:
+            with contextlib.suppress(RankError):  # of two errors the user needs this rank's own
+                self._tell(report)
+            raise error
+        reports = self._tell(report)
+        for rank, other in enumerate(reports):
+            if other.failure is not None:
+                raise RankError(f"rank {rank}: {other.failure}") from error
+        for other in reports:
+            if other.signum is not None:
+                stop_all(other.signum)
+                raise error or Stopped(other.signum)
+        return [other.value for other in reports]  # type: ignore[misc]  # no one has failed
+
+    def _tell(self, report: _Report[T]) -> list[_Report[T]]:
+        reports: list[Any] = [None] * self.size
+        with _meeting():
+            torch.distributed.all_gather_object(reports, report, group=self._group)
+        return reports
+
+    def collect_at_first(self, value: T) -> list[T]:
+        values: list[Any] | None = [None] * self.size if self.rank == 0 else None
+        with _meeting():
+            torch.distributed.gather_object(value, values, dst=0, group=self._group)
+        return values or []
+
+    def mean_(self, tensors: Iterable[Tensor]) -> None:
+        for tensor in tensors:
+            host = to_host(tensor.detach()).double()
+            with _meeting():
+                torch.distributed.all_reduce(host, group=self._group)
+            tensor.copy_(host / self.size)
+
+    def copy_first_(self, tensors: Iterable[Tensor]) -> None:
+        for tensor in tensors:
+            host = to_host(tensor.detach()).contiguous()
+            with _meeting():
+                torch.distributed.broadcast(host, src=0, group=self._group)
+            tensor.copy_(host)
+
+
+@contextlib.contextmanager
+def _meeting() -> Iterator[None]:
+    """Context of a collective, whose failure is told as what it means: a connection is closed, or the time is over."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise RankError(f"another rank is gone, or does not answer ({' '.join(str(error).split())})") from error
+
+
+_groups: weakref.WeakKeyDictionary[Trainer, Ranks] = weakref.WeakKeyDictionary()
+
+
+def ranks_of(trainer: Trainer | None) -> Ranks:
+    """The learners of a trainer's fit.
+
+    The first call for a trainer is a collective: it makes a process group. All ranks must come to it.
+
+    Args:
+        trainer: with its strategy set up; None: there is one learner.
 
     Raises:
-        RuntimeError: rank 0 cannot be reached.
+        ConfigError: there are several learners, and the strategy is not DDP: each must have all the weights.
     """
-    store = _store_of(place)
-    key = f"shared/{len(_stores)}"
-    _stores.append(store)
-    if place.rank == 0:
-        store.set(key, text)
-        return text
-    said: bytes = store.get(key)
-    return said.decode()
+    size = getattr(trainer, "world_size", 1)
+    if trainer is None or size == 1:
+        return ALONE
+    strategy = trainer.strategy
+    if not (isinstance(strategy, DDPStrategy) and torch.distributed.is_initialized()):
+        raise ConfigError(
+            f"trainer.strategy={type(strategy).__name__}: must be ddp with {size} learners, each of which "
+            "publishes the whole weights to workers of its own"
+        )
+    if trainer not in _groups:
+        _groups[trainer] = _Group(strategy._timeout or timedelta(minutes=30))
+    return _groups[trainer]
 
 
-def _store_of(place: RankPlace) -> Any:
-    """Where the ranks of this attempt meet.
+def broadcast_buffers(ranks: Ranks, module: nn.Module) -> None:
+    """Give every rank the first one's buffers, such as the running means of a ``BatchNorm``.
 
-    A launcher that restarts all ranks gives them the store of the attempt before, with its addresses and words.
+    ``DistributedDataParallel`` does this before each forward pass. After the last one of an iteration each rank has
+    its own, and would publish and save those.
     """
-    environment: ClusterEnvironment = SLURMEnvironment() if place.launcher == "SLURM" else TorchElasticEnvironment()
-    url = f"tcp://{environment.main_address}:{environment.main_port}?rank={place.rank}&world_size={place.world_size}"
-    store, _, _ = next(rendezvous(url, timeout=_MEETING_TIMEOUT))
-    return PrefixStore(f"keisei/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    if ranks.size > 1:
+        with torch.no_grad():
+            ranks.copy_first_(
+                buffer for buffer in module.buffers() if buffer.is_floating_point()
+            )  # not tables of indices
 
 
-def join_group(place: RankPlace, *, accelerator: str, timeout_s: float) -> None:
-    """Make the process group of ranks that torchrun has started, before Lightning does.
-
-    After a restart Lightning's could connect to a rank of the attempt before, whose address the store still has.
+def check_equal_weights(ranks: Ranks, module: nn.Module) -> None:
+    """Check that all ranks have the first one's weights, bit by bit.
 
     Args:
-        place: of this process.
-        accelerator: of the trainer; ranks on the CPU talk by gloo, those on GPUs by NCCL.
-        timeout_s: seconds that a rank waits for the others.
+        ranks: the learners.
+        module: learns.
+
+    Raises:
+        RankError: one has others; it is named.
     """
-    if place.launcher != "torchrun" or dist.is_initialized():
+    if ranks.size == 1:
         return
-    on_gpus = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
-    if on_gpus:
-        torch.cuda.set_device(place.local_rank)
-    dist.init_process_group(
-        "nccl" if on_gpus else "gloo",
-        store=PrefixStore("group", _store_of(place)),
-        rank=place.rank,
-        world_size=place.world_size,
-        timeout=timedelta(seconds=timeout_s),
-    )
+    sums = ranks.collect("the checksum of the weights", lambda: _checksum(module))
+    for rank, checksum in enumerate(sums):
+        if checksum != sums[0]:
+            raise RankError(
+                f"rank {rank}: its weights differ from those of rank 0 (a hook or callback changed them on one rank "
+                "alone, or the ranks run on processors that round differently)"
+            )
+
+
+@torch.no_grad()
+def _checksum(module: nn.Module) -> tuple[int, ...]:
+    """The sums of each parameter's and buffer's bits, in one transfer from their device."""
+    sums = [
+        tensor.detach().contiguous().view(_SAME_SIZE[tensor.element_size()]).sum(dtype=torch.int64).reshape(1)
+        for tensor in (*module.parameters(), *module.buffers())
+    ]
+    return tuple(torch.cat(sums).tolist()) if sums else ()

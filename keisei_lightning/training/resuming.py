@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from keisei_lightning.models.transfers import to_device
-from keisei_lightning.training.rank_group import ALONE, Ranks
+from keisei_lightning.training.ranks import ALONE, Ranks
 
 __all__ = [
     "RESUME_KEY",

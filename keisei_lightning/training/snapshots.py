@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.training.options import SnapshotOptions
-from keisei_lightning.training.rank_group import ranks_of
+from keisei_lightning.training.ranks import ranks_of
 from keisei_lightning.training.source import RankedSource, source_of
 
 __all__ = ["SnapshotCallback"]
@@ -54,9 +54,12 @@ class SnapshotCallback(Callback):
         """Push on all learners (ranks), so that their pools hold the same snapshots; on none if one has no room."""
         source, ranks = self._source(trainer), ranks_of(trainer)
         if ranks.size > 1 and isinstance(source, RankedSource):
-            source.start()
-            pool = source.pool
-            if not all(ranks.collect("looking for room for a snapshot", lambda: pool is None or pool.has_room)):
+
+            def has_room() -> bool:
+                source.start()
+                return source.pool is None or source.pool.has_room
+
+            if not all(ranks.collect("looking for room for a snapshot", has_room)):
                 return False
         return source.push_snapshot()
 

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.training.options import WeightSyncOptions
-from keisei_lightning.training.rank_group import broadcast_buffers, check_equal_weights, ranks_of
+from keisei_lightning.training.ranks import broadcast_buffers, check_equal_weights, ranks_of
 from keisei_lightning.training.source import RolloutSource, learned_policy, source_of
 
 __all__ = ["PublishingWatch", "WeightSyncCallback", "missing_weight_sync", "refuse_bare_loader"]

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -97,21 +98,24 @@ def measure(ranks: int, options: dict[str, Any]) -> dict[str, float]:
         port = free.getsockname()[1]
     env = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": str(WORKERS // ranks)}
     env |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "TORCHELASTIC_RUN_ID": "bench"}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as files:
+        said = [files.enter_context(Path(folder, f"rank_{rank}.err").open("w+")) for rank in range(ranks)]
         processes = [
             subprocess.Popen(
                 [sys.executable, str(Path(__file__).resolve()), "--rank-of", json.dumps(options)],
                 env=env | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                stderr=said[rank],
                 cwd=folder,
                 text=True,
             )
             for rank in range(ranks)
         ]
         outputs = [process.communicate()[0] for process in processes]
-    if any(process.returncode for process in processes):
-        raise RuntimeError(f"a rank failed: exit codes {[process.returncode for process in processes]}")
+        for rank, process in enumerate(processes):
+            if process.returncode:
+                said[rank].seek(0)
+                raise RuntimeError(f"rank {rank} ended with {process.returncode}:\n{said[rank].read()}")
     report: dict[str, float] = json.loads(outputs[0].splitlines()[-1])
     return report
 

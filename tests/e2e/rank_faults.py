@@ -13,18 +13,20 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from keisei_lightning.system import stopping
+
 __all__ = ["Dwells", "Raises"]
 
 
 class Dwells(Callback):
-    """Makes ``marker`` and waits, once, at a hook of one rank.
+    """Makes ``marker`` and waits, once, at a hook of one rank, until this rank gets a signal that asks it to stop.
 
     Args:
         hook: name of the callback's method.
         rank: where.
         marker: file that is made, with the process's number in it.
         epoch: in which epoch, from 0.
-        seconds: how long.
+        seconds: how long, at most.
     """
 
     def __init__(self, hook: str, rank: int, marker: str, epoch: int = 1, seconds: float = 600.0) -> None:
@@ -35,7 +37,7 @@ class Dwells(Callback):
         if trainer.global_rank == self._rank and trainer.current_epoch == self._epoch and not self._marker.exists():
             self._marker.write_text(str(os.getpid()))
             end = time.monotonic() + self._seconds
-            while time.monotonic() < end:  # a signal's handler runs, and the rest is slept
+            while time.monotonic() < end and stopping.requested() is None:
                 time.sleep(0.01)
 
 

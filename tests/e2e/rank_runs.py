@@ -66,9 +66,8 @@ class RankRun(StagedRun):
     def rank_pid(self) -> int:
         """The process that dwells."""
         self.reach_stage()
-        while not (text := self.marker.read_text()):
-            pass
-        return int(text)
+        self.wait_until(lambda: bool(self.marker.read_text()))
+        return int(self.marker.read_text())
 
 
 def newest(folder: Path) -> dict[str, Any]:

@@ -122,6 +122,28 @@ class StagedRun:
         return list(self.folder.rglob("*.tmp"))
 
 
+def slurm_job(folder: Path) -> dict[str, str]:
+    """The variables of a SLURM job of one task.
+
+    Args:
+        folder: gets a command ``scontrol`` of its own, which writes its words to ``scontrol.log``.
+    """
+    commands = folder / "bin"
+    commands.mkdir()
+    scontrol = commands / "scontrol"
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {folder}/scontrol.log\n')
+    scontrol.chmod(0o755)
+    return {
+        "PATH": f"{commands}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": "4711",
+        "SLURM_JOB_NAME": "train",
+        "SLURM_NTASKS": "1",
+        "SLURM_PROCID": "0",
+        "SLURM_LOCALID": "0",
+        "SLURM_NODEID": "0",
+    }
+
+
 def _session(pid: int) -> int | None:
     try:
         return os.getsid(pid)

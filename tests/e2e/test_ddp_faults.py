@@ -10,12 +10,14 @@ from pathlib import Path
 import psutil
 import pytest
 from rank_runs import TORCHRUN, TRAIN, RankRun, newest, run_folders
+from runs import slurm_job
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 STEPS = 16  # of an epoch: 2 passes of 8 minibatches on each rank
 TWO = ("trainer.devices=2", "trainer.max_epochs=4", "checkpoint.every_n_epochs=1")
 FOR_EVER = ("trainer.devices=2", "trainer.max_epochs=100000")
+IN_STEP = "on_after_backward"  # the gradients have met, so that all ranks have begun the step
 
 
 def pid_of_rank(run: RankRun, rank: int) -> int:
@@ -65,6 +67,16 @@ def test_a_rank_that_is_killed_in_the_reduction_of_gradients_is_named_and_one_ra
     assert newest(tmp_path)["epoch"] == 2
 
 
+def test_a_rank_that_hangs_ends_all_and_what_each_was_doing_is_told(tmp_path: Path) -> None:
+    with RankRun(tmp_path, *TWO, "trainer.rank_timeout_s=30", hook="on_before_backward") as run:
+        os.kill(run.rank_pid(), signal.SIGSTOP)
+        code, _, err = run.finish()
+    assert code == 1, err
+    doing = "in a backward pass, where gradients are averaged over the ranks"
+    assert f"failed: rank 0 got no answer from the other ranks while {doing}: rank 1 was still {doing}\n" in err
+    assert newest(tmp_path)["global_step"] == STEPS
+
+
 def test_the_traceback_of_a_rank_that_raises_is_shown_once(tmp_path: Path) -> None:
     fault = ("+callbacks.fault._target_=rank_faults.Raises", "+callbacks.fault.rank=1")
     with RankRun(tmp_path, *TWO, *fault) as run:
@@ -78,7 +90,7 @@ def test_the_traceback_of_a_rank_that_raises_is_shown_once(tmp_path: Path) -> No
 @pytest.mark.parametrize("addressee", ["rank 0", "rank 1", "the group"])
 def test_a_signal_to_any_rank_ends_all_after_the_same_step_with_one_checkpoint(addressee: str, tmp_path: Path) -> None:
     dwelling = 0 if addressee == "rank 0" else 1
-    with RankRun(tmp_path, *FOR_EVER, hook="on_before_backward", rank=dwelling, seconds=1.5) as run:
+    with RankRun(tmp_path, *FOR_EVER, hook=IN_STEP, rank=dwelling) as run:
         pid = run.rank_pid()
         if addressee == "the group":  # as a terminal does
             run.signal(signal.SIGINT, group=True)
@@ -95,21 +107,8 @@ def test_a_signal_to_any_rank_ends_all_after_the_same_step_with_one_checkpoint(a
 
 
 def test_slurm_requeues_a_job_of_several_ranks_once(tmp_path: Path) -> None:
-    commands = tmp_path / "bin"
-    commands.mkdir()
-    scontrol = commands / "scontrol"
-    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/scontrol.log\n')
-    scontrol.chmod(0o755)
-    slurm = {
-        "PATH": f"{commands}:{os.environ['PATH']}",
-        "SLURM_JOB_ID": "4711",
-        "SLURM_JOB_NAME": "train",
-        "SLURM_NTASKS": "1",
-        "SLURM_PROCID": "0",
-        "SLURM_LOCALID": "0",
-        "SLURM_NODEID": "0",
-    }
-    with RankRun(tmp_path, *FOR_EVER, hook="on_before_backward", seconds=1.5, environment=slurm) as run:
+    slurm = slurm_job(tmp_path)
+    with RankRun(tmp_path, *FOR_EVER, hook=IN_STEP, environment=slurm) as run:
         run.reach_stage()
         run.signal(signal.SIGUSR1)  # sbatch --signal=B:USR1@90
         code, _, err = run.finish()

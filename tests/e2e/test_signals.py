@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from runs import PATIENCE_S, StagedRun
+from runs import PATIENCE_S, StagedRun, slurm_job
 from staged_run import STEP
 
 from keisei_lightning.training.integrity import corruption
@@ -120,20 +119,7 @@ def test_a_second_ctrl_c_ends_at_once_and_leaves_whole_files(tmp_path: Path) -> 
 
 
 def test_slurm_requeues_a_job_that_has_saved_and_it_resumes(tmp_path: Path) -> None:
-    commands = tmp_path / "bin"
-    commands.mkdir()
-    scontrol = commands / "scontrol"
-    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/scontrol.log\n')
-    scontrol.chmod(0o755)
-    slurm = {
-        "PATH": f"{commands}:{os.environ['PATH']}",
-        "SLURM_JOB_ID": "4711",
-        "SLURM_JOB_NAME": "train",
-        "SLURM_NTASKS": "1",
-        "SLURM_PROCID": "0",
-        "SLURM_LOCALID": "0",
-        "SLURM_NODEID": "0",
-    }
+    slurm = slurm_job(tmp_path)
     with StagedRun("step", FOR_EVER, tmp_path, environment=slurm) as run:
         run.reach_stage()
         run.signal(signal.SIGUSR1, group=True)  # sbatch --signal=USR1@90

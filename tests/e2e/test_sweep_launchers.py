@@ -177,7 +177,7 @@ def test_a_trial_that_is_worse_than_the_study_is_pruned_and_the_study_goes_on(tm
         *("hparams_search=optuna", "~hydra.sweeper.params", "seed=choice(5,6)", "hydra.sweeper.seed=1"),
         *("callbacks.pruning.pruner.n_startup_trials=1", "evaluation.every_n_epochs=1", "trainer.max_epochs=3"),
     ]
-    with Sweep(tmp_path, *words, "hydra.sweeper.n_trials=2") as sweep:
+    with Sweep(tmp_path, *words, "trainer.devices=2", "hydra.sweeper.n_trials=2") as sweep:
         code, out, err = sweep.finish()
     assert code == 0, err
     assert "1 of 2 trials are done" in err + out

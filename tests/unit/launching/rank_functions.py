@@ -10,12 +10,14 @@ import time
 from pathlib import Path
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.launching import Phase, enter
+from keisei_lightning.launching import Phase, agreed, enter
 from keisei_lightning.launching.logs import log_as_rank
-from keisei_lightning.system.ranks import present_place
+from keisei_lightning.system.rank_place import present_place
 from keisei_lightning.system.stopping import Stopped
 
 FOR_EVER_S = 600.0
+PATIENCE_S = 300.0
+"""When a test gives up what it waits for: far beyond what a busy machine may need."""
 
 
 def rank() -> int:
@@ -25,11 +27,16 @@ def rank() -> int:
 
 
 def note(folder: Path, name: str) -> None:
-    (folder / f"{name}.{rank()}").write_text(str(os.getpid()))
+    unfinished = folder / f".{name}.{rank()}"
+    unfinished.write_text(str(os.getpid()))
+    unfinished.replace(folder / f"{name}.{rank()}")  # whoever sees it can read it
 
 
 def wait_for(file: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_S
     while not file.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"nobody has made {file}")
         time.sleep(0.01)
 
 
@@ -62,6 +69,15 @@ class Unpicklable(Exception):
 
 def raises_alike() -> None:
     raise LookupError("no such trial")
+
+
+def raises_late_on_rank_0_what_all_have_agreed_on(folder: Path) -> None:
+    if rank() == 0:
+        wait_for(folder / "ending.1")
+        time.sleep(1.0)  # it stops its workers, say, for longer than others have after a failure in these tests
+        note(folder, "ended")
+    note(folder, "ending")
+    raise agreed(LookupError("no better than others"))
 
 
 def raises_what_cannot_be_sent() -> None:

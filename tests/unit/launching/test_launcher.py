@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 from rank_functions import (
+    PATIENCE_S,
     exits_on_rank_1,
     fails_on_rank_1,
     gets_no_answer_on_rank_0,
@@ -22,6 +22,7 @@ from rank_functions import (
     loses_its_peer_on_rank_0,
     place_and_port,
     raises_alike,
+    raises_late_on_rank_0_what_all_have_agreed_on,
     raises_what_cannot_be_sent,
     refuses,
     stops_in_order,
@@ -31,13 +32,14 @@ from rank_functions import (
 
 from keisei_lightning.errors import ConfigError, RankError
 from keisei_lightning.launching import launcher, run_ranks
-from keisei_lightning.system.ranks import RankPlace
+from keisei_lightning.system.rank_place import RankPlace
 from keisei_lightning.system.stopping import Stopped, StopSignals
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 
 pytestmark = pytest.mark.process
+ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="another kernel wakes no process")
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +80,12 @@ def test_what_all_ranks_raise_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch
     assert "in raises_alike" in str(caught.value.__cause__)
     with pytest.raises(RankError, match=r"^rank [01]: Unpicklable: on purpose$"):
         run_ranks(raises_what_cannot_be_sent, 2)
+
+
+def test_what_all_ranks_have_agreed_to_raise_leaves_a_slow_one_time_to_end(tmp_path: Path) -> None:
+    with pytest.raises(LookupError, match=r"no better than others"):
+        run_ranks(partial(raises_late_on_rank_0_what_all_have_agreed_on, tmp_path), 2)
+    assert (tmp_path / "ended.0").exists()
 
 
 def test_a_rank_that_is_killed_is_named_with_its_signal_and_what_it_did() -> None:
@@ -125,7 +133,8 @@ def test_a_signal_to_the_parent_stops_all_in_order_and_is_the_parents_own(tmp_pa
     assert {file.name for file in tmp_path.glob("saved.*")} == {"saved.0", "saved.1"}
 
 
-def test_ranks_end_in_order_when_their_parent_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_stopped", [False, pytest.param(True, marks=ON_LINUX)])
+def test_ranks_end_in_order_when_their_parent_is_killed(is_stopped: bool, tmp_path: Path) -> None:
     program = (
         "from functools import partial; from pathlib import Path; from keisei_lightning.launching import run_ranks; "
         "from rank_functions import stops_in_order\n"
@@ -133,18 +142,21 @@ def test_ranks_end_in_order_when_their_parent_is_killed(tmp_path: Path) -> None:
     )
     script = tmp_path / "parent.py"
     script.write_text(program)
-    parent = subprocess.Popen([sys.executable, str(script)])
+    with (tmp_path / "stderr").open("w") as stderr:
+        parent = subprocess.Popen([sys.executable, str(script)], stderr=stderr)
     try:
         for rank in range(2):
             wait_for(tmp_path / f"ready.{rank}")
+        ranks = [psutil.Process(int((tmp_path / f"ready.{rank}").read_text())) for rank in range(2)]
+        if is_stopped:  # as one that hangs, it could not even hear of it
+            ranks[1].suspend()
     finally:
         parent.kill()
         parent.wait()
-    for rank in range(2):
-        wait_for(tmp_path / f"saved.{rank}")
-        pid = int((tmp_path / f"ready.{rank}").read_text())
-        while psutil.pid_exists(pid):
-            time.sleep(0.01)
+    _, left = psutil.wait_procs(ranks, timeout=PATIENCE_S)
+    assert left == []
+    assert {file.name for file in tmp_path.glob("saved.*")} == {"saved.0", "saved.1"}
+    assert "Traceback" not in (tmp_path / "stderr").read_text()
 
 
 def test_further_ranks_log_warnings_alone_with_their_number(capfd: pytest.CaptureFixture[str]) -> None:

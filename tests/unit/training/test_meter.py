@@ -7,7 +7,7 @@ from tensordict import TensorDict
 from thread_ranks import on_ranks
 
 from keisei_lightning.training.meter import EpochMeter
-from keisei_lightning.training.rank_group import ALONE, Ranks
+from keisei_lightning.training.ranks import ALONE, Ranks
 
 NAMES = ("entropy", "kl_approx")
 

@@ -10,6 +10,8 @@ from fakes import TinyNetwork, counting_game
 from lightning.pytorch import Trainer
 
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.launching import Phase
+from keisei_lightning.launching.outcomes import failure_of
 from keisei_lightning.models import ActorCritic
 from keisei_lightning.parallel import SelfPlayCollector
 from keisei_lightning.training import EvaluationCallback, PPOModule, ScorePruning, SelfPlayDataModule
@@ -74,9 +76,10 @@ def pruning(study: Study, number: int | None, **options: Any) -> ScorePruning:
 def test_a_bad_trial_ends_after_its_first_evaluation(storage: str, tmp_path: Path) -> None:
     study = Study(storage, score_of_the_first=2.0)  # better than any score can be
     number = study.ask()
-    with pytest.raises(optuna.TrialPruned, match=r"^after epoch 1 \(trial 1 of the study test\)$"):
+    with pytest.raises(optuna.TrialPruned, match=r"^after epoch 1 \(trial 1 of the study test\)$") as caught:
         fit(pruning(study, number), tmp_path)
     assert list(study.scores(number)) == [1]
+    assert failure_of(caught.value, Phase.ENDING).is_agreed  # of several ranks none has failed
 
 
 def test_a_good_trial_reports_every_score_and_runs_to_its_end(storage: str, tmp_path: Path) -> None:

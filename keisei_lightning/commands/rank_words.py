@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 
 from keisei_lightning.launching.logs import log_as_rank
-from keisei_lightning.system.ranks import RankPlace
+from keisei_lightning.system.rank_place import RankPlace
 
 __all__ = ["words_of_rank"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keisei_lightning.system.ranks import RankPlace, present_place
+from keisei_lightning.system.rank_place import RankPlace, present_place
 
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "none",

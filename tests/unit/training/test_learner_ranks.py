@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import signal
 from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from thread_ranks import ThreadRank, on_ranks
 from torch import nn
 from training_fakes import FakeCollector
 
 from keisei_lightning.errors import ConfigError, RankError
+from keisei_lightning.launching import Phase, enter, present_phase
+from keisei_lightning.system.stopping import Stopped
+from keisei_lightning.training.ddp import RankPhases
 from keisei_lightning.training.minibatches import add_advantages, add_advantages_of_all
-from keisei_lightning.training.rank_group import ALONE, broadcast_buffers, check_equal_weights, ranks_of
+from keisei_lightning.training.ranks import ALONE, broadcast_buffers, check_equal_weights, ranks_of
 
 
 def test_one_learner_is_alone_and_hears_itself() -> None:
@@ -26,6 +31,18 @@ def test_one_learner_is_alone_and_hears_itself() -> None:
 def test_a_strategy_that_shards_the_weights_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^trainer\.strategy=object: must be ddp with 3 learners"):
         ranks_of(SimpleNamespace(world_size=3, strategy=object()))  # type: ignore[arg-type]
+
+
+def test_a_rank_that_ends_after_an_error_is_still_named_with_what_failed() -> None:
+    trainer, module = Trainer(accelerator="cpu", logger=False), LightningModule()
+    enter(Phase.BACKWARD)
+    try:
+        RankPhases().on_exception(trainer, module, RuntimeError("timed out"))
+        assert present_phase() is Phase.BACKWARD
+        RankPhases().on_exception(trainer, module, Stopped(signal.SIGTERM))
+        assert present_phase() is Phase.ENDING
+    finally:
+        enter(Phase.STARTING)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

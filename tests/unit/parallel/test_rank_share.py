@@ -13,7 +13,7 @@ from keisei_lightning.games import game_factory
 from keisei_lightning.models import ActorCritic, build_network
 from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
 from keisei_lightning.parallel.state.figures import Figure, combine, values_of
-from keisei_lightning.parallel.state.ranks import RankShare, joined_states, own_state
+from keisei_lightning.parallel.state.rank_share import RankShare, joined_states, own_state
 
 GAMES, PLIES = 4, 6
 
