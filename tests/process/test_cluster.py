@@ -273,11 +273,6 @@ def test_nothing_is_left_on_the_nodes_when_the_learner_is_killed(short_folder: P
         assert len(family) > 5
         process.send_signal(signal.SIGKILL)
         process.wait(HANG_S)
-    # Two helpers of Ray's, which play nothing, first try for a minute to tell the cluster's head, which has ended too.
-    helpers = [
-        one for one in family if one.is_running() and one.name() in ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
-    ]
-    _, alive = psutil.wait_procs([one for one in family if one not in helpers], timeout=HANG_S)
+    _, alive = psutil.wait_procs(family, timeout=HANG_S)
     assert not alive
-    for helper in helpers:
-        helper.kill()
+    wait_until(lambda: not list((short_folder / "tmp").iterdir()), HANG_S)
