@@ -149,6 +149,20 @@ def test_a_program_that_is_connected_keeps_its_connection(cluster: SimulatedClus
         ray.shutdown()
 
 
+def test_two_learners_of_one_training_share_the_nodes_of_a_cluster(cluster: SimulatedCluster, tmp_path: Path) -> None:
+    command = [
+        *(sys.executable, "-m", "keisei_lightning", "train", "experiment=tic_tac_toe"),
+        *("trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=1"),
+        *("parallel=ray", f"parallel.ray_address={cluster.address}", "parallel.num_workers=1"),
+        *("evaluation.num_games=2", f"hydra.run.dir={tmp_path}"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=4 * HANG_S, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "2 node agents" in ran.stdout  # one of each learner on each node
+    assert (tmp_path / "checkpoints" / "last.ckpt").exists()
+
+
 # ---- faults
 
 

@@ -28,6 +28,7 @@ from keisei_lightning.parallel.cluster.calls import AgentCalls, AgentGoneError, 
 from keisei_lightning.parallel.cluster.guard import ClusterGuard
 from keisei_lightning.parallel.cluster.messages import AgentBoot, Grant, Parcel, Report
 from keisei_lightning.parallel.cluster.placement import Node
+from keisei_lightning.system.ranks import present_place
 
 __all__ = ["AgentActor", "RayCluster", "count_places"]
 
@@ -169,15 +170,22 @@ class RayCluster(Cluster):
 
     @override
     def nodes(self) -> list[Node]:
+        share = 1 / self.num_learners
         return [
             Node(
                 node_id=node["NodeID"],
                 name=f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
-                resources=node["Resources"],
+                resources={name: share * amount for name, amount in node["Resources"].items()},
             )
             for node in ray.nodes()
             if node["Alive"]
         ]
+
+    @property
+    def num_learners(self) -> int:
+        """How many learners of this training share the nodes, each an equal part; a cluster of our own is for one."""
+        place = present_place() if self._guard is None else None
+        return 1 if place is None else place.world_size
 
     @override
     def start_agent(self, boot: AgentBoot, node: Node) -> AgentCalls:
@@ -260,9 +268,10 @@ def count_places(address: str | None, needs: Mapping[str, float]) -> int:
         cluster.disconnect()
     number = placement.count_places(nodes, needs)
     if number == 0:
+        of_each = f" for each of {cluster.num_learners} learners" if cluster.num_learners > 1 else ""
         raise ConfigError(
-            f"num_agents=auto: none of the {len(nodes)} nodes of the cluster has {dict(needs)}; lower num_workers or "
-            "cpus_per_agent, or say how many agents are to wait for nodes"
+            f"num_agents=auto: none of the {len(nodes)} nodes of the cluster has {dict(needs)}{of_each}; lower "
+            "num_workers or cpus_per_agent, or say how many agents are to wait for nodes"
         )
     return number
 
