@@ -57,3 +57,10 @@ def test_a_learner_that_is_killed_leaves_neither_processes_nor_folder(folder: Pa
         subprocess.run([sys.executable, "-c", LEARNER, str(folder)], check=False, timeout=HANG_S)
         assert of_the_cluster.wait(HANG_S) == -9
     wait_until(lambda: not folder.exists())
+
+
+def test_the_end_of_a_guard_that_was_killed_leaves_nothing_either(folder: Path) -> None:
+    guard = ClusterGuard(folder)
+    guard._process.kill()
+    guard.end()
+    assert not folder.exists()

@@ -31,6 +31,7 @@ class ClusterGuard:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         read_fd, self._write_fd = os.pipe()
         # By its path: it needs nothing of this package. In a session of its own: Ctrl-C is for the learner.
         self._process = subprocess.Popen(
@@ -43,9 +44,11 @@ class ClusterGuard:
 
     def end(self) -> None:
         """End what is left of the cluster, and the guard; returns when there is nothing."""
-        os.write(self._write_fd, b"\0")  # closing is not enough: a forked child may have the pipe too
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._write_fd, b"\0")  # closing is not enough: a forked child may have the pipe too
         os.close(self._write_fd)
-        self._process.wait()
+        if self._process.wait() < 0:  # somebody has killed it
+            _clear(self._folder)
 
 
 def _processes_of(folder: Path) -> list[psutil.Process]:
