@@ -142,7 +142,7 @@ class RealPath:
         session, version = self._collector._session, self._collector.policy_version
         assert session is not None
         fleet = session.backend._fleet  # type: ignore[attr-defined]
-        while any(agent.report.version < version for agent in fleet.agents):
+        while any(agent.report is None or agent.report.version < version for agent in fleet.agents):
             session.backend.wait(0.0005)
             if time.perf_counter() - start > LIMIT_S:
                 raise TimeoutError(f"not all agents had the weights within {LIMIT_S:g} s")

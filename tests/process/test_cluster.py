@@ -149,6 +149,20 @@ def test_a_program_that_is_connected_keeps_its_connection(cluster: SimulatedClus
         ray.shutdown()
 
 
+def test_two_learners_of_one_training_share_the_nodes_of_a_cluster(cluster: SimulatedCluster, tmp_path: Path) -> None:
+    command = [
+        *(sys.executable, "-m", "keisei_lightning", "train", "experiment=tic_tac_toe"),
+        *("trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=1"),
+        *("parallel=ray", f"parallel.ray_address={cluster.address}", "parallel.num_workers=1"),
+        *("evaluation.num_games=2", f"hydra.run.dir={tmp_path}"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=4 * HANG_S, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "2 node agents" in ran.stdout  # one of each learner on each node
+    assert (tmp_path / "checkpoints" / "last.ckpt").exists()
+
+
 # ---- faults
 
 
@@ -273,11 +287,6 @@ def test_nothing_is_left_on_the_nodes_when_the_learner_is_killed(short_folder: P
         assert len(family) > 5
         process.send_signal(signal.SIGKILL)
         process.wait(HANG_S)
-    # Two helpers of Ray's, which play nothing, first try for a minute to tell the cluster's head, which has ended too.
-    helpers = [
-        one for one in family if one.is_running() and one.name() in ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
-    ]
-    _, alive = psutil.wait_procs([one for one in family if one not in helpers], timeout=HANG_S)
+    _, alive = psutil.wait_procs(family, timeout=HANG_S)
     assert not alive
-    for helper in helpers:
-        helper.kill()
+    wait_until(lambda: not list((short_folder / "tmp").iterdir()), HANG_S)

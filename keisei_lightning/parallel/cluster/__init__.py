@@ -21,5 +21,6 @@ its workers: by the same restart policy, with a long poll in place of a pipe and
 - ``fleet``: starts, watches and replaces agents.
 - ``deliveries``: brings weights and snapshots to the agents.
 - ``backend``: the learner's end: a ``Backend`` as the others.
+- ``guard``: ends a cluster that was started here when its learner was killed.
 - ``ray_cluster``: the only module that imports Ray.
 """

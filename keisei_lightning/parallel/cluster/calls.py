@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from keisei_lightning.parallel.cluster.messages import AgentBoot, Grant, Parcel, Report
 from keisei_lightning.parallel.cluster.placement import Node
-from keisei_lightning.parallel.supervision.restarts import TRANSITIONS, WorkerState
+from keisei_lightning.parallel.supervision.restarts import WorkerState
 
 __all__ = ["Agent", "AgentCalls", "AgentGoneError", "AnswerLostError", "Call", "Cluster"]
 
@@ -134,12 +134,6 @@ class Agent:
         return f"agent {self.agent_id}" + ("" if self.node is None else f" on {self.node.name}")
 
     def move(self, to: WorkerState) -> None:
-        """Change the state.
-
-        Raises:
-            RuntimeError: the transition is not one of ``TRANSITIONS``.
-        """
-        if to not in TRANSITIONS[self.state]:
-            raise RuntimeError(f"{self.name} cannot go from {self.state} to {to}")
-        _logger.debug("%s.%d: %s -> %s", self.name, self.incarnation, self.state.value, to.value)
-        self.state = to
+        """Change the state, by :meth:`WorkerState.moved`."""
+        before, self.state = self.state, self.state.moved(to, self.name)
+        _logger.debug("%s.%d: %s -> %s", self.name, self.incarnation, before.value, to.value)

@@ -19,7 +19,7 @@ class Node:
     Attributes:
         node_id: the cluster's name of it.
         name: for a person: host name and address.
-        resources: amounts by name, in all.
+        resources: amounts by name, of all that this learner may use there.
     """
 
     node_id: str

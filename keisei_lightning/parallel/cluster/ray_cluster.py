@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import signal
 import socket
 import tempfile
@@ -26,8 +25,10 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.parallel.cluster import placement
 from keisei_lightning.parallel.cluster.agent import NodeAgent
 from keisei_lightning.parallel.cluster.calls import AgentCalls, AgentGoneError, AnswerLostError, Call, Cluster
+from keisei_lightning.parallel.cluster.guard import ClusterGuard
 from keisei_lightning.parallel.cluster.messages import AgentBoot, Grant, Parcel, Report
 from keisei_lightning.parallel.cluster.placement import Node
+from keisei_lightning.system.ranks import present_place
 
 __all__ = ["AgentActor", "RayCluster", "count_places"]
 
@@ -121,7 +122,7 @@ class RayCluster(Cluster):
         self._address, self._needs, self._num_agents = address, dict(needs), num_agents
         self._object_store_bytes = object_store_bytes
         self._connected = False
-        self._folder: Path | None = None
+        self._guard: ClusterGuard | None = None
 
     @override
     def connect(self) -> None:
@@ -141,7 +142,7 @@ class RayCluster(Cluster):
                         configure_logging=False,
                     )
             except (OSError, RuntimeError, ValueError, exceptions.RayError) as error:
-                self._remove_folder()
+                self._end_guard()
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
                 where = "a cluster on this machine" if self._address is None else f"ray_address={self._address}"
                 raise ConfigError(f"{where}: Ray cannot be reached or started ({reason})") from error
@@ -149,33 +150,42 @@ class RayCluster(Cluster):
 
     def _start(self) -> None:
         folder = tempfile.gettempdir()
-        self._folder = Path(tempfile.mkdtemp(prefix="kl-ray-", dir=folder if len(folder) < _LONGEST_FOLDER else "/tmp"))
+        folder = tempfile.mkdtemp(prefix="kl-ray-", dir=folder if len(folder) < _LONGEST_FOLDER else "/tmp")
+        self._guard = ClusterGuard(Path(folder))
         resources = {name: amount * self._num_agents for name, amount in self._needs.items()}
         cpus, gpus = resources.pop("CPU", 0.0), resources.pop("GPU", None)
-        ray.init(
-            address="local",
-            num_cpus=max(1, round(cpus + 0.499)),
-            num_gpus=None if gpus is None else round(gpus + 0.499),
-            resources=resources or None,
-            object_store_memory=self._object_store_bytes,
-            include_dashboard=False,
-            logging_level=logging.WARNING,
-            log_to_driver=False,
-            configure_logging=False,
-            _temp_dir=str(self._folder),
-        )
+        with _environment({"TMPDIR": folder}, replace=True):  # the guard removes what its agents leave there
+            ray.init(
+                address="local",
+                num_cpus=max(1, round(cpus + 0.499)),
+                num_gpus=None if gpus is None else round(gpus + 0.499),
+                resources=resources or None,
+                object_store_memory=self._object_store_bytes,
+                include_dashboard=False,
+                logging_level=logging.WARNING,
+                log_to_driver=False,
+                configure_logging=False,
+                _temp_dir=folder,
+            )
 
     @override
     def nodes(self) -> list[Node]:
+        share = 1 / self.num_learners
         return [
             Node(
                 node_id=node["NodeID"],
                 name=f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
-                resources=node["Resources"],
+                resources={name: share * amount for name, amount in node["Resources"].items()},
             )
             for node in ray.nodes()
             if node["Alive"]
         ]
+
+    @property
+    def num_learners(self) -> int:
+        """How many learners of this training share the nodes, each an equal part; a cluster of our own is for one."""
+        place = present_place() if self._guard is None else None
+        return 1 if place is None else place.world_size
 
     @override
     def start_agent(self, boot: AgentBoot, node: Node) -> AgentCalls:
@@ -230,12 +240,12 @@ class RayCluster(Cluster):
             self._connected = False
             with _own_signal_handlers():
                 ray.shutdown()
-            self._remove_folder()
+            self._end_guard()
 
-    def _remove_folder(self) -> None:
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+    def _end_guard(self) -> None:
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.end()
 
 
 def count_places(address: str | None, needs: Mapping[str, float]) -> int:
@@ -258,9 +268,10 @@ def count_places(address: str | None, needs: Mapping[str, float]) -> int:
         cluster.disconnect()
     number = placement.count_places(nodes, needs)
     if number == 0:
+        of_each = f" for each of {cluster.num_learners} learners" if cluster.num_learners > 1 else ""
         raise ConfigError(
-            f"num_agents=auto: none of the {len(nodes)} nodes of the cluster has {dict(needs)}; lower num_workers or "
-            "cpus_per_agent, or say how many agents are to wait for nodes"
+            f"num_agents=auto: none of the {len(nodes)} nodes of the cluster has {dict(needs)}{of_each}; lower "
+            "num_workers or cpus_per_agent, or say how many agents are to wait for nodes"
         )
     return number
 
@@ -313,17 +324,18 @@ def _silent(logger: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
-    """Context in which environment variables have these values where they have no other."""
-    before = dict(os.environ)
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
+def _environment(values: Mapping[str, str], *, replace: bool = False) -> Iterator[None]:
+    """Context in which environment variables have these values, unless ``replace`` only where they have no other."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update({name: value for name, value in values.items() if replace or before[name] is None})
     try:
         yield
     finally:
-        for name in defaults:
-            if name not in before:
+        for name, value in before.items():
+            if value is None:
                 os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager

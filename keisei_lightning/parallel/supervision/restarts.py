@@ -22,6 +22,20 @@ class WorkerState(StrEnum):
     STOPPING = "stopping"
     DEAD = "dead"
 
+    def moved(self, to: WorkerState, name: str) -> WorkerState:
+        """The state after a transition.
+
+        Args:
+            to: that state.
+            name: whose state it is.
+
+        Raises:
+            RuntimeError: the transition is not one of ``TRANSITIONS``.
+        """
+        if to not in TRANSITIONS[self]:
+            raise RuntimeError(f"{name} cannot go from {self} to {to}")
+        return to
+
 
 TRANSITIONS: Mapping[WorkerState, frozenset[WorkerState]] = {
     WorkerState.STARTING: frozenset({WorkerState.RUNNING, WorkerState.STOPPING, WorkerState.DEAD}),

@@ -11,7 +11,7 @@ from typing import Any
 from keisei_lightning.parallel.supervision.messages import Failure
 from keisei_lightning.parallel.supervision.pipes import MessageReader
 from keisei_lightning.parallel.supervision.processes import ProcessHandle
-from keisei_lightning.parallel.supervision.restarts import TRANSITIONS, WorkerState
+from keisei_lightning.parallel.supervision.restarts import WorkerState
 
 __all__ = ["WorkerRecord"]
 
@@ -61,15 +61,9 @@ class WorkerRecord:
     restarts: list[float] = field(default_factory=list)
 
     def move(self, to: WorkerState) -> None:
-        """Change the state.
-
-        Raises:
-            RuntimeError: the transition is not one of ``TRANSITIONS``.
-        """
-        if to not in TRANSITIONS[self.state]:
-            raise RuntimeError(f"worker {self.worker_id} cannot go from {self.state} to {to}")
-        _logger.debug("%s.%d: %s -> %s", self.name, self.incarnation, self.state.value, to.value)
-        self.state = to
+        """Change the state, by :meth:`WorkerState.moved`."""
+        before, self.state = self.state, self.state.moved(to, f"worker {self.worker_id}")
+        _logger.debug("%s.%d: %s -> %s", self.name, self.incarnation, before.value, to.value)
 
     def begin_incarnation(self) -> None:
         """Clear what belonged to the incarnation before."""

@@ -10,7 +10,7 @@ from ray import exceptions
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.parallel.cluster.calls import AgentGoneError, AnswerLostError
-from keisei_lightning.parallel.cluster.ray_cluster import RayCluster
+from keisei_lightning.parallel.cluster.ray_cluster import RayCluster, count_places
 from keisei_lightning.system.stopping import Stopped
 
 
@@ -62,3 +62,26 @@ def test_a_cluster_that_is_not_there_is_told_at_once(cluster: RayCluster) -> Non
     ):
         cluster.connect()
     cluster.disconnect()  # it was never connected, and nothing is to be done
+
+
+def test_learners_of_one_training_share_each_node_of_a_cluster(
+    cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = {
+        "NodeID": "a",
+        "NodeManagerHostname": "host",
+        "NodeManagerAddress": "10.0.0.1",
+        "Resources": {"CPU": 3.0, "tpu": 1.0},
+        "Alive": True,
+    }
+    monkeypatch.setattr(ray, "nodes", lambda: [node])
+    assert cluster.nodes()[0].resources == node["Resources"]
+    ranks = {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    for name, value in ranks.items():
+        monkeypatch.setenv(name, value)
+    assert cluster.nodes()[0].resources == {"CPU": 1.5, "tpu": 0.5}
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    with pytest.raises(
+        ConfigError, match=r"none of the 1 nodes of the cluster has \{'CPU': 2\.0\} for each of 2 learners"
+    ):
+        count_places(None, {"CPU": 2.0})
