@@ -22,7 +22,7 @@ from keisei_lightning.config.validation import ValidatedConfig, validate
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.system.options import spelled
 from keisei_lightning.system.paths import path_errors
-from keisei_lightning.system.ranks import present_place
+from keisei_lightning.system.rank_place import present_place
 
 __all__ = ["RefuseFirst", "Refused", "validated"]
 

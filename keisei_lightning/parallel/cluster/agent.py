@@ -38,8 +38,8 @@ _MAX_LOGS = 200  # records between two reports; the oldest go first
 _MEMORY_EVERY_S = 1.0  # how often processes' memory is measured
 _END_S = 1.0  # more than the backend's own limit, for the pump to end
 
-Fetch = Callable[[Any], NDArray[np.uint8]]
-"""Gets the data of a parcel."""
+Fetch = Callable[[Any, float], NDArray[np.uint8]]
+"""Gets the data of a parcel within so many seconds, or raises TimeoutError."""
 
 
 class MakeBackend(Protocol):
@@ -154,15 +154,25 @@ class NodeAgent:
         """Let workers begin new games with their next rollout."""
         self._order(lambda: self._backend.reset_games(workers))
 
-    def receive(self, parcel: Parcel) -> None:
+    def receive(self, parcel: Parcel) -> bool:
         """Fetch weights, and publish them to the workers of this machine.
+
+        Returns:
+            Whether they are here; if not, the learner sends them again.
 
         Raises:
             WeightsError: they do not fit.
+            TimeoutError: they could not be fetched, and this was the last try.
         """
         if self._has(parcel):  # it was sent again
-            return
-        flat = self._boot.codec.decode(self._fetch(parcel.data))
+            return True
+        try:
+            data = self._fetch(parcel.data, parcel.within_s)
+        except TimeoutError:
+            if parcel.is_last_try:
+                raise
+            return False
+        flat = self._boot.codec.decode(data)
         tensors = self._boot.codec.layout.views(flat)
         if parcel.buffer is None:
             self._weights.publish(tensors, parcel.version)
@@ -170,6 +180,7 @@ class NodeAgent:
             assert self._snapshots is not None
             self._snapshots.write(parcel.buffer, tensors, parcel.version)
         self._wake()
+        return True
 
     def _has(self, parcel: Parcel) -> bool:
         if parcel.buffer is None:

@@ -188,9 +188,9 @@ class ClusterBackend(Backend):
                     self._deliveries.send_snapshot(agent, play.opponent)
                 agent.calls.grant(self._grants[worker_id, play.slot])
 
-    def on_result(self, agent: Agent, call: Call) -> None:
+    def on_result(self, agent: Agent, call: Call, result: Any) -> None:
         """A transfer of weights has ended."""
-        self._deliveries.on_done(agent, call)
+        self._deliveries.on_done(agent, call, has_arrived=result)
 
     def on_report(self, agent: Agent, report: Report) -> None:
         """Accept rollouts, count what was lost."""

@@ -12,7 +12,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from keisei_lightning import errors
 from keisei_lightning.errors import RemoteTraceback, TooFewWorkersError, WorkerError
@@ -47,7 +47,7 @@ class Owner(Protocol):
         """An agent has answered after answers were lost on the way: calls to it may have been lost too."""
         ...
 
-    def on_result(self, agent: Agent, call: Call) -> None:
+    def on_result(self, agent: Agent, call: Call, result: Any) -> None:
         """The result of a watched call has come."""
         ...
 
@@ -291,14 +291,15 @@ class Fleet:
         if agent.incarnation != incarnation or agent.calls is None:
             return
         try:
-            self._cluster.result(call)
+            result = self._cluster.result(call)
         except AnswerLostError:
             agent.has_lost_calls = True
+            return
         except AgentGoneError as error:
             if error.is_own_fault:  # such as weights that it cannot fetch; that it has ended, its poll tells too
                 self._on_gone(agent, error.reason)
             return
-        self._owner.on_result(agent, call)
+        self._owner.on_result(agent, call, result)
 
     def _deadline(self, agent: Agent) -> float:
         if agent.state is WorkerState.STARTING:

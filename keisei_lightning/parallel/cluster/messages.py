@@ -91,11 +91,15 @@ class Parcel:
     Attributes:
         version: of them.
         data: reference to the encoded bytes in the object store, or those bytes (tests).
+        within_s: how long the agent tries to fetch them.
+        is_last_try: an agent that cannot fetch them ends.
         buffer: of the snapshots, if they are one; None: they are the policy's.
     """
 
     version: int
     data: Any
+    within_s: float
+    is_last_try: bool = False
     buffer: int | None = None
 
 

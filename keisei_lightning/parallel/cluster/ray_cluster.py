@@ -28,11 +28,10 @@ from keisei_lightning.parallel.cluster.calls import AgentCalls, AgentGoneError, 
 from keisei_lightning.parallel.cluster.guard import ClusterGuard
 from keisei_lightning.parallel.cluster.messages import AgentBoot, Grant, Parcel, Report
 from keisei_lightning.parallel.cluster.placement import Node
-from keisei_lightning.system.ranks import present_place
+from keisei_lightning.system.rank_place import present_place
 
 __all__ = ["AgentActor", "RayCluster", "count_places"]
 
-_FETCH_S = 60.0  # for an agent to get weights
 _RESULT_S = 10.0  # for a result that is here already
 _CONNECT_S = 10.0  # to the head of a cluster, before Ray is asked to, which waits for a minute
 _ENVIRONMENT = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}  # a warning of what we do not do
@@ -55,9 +54,9 @@ class AgentActor:
         return self._agent.poll(accepted)
 
     @ray.method(concurrency_group="transfers")
-    def receive(self, parcel: Parcel) -> None:
+    def receive(self, parcel: Parcel) -> bool:
         """See :meth:`NodeAgent.receive`."""
-        self._agent.receive(parcel)
+        return self._agent.receive(parcel)
 
     def grant(self, grant: Grant) -> None:
         """See :meth:`NodeAgent.grant`."""
@@ -72,8 +71,8 @@ class AgentActor:
         self._agent.stop(timeout_s)
 
 
-def _fetch(data: ray.ObjectRef[Any]) -> NDArray[np.uint8]:
-    fetched: NDArray[np.uint8] = ray.get(data, timeout=_FETCH_S)
+def _fetch(data: ray.ObjectRef[Any], within_s: float) -> NDArray[np.uint8]:
+    fetched: NDArray[np.uint8] = ray.get(data, timeout=within_s)
     return fetched
 
 

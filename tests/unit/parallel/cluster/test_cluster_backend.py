@@ -205,20 +205,87 @@ def test_what_was_granted_to_an_agent_that_ends_is_counted_and_granted_to_the_ne
 def test_an_agent_fetches_one_version_at_a_time_and_only_the_newest(learner: Learner) -> None:
     first, second = learner.agents
     assert [call.argument.version for call in first.parcels] == [0]
-    first.parcels[0].answer()
+    first.parcels[0].answer(True)
     learner.backend.wait(0.0)
     for version in (1, 2, 3):
         learner.publish(version)
     assert [call.argument.version for call in first.parcels] == [0, 1]
-    first.parcels[1].answer()
+    first.parcels[1].answer(True)
     learner.backend.wait(0.0)
     assert [call.argument.version for call in first.parcels] == [0, 1, 3]
     assert [call.argument.version for call in second.parcels] == [0]
-    second.parcels[0].answer()
+    second.parcels[0].answer(True)
     learner.backend.wait(0.0)
     assert [call.argument.version for call in second.parcels] == [0, 3]
     assert first.parcels[-1].argument.data == second.parcels[-1].argument.data
     assert len(learner.cluster.stored) == 3  # each version that anybody fetched, once
+
+
+def test_weights_that_an_agent_could_not_fetch_are_put_anew_for_it_with_more_time(learner: Learner) -> None:
+    first, second = learner.agents
+    for answer in (False, False):
+        first.parcels[-1].answer(answer)
+        learner.backend.wait(0.0)
+    second.parcels[0].answer(False)  # of the first copy: the newest one will do for its next try
+    learner.backend.wait(0.0)
+    tries = [call.argument for call in first.parcels]
+    assert [(parcel.version, parcel.data, parcel.within_s) for parcel in tries] == [
+        (0, 0, 2.0),
+        (0, 1, 4.0),
+        (0, 2, 8.0),
+    ]
+    assert second.parcels[-1].argument.data == 2
+    for stored in learner.cluster.stored:
+        assert torch.equal(torch.from_numpy(stored), learner.store.latest)
+    first.parcels[-1].answer(True)
+    learner.publish(1)
+    learner.backend.wait(0.0)
+    assert first.parcels[-1].argument.within_s == 8.0  # what it needed
+
+
+def test_the_fifth_try_in_a_row_is_the_last(learner: Learner) -> None:
+    calls = learner.agents[0]
+    for version in range(7):
+        learner.publish(version)
+        calls.parcels[-1].answer(version in (0, 5))
+        learner.backend.wait(0.0)
+    assert [call.argument.is_last_try for call in calls.parcels] == [False] * 5 + [True] + [False] * 2
+
+
+def test_weights_are_sent_again_although_the_answer_to_their_transfer_was_lost(learner: Learner) -> None:
+    calls = learner.agents[0]
+    calls.parcels[0].answer(AnswerLostError("the cable"))
+    learner.backend.wait(0.0)
+    assert len(calls.parcels) == 1
+    learner.tell(0)  # it answers polls: so it may have lost them
+    assert [call.argument.version for call in calls.parcels] == [0, 0]
+    learner.publish(1)
+    calls.parcels[1].answer(True)
+    learner.backend.wait(0.0)
+    assert [call.argument.version for call in calls.parcels] == [0, 0, 1]
+
+
+def test_a_snapshot_that_an_agent_could_not_fetch_is_put_anew_unless_its_buffer_has_another() -> None:
+    learner = Learner(with_snapshots=True)
+    try:
+        assert learner.pool is not None
+        learner.pool.push(learner.policy, 4)
+        learner.backend.grant(0, Play(slot=0, opponent=Opponent(version=4, buffer=0)))
+        calls = learner.agents[0]
+        calls.parcels[1].answer(False)
+        learner.backend.wait(0.0)
+        tried, again = (calls.parcels[number].argument for number in (1, 2))
+        assert (again.version, again.buffer, again.within_s) == (4, 0, 4.0)
+        assert again.data != tried.data
+        assert (learner.cluster.stored[again.data] == learner.cluster.stored[tried.data]).all()
+        learner.backend.grant(1, Play(slot=0, opponent=Opponent(version=9, buffer=0)))  # the learner has overwritten it
+        calls.parcels[2].answer(False)
+        learner.backend.wait(0.0)
+        assert [call.argument.version for call in calls.parcels[1:]] == [4, 4, 9]
+    finally:
+        learner.close()
+        assert learner.pool is not None
+        learner.pool.close()
 
 
 def test_the_next_incarnation_gets_the_latest_weights(learner: Learner) -> None:

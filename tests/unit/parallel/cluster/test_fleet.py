@@ -40,7 +40,7 @@ class Log:
     def on_found(self, agent: Agent) -> None:
         self.told.append(("found", agent.agent_id))
 
-    def on_result(self, agent: Agent, call: Any) -> None:
+    def on_result(self, agent: Agent, call: Any, result: Any) -> None:
         self.told.append(("result", agent.agent_id))
 
     def on_lost(self, agent: Agent) -> None:

@@ -109,7 +109,12 @@ class Agent:
         self.store: dict[str, np.ndarray[Any, Any]] = {}
         self.boot = boot_of(**changes)
         self.made: list[FakeBackend] = []
-        self.agent = NodeAgent(self.boot, fetch=self.store.__getitem__, make_backend=self.make)
+        self.agent = NodeAgent(self.boot, fetch=self.fetch, make_backend=self.make)
+
+    def fetch(self, data: str, within_s: float) -> np.ndarray[Any, Any]:
+        if data not in self.store:
+            raise TimeoutError(f"{data} is not here after {within_s:g} s")
+        return self.store[data]
 
     def make(self, inputs: WorkerInputs, boot: AgentBoot, wake_by: int) -> FakeBackend:
         self.made.append(FakeBackend(inputs, boot, wake_by))
@@ -122,7 +127,7 @@ class Agent:
     def send(self, version: int, value: float, buffer: int | None = None) -> None:
         flat = torch.full((self.boot.codec.layout.num_bytes // 4,), value).view(torch.uint8)
         self.store["weights"] = self.boot.codec.encode(flat)
-        self.agent.receive(Parcel(version=version, data="weights", buffer=buffer))
+        assert self.agent.receive(Parcel(version=version, data="weights", buffer=buffer, within_s=2.0))
 
     def beat(self, times: int = 2) -> None:
         """Let the pump finish what it was told to do."""
@@ -188,7 +193,7 @@ def test_a_grant_that_comes_again_is_one_grant_and_the_next_of_its_slot_another(
 
 def test_a_snapshot_that_comes_again_is_not_written_again_under_games_that_use_it(agent: Agent) -> None:
     agent.send(2, 4.0, buffer=1)
-    agent.agent.receive(Parcel(version=2, data="nowhere", buffer=1))
+    assert agent.agent.receive(Parcel(version=2, data="nowhere", buffer=1, within_s=2.0))
     agent.send(3, 5.0, buffer=1)
     opponents = agent.backend.inputs.opponents
     assert opponents is not None
@@ -197,8 +202,17 @@ def test_a_snapshot_that_comes_again_is_not_written_again_under_games_that_use_i
 
 def test_weights_that_are_older_than_what_is_here_are_not_fetched(agent: Agent) -> None:
     agent.send(5, 1.0)
-    agent.agent.receive(Parcel(version=4, data="nowhere"))
+    assert agent.agent.receive(Parcel(version=4, data="nowhere", within_s=2.0))
     assert agent.agent.poll(0).version == 5
+
+
+def test_weights_that_cannot_be_fetched_are_told_as_missing_and_end_the_agent_at_the_last_try(agent: Agent) -> None:
+    agent.send(5, 1.0)
+    assert not agent.agent.receive(Parcel(version=6, data="nowhere", within_s=2.0))
+    assert not agent.agent.receive(Parcel(version=6, data="nowhere", within_s=2.0, buffer=1))
+    assert agent.agent.poll(0).version == 5
+    with pytest.raises(TimeoutError, match="nowhere is not here after 4 s"):
+        agent.agent.receive(Parcel(version=6, data="nowhere", within_s=4.0, is_last_try=True))
 
 
 def test_a_grant_waits_for_its_snapshot_too(agent: Agent) -> None:
