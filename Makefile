@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml constraints.txt hatch_build.py keisei_lightning/games/s
 train: $(STAMP)  ## train shogi by self-play for about ten minutes, then show checkpoint, score, curves and a game
 	@$(BIN)/python train.py experiment=shogi
 
-check: $(STAMP)  ## the quick lane, about two minutes on two cores: every gate, and the unit tests that are quick and start no worker
+check: $(STAMP)  ## the quick lane, under two minutes on two idle cores: every gate, and the unit tests that are quick and start no worker
 	@$(MAKE) --no-print-directory -j2 lint quick
 
 test: lint unit  ## every gate and every test, as CI runs them
