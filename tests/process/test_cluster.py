@@ -253,7 +253,7 @@ def running_script(folder: Path, *words: str) -> Iterator[tuple[subprocess.Popen
     script.write_text(SCRIPT)
     (folder / "tmp").mkdir()
     environment = {**os.environ, "TMPDIR": str(folder / "tmp"), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    for name in ("RAY_ADDRESS", "RAY_TMPDIR"):
+    for name in ("RAY_ADDRESS", "RAY_TMPDIR", "RAY_worker_niceness"):
         environment.pop(name, None)
     command = [sys.executable, str(script), *words]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
@@ -282,9 +282,11 @@ def test_without_an_address_a_cluster_is_started_and_stopped_and_plays_the_scrip
     assert not alive
 
 
-def test_nothing_is_left_on_the_nodes_when_the_learner_is_killed(short_folder: Path) -> None:
+def test_agents_of_its_own_cluster_are_as_nice_as_the_learner_and_end_when_it_is_killed(short_folder: Path) -> None:
     with running_script(short_folder, "wait") as (process, family):
         assert len(family) > 5
+        agents = [one for one in family if "AgentActor" in one.name()]
+        assert [one.nice() for one in agents] == [psutil.Process(process.pid).nice()]
         process.send_signal(signal.SIGKILL)
         process.wait(HANG_S)
     _, alive = psutil.wait_procs(family, timeout=HANG_S)

@@ -35,7 +35,10 @@ __all__ = ["AgentActor", "RayCluster", "count_places"]
 _RESULT_S = 10.0  # for a result that is here already
 _CONNECT_S = 10.0  # to the head of a cluster, before Ray is asked to, which waits for a minute
 _ENVIRONMENT = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}  # a warning of what we do not do
-_OWN_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0"}  # a cluster that is started here tells nobody on the network
+_OWN_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # a cluster that is started here tells nobody on the network ...
+    "RAY_worker_niceness": "0",  # ... and its workers are as nice as those of the other modes
+}
 _AUTHENTICATION = "ray._private.authentication.authentication_token_setup"
 """Logger that warns of Ray's default: only who has the user's token may use a cluster that is started here."""
 
