@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import multiprocessing
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
 from typing_extensions import override
 
 from keisei_lightning.errors import WorkerBootError
-from keisei_lightning.games.registry import GAMES
 from keisei_lightning.parallel.backend import Backend, WorkerInputs
 from keisei_lightning.parallel.playing.policy_worker import WorkerBoot, run_worker
 from keisei_lightning.parallel.supervision.events import Exited, Received, Started, Woken, WorkerHealth
+from keisei_lightning.parallel.supervision.fork_server import start_context, starting_workers
 from keisei_lightning.parallel.supervision.heartbeats import HeartbeatBoard
-from keisei_lightning.parallel.supervision.main_module import without_main_module
 from keisei_lightning.parallel.supervision.messages import Play, ResetGames, RolloutHeader
 from keisei_lightning.parallel.supervision.processes import ProcessHandle
 from keisei_lightning.parallel.supervision.restarts import RestartPolicy, WorkerExit
 from keisei_lightning.parallel.supervision.supervisor import Supervisor
-from keisei_lightning.system.openmp import spinning_limited
-from keisei_lightning.system.start_method import choose_start_method
 
 __all__ = ["ProcessBackend"]
-
-_PRELOAD = (
-    "keisei_lightning.parallel.central.inference",
-    "keisei_lightning.models",
-    *GAMES.built_in_modules(),
-)
-"""Imported once by the fork server, so that a process starts in a fraction of a second. There is one fork server for
-all modes; workers that need no torch share its memory with it."""
 
 _START_ATTEMPTS = 3
 _START_AGAIN_S = 0.2  # a fork server that is being killed is not gone at once
@@ -70,9 +56,7 @@ class ProcessBackend(Backend):
         num_workers = inputs.slots.layout.num_workers
         self._names = [*(f"worker {worker_id}" for worker_id in range(num_workers)), *helpers]
         self._heartbeats = HeartbeatBoard.reserve(len(self._names))
-        self._context = multiprocessing.get_context(choose_start_method(start_method))
-        if self._context.get_start_method() == "forkserver":
-            self._context.set_forkserver_preload(list(_PRELOAD))
+        self._context = start_context(start_method)
         self._outstanding: list[list[Play]] = [[] for _ in range(num_workers)]
         self._sequences: dict[tuple[int, int], int] = {}
         self._ended = [0] * num_workers  # rollouts that were announced or lost
@@ -114,7 +98,7 @@ class ProcessBackend(Backend):
             ours, theirs = self._context.Pipe()
             process = self._context.Process(target=target, args=(boot, theirs), name=name, daemon=True)  # type: ignore[attr-defined]
             try:
-                with without_main_module(), _sigint_blocked(), spinning_limited():
+                with starting_workers():
                     process.start()
                 break
             except (EOFError, ConnectionError) as error:  # the fork server is dead: the next attempt starts another one
@@ -207,18 +191,3 @@ class ProcessBackend(Backend):
 def _abandon(process: ProcessHandle) -> None:
     """Forget a child that does not end: otherwise multiprocessing waits for it, without limit, at exit."""
     multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
-
-
-@contextlib.contextmanager
-def _sigint_blocked() -> Iterator[None]:
-    """Context in which children are started that SIGINT never reaches: only the learner handles Ctrl-C.
-
-    A signal mask is inherited. Without it the fork server, which first imports torch for seconds, would show a
-    traceback. For this process a Ctrl-C is only delayed.
-    """
-    resource_tracker.ensure_running()  # it would unblock SIGINT as it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

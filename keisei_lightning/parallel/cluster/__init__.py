@@ -22,5 +22,5 @@ its workers: by the same restart policy, with a long poll in place of a pipe and
 - ``deliveries``: brings weights and snapshots to the agents.
 - ``backend``: the learner's end: a ``Backend`` as the others.
 - ``guard``: ends a cluster that was started here when its learner was killed.
-- ``ray_cluster``: the only module that imports Ray.
+- ``ray_cluster``, ``actor``: Ray's end of the learner and of an agent; the only modules that import Ray.
 """

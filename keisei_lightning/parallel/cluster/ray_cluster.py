@@ -1,4 +1,4 @@
-"""A Ray cluster: connecting to it, actors for agents, its object store. The only module that imports Ray."""
+"""A Ray cluster: connecting to it, actors for agents, its object store. Only this module and ``actor`` import Ray."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import cloudpickle
 import ray
-from numpy.typing import NDArray
 from ray import exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from typing_extensions import override
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.parallel.cluster import placement
-from keisei_lightning.parallel.cluster.agent import NodeAgent
+from keisei_lightning.parallel.cluster.actor import AgentActor
 from keisei_lightning.parallel.cluster.calls import AgentCalls, AgentGoneError, AnswerLostError, Call, Cluster
 from keisei_lightning.parallel.cluster.guard import ClusterGuard
-from keisei_lightning.parallel.cluster.messages import AgentBoot, Grant, Parcel, Report
+from keisei_lightning.parallel.cluster.messages import AgentBoot, Grant, Parcel
 from keisei_lightning.parallel.cluster.placement import Node
 from keisei_lightning.system.rank_place import present_place
 
-__all__ = ["AgentActor", "RayCluster", "count_places"]
+__all__ = ["RayCluster", "count_places"]
 
 _RESULT_S = 10.0  # for a result that is here already
 _CONNECT_S = 10.0  # to the head of a cluster, before Ray is asked to, which waits for a minute
@@ -43,40 +42,6 @@ _AUTHENTICATION = "ray._private.authentication.authentication_token_setup"
 """Logger that warns of Ray's default: only who has the user's token may use a cluster that is started here."""
 
 _LONGEST_FOLDER = 40  # characters: below it are sockets, whose paths may have 107
-
-
-class AgentActor:
-    """A :class:`NodeAgent` as a Ray actor; polls and transfers have threads of their own."""
-
-    def __init__(self, boot: AgentBoot) -> None:
-        self._agent = NodeAgent(boot, fetch=_fetch)
-
-    @ray.method(concurrency_group="polls")
-    def poll(self, accepted: int) -> Report:
-        """See :meth:`NodeAgent.poll`."""
-        return self._agent.poll(accepted)
-
-    @ray.method(concurrency_group="transfers")
-    def receive(self, parcel: Parcel) -> bool:
-        """See :meth:`NodeAgent.receive`."""
-        return self._agent.receive(parcel)
-
-    def grant(self, grant: Grant) -> None:
-        """See :meth:`NodeAgent.grant`."""
-        self._agent.grant(grant)
-
-    def reset_games(self, workers: tuple[int, ...]) -> None:
-        """See :meth:`NodeAgent.reset_games`."""
-        self._agent.reset_games(workers)
-
-    def stop(self, timeout_s: float) -> None:
-        """See :meth:`NodeAgent.stop`."""
-        self._agent.stop(timeout_s)
-
-
-def _fetch(data: ray.ObjectRef[Any], within_s: float) -> NDArray[np.uint8]:
-    fetched: NDArray[np.uint8] = ray.get(data, timeout=within_s)
-    return fetched
 
 
 class _ActorCalls(AgentCalls):
@@ -202,7 +167,7 @@ class RayCluster(Cluster):
                 max_task_retries=0,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node.node_id, soft=False),
             )
-            .remote(boot)
+            .remote(cloudpickle.dumps(boot), boot.start_method)
         )
         return _ActorCalls(actor)
 
