@@ -15,19 +15,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keisei_lightning.errors import ConfigError, GameError
+from keisei_lightning.evaluation.partners import Partners
 from keisei_lightning.evaluation.players import RESIGN, Player, RandomPlayer, Turn, ask_player
 from keisei_lightning.evaluation.results import GameRecord, MatchResult, Tally
 from keisei_lightning.games.protocol import NO_MOVE, Game, GameFactory, OpeningGame, RecordedGame
 
-__all__ = ["Partners", "play_match"]
-
-T = TypeVar("T")
+__all__ = ["play_match"]
 
 _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, with its bits well spread
 
@@ -80,35 +79,6 @@ class _Played:
             seat=np.concatenate([part.seat for part in parts]),
             times=np.concatenate([part.times for part in parts]),
         )
-
-
-class Partners(Protocol):
-    """Others who play a part of the same match, such as the learners (ranks) of one training.
-
-    Attributes:
-        rank: which one this is, from 0.
-        size: how many there are.
-    """
-
-    rank: int
-    size: int
-
-    def collect(self, what: str, work: Callable[[], T]) -> list[T]:
-        """Do something on all of them; each gets the results of all.
-
-        Args:
-            what: is done, for the message of an error.
-            work: does it here. What it returns is pickled; large data stays in a variable of its own.
-
-        Returns:
-            The results, in the order of the ranks.
-
-        Raises:
-            BaseException: what ``work`` raised here.
-            RankError: it raised on another rank.
-            Stopped: a signal stopped it on any rank; no rank failed otherwise.
-        """
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import math
 import multiprocessing
-import os
 import signal
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -21,6 +20,7 @@ from keisei_lightning.launching.outcomes import Died, Done, Failed, Halted, Outc
 from keisei_lightning.launching.phases import Phase
 from keisei_lightning.launching.rank_process import rank_main
 from keisei_lightning.system import stopping
+from keisei_lightning.system.environment import environment_variables
 from keisei_lightning.system.rank_place import LAUNCHED_BY_US, in_slurm_job
 
 __all__ = ["run_ranks"]
@@ -241,19 +241,5 @@ def _environment_of(rank: int, num_ranks: int, port: int) -> Iterator[None]:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    with _changing_environment, _changed(variables):
+    with _changing_environment, environment_variables(variables):
         yield
-
-
-@contextlib.contextmanager
-def _changed(variables: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

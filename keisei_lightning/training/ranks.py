@@ -24,7 +24,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from keisei_lightning.errors import ConfigError, RankError
-from keisei_lightning.evaluation.arena import Partners
+from keisei_lightning.evaluation.partners import Partners
 from keisei_lightning.models.transfers import to_host
 from keisei_lightning.system.stopping import Stopped, stop_all
 

@@ -19,11 +19,10 @@ from keisei_lightning.parallel.supervision.messages import Opponent
 
 __all__ = ["Deliveries"]
 
-
 _logger = logging.getLogger("keisei_lightning.cluster")
 _FIRST_TRY_S = 2.0  # for an agent to fetch weights; each further try takes twice as long ...
 _LONGEST_TRY_S = 32.0  # ... at most so long
-_MAX_TRIES = 5
+_MAX_TRIES = 5  # in a row
 
 
 @dataclass(slots=True)
@@ -122,7 +121,7 @@ class Deliveries:
         self.send(agent)
 
     def _on_missed(self, agent: Agent, delivered: _Delivered, parcel: Parcel) -> None:
-        _logger.warning("%s has not got the weights within %g s; they are sent again", agent.name, parcel.within_s)
+        _logger.warning("%s has not got weights within %g s; they are sent again", agent.name, parcel.within_s)
         delivered.misses += 1
         delivered.within_s = min(2 * parcel.within_s, _LONGEST_TRY_S)
         if parcel.buffer is None:
@@ -131,9 +130,9 @@ class Deliveries:
                 self._stored = None
             return
         delivered.snapshots.pop(parcel.buffer, None)
-        version, stored = self._stored_snapshots[parcel.buffer]
-        if version == parcel.version:  # else it is of no use any more
-            if stored is parcel.data:
+        assert self._snapshots is not None
+        if self._snapshots.versions.array()[parcel.buffer] == parcel.version:  # else no grant waits for it any more
+            if self._stored_snapshots[parcel.buffer][1] is parcel.data:
                 del self._stored_snapshots[parcel.buffer]
             self.send_snapshot(agent, Opponent(version=parcel.version, buffer=parcel.buffer))
 

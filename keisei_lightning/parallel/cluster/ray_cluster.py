@@ -27,6 +27,7 @@ from keisei_lightning.parallel.cluster.calls import AgentCalls, AgentGoneError, 
 from keisei_lightning.parallel.cluster.guard import ClusterGuard
 from keisei_lightning.parallel.cluster.messages import AgentBoot, Grant, Parcel
 from keisei_lightning.parallel.cluster.placement import Node
+from keisei_lightning.system.environment import environment_variables
 from keisei_lightning.system.rank_place import present_place
 
 __all__ = ["RayCluster", "count_places"]
@@ -96,7 +97,8 @@ class RayCluster(Cluster):
         if ray.is_initialized():
             return
         own = _OWN_ENVIRONMENT if self._address is None else {}
-        with _environment({**_ENVIRONMENT, **own}), _own_signal_handlers(), _silent(_AUTHENTICATION):
+        missing = {name: value for name, value in {**_ENVIRONMENT, **own}.items() if name not in os.environ}
+        with environment_variables(missing), _own_signal_handlers(), _silent(_AUTHENTICATION):
             try:
                 if self._address is None:
                     self._start()
@@ -121,7 +123,7 @@ class RayCluster(Cluster):
         self._guard = ClusterGuard(Path(folder))
         resources = {name: amount * self._num_agents for name, amount in self._needs.items()}
         cpus, gpus = resources.pop("CPU", 0.0), resources.pop("GPU", None)
-        with _environment({"TMPDIR": folder}, replace=True):  # the guard removes what its agents leave there
+        with environment_variables({"TMPDIR": folder}):  # the guard removes what its agents leave there
             ray.init(
                 address="local",
                 num_cpus=max(1, round(cpus + 0.499)),
@@ -288,21 +290,6 @@ def _silent(logger: str) -> Iterator[None]:
         yield
     finally:
         logging.getLogger(logger).disabled = before
-
-
-@contextlib.contextmanager
-def _environment(values: Mapping[str, str], *, replace: bool = False) -> Iterator[None]:
-    """Context in which environment variables have these values, unless ``replace`` only where they have no other."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update({name: value for name, value in values.items() if replace or before[name] is None})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 @contextlib.contextmanager
