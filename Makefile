@@ -21,7 +21,7 @@ help:  ## show this list
 
 install: $(STAMP)  ## make the virtual environment (every other target does this by itself)
 
-$(STAMP): pyproject.toml constraints.txt hatch_build.py keisei_lightning/games/shogi/kernel.c
+$(STAMP): pyproject.toml constraints.txt hatch_build.py keisei_lightning/games/shogi/kernel.c keisei_lightning/search/kernel.c
 	@test -n "$(PYTHON)" || { echo "keisei-lightning needs Python 3.11 or newer (make PYTHON=/path/to/python3)"; exit 1; }
 	@echo "[1/3] virtual environment in $(VENV) ($$($(PYTHON) --version))"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -1,4 +1,4 @@
-"""Compiles the shogi boards if there is a C compiler; without one the package installs as well."""
+"""Compiles the shogi boards and the tree search if there is a C compiler; without one the package installs as well."""
 
 from __future__ import annotations
 
@@ -16,46 +16,63 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from packaging.tags import platform_tags
 
-SOURCE = Path("keisei_lightning/games/shogi/kernel.c")
-LIBRARY = SOURCE.with_name("libshogi_kernel.so")
-FLAGS = ["-O3", "-shared", "-fPIC", "-fvisibility=hidden"]
+SOURCES = (Path("keisei_lightning/games/shogi/kernel.c"), Path("keisei_lightning/search/kernel.c"))
+FLAGS = ["-O3", "-fno-math-errno", "-shared", "-fPIC", "-fvisibility=hidden"]
 OLDEST_GLIBC = (2, 17)
 """The glibc of manylinux2014; older systems have no Python 3.11 and no torch."""
 OLDEST_MACOS = "11.0"
 """The first macOS on Apple's own processors."""
 
 
-class ShogiKernel(BuildHookInterface):  # type: ignore[type-arg]
-    """Builds ``libshogi_kernel.so`` beside its source, for a wheel and for an editable installation."""
+class Kernels(BuildHookInterface):  # type: ignore[type-arg]
+    """Builds the library of each C file beside it, for a wheel and for an editable installation: all or none."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, and set the wheel's platform tag."""
-        source = Path(self.root) / SOURCE
-        library = Path(self.root) / LIBRARY
-        digest = hashlib.sha256(source.read_bytes()).hexdigest()
-        command = [*shlex.split(os.environ.get("CC", "cc")), *FLAGS, f'-DSOURCE_SHA256="{digest}"']
-        fresh = library.with_suffix(".new")  # a running process may have the present one open
+        root = Path(self.root)
         environment = {"MACOSX_DEPLOYMENT_TARGET": OLDEST_MACOS, **os.environ}
+        libraries = [library_of(source) for source in SOURCES]
         try:
-            subprocess.run(
-                [*command, "-o", str(fresh), str(source)], check=True, capture_output=True, text=True, env=environment
-            )
+            for source, library in zip(SOURCES, libraries, strict=True):
+                compile_library(root / source, root / library, environment)
         except (OSError, subprocess.CalledProcessError) as error:
-            library.unlink(missing_ok=True)
+            for library in libraries:
+                (root / library).unlink(missing_ok=True)
             reason = getattr(error, "stderr", None) or error
-            self.app.display_warning(f"shogi is played by rsshogi alone, at a fraction of the speed: {reason}")
+            self.app.display_warning(f"shogi and search are played without compiled code, far slower: {reason}")
             return
-        fresh.replace(library)
+        content = b"".join((root / library).read_bytes() for library in libraries)
         build_data["pure_python"] = False
-        build_data["tag"] = f"py3-none-{wheel_platform(library.read_bytes(), environment['MACOSX_DEPLOYMENT_TARGET'])}"
-        build_data["artifacts"].append(LIBRARY.as_posix())
+        build_data["tag"] = f"py3-none-{wheel_platform(content, environment['MACOSX_DEPLOYMENT_TARGET'])}"
+        build_data["artifacts"] += [library.as_posix() for library in libraries]
+
+
+def library_of(source: Path) -> Path:
+    """The library of a C file, where ``keisei_lightning.system.compiled`` looks for it."""
+    return source.with_name(f"lib{source.parent.name}_{source.stem}.so")
+
+
+def compile_library(source: Path, library: Path, environment: dict[str, str]) -> None:
+    """Compile a C file, which gets its own digest as ``SOURCE_SHA256``.
+
+    Raises:
+        OSError: there is no compiler.
+        subprocess.CalledProcessError: it failed.
+    """
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    command = [*shlex.split(os.environ.get("CC", "cc")), *FLAGS, f'-DSOURCE_SHA256="{digest}"']
+    fresh = library.with_suffix(".new")  # a running process may have the present one open
+    subprocess.run(
+        [*command, "-o", str(fresh), str(source)], check=True, capture_output=True, text=True, env=environment
+    )
+    fresh.replace(library)
 
 
 def wheel_platform(library: bytes, macos: str) -> str:
     """The platform tag of a wheel with a library that was compiled here.
 
     Args:
-        library: content of the library.
+        library: content of the library, or of several.
         macos: the oldest macOS that it was compiled for; ignored on other systems.
 
     Returns:
@@ -77,7 +94,7 @@ def linux_platform(library: bytes, here: str) -> str:
 
     PEP 600: ``manylinux_X_Y`` is for libraries that run wherever glibc is X.Y or newer. An ELF file names, for each
     symbol that it imports, the version of glibc that introduced it, such as ``GLIBC_2.14``; the library needs the
-    newest of them. The kernel is plain C that imports a few functions of libc and no other library.
+    newest of them. The kernels are plain C that imports a few functions of libc and no other library.
 
     Args:
         library: content of an ELF file. All its bytes are searched: a text that only looks like a version can make the

@@ -31,7 +31,7 @@ from gpu_program.figures import newest
 from gpu_program.parts import CHECKPOINT, Part, all_parts
 from gpu_program.processes import run_bounded
 from gpu_program.report import LOG_NAME, PartResult, Report, key_figures
-from gpu_program.setup import ROOT, build_kernel, install_wheels, part_environment, source_head, write_metadata
+from gpu_program.setup import ROOT, build_kernels, install_wheels, part_environment, source_head, write_metadata
 
 __all__ = ["main", "run_parts"]
 
@@ -207,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.wheels is not None:
             notes["wheels"] = install_wheels(arguments.wheels, scratch / "site") or f"of {arguments.wheels}"
         write_metadata(scratch / "site")
-        notes["kernel_of_shogi"] = build_kernel()
+        notes["kernels"] = build_kernels()
         report = Report(out, _head(notes))
         report.write()
         for name, value in report.head.items():

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from keisei_lightning.evaluation.ratings import Rating, play_round_robin, rate_against, rate_players
     from keisei_lightning.evaluation.registry import closing_player, make_player, register_player, start_player
     from keisei_lightning.evaluation.results import GameRecord, MatchResult, Tally, wilson_interval
+    from keisei_lightning.evaluation.search_player import SearchPlayer
 
 __all__ = [
     "RESIGN",
@@ -24,6 +25,7 @@ __all__ = [
     "PolicyPlayer",
     "RandomPlayer",
     "Rating",
+    "SearchPlayer",
     "Tally",
     "Turn",
     "closing_player",
@@ -48,6 +50,7 @@ _MODULE_OF = {
     "PolicyPlayer": "policy_player",
     "RandomPlayer": "players",
     "Rating": "ratings",
+    "SearchPlayer": "search_player",
     "Tally": "results",
     "Turn": "players",
     "closing_player": "registry",

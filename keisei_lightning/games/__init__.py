@@ -10,6 +10,7 @@ from keisei_lightning.games.arrays import LegalMoves, OwnThread, as_actions, as_
 from keisei_lightning.games.check import check_game
 from keisei_lightning.games.protocol import (
     NO_MOVE,
+    CopyableGame,
     DescribedGame,
     Game,
     GameFactory,
@@ -18,6 +19,7 @@ from keisei_lightning.games.protocol import (
     RecordedGame,
     RenderFormat,
     ResumableGame,
+    SolvingGame,
     StepResult,
     Symmetry,
 )
@@ -26,6 +28,7 @@ from keisei_lightning.games.svg import grid_svg, text_svg
 
 __all__ = [
     "NO_MOVE",
+    "CopyableGame",
     "DescribedGame",
     "Game",
     "GameFactory",
@@ -36,6 +39,7 @@ __all__ = [
     "RecordedGame",
     "RenderFormat",
     "ResumableGame",
+    "SolvingGame",
     "StepResult",
     "Symmetry",
     "as_actions",

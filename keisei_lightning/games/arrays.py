@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,15 @@ class LegalMoves:
         else:
             self._table[rows] = 0
         self._table.reshape(-1)[np.repeat(rows * self._width, sizes) + labels] = moves
+
+    def row(self, index: int) -> NDArray[np.unsignedinteger[Any]]:
+        """The legal moves of one board, for :meth:`put_row`."""
+        row: NDArray[np.unsignedinteger[Any]] = self._table[index].copy()
+        return row
+
+    def put_row(self, index: int, row: NDArray[np.unsignedinteger[Any]]) -> None:
+        """Give one board the legal moves of another one, from :meth:`row`."""
+        self._table[index] = row
 
     def clear(self, rows: NDArray[np.int64]) -> None:
         """Leave some boards without a legal move (finished)."""

@@ -1,12 +1,16 @@
-"""Checks of the optional protocols that a game follows: openings, histories, records and descriptions."""
+"""Checks of the optional protocols that a game follows: openings, histories, copies, records and descriptions."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
 from keisei_lightning.errors import GameError
 from keisei_lightning.games.checking import choose, demand, make, observe, same
 from keisei_lightning.games.protocol import (
+    NO_MOVE,
+    CopyableGame,
     DescribedGame,
     Game,
     GameFactory,
@@ -41,6 +45,8 @@ def check_optional(factory: GameFactory, num_games: int, num_plies: int, seed: i
         _check_openings(game)
     if isinstance(game, ResumableGame):
         _check_histories(game, make(factory, num_games), num_plies, seed)
+    if isinstance(game, CopyableGame):
+        _check_copies(game, make(factory, num_games), num_plies, seed)
     if isinstance(game, RecordedGame):
         _check_record_files(game, num_plies, seed)
 
@@ -62,21 +68,13 @@ def _check_openings(game: OpeningGame) -> None:
 def _check_histories(game: ResumableGame, copy: Game, num_plies: int, seed: int) -> None:
     """A board that was put where another one's history left it looks alike, and plays alike from there on."""
     assert isinstance(copy, ResumableGame)
-    rng, everything = np.random.default_rng(seed), np.ones(game.num_games, dtype=np.bool_)
-    game.reset()
-    copy.reset()
-    fresh = np.arange(game.num_games)
-    for ply in range(num_plies):
-        for index in fresh if ply % 3 else range(game.num_games):
-            _restore(game, copy, int(index))
-        view = observe(game)
-        demand(same(view, observe(copy), everything), "after set_history the boards are observed otherwise")
-        actions = choose(view.mask, rng)
-        results = [each.step(actions) for each in (game, copy)]
-        for key, expected, found in zip(StepResult._fields, *results, strict=True):
-            demand(np.array_equal(expected, found), f"after set_history a ply has another {key}")
-        fresh = np.flatnonzero(results[0].terminated | results[0].truncated)
-        game.reset(fresh)
+
+    def put(index: int) -> None:
+        copy.set_history(index, game.history(index))
+        expected, found = game.history(index), copy.history(index)
+        demand(expected == found, f"after set_history history is {found!r} instead of {expected!r}")
+
+    _check_put("set_history", put, game, copy, num_plies, seed)
     try:
         copy.set_history(0, "no history of any game")
     except GameError:
@@ -84,15 +82,50 @@ def _check_histories(game: ResumableGame, copy: Game, num_plies: int, seed: int)
     raise GameError("set_history accepts text that is no history")
 
 
-def _restore(game: ResumableGame, copy: ResumableGame, index: int) -> None:
-    """Put a board of ``copy`` where one of ``game`` is."""
-    copy.set_history(index, game.history(index))
+def _check_copies(game: CopyableGame, copy: Game, num_plies: int, seed: int) -> None:
+    """A board that was put where another one was looks alike, and plays alike; moves do not reach the copy."""
+    assert isinstance(copy, CopyableGame)
+
+    def put(index: int) -> None:
+        board = game.copy_boards(np.array([index]))
+        copy.put_boards(np.array([index]), board)
+        legal = observe(copy).mask[index]
+        if legal.any():
+            actions = np.full(game.num_games, NO_MOVE)
+            actions[index] = np.flatnonzero(legal)[-1]
+            copy.step(actions)
+            copy.put_boards(np.array([index]), board)
+
+    _check_put("put_boards", put, game, copy, num_plies, seed)
+
+
+def _check_put(name: str, put: Callable[[int], None], game: Game, copy: Game, num_plies: int, seed: int) -> None:
+    """Play on two games whose boards are now and then put where the first one's are, finished ones too."""
+    rng, everything = np.random.default_rng(seed), np.ones(game.num_games, dtype=np.bool_)
+    game.reset()
+    copy.reset()
+    fresh = np.arange(game.num_games)
+    for ply in range(num_plies):
+        for index in fresh if ply % 3 else range(game.num_games):
+            put(int(index))
+            _demand_same(name, game, copy, int(index))
+        view = observe(game)
+        demand(same(view, observe(copy), everything), f"after {name} the boards are observed otherwise")
+        actions = choose(view.mask, rng)
+        results = [each.step(actions) for each in (game, copy)]
+        for key, expected, found in zip(StepResult._fields, *results, strict=True):
+            demand(np.array_equal(expected, found), f"after {name} a ply has another {key}")
+        fresh = np.flatnonzero(results[0].terminated | results[0].truncated)
+        game.reset(fresh)
+
+
+def _demand_same(name: str, game: Game, copy: Game, index: int) -> None:
     for key, expected, found in (
-        ("history", game.history(index), copy.history(index)),
         ("position", game.position(index), copy.position(index)),
+        ("outcome", game.outcome(index), copy.outcome(index)),
         ("record", game.record(index), copy.record(index)),
     ):
-        demand(expected == found, f"after set_history {key} is {found!r} instead of {expected!r}")
+        demand(expected == found, f"after {name} {key} is {found!r} instead of {expected!r}")
 
 
 def _check_record_files(game: RecordedGame, num_plies: int, seed: int) -> None:

@@ -16,8 +16,9 @@ A game of your own, step by step:
 4. Run :func:`~keisei_lightning.games.check.check_game` on it: it plays at random and names the first broken promise.
 5. Register it (:mod:`keisei_lightning.games.registry`): ``keisei train env=own env.game=my_game`` trains it.
 6. Add what else it can do. Each of these protocols is optional, and recognised by its methods:
-   :class:`OpeningGame` (random openings), :class:`ResumableGame` (resumes in mid-game), :class:`RecordedGame` (writes
-   records that other programs read), :class:`DescribedGame` (says how its moves are made).
+   :class:`OpeningGame` (random openings), :class:`ResumableGame` (resumes in mid-game), :class:`CopyableGame` (is
+   searched quickly), :class:`RecordedGame` (writes records that other programs read), :class:`DescribedGame` (says how
+   its moves are made).
 
 ``examples/own_game.py`` is a complete game of 60 lines.
 """
@@ -25,15 +26,16 @@ A game of your own, step by step:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
     "NO_MOVE",
+    "CopyableGame",
     "DescribedGame",
     "Game",
     "GameFactory",
@@ -42,6 +44,7 @@ __all__ = [
     "RecordedGame",
     "RenderFormat",
     "ResumableGame",
+    "SolvingGame",
     "StepResult",
     "Symmetry",
 ]
@@ -250,6 +253,50 @@ class ResumableGame(Game, Protocol):
 
         Raises:
             GameError: the notation cannot be read, or a move in it is not legal.
+        """
+        ...
+
+
+@runtime_checkable
+class CopyableGame(Game, Protocol):
+    """A game whose boards are copied in no more time than a ply takes, for a search that tries moves.
+
+    Optional. Without it a search plays the moves of a line anew for each position that it looks at.
+    """
+
+    def copy_boards(self, indices: NDArray[np.int64]) -> list[Any]:
+        """Some boards as they are now, with all that later moves depend on; moves on them do not change the copies.
+
+        They are data without a thread or a process, and may be put on boards of any game of the same maker and options.
+
+        Args:
+            indices: int64 [n], the boards.
+        """
+        ...
+
+    def put_boards(self, indices: NDArray[np.int64], boards: Sequence[Any]) -> None:
+        """Put some boards where others were when :meth:`copy_boards` copied them; a copy can be put again.
+
+        Args:
+            indices: int64 [n], the boards, each once.
+            boards: n copies.
+        """
+        ...
+
+
+@runtime_checkable
+class SolvingGame(Game, Protocol):
+    """A game that finds forced wins by a search of its own, such as mates.
+
+    Optional. A tree search asks it before it asks the network.
+    """
+
+    def find_wins(self, indices: NDArray[np.int64], max_nodes: int) -> NDArray[np.int64]:
+        """Actions of the movers on some boards that win by force, int64 [n]; :data:`NO_MOVE` where none was found.
+
+        Args:
+            indices: int64 [n], the boards.
+            max_nodes: positions to look at for each.
         """
         ...
 

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.evaluation import MatchResult, Player, PolicyPlayer, play_match
+from keisei_lightning.evaluation import MatchResult, Player, PolicyPlayer, SearchPlayer, play_match
 from keisei_lightning.evaluation.ladder import Ladder, load_ladder
 from keisei_lightning.evaluation.ratings import rate_against
 from keisei_lightning.evaluation.registry import (
@@ -30,6 +30,7 @@ from keisei_lightning.evaluation.registry import (
 )
 from keisei_lightning.games.protocol import GameFactory
 from keisei_lightning.models import ActorCritic, evaluation_mode
+from keisei_lightning.search import SearchOptions
 from keisei_lightning.system.options import with_keywords
 from keisei_lightning.system.stopping import Stopped, deferred, interruptible
 from keisei_lightning.training.options import EvaluationOptions
@@ -44,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 class EvaluationCallback(Callback):
-    """Plays the policy, greedily, against one or more opponents and logs the results.
+    """Plays the policy, greedily or by a search, against one or more opponents and logs the results.
 
     It logs metrics that ``ModelCheckpoint`` and sweeps can monitor. For an opponent ``random`` (in other names, all
     characters but letters, digits, ``.`` and ``-`` become ``_``) they are ``eval/score_vs_random`` with its 95 %
@@ -274,10 +275,11 @@ class EvaluationCallback(Callback):
 
     def _play_match(self, trainer: Trainer, pl_module: LightningModule, opponent: Player) -> MatchResult:
         actor_critic = self._policy(pl_module)
+        search = SearchOptions(simulations=self.options.simulations)
         with evaluation_mode(actor_critic):
             return play_match(
                 self.game,
-                PolicyPlayer(actor_critic, greedy=True, seed=self.seed),
+                SearchPlayer(actor_critic, self.game, search, name="policy"),
                 opponent,
                 num_games=2 if getattr(trainer, "fast_dev_run", False) else self.options.num_games,
                 opening_plies=self.options.opening_plies,

@@ -93,6 +93,9 @@ class EvaluationOptions(Options):
     opening_plies: int | None = option(
         None, "Each opening has 0 to this many random plies; null: as the game's own options say.", low=0
     )
+    simulations: int = option(
+        0, "The policy searches: positions that a tree search looks at for a move; 0: the policy alone.", low=0
+    )
     at_start: bool = option(False, "Also evaluate the weights that training starts from.")
     against_epochs_ago: int | None = option(
         None, "Also play the policy of so many iterations ago (a multiple of every_n_epochs); null: do not.", low=1

@@ -106,6 +106,18 @@ class TestMatches:
         assert plain != symmetric
         capsys.readouterr()
 
+    def test_a_checkpoint_searches_where_simulations_are_given(self, capsys: pytest.CaptureFixture[str]) -> None:
+        write_policy(Path("a.ckpt"))
+        words = ["eval", "checkpoint=a.ckpt", "games=10", "seed=4"]
+        assert cli.main([*words, "opponents=[tactics]", "output_dir=policy"]) == 0
+        assert cli.main([*words, "opponents=[tactics]", "simulations=2000", "output_dir=search"]) == 0
+        assert cli.main([*words, "opponents=['search(checkpoint=a.ckpt,simulations=2000)']", "output_dir=named"]) == 0
+        losses = [int(results(Path(folder))[0][0]["losses"]) for folder in ("policy", "search", "named")]
+        assert losses[0] > 2
+        assert losses[1] == 0  # tic-tac-toe is solved by so many
+        assert losses[2] > 2
+        capsys.readouterr()
+
     def test_the_same_words_give_the_same_results(self, capsys: pytest.CaptureFixture[str]) -> None:
         write_policy(Path("a.ckpt"))
         words = ["checkpoint=a.ckpt", "games=10", "opening_plies=2", "greedy=false", "temperature=0.5", "records=false"]
@@ -187,6 +199,11 @@ class TestEndings:
             (["checkpoint=torn.ckpt"], "checkpoint=torn.ckpt: cannot be read as a checkpoint (corrupt or truncated"),
             (["output_dir=used"], "output_dir=used: there are results in it; must be another folder"),
             (["output_dir=a.ckpt"], "output_dir=a.ckpt: must be a folder that can be written to ("),
+            (
+                ["simulations=8", "greedy=false"],
+                "simulations=8: must be 0 with greedy=false (a search samples nothing)",
+            ),
+            (["opponents=[search(checkpoint=b.ckpt)]"], "opponents=search(checkpoint=b.ckpt): player search(checkpoi"),
             (["device=cuda:99"], "device=cuda:99: must be "),
             (["model.channels=16"], "checkpoint=a.ckpt: another network's checkpoint ("),
         ],

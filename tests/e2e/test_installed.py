@@ -76,6 +76,7 @@ def test_the_wheel_holds_the_package_with_its_configuration_and_its_kernel(built
     assert "keisei_lightning/py.typed" in names
     has_kernel = "keisei_lightning/games/shogi/libshogi_kernel.so" in names
     assert has_kernel == (why_no_kernel() == "")
+    assert has_kernel == ("keisei_lightning/search/libsearch_kernel.so" in names)
     assert wheel.name.endswith("-py3-none-any.whl") != has_kernel
     assert "-linux_" not in wheel.name  # package indexes refuse it
     assert not any(name.startswith(("tests/", "conf/", "examples/")) for name in names)

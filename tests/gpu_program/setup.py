@@ -19,10 +19,10 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["ROOT", "build_kernel", "install_wheels", "part_environment", "source_head", "write_metadata"]
+__all__ = ["ROOT", "build_kernels", "install_wheels", "part_environment", "source_head", "write_metadata"]
 
 ROOT = Path(__file__).resolve().parents[2]
-_KERNEL = ROOT / "keisei_lightning" / "games" / "shogi" / "kernel.c"
+_KERNELS = [ROOT / "keisei_lightning" / room / "kernel.c" for room in ("games/shogi", "search")]
 _SOURCES = ("keisei_lightning", "conf", "tests", "train.py", "pyproject.toml")
 
 
@@ -74,20 +74,24 @@ def write_metadata(target: Path) -> bool:
     return True
 
 
-def build_kernel() -> str:
-    """Compile the boards of shogi beside their source where that has not been done.
+def build_kernels() -> str:
+    """Compile each C file beside it where that has not been done.
 
     Returns:
-        A few words for the report. Whether the library can be used, the environment's part tells.
+        A few words for the report. Whether the libraries can be used, the environment's part tells.
     """
-    library = _KERNEL.with_name("libshogi_kernel.so")
-    digest = hashlib.sha256(_KERNEL.read_bytes()).hexdigest()
+    return ", ".join(f"{source.parent.name} {_build(source)}" for source in _KERNELS)
+
+
+def _build(source: Path) -> str:
+    library = source.with_name(f"lib{source.parent.name}_{source.stem}.so")
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
     if library.exists() and digest.encode() in library.read_bytes():
         return "was there"
     fresh = library.with_suffix(".new")
     command = [*shlex.split(os.environ.get("CC", "cc")), *_kernel_flags(), f'-DSOURCE_SHA256="{digest}"']
     try:
-        subprocess.run([*command, "-o", str(fresh), str(_KERNEL)], check=True, capture_output=True, text=True)
+        subprocess.run([*command, "-o", str(fresh), str(source)], check=True, capture_output=True, text=True)
     except (OSError, subprocess.CalledProcessError) as error:
         return f"not built: {' '.join(str(getattr(error, 'stderr', None) or error).split())[:300]}"
     fresh.replace(library)

@@ -64,11 +64,11 @@ def test_on_a_mac_the_tag_is_of_what_was_compiled_not_of_a_universal_python(
 
 def initialized(hook: ModuleType, root: Path) -> dict[str, Any]:
     """What the hook tells the builder, for a source tree of its own."""
-    source = root / hook.SOURCE
-    source.parent.mkdir(parents=True)
-    shutil.copy(ROOT / hook.SOURCE, source)
+    for source in hook.SOURCES:
+        (root / source).parent.mkdir(parents=True)
+        shutil.copy(ROOT / source, root / source)
     data: dict[str, Any] = {"artifacts": [], "pure_python": True}
-    hook.ShogiKernel(str(root), {}, None, None, str(root), "wheel").initialize("standard", data)
+    hook.Kernels(str(root), {}, None, None, str(root), "wheel").initialize("standard", data)
     return data
 
 
@@ -77,11 +77,11 @@ def test_without_a_compiler_the_wheel_is_for_every_machine(
 ) -> None:
     monkeypatch.setenv("CC", "no-such-compiler")
     assert initialized(hook, tmp_path) == {"artifacts": [], "pure_python": True}  # hatchling: py3-none-any
-    assert "shogi is played by rsshogi alone" in "".join(capfd.readouterr())
+    assert "shogi and search are played without compiled code" in "".join(capfd.readouterr())
 
 
 @pytest.mark.skipif(sys.platform != "linux" or not shutil.which("cc"), reason="compiles on Linux")
-def test_the_kernel_compiled_here_is_for_many_linuxes(
+def test_the_kernels_compiled_here_are_for_many_linuxes(
     hook: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CC", raising=False)
@@ -89,4 +89,5 @@ def test_the_kernel_compiled_here_is_for_many_linuxes(
     assert not data["pure_python"]
     assert data["tag"].startswith(("py3-none-manylinux_", "py3-none-musllinux_"))
     assert data["tag"].endswith(platform.machine())
-    assert (tmp_path / data["artifacts"][0]).is_file()
+    assert [Path(name).name for name in data["artifacts"]] == ["libshogi_kernel.so", "libsearch_kernel.so"]
+    assert all((tmp_path / name).is_file() for name in data["artifacts"])

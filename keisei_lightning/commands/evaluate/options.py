@@ -35,6 +35,9 @@ class EvalOptions(Options):
     seed: int = option(0, "Root seed of every random stream: of openings and of players.", low=0, high=2**32 - 1)
     greedy: bool = option(True, "Checkpoints play their most likely move; false: they sample.")
     temperature: float = option(1.0, "Of sampling: below 1 nearer to greedy play.", above=0)
+    simulations: int = option(
+        0, "Checkpoints search: positions that a tree search looks at for a move; 0: the policy alone.", low=0
+    )
     symmetric: bool = option(
         False, "Checkpoints play the mean of their policies in a position and in its mirror images."
     )

@@ -19,7 +19,7 @@ from keisei_lightning.commands.evaluate.checks import ANCHOR, checkpoint_key, na
 from keisei_lightning.commands.evaluate.options import EvalOptions
 from keisei_lightning.commands.evaluate.report import Report, print_ratings, print_results
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.evaluation import MatchResult, Player, PolicyPlayer, play_match
+from keisei_lightning.evaluation import MatchResult, Player, PolicyPlayer, SearchPlayer, play_match
 from keisei_lightning.evaluation.ratings import play_round_robin
 from keisei_lightning.evaluation.registry import (
     PlayerName,
@@ -30,6 +30,7 @@ from keisei_lightning.evaluation.registry import (
 )
 from keisei_lightning.games import GameFactory, GameSpec
 from keisei_lightning.policies import LoadedPolicy, load_policy
+from keisei_lightning.search import SearchOptions
 from keisei_lightning.system.console import bar_on_screen, print_table, quiet_libraries
 from keisei_lightning.system.devices import device_errors
 from keisei_lightning.system.stopping import Stopped
@@ -164,19 +165,25 @@ def _make_players(options: EvalOptions, field: _Field, stack: ExitStack) -> list
             except ConfigError as error:
                 errors += [f"opponents={entry}: {line}" for line in error.errors]
             continue
-        players.append(
-            PolicyPlayer(
-                field.policies[entry].actor_critic,
-                greedy=options.greedy,
-                temperature=options.temperature,
-                symmetries=field.spec.symmetries if options.symmetric else (),
-                seed=seed,
-                name=short[entry],
-            )
-        )
+        players.append(_policy_player(options, field, entry, seed=seed, name=short[entry]))
     if errors:
         raise ConfigError(errors)
     return players
+
+
+def _policy_player(options: EvalOptions, field: _Field, checkpoint: str, *, seed: int, name: str) -> Player:
+    policy = field.policies[checkpoint]
+    if options.simulations:
+        search = SearchOptions(simulations=options.simulations, mirror=options.symmetric)
+        return SearchPlayer(policy.actor_critic, field.game, search, name=name)
+    return PolicyPlayer(
+        policy.actor_critic,
+        greedy=options.greedy,
+        temperature=options.temperature,
+        symmetries=field.spec.symmetries if options.symmetric else (),
+        seed=seed,
+        name=name,
+    )
 
 
 def _in_order(options: EvalOptions, field: _Field) -> Iterator[str | PlayerName]:

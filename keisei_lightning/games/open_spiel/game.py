@@ -11,6 +11,7 @@ is a draw. Turns need not alternate: passes are moves like any other, and the mo
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -233,6 +234,28 @@ class OpenSpielGame:
     def set_history(self, index: int, history: str) -> None:
         """The same as :meth:`set_position`."""
         self.set_position(index, history)
+
+    def copy_boards(self, indices: NDArray[np.int64]) -> list[Any]:
+        """Some boards as they are, for :meth:`put_boards`: their states, and what was read of them."""
+        return [
+            (
+                self._state(index).clone(),
+                (self._outcome[index], self._result[index], bool(self._ended[index])),
+                self._tensor[index].copy(),
+                int(self._mover[index]),
+                self._legal.row(index),
+            )
+            for index in as_indices(indices, self.num_games)
+        ]
+
+    def put_boards(self, indices: NDArray[np.int64], boards: Sequence[Any]) -> None:
+        """Put some boards where others were when :meth:`copy_boards` copied them."""
+        self._ready()
+        for index, board in zip(as_indices(indices, self.num_games), boards, strict=True):
+            state, result, self._tensor[index], self._mover[index], legal = board
+            self._outcome[index], self._result[index], self._ended[index] = result
+            self._states[index] = state.clone()
+            self._legal.put_row(index, legal)
 
     def state(self, index: int) -> Any:
         """A copy of one board's ``pyspiel.State``, for a search: moves on the copy do not reach the board."""

@@ -21,15 +21,17 @@ from rsshogi.core import Board
 from typing_extensions import override
 
 from keisei_lightning.games.arrays import LegalMoves
+from keisei_lightning.games.protocol import NO_MOVE
 from keisei_lightning.games.shogi.codec import (
     CHECK_BYTE,
     NUM_ACTIONS,
     OBSERVATION_BYTES,
+    PLY_BYTE,
     REPETITION_BYTE,
     advance,
     label_table,
 )
-from keisei_lightning.games.shogi.rules import MoveCache, board_state
+from keisei_lightning.games.shogi.rules import MoveCache, board_state, parse_sfen
 
 __all__ = ["LibraryBoards", "ShogiBoards"]
 
@@ -108,6 +110,24 @@ class ShogiBoards(ABC):
     @abstractmethod
     def clear_moves(self, rows: NDArray[np.int64]) -> None:
         """Leave some boards without a legal move: their games are over."""
+
+    @abstractmethod
+    def find_mates(self, rows: NDArray[np.int64], max_nodes: int, max_plies: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Labels of moves with which the movers of some boards mate by force, int64 [n]; ``NO_MOVE``: none was found.
+
+        Args:
+            rows: int64 [n], the boards.
+            max_nodes: positions to look at for each.
+            max_plies: int64 [n], the longest mate.
+        """
+
+    @abstractmethod
+    def copy(self, rows: NDArray[np.int64]) -> list[Any]:
+        """Some boards as they are, for :meth:`put`."""
+
+    @abstractmethod
+    def put(self, rows: NDArray[np.int64], boards: Sequence[Any]) -> None:
+        """Put some boards where others were when :meth:`copy` copied them."""
 
     @abstractmethod
     def played(self, index: int) -> list[int]:
@@ -195,6 +215,30 @@ class LibraryBoards(ShogiBoards):
     @override
     def clear_moves(self, rows: NDArray[np.int64]) -> None:
         self._legal.clear(rows)
+
+    @override
+    def find_mates(self, rows: NDArray[np.int64], max_nodes: int, max_plies: NDArray[np.int64]) -> NDArray[np.int64]:
+        found = [self._boards[row].solve_mate_in_one() for row in rows.tolist()]  # rsshogi knows no longer one
+        labels = [
+            NO_MOVE if move is None else int(label_table()[self.mover[row], hash(move)])
+            for row, move in zip(rows.tolist(), found, strict=True)
+        ]
+        return np.where(max_plies > 0, np.array(labels, np.int64), NO_MOVE)
+
+    @override
+    def copy(self, rows: NDArray[np.int64]) -> list[Any]:
+        # Data alone: rsshogi's boards belong to a thread. So putting it plays the game again.
+        return [
+            (self.start[row], tuple(self._played[row]), int(self.state[row, PLY_BYTE]), self._legal.row(row))
+            for row in rows.tolist()
+        ]
+
+    @override
+    def put(self, rows: NDArray[np.int64], boards: Sequence[Any]) -> None:
+        for row, (start, codes, ply_byte, legal) in zip(rows.tolist(), boards, strict=True):
+            self.begin(row, parse_sfen(start), codes)
+            self.state[row, PLY_BYTE] = ply_byte
+            self._legal.put_row(row, legal)  # none where the game is over
 
     @override
     def played(self, index: int) -> list[int]:

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -215,6 +215,21 @@ class Shogi:
             codes.append(hash(found[0]))
         self._begin(index, parse_sfen(start), codes)
 
+    def copy_boards(self, indices: NDArray[np.int64]) -> list[Any]:
+        """Some boards as they are, for :meth:`put_boards`: bytes of their positions, moves and legal moves."""
+        boards, rows = self._boards, as_indices(indices, self.num_games)
+        return [
+            (copy, self._outcome[row], self._winner[row], int(self._ply[row]), bool(self._ended[row]))
+            for row, copy in zip(rows, boards.copy(np.array(rows, np.int64)), strict=True)
+        ]
+
+    def put_boards(self, indices: NDArray[np.int64], boards: Sequence[Any]) -> None:
+        """Put some boards where others were when :meth:`copy_boards` copied them."""
+        rows = as_indices(indices, self.num_games)
+        self._boards.put(np.array(rows, np.int64), [copy for copy, *_ in boards])
+        for row, board in zip(rows, boards, strict=True):
+            _, self._outcome[row], self._winner[row], self._ply[row], self._ended[row] = board
+
     def action_name(self, index: int, action: int) -> str:
         """USI of a legal action of one board's mover.
 
@@ -252,6 +267,20 @@ class Shogi:
         board = self._board(index)
         move = None if self._ended[index] else board.solve_mate_in_one()
         return NO_MOVE if move is None else self.action_of(index, move.to_usi())
+
+    def find_wins(self, indices: NDArray[np.int64], max_nodes: int) -> NDArray[np.int64]:
+        """Labels of moves of some boards' movers that win by force, int64 [n]; ``NO_MOVE`` where none was found.
+
+        Mates by checks alone, by proof-number search; where there is no compiled library, mates in one.
+
+        Args:
+            indices: int64 [n], the boards.
+            max_nodes: positions to look at for each.
+        """
+        boards, rows = self._boards, np.array(as_indices(indices, self.num_games), np.int64)
+        # A mate that takes more plies than are left is none.
+        found = boards.find_mates(rows, max_nodes, self._spec.max_plies - self._ply[rows])
+        return np.where(self._ended[rows], NO_MOVE, found)
 
     def outcome(self, index: int) -> str:
         """How a board's game ended, one of :data:`OUTCOMES`; empty while it is not over."""

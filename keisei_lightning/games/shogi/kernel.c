@@ -314,7 +314,7 @@ static void record_move(const Boards *b, int64_t row, uint16_t code) {
 /* ---- what Python calls */
 
 /* SHA-256 of this file when it was compiled, so that an old library is not taken for this one. */
-API const char *shogi_source(void) { return SOURCE_SHA256; }
+API const char *source_sha256(void) { return SOURCE_SHA256; }
 
 static uint64_t next_random(uint64_t *state) { /* splitmix64 */
     uint64_t z = *state += 0x9E3779B97F4A7C15u;
@@ -383,5 +383,164 @@ API void shogi_advance(const Boards *b, int64_t n, const int64_t *rows, const in
     for (int64_t at = 0; at < n; at++) {
         record_move(b, rows[at], (uint16_t)codes[at]);
         sizes[at] = write_board(b, rows[at]);
+    }
+}
+
+/* ---- copies
+
+   A copy is one block of bytes: the number of moves since the start, then all that the arrays hold of the board. */
+
+enum { COPY = 4 + sizeof(Position) + OBSERVATION + MASK_BYTES + 8 }; /* and 10 bytes a move */
+
+/* Bytes of a copy of a board without a move; each move adds 10. */
+API int64_t shogi_copy_bytes(void) { return COPY; }
+
+static uint8_t *write_bytes(uint8_t *to, const void *from, size_t size) { return (uint8_t *)memcpy(to, from, size) + size; }
+
+static const uint8_t *read_bytes(const uint8_t *from, void *to, size_t size) {
+    memcpy(to, from, size);
+    return from + size;
+}
+
+/* Copy n boards to blocks; starts: int64 [n], where in the memory each begins. */
+API void shogi_copy(const Boards *b, int64_t n, const int64_t *rows, const int64_t *starts, uint8_t *blocks) {
+    for (int64_t at = 0; at < n; at++) {
+        int64_t row = rows[at];
+        size_t played = (size_t)b->played[row];
+        uint8_t *to = write_bytes(blocks + starts[at], &b->played[row], sizeof *b->played);
+        to = write_bytes(to, &b->positions[row], sizeof(Position));
+        to = write_bytes(to, b->state + row * OBSERVATION, OBSERVATION);
+        to = write_bytes(to, b->mask + row * MASK_BYTES, MASK_BYTES);
+        to = write_bytes(to, b->keys + row * (b->capacity + 1), (played + 1) * sizeof *b->keys);
+        write_bytes(to, b->codes + row * b->capacity, played * sizeof *b->codes);
+    }
+}
+
+/* Put n boards where the boards were from which blocks were copied; the arrays have room for their moves. */
+API void shogi_put(const Boards *b, int64_t n, const int64_t *rows, const int64_t *starts, const uint8_t *blocks) {
+    for (int64_t at = 0; at < n; at++) {
+        int64_t row = rows[at];
+        const uint8_t *from = read_bytes(blocks + starts[at], &b->played[row], sizeof *b->played);
+        size_t played = (size_t)b->played[row];
+        from = read_bytes(from, &b->positions[row], sizeof(Position));
+        from = read_bytes(from, b->state + row * OBSERVATION, OBSERVATION);
+        from = read_bytes(from, b->mask + row * MASK_BYTES, MASK_BYTES);
+        from = read_bytes(from, b->keys + row * (b->capacity + 1), (played + 1) * sizeof *b->keys);
+        read_bytes(from, b->codes + row * b->capacity, played * sizeof *b->codes);
+        b->mover[row] = (int8_t)b->positions[row].turn;
+    }
+}
+
+/* ---- mate search
+
+   Df-pn (Nagai 2002, Df-pn algorithm for searching AND/OR trees and its applications): the attacker gives check with
+   every move, the defender answers with any. A node's proof number is how many leaves must still be shown to be mates
+   to prove it, its disproof number how many must not be; phi is the one that the side to move wants to become 0, delta
+   the other's. A position that is met again on the way counts as no mate, so that what is proven is a mate. */
+
+enum { MATE_DEPTH = 64 };
+static const uint32_t MATE_INFINITY = 1u << 28;
+
+typedef struct {
+    uint64_t key;
+    uint32_t phi, delta;
+} MateEntry;
+
+typedef struct {
+    MateEntry *table;    /* [mask + 1]; key 0: empty */
+    uint64_t mask;
+    int64_t nodes, max_nodes;
+    int attacker, max_depth;
+    uint64_t path[MATE_DEPTH + 1];
+    int best;            /* label at the root that was proven */
+} MateSearch;
+
+static uint64_t mate_key(const Position *p) {
+    uint64_t key = p->key * 2 + p->turn; /* the turn is no part of a position's key */
+    return key ? key : 1;
+}
+
+static void mate_recall(const MateSearch *s, uint64_t key, uint32_t *phi, uint32_t *delta) {
+    const MateEntry *entry = &s->table[key & s->mask];
+    *phi = entry->key == key ? entry->phi : 1;
+    *delta = entry->key == key ? entry->delta : 1;
+}
+
+static void mate_note(MateSearch *s, uint64_t key, uint32_t phi, uint32_t delta) {
+    s->table[key & s->mask] = (MateEntry){key, phi, delta};
+}
+
+static void mate_visit(MateSearch *s, Position *p, uint32_t phi_limit, uint32_t delta_limit, int depth) {
+    uint16_t labels[MAX_MOVES];
+    uint64_t keys[MAX_MOVES];
+    Threats threats;
+    int is_attack = p->turn == s->attacker, count = 0;
+    uint64_t own = mate_key(p);
+    s->nodes++;
+    s->path[depth] = own;
+    find_threats(p, &threats);
+    const uint16_t *end = generate(labels, p, &threats);
+    for (const uint16_t *label = labels; label < end; label++) {
+        Position child = *p;
+        make_move(&child, code_of(p, *label));
+        if (is_attack && !is_attacked(&child, child.king[child.turn], s->attacker)) continue;
+        keys[count] = mate_key(&child);
+        labels[count++] = *label;
+    }
+    if (count == 0) { /* nobody to check with, or mated: lost for the side to move */
+        mate_note(s, own, MATE_INFINITY, 0);
+        return;
+    }
+    for (;;) {
+        uint32_t phi = MATE_INFINITY, second = MATE_INFINITY, best_phi = 0;
+        uint64_t delta = 0;
+        int best = -1;
+        for (int at = 0; at < count; at++) {
+            uint32_t child_phi, child_delta;
+            int is_loop = depth == s->max_depth; /* or too deep */
+            for (int up = depth; up >= 0 && !is_loop; up--) is_loop = s->path[up] == keys[at];
+            if (is_loop) { /* no mate: bad for the attacker, whoever moves there */
+                child_phi = is_attack ? 0 : MATE_INFINITY;
+                child_delta = is_attack ? MATE_INFINITY : 0;
+            } else {
+                mate_recall(s, keys[at], &child_phi, &child_delta);
+            }
+            delta += child_phi;
+            if (child_delta < phi) {
+                second = phi;
+                phi = child_delta;
+                best_phi = child_phi;
+                best = at;
+            } else if (child_delta < second) {
+                second = child_delta;
+            }
+        }
+        uint32_t sum = delta < MATE_INFINITY ? (uint32_t)delta : MATE_INFINITY;
+        if (phi >= phi_limit || sum >= delta_limit || s->nodes >= s->max_nodes) {
+            mate_note(s, own, phi, sum);
+            if (depth == 0 && phi == 0) s->best = labels[best];
+            return;
+        }
+        Position child = *p;
+        make_move(&child, code_of(p, labels[best]));
+        uint64_t rest = (uint64_t)delta_limit + best_phi - sum;
+        mate_visit(s, &child, rest < MATE_INFINITY ? (uint32_t)rest : MATE_INFINITY,
+                   phi_limit < second + 1 ? phi_limit : second + 1, depth + 1);
+    }
+}
+
+/* Labels of moves with which the movers of n boards mate by force, every move a check: int64 [n]; -1: none was found.
+
+   max_depths: int64 [n], plies of the longest mate, at most MATE_DEPTH of them; table: [num_entries], a power of two. */
+API void shogi_find_mates(const Boards *b, int64_t n, const int64_t *rows, const int64_t *max_depths, int64_t max_nodes,
+                          void *table, int64_t num_entries, int64_t *labels) {
+    for (int64_t at = 0; at < n; at++) {
+        Position root = b->positions[rows[at]];
+        MateSearch search = {.table = table, .mask = (uint64_t)num_entries - 1, .max_nodes = max_nodes, .best = -1};
+        memset(table, 0, (size_t)num_entries * sizeof *search.table);
+        search.attacker = root.turn;
+        search.max_depth = (int)(max_depths[at] < MATE_DEPTH ? max_depths[at] : MATE_DEPTH);
+        mate_visit(&search, &root, MATE_INFINITY, MATE_INFINITY, 0);
+        labels[at] = search.best;
     }
 }

@@ -7,7 +7,6 @@ built from other source than lies here, :func:`load_kernel` says so and the boar
 from __future__ import annotations
 
 import ctypes
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,13 +20,15 @@ from typing_extensions import override
 
 from keisei_lightning.games.shogi.boards import ShogiBoards
 from keisei_lightning.games.shogi.codec import NUM_ACTIONS
-from keisei_lightning.games.shogi.rules import MoveCache, board_state
+from keisei_lightning.games.shogi.rules import MoveCache, board_state, parse_sfen
+from keisei_lightning.system.compiled import load_library, why_no_library
 
 __all__ = ["Kernel", "KernelBoards", "load_kernel", "why_no_kernel"]
 
 _SOURCE: Final = Path(__file__).with_suffix(".c")
-_LIBRARY: Final = Path(__file__).with_name("libshogi_kernel.so")
 _MASK_BYTES: Final = (NUM_ACTIONS + 7) // 8
+_MATE_ENTRY: Final = np.dtype([("key", np.uint64), ("phi", np.uint32), ("delta", np.uint32)])
+_MOVE_BYTES: Final = 10  # of a copy, for each move since the start
 _FIRST_CAPACITY: Final = 320  # moves of a game; more when one is longer
 
 
@@ -38,10 +39,12 @@ class Kernel:
     Attributes:
         functions: of the C file, by name.
         position_bytes: of one board in the memory that it is given.
+        copy_bytes: of a copy of a board without a move; each move adds :data:`_MOVE_BYTES`.
     """
 
     functions: ctypes.CDLL
     position_bytes: int
+    copy_bytes: int
 
 
 @cache
@@ -49,28 +52,21 @@ def load_kernel() -> Kernel | None:
     """The compiled library, ready for use; None where there is none (see :func:`why_no_kernel`)."""
     if why_no_kernel():
         return None
-    library = ctypes.CDLL(str(_LIBRARY))
+    library = load_library(_SOURCE)
     pointer, int64 = ctypes.c_void_p, ctypes.c_int64
-    library.shogi_prepare.restype = int64
+    library.shogi_prepare.restype = library.shogi_copy_bytes.restype = int64
     library.shogi_begin.argtypes = [pointer, int64, pointer, ctypes.c_int32, pointer, int64]
     library.shogi_look_up.argtypes = library.shogi_advance.argtypes = [pointer, int64, pointer, pointer, pointer]
-    library.shogi_begin.restype = library.shogi_look_up.restype = library.shogi_advance.restype = None
-    return Kernel(library, library.shogi_prepare())
+    library.shogi_copy.argtypes = library.shogi_put.argtypes = [pointer, int64, pointer, pointer, pointer]
+    library.shogi_find_mates.argtypes = [pointer, int64, pointer, pointer, int64, pointer, int64, pointer]
+    for function in ("begin", "look_up", "advance", "copy", "put", "find_mates"):
+        getattr(library, f"shogi_{function}").restype = None
+    return Kernel(library, library.shogi_prepare(), library.shogi_copy_bytes())
 
 
-@cache
 def why_no_kernel() -> str:
     """Why there is no compiled library, in a few words; empty where there is one."""
-    if not _LIBRARY.exists():
-        return "it was installed without a C compiler"
-    try:
-        library = ctypes.CDLL(str(_LIBRARY))
-    except OSError as error:
-        return f"it cannot be loaded: {error}"
-    library.shogi_source.restype = ctypes.c_char_p
-    if library.shogi_source().decode() != hashlib.sha256(_SOURCE.read_bytes()).hexdigest():
-        return "it was built from other source; install anew"
-    return ""
+    return why_no_library(_SOURCE)
 
 
 class _Boards(ctypes.Structure):
@@ -104,7 +100,9 @@ class KernelBoards(ShogiBoards):
         self._codes = np.zeros((num_games, _FIRST_CAPACITY), np.uint16)
         self._num_played = np.zeros(num_games, np.int32)
         self._mask = np.zeros((num_games, _MASK_BYTES), np.uint8)
-        self._boards: list[tuple[Board, int]] = [(Board(), 0)] * num_games  # and how many moves have been made on it
+        # And how many moves have been made on it; None: it is not made yet.
+        self._boards: list[tuple[Board, int] | None] = [None] * num_games
+        self._copy_bytes = kernel.copy_bytes
         self._moves = MoveCache()
         self._bind()
 
@@ -146,6 +144,23 @@ class KernelBoards(ShogiBoards):
         return self._ask(self._functions.shogi_advance, rows, codes)
 
     @override
+    def find_mates(self, rows: NDArray[np.int64], max_nodes: int, max_plies: NDArray[np.int64]) -> NDArray[np.int64]:
+        rows, max_plies = np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(max_plies, np.int64)
+        # Four entries for each node, so that few are overwritten.
+        table, labels = np.empty(1 << (4 * max_nodes).bit_length(), _MATE_ENTRY), np.empty(len(rows), np.int64)
+        self._functions.shogi_find_mates(
+            self._address,
+            len(rows),
+            rows.ctypes.data,
+            max_plies.ctypes.data,
+            max_nodes,
+            table.ctypes.data,
+            len(table),
+            labels.ctypes.data,
+        )
+        return labels
+
+    @override
     def lookup(self, rows: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
         return self._ask(self._functions.shogi_look_up, rows, labels)
 
@@ -167,13 +182,34 @@ class KernelBoards(ShogiBoards):
         self._mask[rows] = 0
 
     @override
+    def copy(self, rows: NDArray[np.int64]) -> list[Any]:
+        rows = np.ascontiguousarray(rows, np.int64)
+        ends = np.cumsum(self._copy_bytes + _MOVE_BYTES * self._num_played[rows].astype(np.int64))
+        starts, blocks = np.append(0, ends[:-1]), np.empty(ends[-1], np.uint8)
+        self._functions.shogi_copy(self._address, len(rows), rows.ctypes.data, starts.ctypes.data, blocks.ctypes.data)
+        data, start = blocks.tobytes(), self.start
+        return [
+            (start[row], data[first:end])
+            for row, first, end in zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True)
+        ]
+
+    @override
+    def put(self, rows: NDArray[np.int64], boards: Sequence[Any]) -> None:
+        rows, sizes = np.ascontiguousarray(rows, np.int64), np.array([len(block) for _, block in boards])
+        self._reserve((int(sizes.max()) - self._copy_bytes) // _MOVE_BYTES)
+        starts, blocks = np.cumsum(sizes) - sizes, b"".join([block for _, block in boards])
+        self._functions.shogi_put(self._address, len(rows), rows.ctypes.data, starts.ctypes.data, blocks)
+        for row, (start, _) in zip(rows.tolist(), boards, strict=True):
+            self.start[row], self._boards[row] = start, None
+
+    @override
     def played(self, index: int) -> list[int]:
         played: list[int] = self._codes[index, : self._num_played[index]].tolist()
         return played
 
     @override
     def board(self, index: int) -> Board:
-        board, known = self._boards[index]
+        board, known = self._boards[index] or (parse_sfen(self.start[index]), 0)
         codes = self.played(index)
         for code in codes[known:]:
             board.apply_move(self._moves[code])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -322,6 +322,15 @@ class ForgetsItsHistory(TicTacToe):
         super().set_history(index, "-" if history[0].isdecimal() else history)
 
 
+class CopiesOnlyTheFirstBoard(TicTacToe):
+    def copy_boards(self, indices: NDArray[np.int64]) -> list[str]:
+        return [self.history(0)] * len(indices)
+
+    def put_boards(self, indices: NDArray[np.int64], boards: Sequence[str]) -> None:
+        for index, board in zip(indices.tolist(), boards, strict=True):
+            self.set_history(index, board)
+
+
 class RestoresTheOtherMoverOfAHistory(TicTacToe):
     def set_history(self, index: int, history: str) -> None:
         super().set_history(index, history)
@@ -455,6 +464,7 @@ BROKEN: dict[GameFactory, str] = {
     AlwaysPlaysAnOpening: "with opening_plies=0 boards start in different positions",
     EndsInItsOpening: "a random opening ends a game: ['first player wins']",
     ForgetsItsHistory: "after set_history history is '-' instead of ",
+    CopiesOnlyTheFirstBoard: "after put_boards position is ",
     RestoresTheOtherMoverOfAHistory: "after set_history the boards are observed otherwise",
     RewardsDifferAfterAHistory: "after set_history a ply has another reward",
     AcceptsAnyHistory: "set_history accepts text that is no history",

@@ -20,6 +20,7 @@ from keisei_lightning.games.shogi import kernel as shogi_kernel
 from keisei_lightning.games.shogi.codec import CHECK_BYTE, HANDS_START, NUM_ACTIONS
 from keisei_lightning.games.shogi.game import OUTCOMES, Shogi
 from keisei_lightning.games.shogi.kernel import why_no_kernel
+from keisei_lightning.system.compiled import library_of
 
 ROOT = Path(__file__).parents[3]
 NUM_GAMES = 64
@@ -166,13 +167,6 @@ def test_boards_that_sit_out_or_are_over_stay_as_they_are() -> None:
     assert look(game).observation[1, HANDS_START : HANDS_START + 14].sum() == 0
 
 
-def test_an_old_library_is_not_taken_for_the_new_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    changed = tmp_path / "kernel.c"
-    changed.write_bytes(shogi_kernel._SOURCE.read_bytes() + b"\n")
-    monkeypatch.setattr(shogi_kernel, "_SOURCE", changed)
-    assert why_no_kernel.__wrapped__() == "it was built from other source; install anew"
-
-
 @pytest.mark.parametrize(
     ("content", "reason"),
     [(None, "it was installed without a C compiler"), (b"no library", "it cannot be loaded: ")],
@@ -180,19 +174,17 @@ def test_an_old_library_is_not_taken_for_the_new_one(monkeypatch: pytest.MonkeyP
 def test_without_a_library_shogi_is_played_by_rsshogi_and_a_demand_for_it_is_refused(
     content: bytes | None, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    library = tmp_path / "library.so"
+    source = tmp_path / "kernel.c"
     if content is not None:
-        library.write_bytes(content)
-    monkeypatch.setattr(shogi_kernel, "_LIBRARY", library)
-    for cached in (shogi_kernel.load_kernel, why_no_kernel):
-        cached.cache_clear()
+        library_of(source).write_bytes(content)
+    monkeypatch.setattr(shogi_kernel, "_SOURCE", source)
+    shogi_kernel.load_kernel.cache_clear()
     try:
         assert look(Shogi(1)).mask.sum() == 30
         with pytest.raises(ConfigError, match=rf"shogi: kernel=True, but there is no compiled library: {reason}"):
             game_factory("shogi", kernel=True)(1)
     finally:
-        for cached in (shogi_kernel.load_kernel, why_no_kernel):
-            cached.cache_clear()
+        shogi_kernel.load_kernel.cache_clear()
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler now")
@@ -212,8 +204,8 @@ def test_random_games_show_no_undefined_behaviour_of_the_c_code(tmp_path: Path) 
 import sys
 from pathlib import Path
 import numpy as np
-from keisei_lightning.games.shogi import kernel as shogi_kernel
-shogi_kernel._LIBRARY = Path({str(library)!r})
+from keisei_lightning.system import compiled
+compiled.library_of = lambda source: Path({str(library)!r})
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from game_helpers import look
 from keisei_lightning.games.shogi.game import Shogi

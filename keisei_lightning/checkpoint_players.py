@@ -1,0 +1,105 @@
+"""Players that are made from checkpoints by their names, such as ``"search(checkpoint=last.ckpt,simulations=64)"``."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keisei_lightning.errors import ConfigError
+from keisei_lightning.evaluation.players import Turn
+from keisei_lightning.games.protocol import GameSpec
+from keisei_lightning.search.options import SearchOptions
+from keisei_lightning.system.options import with_keywords
+
+if TYPE_CHECKING:
+    from keisei_lightning.evaluation.search_player import SearchPlayer
+
+__all__ = ["CheckpointSearch", "make_search"]
+
+_DEFAULTS: Final = SearchOptions()
+
+
+class CheckpointSearch:
+    """A :class:`~keisei_lightning.evaluation.SearchPlayer` of a checkpoint, which is read when the player starts.
+
+    Args:
+        checkpoint: a file of a training run.
+        spec: the game that is played.
+        options: how to search.
+        name: name in tables and metrics.
+    """
+
+    def __init__(self, checkpoint: str, spec: GameSpec, options: SearchOptions, *, name: str) -> None:
+        self._checkpoint, self._spec, self._options, self._name = checkpoint, spec, options, name
+        self._player: SearchPlayer | None = None
+
+    @property
+    def name(self) -> str:
+        """A short word for tables and metric names."""
+        return self._name
+
+    @property
+    def deterministic(self) -> bool:
+        """Only without a search."""
+        return self._options.simulations == 0
+
+    def start(self) -> None:
+        """Read the checkpoint.
+
+        Raises:
+            ConfigError: it cannot be read, or is of another game.
+        """
+        # torch is imported where a player plays, and not to check its name.
+        from keisei_lightning.evaluation.search_player import SearchPlayer
+        from keisei_lightning.policies import load_policy
+
+        try:
+            policy = load_policy(self._checkpoint)
+            policy.header.check(self._spec, path=self._checkpoint)
+        except ConfigError as error:
+            lines = [line.replace("ckpt_path=", "checkpoint=", 1) for line in error.errors]
+            raise ConfigError([f"player {self._name}: {line}" for line in lines]) from error
+        self._player = SearchPlayer(policy.actor_critic, policy.game, self._options, name=self._name)
+
+    def choose(self, turn: Turn) -> NDArray[np.int64]:
+        """See :meth:`~keisei_lightning.evaluation.Player.choose`."""
+        if self._player is None:
+            self.start()
+        assert self._player is not None
+        return self._player.choose(turn)
+
+
+def make_search(
+    spec: GameSpec, *, seed: int, name: str, checkpoint: str, options: SearchOptions = _DEFAULTS, **keywords: Any
+) -> CheckpointSearch:
+    """Make the player ``search`` (entry point); :meth:`CheckpointSearch.start` reads its checkpoint.
+
+    Args:
+        spec: the game.
+        seed: not used: nothing is drawn.
+        name: name in tables and metrics.
+        checkpoint: a file of a training run.
+        options: how to search.
+        keywords: single ones of :class:`~keisei_lightning.search.SearchOptions`, such as ``simulations=64``.
+
+    Raises:
+        ConfigError: an option is out of its range or unknown, or there is no such file.
+    """
+    errors: list[str] = []
+    try:
+        (options,) = with_keywords("search", options, keywords=keywords)
+    except ConfigError as error:
+        errors += [f"player {name}: {line}" for line in error.errors]
+    except TypeError as error:  # no such option
+        errors.append(f"player {name}: {error}")
+    if not os.path.isfile(checkpoint):
+        errors.append(f"player {name}: checkpoint={checkpoint}: there is no such file; must be a checkpoint file")
+    elif not zipfile.is_zipfile(checkpoint):
+        errors.append(f"player {name}: checkpoint={checkpoint}: cannot be read as a checkpoint (it is no zip file)")
+    if errors:
+        raise ConfigError(errors)
+    return CheckpointSearch(checkpoint, spec, options, name=name)
