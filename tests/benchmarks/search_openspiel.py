@@ -5,8 +5,8 @@
     OMP_NUM_THREADS=1 python tests/benchmarks/search_openspiel.py FOLDER/checkpoints/last.ckpt --games 400
 
 OpenSpiel's player is its Python one (``open_spiel.python.algorithms.mcts``), which takes an evaluator; ours and its
-search see the same evaluations. It remembers what the network said of a position, as ours does. Ours also keeps its tree
-from move to move.
+search see the same evaluations. It remembers what the network said of a position, as ours does. Ours also keeps its
+tree from move to move.
 """
 
 from __future__ import annotations
