@@ -92,6 +92,7 @@ if TYPE_CHECKING:
         WorkerOptions,
     )
     from keisei_lightning.policies import LoadedPolicy, load_policy
+    from keisei_lightning.published import published_card, published_names
     from keisei_lightning.rl import two_player_gae
     from keisei_lightning.system.allocator import keep_freed_memory
     from keisei_lightning.system.openmp import limit_spinning
@@ -184,6 +185,8 @@ __all__ = [
     "make_game",
     "make_player",
     "play_match",
+    "published_card",
+    "published_names",
     "register_game",
     "register_player",
     "run",
@@ -214,6 +217,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "WorkerError",
     ),
     "policies": ("LoadedPolicy", "load_policy"),
+    "published": ("published_card", "published_names"),
     "evaluation": (
         "MatchResult",
         "Player",

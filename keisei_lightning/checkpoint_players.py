@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluation.players import Turn
 from keisei_lightning.games.protocol import GameSpec
+from keisei_lightning.published import checkpoint_file
 from keisei_lightning.search.options import SearchOptions
 from keisei_lightning.system.options import with_keywords
 
@@ -27,7 +27,7 @@ class CheckpointSearch:
     """A :class:`~keisei_lightning.evaluation.SearchPlayer` of a checkpoint, which is read when the player starts.
 
     Args:
-        checkpoint: a file of a training run.
+        checkpoint: a file of a training run, or the name of a published policy.
         spec: the game that is played.
         options: how to search.
         name: name in tables and metrics.
@@ -82,7 +82,7 @@ def make_search(
         spec: the game.
         seed: not used: nothing is drawn.
         name: name in tables and metrics.
-        checkpoint: a file of a training run.
+        checkpoint: a file of a training run, or the name of a published policy, such as ``published:shogi``.
         options: how to search.
         keywords: single ones of :class:`~keisei_lightning.search.SearchOptions`, such as ``simulations=64``.
 
@@ -96,10 +96,15 @@ def make_search(
         errors += [f"player {name}: {line}" for line in error.errors]
     except TypeError as error:  # no such option
         errors.append(f"player {name}: {error}")
-    if not os.path.isfile(checkpoint):
-        errors.append(f"player {name}: checkpoint={checkpoint}: there is no such file; must be a checkpoint file")
-    elif not zipfile.is_zipfile(checkpoint):
-        errors.append(f"player {name}: checkpoint={checkpoint}: cannot be read as a checkpoint (it is no zip file)")
+    try:
+        file = checkpoint_file(checkpoint)
+    except ConfigError as error:
+        errors += [f"player {name}: {line.replace('ckpt_path=', 'checkpoint=', 1)}" for line in error.errors]
+    else:
+        if not file.is_file():
+            errors.append(f"player {name}: checkpoint={checkpoint}: there is no such file; must be a checkpoint file")
+        elif not zipfile.is_zipfile(file):
+            errors.append(f"player {name}: checkpoint={checkpoint}: cannot be read as a checkpoint (it is no zip file)")
     if errors:
         raise ConfigError(errors)
     return CheckpointSearch(checkpoint, spec, options, name=name)

@@ -27,9 +27,11 @@ from keisei_lightning.games import GameFactory, GameSpec
 from keisei_lightning.models import ActorCritic, build_network
 from keisei_lightning.models.output_check import check_network
 from keisei_lightning.models.registry import OUR_NETWORKS, not_plain
+from keisei_lightning.published import checkpoint_file
 from keisei_lightning.training.checkpoint import AtomicCheckpointIO
-from keisei_lightning.training.checkpoint_header import CheckpointHeader, Recipe, network_errors, saved_weights
+from keisei_lightning.training.checkpoint_header import CheckpointHeader, Recipe, network_errors
 from keisei_lightning.training.recorded import recorded_game, recorded_network
+from keisei_lightning.training.saved_weights import saved_weights
 
 __all__ = ["LoadedPolicy", "load_policy"]
 
@@ -70,7 +72,7 @@ def load_policy(
     :mod:`keisei_lightning.models.registry`) is made only if ``model`` names it.
 
     Args:
-        path: a checkpoint file.
+        path: a checkpoint file, or the name of a published policy, such as ``"published:shogi"``.
         model: the network, as in section ``model`` of the configuration; without ``_target_`` one of ours. It is
             trusted: what it names is called. None: as above.
         device: where the policy is put.
@@ -79,12 +81,12 @@ def load_policy(
         ConfigError: the file is missing, corrupt, or no checkpoint of this package; the game or the network is not
             told, cannot be made, or is not the one of the weights.
     """
-    name = str(path)
-    if not os.path.isfile(path):
+    name, file = str(path), checkpoint_file(path)
+    if not os.path.isfile(file):
         raise ConfigError(f"ckpt_path={name}: there is no such file")
-    checkpoint = AtomicCheckpointIO().load_checkpoint(path, map_location="cpu")  # type: ignore[arg-type]
+    checkpoint = AtomicCheckpointIO().load_checkpoint(file, map_location="cpu")  # type: ignore[arg-type]
     header = CheckpointHeader.from_checkpoint(checkpoint, path=name)
-    recipe = Recipe.from_checkpoint(checkpoint, path=name) or _recipe_of_run(Path(path))
+    recipe = Recipe.from_checkpoint(checkpoint, path=name) or _recipe_of_run(file)
     recipe = recipe or Recipe(game=header.game, game_options={}, model={})
     game, spec = recorded_game(recipe, path=name)
     header.check(spec, path=name)

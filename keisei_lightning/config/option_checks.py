@@ -34,6 +34,7 @@ from keisei_lightning.parallel.options import (
     with_number_of_workers,
     worker_demand,
 )
+from keisei_lightning.published import is_published
 from keisei_lightning.system.limits import MemoryDemand, memory_errors
 from keisei_lightning.system.options import declared
 from keisei_lightning.system.paths import no_path, one_line, path_errors
@@ -215,6 +216,11 @@ def _checkpoint_path_errors(cfg: DictConfig) -> Iterator[str]:
         where = Path(cfg.results_dir, cfg.name)
         if not checkpoint_files(where):
             yield f"ckpt_path=last: there is no last.ckpt in {where}; must be null, auto, last or a checkpoint file"
+    elif path is not None and is_published(path):
+        yield (
+            f"ckpt_path={path}: a published policy holds weights alone, and no training resumes from it; must be null, "
+            "auto, last or a checkpoint file of a run"
+        )
     elif path not in (None, "auto") and not os.path.isfile(path):  # which also tells a name that is too long
         yield f"ckpt_path={path}: there is no such file; must be null, auto, last or a checkpoint file"
 

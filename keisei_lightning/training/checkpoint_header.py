@@ -11,12 +11,13 @@ import os
 import pickle
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec
+from keisei_lightning.published import checkpoint_file
 from keisei_lightning.training.integrity import checkpoint_files, corruption
 
 __all__ = [
@@ -33,7 +34,6 @@ __all__ = [
     "read_checkpoint_header",
     "read_recipe",
     "refused_global",
-    "saved_weights",
 ]
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ class CheckpointHeader:
         format: layout of this header.
         global_step: optimiser steps done.
         epoch: PPO iterations done.
+        is_weights_only: it holds no optimiser's state, so that no training can resume from it.
     """
 
     game: str
@@ -67,6 +68,7 @@ class CheckpointHeader:
     format: int = CHECKPOINT_FORMAT
     global_step: int = 0
     epoch: int = 0
+    is_weights_only: bool = field(default=False, compare=False)
 
     @classmethod
     def of(cls, spec: GameSpec) -> CheckpointHeader:
@@ -103,6 +105,7 @@ class CheckpointHeader:
                 observation_shape=tuple(int(n) for n in header["observation_shape"]),
                 global_step=int(checkpoint.get("global_step", 0)),
                 epoch=int(checkpoint.get("epoch", 0)),
+                is_weights_only="state_dict" in checkpoint and "optimizer_states" not in checkpoint,
             )
         except (KeyError, TypeError, ValueError) as error:
             reason = f"its {HEADER_KEY!r} entry has no game, num_actions or observation_shape"
@@ -171,7 +174,7 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe | None:
     """Read how a checkpoint's game and network are made, without running code from it.
 
     Args:
-        path: a checkpoint file.
+        path: a checkpoint file, or the name of a published policy.
 
     Returns:
         None where it has none (version 0.1).
@@ -179,9 +182,7 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe | None:
     Raises:
         ConfigError: there is no such file, it cannot be read, or it is no checkpoint of this package.
     """
-    if not os.path.isfile(path):
-        raise ConfigError(f"ckpt_path={path}: there is no such file")
-    checkpoint = load_checked(path, map_location="cpu", mmap=True)
+    checkpoint = _opened(path)
     CheckpointHeader.from_checkpoint(checkpoint, path=str(path))
     return Recipe.from_checkpoint(checkpoint, path=str(path))
 
@@ -190,15 +191,21 @@ def read_checkpoint_header(path: str | os.PathLike[str]) -> CheckpointHeader:
     """Read what a checkpoint says about itself, without running code from it and without loading its tensors.
 
     Args:
-        path: a checkpoint file.
+        path: a checkpoint file, or the name of a published policy.
 
     Raises:
         ConfigError: there is no such file, it cannot be read, or it is no checkpoint of this package.
     """
-    if not os.path.isfile(path):
-        raise ConfigError(f"ckpt_path={path}: there is no such file")
-    checkpoint = load_checked(path, map_location="cpu", mmap=True)
+    checkpoint = _opened(path)
     return CheckpointHeader.from_checkpoint(checkpoint, path=str(path))
+
+
+def _opened(path: str | os.PathLike[str]) -> Any:
+    """The content of a checkpoint, whose tensors are not read before they are used."""
+    file = checkpoint_file(path)
+    if not os.path.isfile(file):
+        raise ConfigError(f"ckpt_path={path}: there is no such file")
+    return load_checked(file, map_location="cpu", mmap=True)
 
 
 def check_checkpoint(path: str | os.PathLike[str], spec: GameSpec) -> CheckpointHeader:
@@ -256,22 +263,6 @@ def newest_checkpoint(folder: str | os.PathLike[str]) -> tuple[Path, CheckpointH
     if errors:
         raise ConfigError(f"ckpt_path=last: none of the {len(errors)} checkpoints in {folder} can be read: {errors[0]}")
     return None
-
-
-def saved_weights(checkpoint: Mapping[str, Any], *, path: str) -> Mapping[str, Any]:
-    """The state dictionary of a loaded checkpoint.
-
-    Args:
-        checkpoint: as it was loaded.
-        path: for the message.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    weights = checkpoint.get("state_dict")
-    if isinstance(weights, Mapping) and all(isinstance(name, str) for name in weights):
-        return weights
-    raise ConfigError(f"ckpt_path={path}: cannot be read as a checkpoint (it has no 'state_dict' of names and weights)")
 
 
 def network_errors(saved: Mapping[str, Any], wanted: Mapping[str, Any], *, path: str) -> Sequence[str]:

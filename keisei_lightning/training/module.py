@@ -40,6 +40,7 @@ from keisei_lightning.training.resuming import (
     settings,
 )
 from keisei_lightning.training.saveable import plain
+from keisei_lightning.training.saved_weights import saved_weights
 from keisei_lightning.training.source import find_source
 from keisei_lightning.training.weight_sync import missing_weight_sync, refuse_bare_loader
 
@@ -330,6 +331,7 @@ class PPOModule(RecordedModule):
         spec = self._game_spec()
         if spec is not None:
             CheckpointHeader.from_checkpoint(checkpoint, path=path).check(spec, path=path)
+        checkpoint["state_dict"] = saved_weights(checkpoint, path=path)
         if errors := network_errors(checkpoint["state_dict"], self.state_dict(), path=path):
             raise ConfigError(errors)
         self._loaded = checkpoint

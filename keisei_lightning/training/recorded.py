@@ -15,6 +15,7 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameFactory, GameSpec, game_factory
 from keisei_lightning.models import ActorCritic, build_recorded_network
 from keisei_lightning.models.registry import not_plain
+from keisei_lightning.published import checkpoint_file, is_published
 from keisei_lightning.training.checkpoint_header import CheckpointHeader, Recipe, load_checked
 from keisei_lightning.training.integrity import corruption
 
@@ -80,7 +81,8 @@ class RecordedModule(LightningModule):
         """Load a module as Lightning does; without ``actor_critic``, the network is made from the checkpoint's recipe.
 
         Args:
-            checkpoint_path: a checkpoint file of a run; with ``actor_critic`` also an open file.
+            checkpoint_path: a checkpoint file of a run, or the name of a published policy; with ``actor_critic`` also
+                an open file.
             map_location: where the weights are put.
             hparams_file: hyperparameters that replace the checkpoint's.
             strict: the names of the weights must be exactly those of the network.
@@ -91,6 +93,8 @@ class RecordedModule(LightningModule):
             ConfigError: the file cannot be read, or has no recipe; its network is neither of this package nor
                 registered by another one; or the weights are those of another network.
         """
+        if isinstance(checkpoint_path, str | os.PathLike) and is_published(checkpoint_path):
+            checkpoint_path = checkpoint_file(checkpoint_path)
         if "actor_critic" not in kwargs:
             kwargs = recorded_arguments(checkpoint_path) | kwargs
         elif _is_file(checkpoint_path) and (problem := corruption(checkpoint_path)) is not None:

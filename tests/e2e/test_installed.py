@@ -17,6 +17,7 @@ from runs import ROOT, TINY
 
 from keisei_lightning.config.schemas import config_dir
 from keisei_lightning.games.shogi.kernel import why_no_kernel
+from keisei_lightning.published import published_names
 
 EXAMPLE = ROOT / "examples" / "own_hydra_app"
 SMALLEST = (
@@ -74,6 +75,11 @@ def test_the_wheel_holds_the_package_with_its_configuration_and_its_kernel(built
     files = {file.relative_to(config_dir()) for file in config_dir().rglob("*.yaml")}
     assert {f"keisei_lightning/conf/{file}" for file in [*files, "__init__.py"]} <= names
     assert "keisei_lightning/py.typed" in names
+    policies = {
+        f"keisei_lightning/published/{name}{ending}" for name in published_names() for ending in (".ckpt", ".json")
+    }
+    assert len(policies) == 10
+    assert policies <= names
     has_kernel = "keisei_lightning/games/shogi/libshogi_kernel.so" in names
     assert has_kernel == (why_no_kernel() == "")
     assert has_kernel == ("keisei_lightning/search/libsearch_kernel.so" in names)

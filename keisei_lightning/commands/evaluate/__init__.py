@@ -20,6 +20,7 @@ from importlib.metadata import entry_points
 
 from keisei_lightning.commands.evaluate.options import EvalOptions
 from keisei_lightning.commands.options_command import OptionsCommand
+from keisei_lightning.published import PREFIX, published_names
 
 __all__ = ["main"]
 
@@ -29,12 +30,15 @@ Plays a trained policy against other players, each opening from both seats, and 
 _NOTES = """\
 players known here:
   {players}
+policies that come with the package:
+  {policies}
 
 examples:
   keisei eval checkpoint=results/shogi/RUN/checkpoints/last.ckpt
   keisei eval checkpoint=last.ckpt 'opponents=[random,mate_in_one,fairy_stockfish(skill=-5,nodes=1000)]' games=200
   keisei eval checkpoint=new.ckpt opponents=old.ckpt greedy=false temperature=0.5
   keisei eval checkpoint=last.ckpt 'opponents=[tactics,alpha_beta(depth=5)]' round_robin=true
+  keisei eval checkpoint=last.ckpt opponents=published:connect_four
   keisei eval game=connect_four 'opponents=[tactics,mcts(simulations=100)]' round_robin=true
 Brackets need quotation marks around the word, as the shell has a meaning of its own for them.
 """
@@ -63,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _notes() -> str:
     players = sorted(entry.name for entry in entry_points(group="keisei_lightning.players"))
-    return _NOTES.format(players=", ".join(players))
+    policies = (PREFIX + name for name in published_names())
+    return _NOTES.format(players=", ".join(players), policies=", ".join(policies))
 
 
 def _evaluate(options: EvalOptions, words: Sequence[str]) -> None:

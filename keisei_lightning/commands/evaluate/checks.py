@@ -7,10 +7,11 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator
 
-from keisei_lightning.commands.evaluate.options import CHECKPOINT_SUFFIX, EvalOptions
+from keisei_lightning.commands.evaluate.options import EvalOptions, is_checkpoint
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluation.registry import PlayerName, parse_player, player_errors
 from keisei_lightning.games import GameFactory, GameSpec, game_factory
+from keisei_lightning.published import checkpoint_file
 from keisei_lightning.system.paths import path_errors
 
 __all__ = ["ANCHOR", "check_options", "checkpoint_key", "named_game", "symmetry_errors"]
@@ -37,7 +38,7 @@ def check_options(options: EvalOptions) -> dict[str, PlayerName]:
     if not errors and options.game is not None:
         spec = named_game(options.game)(1).spec
         errors += symmetry_errors(options, spec)
-    texts = [text for text in options.opponents if not text.endswith(CHECKPOINT_SUFFIX)]
+    texts = [text for text in options.opponents if not is_checkpoint(text)]
     unplayable = list(player_errors("opponents", texts, spec))
     names = [] if unplayable else [parse_player(text) for text in texts]
     errors += unplayable
@@ -93,9 +94,14 @@ def _do_not_go_together(options: EvalOptions) -> Iterator[str]:
 def _file_errors(options: EvalOptions) -> Iterator[str]:
     for path in dict.fromkeys(options.checkpoints):
         key = checkpoint_key(options, path)
-        if not os.path.isfile(path):  # which also tells a name that is too long
+        try:
+            file = checkpoint_file(path)
+        except ConfigError as error:
+            yield error.errors[0].replace("ckpt_path=", f"{key}=", 1)
+            continue
+        if not os.path.isfile(file):  # which also tells a name that is too long
             yield f"{key}={path}: there is no such file; must be a checkpoint file"
-        elif not zipfile.is_zipfile(path):
+        elif not zipfile.is_zipfile(file):
             yield f"{key}={path}: cannot be read as a checkpoint (corrupt or truncated: it is no zip file)"
 
 

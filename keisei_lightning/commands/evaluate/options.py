@@ -5,13 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from keisei_lightning.published import PREFIX, is_published
 from keisei_lightning.system.devices import DEVICE_NAMES, DEVICE_PATTERN
 from keisei_lightning.system.options import Options, option
 
-__all__ = ["CHECKPOINT_SUFFIX", "EvalOptions"]
+__all__ = ["EvalOptions", "is_checkpoint"]
 
-CHECKPOINT_SUFFIX = ".ckpt"
-"""What tells an opponent's checkpoint file from a player's name."""
+_CHECKPOINT_SUFFIX = ".ckpt"
+
+
+def is_checkpoint(opponent: str) -> bool:
+    """Whether an opponent is a checkpoint, by file or as a published policy, and not a player by name.
+
+    Args:
+        opponent: as it was typed.
+    """
+    return opponent.endswith(_CHECKPOINT_SUFFIX) or is_published(opponent)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +29,13 @@ class EvalOptions(Options):
 
     checkpoint: str | None = option(
         None,
-        "The policy: a checkpoint file of a training run; null: the opponents play each other (round_robin=true).",
+        f"The policy: a checkpoint file of a training run, or {PREFIX}NAME, which comes with the package; null: the "
+        "opponents play each other (round_robin=true).",
         form="a checkpoint file",
     )
     opponents: list[str] = option(
-        sentence="Players by name, and other checkpoints (files that end with .ckpt).", factory=lambda: ["random"]
+        sentence=f"Players by name, and other checkpoints (files that end with .ckpt, or {PREFIX}NAME).",
+        factory=lambda: ["random"],
     )
     games: int = option(
         400, "Games of each match; each opening is played from both seats.", low=2, high=100_000, is_even=True
@@ -66,6 +77,6 @@ class EvalOptions(Options):
 
     @property
     def checkpoints(self) -> list[str]:
-        """All checkpoint files: the policy that is asked about first, then those among the opponents."""
+        """All checkpoints: the policy that is asked about first, then those among the opponents."""
         own = [] if self.checkpoint is None else [self.checkpoint]
-        return [*own, *(opponent for opponent in self.opponents if opponent.endswith(CHECKPOINT_SUFFIX))]
+        return [*own, *filter(is_checkpoint, self.opponents)]

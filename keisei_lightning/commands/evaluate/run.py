@@ -30,6 +30,7 @@ from keisei_lightning.evaluation.registry import (
 )
 from keisei_lightning.games import GameFactory, GameSpec
 from keisei_lightning.policies import LoadedPolicy, load_policy
+from keisei_lightning.published import checkpoint_file
 from keisei_lightning.search import SearchOptions
 from keisei_lightning.system.console import bar_on_screen, print_table, quiet_libraries
 from keisei_lightning.system.devices import device_errors
@@ -265,7 +266,7 @@ def _about(options: EvalOptions, field: _Field, command: str) -> dict[str, objec
         "game_options": {} if recipe is None else dict(recipe.game_options),
         "options": asdict(options),
         "checkpoints": {
-            short[path]: {"path": os.path.abspath(path), "global_step": policy.header.global_step}
+            short[path]: {"path": os.path.abspath(checkpoint_file(path)), "global_step": policy.header.global_step}
             for path, policy in field.policies.items()
         },
     }

@@ -25,6 +25,7 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluation.players import make_random
 from keisei_lightning.evaluation.registry import register_player
 from keisei_lightning.games import register_game
+from keisei_lightning.published import checkpoint_file
 from keisei_lightning.system.machine import Allowance
 
 CONF = config_dir()
@@ -256,6 +257,20 @@ class TestCheckpoints:
         assert fault.startswith(f"ckpt_path={path}: ")
         assert "tic_tac_toe" in fault
         assert "shogi" in fault
+
+    @pytest.mark.parametrize("name", ["published:shogi", "published:go"])
+    def test_nothing_resumes_from_a_published_policy(self, name: str) -> None:
+        assert faults(f"ckpt_path={name}") == [
+            f"ckpt_path={name}: a published policy holds weights alone, and no training resumes from it; must be null, "
+            "auto, last or a checkpoint file of a run"
+        ]
+
+    def test_nothing_resumes_from_a_file_of_weights_alone(self) -> None:
+        path = checkpoint_file("published:shogi")
+        assert faults(f"ckpt_path={path}") == [
+            f"ckpt_path={path}: holds weights alone (no optimiser's state), and no training resumes from it; must be a "
+            "checkpoint of a run"
+        ]
 
     def test_a_file_that_is_no_checkpoint_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "notes.txt"

@@ -100,6 +100,10 @@ def test_a_checkpoint_searches_by_its_name(tmp_path: Path) -> None:
     ("words", "line"),
     [
         ("checkpoint=no.ckpt", "checkpoint=no.ckpt: there is no such file; must be a checkpoint file"),
+        (
+            "checkpoint='published:chess'",
+            "checkpoint=published:chess: there is no such published policy; must be one of ",
+        ),
         ("checkpoint=torn.ckpt", "checkpoint=torn.ckpt: cannot be read as a checkpoint (it is no zip file)"),
         ("checkpoint=a.ckpt,simulations=-1", "simulations=-1: must be a whole number, 0 or more"),
         ("checkpoint=a.ckpt,method=ucb", "method=ucb: must be one of gumbel, puct"),

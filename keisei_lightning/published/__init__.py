@@ -1,0 +1,74 @@
+"""Trained policies that come with the package, as data: ``published:NAME`` is read wherever a checkpoint is.
+
+Beside this module lie two files for each policy: ``NAME.ckpt``, a checkpoint that holds weights alone, in few bits
+(:mod:`keisei_lightning.training.saved_weights`), and ``NAME.json``, its card: the command, the seed, the machine and
+the minutes that made it, and the strength that was measured. They are read as anybody's checkpoint is: checksums first,
+then primitives and tensors, and no code. ``tests/publish.py`` writes both. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from keisei_lightning.errors import ConfigError
+
+__all__ = ["PREFIX", "checkpoint_file", "is_published", "published_card", "published_names"]
+
+PREFIX: Final = "published:"
+"""What the name of a published policy begins with; a file that is called so is ``./published:NAME``."""
+
+_FOLDER: Final = Path(__file__).parent
+
+
+def published_names() -> list[str]:
+    """Names of the policies that come with the package, sorted, without :data:`PREFIX`."""
+    return sorted(file.stem for file in _FOLDER.glob("*.ckpt"))
+
+
+def is_published(path: str | os.PathLike[str]) -> bool:
+    """Whether a checkpoint's name is that of a published policy, known or not.
+
+    Args:
+        path: where a checkpoint file can be named.
+    """
+    return os.fspath(path).startswith(PREFIX)
+
+
+def checkpoint_file(path: str | os.PathLike[str]) -> Path:
+    """The file that a checkpoint's name means.
+
+    Args:
+        path: ``published:NAME``, or the path of a file, which need not be there.
+
+    Raises:
+        ConfigError: no published policy is called so.
+    """
+    if not is_published(path):
+        return Path(path)
+    name = os.fspath(path).removeprefix(PREFIX)
+    if name not in published_names():
+        known = ", ".join(PREFIX + each for each in published_names())
+        raise ConfigError(f"ckpt_path={os.fspath(path)}: there is no such published policy; must be one of {known}")
+    return _FOLDER / f"{name}.ckpt"
+
+
+def published_card(name: str) -> dict[str, Any]:
+    """What made a published policy, and how strong it is.
+
+    Args:
+        name: of :func:`published_names`.
+
+    Returns:
+        ``name``, ``game``, ``model``, ``parameters``, ``licence``; ``training``: the command with its seed, plies,
+        minutes, machine and versions; ``compact``: how far the published weights play as the trained ones do;
+        ``strength``: matches and exact measures, with 95 % intervals.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    file = checkpoint_file(PREFIX + name).with_suffix(".json")
+    card: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return card
