@@ -32,7 +32,7 @@ PAGES = {
 
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 _TERM = re.compile(r"^\*\*(.+?)\.\*\*", re.MULTILINE)
-_METRIC = re.compile(r"`((?:self_play|train|eval)/[^`]+)`")
+_METRIC = re.compile(r"`((?:self_play|train|eval|league)/[^`]+)`")
 _FILE = re.compile(r"^<!-- file: (\S+) -->$", re.MULTILINE)
 _ROLE = re.compile(r":(?:class|func|meth|data|attr|mod|exc):<code>(~?)([\w.]+)</code>")
 
@@ -110,7 +110,7 @@ def _sections() -> Iterator[str]:
 def metrics() -> str:
     """Every metric that the glossary explains: the sentence that does, and the entry that it is in."""
     glossary = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
-    rows: dict[str, list[tuple[str, ...]]] = {"self_play": [], "train": [], "eval": []}
+    rows: dict[str, list[tuple[str, ...]]] = {"self_play": [], "train": [], "eval": [], "league": []}
     for paragraph in glossary.split("\n\n"):
         if term := _TERM.match(paragraph):
             text = " ".join(paragraph[term.end() :].split())

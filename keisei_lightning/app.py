@@ -38,7 +38,7 @@ from keisei_lightning.launching import run_ranks
 from keisei_lightning.launching.logs import log_as_rank
 from keisei_lightning.models import ActorCritic, num_parameters
 from keisei_lightning.models.output_check import check_network
-from keisei_lightning.parallel import BatchOptions, ClusterOptions, SelfPlayCollector
+from keisei_lightning.parallel import BatchOptions, ClusterOptions, League, OpponentOptions, SelfPlayCollector
 from keisei_lightning.plug_ins import build_callbacks, build_loggers, with_users
 from keisei_lightning.system.allocator import keep_freed_memory
 from keisei_lightning.system.console import print_table, quiet_libraries
@@ -53,6 +53,7 @@ from keisei_lightning.training import (
     EvaluationCallback,
     ExperimentLog,
     FinalCheckpoint,
+    LeagueCallback,
     OrderlyStop,
     PPOModule,
     SelfPlayDataModule,
@@ -60,10 +61,12 @@ from keisei_lightning.training import (
     SnapshotCallback,
     TrainingProgress,
     WeightSyncCallback,
+    make_league,
     remove_stale_temporaries,
 )
 from keisei_lightning.training.ddp import RankPhases, join_group, shared_by_first_rank, strategy_of_ranks
 from keisei_lightning.training.options import EvaluationOptions, MinibatchOptions, PPOOptions
+from keisei_lightning.training.pool_folder import PoolFolder
 
 __all__ = ["Run", "build", "run", "run_as_rank"]
 
@@ -225,7 +228,7 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
         workers=workers,
         supervision=supervision,
         batches=BatchOptions(zero_copy=True),
-        opponents=pool,
+        opponents=pool and _opponents(cfg, pool, actor_critic),
         cluster=made(ClusterOptions, cfg.parallel),
         seed=cfg.seed,
     )
@@ -238,7 +241,7 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
         stop,
         *([FinalCheckpoint(last)] if last is not None else []),  # before all that may fail at the end
         WeightSyncCallback(cfg.weight_sync.every_n_steps),
-        *([SnapshotCallback(cfg.opponents.every_n_epochs)] if pool else []),
+        *([_snapshots(cfg, folder, spec.name)] if pool else []),
         SelfPlayMetrics(),
         evaluation,
         *([TrainingProgress()] if cfg.trainer.enable_progress_bar else []),
@@ -258,6 +261,22 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
         stop=stop,
         folder=folder,
         learner_threads=_learner_threads(collector),
+    )
+
+
+def _opponents(cfg: DictConfig, options: OpponentOptions, actor_critic: ActorCritic) -> OpponentOptions | League:
+    is_league = cfg.opponents.mode == "league"
+    return make_league(options, cfg.opponents.members, actor_critic) if is_league else options
+
+
+def _snapshots(cfg: DictConfig, folder: Path, game: str) -> SnapshotCallback:
+    options = cfg.opponents
+    if options.mode != "league":
+        return SnapshotCallback(options.every_n_epochs)
+    path = options.folder and os.path.expanduser(options.folder)
+    shared = path and PoolFolder(path, name=cfg.name, game=game, kept=options.max_snapshots)
+    return LeagueCallback(
+        folder, options.every_n_epochs, options.join_score, folder=shared, own_snapshots=options.own_snapshots
     )
 
 

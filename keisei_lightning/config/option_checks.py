@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from keisei_lightning.config.compose_errors import no_such_key
 from keisei_lightning.config.game_checks import game_spec, opponent_errors
+from keisei_lightning.config.league_checks import league_errors
 from keisei_lightning.config.ranks import rank_errors, ranks_to_start
 from keisei_lightning.config.schemas import SECTIONS
 from keisei_lightning.config.targets import plugin_errors, trainer_errors
@@ -79,6 +80,8 @@ def option_errors(cfg: DictConfig) -> list[str]:
             errors += error.errors
     if "evaluation" not in wrong:
         errors += [*_evaluation_errors(cfg), *opponent_errors(cfg, spec)]
+    if "opponents" not in wrong:
+        errors += league_errors(cfg, spec)
     if wrong.isdisjoint(["parallel", "opponents"]):
         cluster = made(ClusterOptions, cfg.parallel)
         collecting = list(collector_errors(*parallel_options(cfg), opponent_options(cfg), cluster, prefix="parallel."))
@@ -121,7 +124,7 @@ def opponent_options(cfg: DictConfig) -> OpponentOptions | None:
     Args:
         cfg: a composed configuration, in which they are legal.
     """
-    return made(OpponentOptions, cfg.opponents) if cfg.opponents.mode == "snapshots" else None
+    return None if cfg.opponents.mode == "none" else made(OpponentOptions, cfg.opponents)
 
 
 def made(options: type[T], section: DictConfig) -> T:

@@ -18,19 +18,22 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
 from hydra.errors import HydraException
 
+from keisei_lightning.published import is_checkpoint
+
 __all__ = ["PATH_KEYS", "override_word", "quote_texts", "resume_command"]
 
 PATH_KEYS = frozenset(
-    {"checkpoint", "ckpt_path", "hydra.run.dir", "hydra.sweep.dir", "output_dir", "results_dir", "write"},
+    {
+        *("checkpoint", "ckpt_path", "hydra.run.dir", "hydra.sweep.dir", "opponents.folder", "output_dir"),
+        *("results_dir", "write"),
+    },
 )
 """Keys whose values are paths."""
 
-_LIST_KEYS = frozenset({"evaluation.opponents", "opponents"})
+_LIST_KEYS = frozenset({"evaluation.opponents", "opponents", "opponents.members"})
 """Keys whose values may be lists of players, ``[random,alpha_beta(depth=5)]``, and of checkpoint files."""
 
 _TEXT_KEYS = PATH_KEYS | _LIST_KEYS | {"env.game", "game", "name"}
-
-_CHECKPOINT_SUFFIX = ".ckpt"
 
 _PLAIN = re.compile(r"(?!(?:true|false|null|inf|nan)$)[A-Za-z_./][\w./@%+-]*", re.ASCII | re.IGNORECASE)
 """What Hydra takes as it stands, whatever else it is shown to."""
@@ -114,7 +117,7 @@ def _quote_choice(key: str, value: str) -> str:
 
 def _quote_text(key: str, text: str) -> str:
     """One value: a path, a name, a game or a player."""
-    if key in PATH_KEYS or (key in _LIST_KEYS and text.endswith(_CHECKPOINT_SUFFIX)):
+    if key in PATH_KEYS or (key in _LIST_KEYS and is_checkpoint(text)):
         text = os.path.expanduser(text)
     if not text or text[0] in "'\"" or _PLAIN.fullmatch(text):
         return text

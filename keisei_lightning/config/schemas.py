@@ -36,6 +36,7 @@ from keisei_lightning.system.options import Bounds, Declaration, SeedOptions, de
 from keisei_lightning.training.options import (
     CheckpointOptions,
     EvaluationOptions,
+    LeagueOptions,
     MinibatchOptions,
     PPOOptions,
     SnapshotOptions,
@@ -85,10 +86,11 @@ class EnvOptions:
 class OpponentMode:
     """Whether there is a pool of opponents at all."""
 
-    mode: Literal["none", "snapshots"] = option(
+    mode: Literal["none", "snapshots", "league"] = option(
         "none",
         "none: self-play only; snapshots: a share of the games is against frozen earlier policies, and only the "
-        "learner's own moves are learned from.",
+        "learner's own moves are learned from; league: likewise, and against players, engines and other checkpoints "
+        "too.",
     )
 
 
@@ -207,7 +209,7 @@ SECTIONS: dict[str, tuple[Declaration, ...]] = {
     "parallel": declarations(
         *(CollectorOptions, WorkerOptions, SupervisionOptions, ClusterOptions), num_workers={"default": "auto"}
     ),
-    "opponents": declarations(OpponentMode, OpponentOptions, SnapshotOptions),
+    "opponents": declarations(OpponentMode, OpponentOptions, SnapshotOptions, LeagueOptions),
     "weight_sync": declared(WeightSyncOptions),
     "trainer": declared(TrainerOptions),
     "logger": declared(LoggerOptions),

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
 from keisei_lightning.config.game_checks import game_spec
+from keisei_lightning.config.league_checks import member_checkpoint_errors
 from keisei_lightning.config.option_checks import option_errors, parallel_options, publishes_per_iteration
 from keisei_lightning.config.ranks import PortableConfig, adopt_place, rank_warnings
 from keisei_lightning.config.schemas import SECTIONS
@@ -85,7 +86,13 @@ def _validated(cfg: DictConfig, section: str) -> ValidatedConfig:
         _refuse(option_errors(cfg))
         adopt_place(cfg)
         resolve_workers(cfg)
-        _refuse([*target_errors(cfg), *gpu_errors(cfg), *_resolve_checkpoint(cfg, game_spec(cfg))])
+        spec = game_spec(cfg)
+        _refuse(
+            [
+                *(*target_errors(cfg), *gpu_errors(cfg)),
+                *(*_resolve_checkpoint(cfg, spec), *member_checkpoint_errors(cfg, spec)),
+            ]
+        )
     OmegaConf.set_readonly(cfg, True)
     return ValidatedConfig(cfg)
 

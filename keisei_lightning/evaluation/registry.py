@@ -23,13 +23,13 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, is_dataclass
+from functools import partial
 from typing import Any, Final
 
 from keisei_lightning.errors import ConfigError, KeiseiError
-from keisei_lightning.evaluation.players import Player
 from keisei_lightning.games.protocol import GameSpec
+from keisei_lightning.games.turns import Player, PlayerFactory, closing_player, start_player
 from keisei_lightning.system.registry import Registry, nearest
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "make_player",
     "parse_player",
     "player_errors",
+    "player_factory",
     "player_names",
     "player_options",
     "register_player",
@@ -157,9 +158,25 @@ def make_player(name: str | PlayerName, spec: GameSpec, *, seed: int = 0) -> Pla
         ConfigError: the name cannot be read, no player is called that, it has no such option, a value is wrong, or it
             cannot play this game.
     """
+    return player_factory(name)(spec, seed)
+
+
+def player_factory(name: str | PlayerName) -> PlayerFactory:
+    """What makes a player in any process, also one of a maker that only this process knows: it can be pickled.
+
+    Args:
+        name: see :func:`parse_player`.
+
+    Raises:
+        ConfigError: as :func:`make_player`, but for what depends on the game.
+    """
     parsed = parse_player(name) if isinstance(name, str) else name
     maker = PLAYERS.load(parsed.player)
-    return maker(spec, seed=seed, name=parsed.text, **_typed_options(parsed, maker))
+    return partial(_made, maker, parsed.text, _typed_options(parsed, maker))
+
+
+def _made(maker: PlayerMaker, name: str, options: Mapping[str, Any], spec: GameSpec, seed: int) -> Player:
+    return maker(spec, seed=seed, name=name, **options)
 
 
 def player_errors(key: str, names: Iterable[str], spec: GameSpec | None) -> Iterator[str]:
@@ -183,28 +200,6 @@ def player_errors(key: str, names: Iterable[str], spec: GameSpec | None) -> Iter
                     pass
         except KeiseiError as error:
             yield from (f"{key}={name}: {' '.join(line.split())}" for line in getattr(error, "errors", [str(error)]))
-
-
-def start_player(player: Player) -> None:
-    """Start what a player works with, such as an engine's process, if it has a ``start()``.
-
-    Raises:
-        ConfigError: it cannot be started, or does not work as it was configured.
-    """
-    start = getattr(player, "start", None)
-    if start is not None:
-        start()
-
-
-@contextmanager
-def closing_player(player: Player) -> Iterator[Player]:
-    """Context that closes a player at its end, if the player holds something (has a ``close()``)."""
-    try:
-        yield player
-    finally:
-        close = getattr(player, "close", None)
-        if close is not None:
-            close()
 
 
 def _options(text: str, rest: str) -> tuple[dict[str, str], list[str]]:

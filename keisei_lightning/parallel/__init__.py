@@ -33,7 +33,7 @@ Where things are, from batches down to memory (each line imports only lines belo
 - ``intake``, ``stats``: make batches of rollouts, and count them.
 - ``backend``, ``serial_backend``, ``process_backend``, ``central/``, ``cluster/``: the four modes.
 - ``playing/``: plays rollouts; the loop of a worker process.
-- ``opponents/``: the pool of snapshots that games are played against.
+- ``opponents/``: whom games are played against: snapshots, other policies, players.
 - ``policy/``: inference requests, and servers for them.
 - ``supervision/``: starts, watches and replaces processes.
 - ``memory/``: shared memory: slots, weights, mailbox.
@@ -47,6 +47,8 @@ from keisei_lightning.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     from keisei_lightning.parallel.collector import SelfPlayCollector
+    from keisei_lightning.parallel.opponents.league import League, PolicyMember
+    from keisei_lightning.parallel.opponents.players import PlayerMember
     from keisei_lightning.parallel.options import (
         BatchOptions,
         ClusterOptions,
@@ -61,7 +63,10 @@ __all__ = [
     "BatchOptions",
     "ClusterOptions",
     "CollectorOptions",
+    "League",
     "OpponentOptions",
+    "PlayerMember",
+    "PolicyMember",
     "RestartPolicy",
     "SelfPlayCollector",
     "SupervisionOptions",
@@ -73,7 +78,10 @@ _MODULE_OF = {
     "BatchOptions": "options",
     "ClusterOptions": "options",
     "CollectorOptions": "options",
+    "League": "opponents.league",
     "OpponentOptions": "options",
+    "PlayerMember": "opponents.players",
+    "PolicyMember": "opponents.league",
     "RestartPolicy": "supervision.restarts",
     "SelfPlayCollector": "collector",
     "SupervisionOptions": "options",

@@ -14,7 +14,7 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameFactory
 from keisei_lightning.parallel.memory.slots import Slots
 from keisei_lightning.parallel.memory.weights import WeightMemory
-from keisei_lightning.parallel.opponents.pool import OpponentSetup
+from keisei_lightning.parallel.opponents.memory import OpponentSetup
 from keisei_lightning.parallel.playing.worker import PlayerOptions
 from keisei_lightning.parallel.supervision.events import WorkerHealth
 from keisei_lightning.parallel.supervision.messages import Play, RolloutHeader

@@ -25,6 +25,7 @@ from keisei_lightning.parallel.intake import NOTHING_UNDELIVERED, to_batch
 from keisei_lightning.parallel.memory.slots import ColumnKey
 from keisei_lightning.parallel.memory.weight_sources import choose_weights
 from keisei_lightning.parallel.memory.weights import copy_weights
+from keisei_lightning.parallel.opponents.league import League
 from keisei_lightning.parallel.opponents.pool import SnapshotPool, SnapshotStanding
 from keisei_lightning.parallel.options import (
     BatchOptions,
@@ -67,7 +68,7 @@ class SelfPlayCollector(WorkerControl, BaseCollector):
         workers: how the workers run the policy.
         supervision: when a worker is replaced, and when that ends the training.
         batches: what the iterator delivers.
-        opponents: play a share of the games against snapshots that :meth:`push_snapshot` freezes; None: self-play only.
+        opponents: of a share of the games: snapshots that :meth:`push_snapshot` freezes, and members of a ``League``.
         cluster: with ``mode="ray"``, where the workers run: then ``num_workers`` is the number of each node agent.
         replay_buffer: batches are added to it as flat plies, and the iterator yields None, as in TorchRL.
         seed: root seed of every random stream; every worker has its own, spawned from it.
@@ -90,7 +91,7 @@ class SelfPlayCollector(WorkerControl, BaseCollector):
         workers: WorkerOptions | None = None,
         supervision: SupervisionOptions | None = None,
         batches: BatchOptions | None = None,
-        opponents: OpponentOptions | None = None,
+        opponents: OpponentOptions | League | None = None,
         cluster: ClusterOptions | None = None,
         replay_buffer: Any | None = None,
         seed: int = 0,

@@ -197,21 +197,34 @@ class ClusterOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class OpponentOptions(Options):
-    """Games against frozen snapshots of the policy.
+    """Games against frozen snapshots of the policy, and other members of a league.
 
     Raises:
         ConfigError: with a line for each value that is not legal.
     """
 
     share: float = option(
-        0.5, "Share of the games that are against snapshots; the others are self-play.", above=0, high=1
+        0.5, "Share of the games that are against opponents; the others are self-play.", above=0, high=1
     )
     max_snapshots: int = option(12, "Size of the ring of snapshots; the oldest one leaves it first.", low=1, high=1024)
     # Prioritised: in proportion to (1 - score) ** 2, where the score is the learner's points per game against a
     # snapshot (Vinyals et al. 2019, "Grandmaster level in StarCraft II", prioritised fictitious self-play, f_hard with
     # p = 2); where every score is 1, uniform, as in that paper's pseudocode.
     choice: Literal["uniform", "prioritised"] = option(
-        "uniform", "uniform: any snapshot; prioritised: more often one that the learner does badly against."
+        "uniform", "uniform: any opponent; prioritised: more often one that the learner does badly against."
+    )
+    player_share: float | None = option(
+        None,
+        "With a league: share of the games against opponents that are against its players; null: each member counts "
+        "alike.",
+        low=0,
+        high=1,
+    )
+    turn_timeout_s: float = option(
+        300.0,
+        "With a league: seconds that a player may take for its moves on all boards; then its worker is hung, and "
+        "replaced. (An engine has a shorter limit of its own, which costs only a game.)",
+        above=0,
     )
 
     @property

@@ -101,5 +101,7 @@ class SerialBackend(Backend):
 
     @override
     def shutdown(self, timeout_s: float) -> None:
+        for worker in self._workers:
+            worker.close()
         self._workers.clear()
         self._granted.clear()

@@ -18,7 +18,9 @@ from keisei_lightning.parallel.intake import Intake
 from keisei_lightning.parallel.memory.demand import check_memory
 from keisei_lightning.parallel.memory.slots import SlotLayout, Slots
 from keisei_lightning.parallel.memory.weights import WeightLayout, WeightStore
-from keisei_lightning.parallel.opponents.pool import OpponentSetup, SnapshotPool
+from keisei_lightning.parallel.opponents.league import League
+from keisei_lightning.parallel.opponents.players import check_players
+from keisei_lightning.parallel.opponents.pool import COUNTED_BY_RANK, SnapshotPool
 from keisei_lightning.parallel.options import (
     BatchOptions,
     ClusterOptions,
@@ -64,7 +66,7 @@ class CollectorSpec:
         workers: how workers run the policy.
         threads_per_worker: torch threads of each process that has the policy.
         supervision: time limits and restart budget.
-        opponents: options of the games against snapshots; None: every game is self-play.
+        opponents: of the learner: snapshots alone, or a league; None: every game is self-play.
         zero_copy: batches are views of the slots where possible.
     """
 
@@ -77,7 +79,7 @@ class CollectorSpec:
     workers: WorkerOptions
     threads_per_worker: int
     supervision: SupervisionOptions
-    opponents: OpponentOptions | None
+    opponents: OpponentOptions | League | None
     zero_copy: bool
 
     @classmethod
@@ -90,7 +92,7 @@ class CollectorSpec:
         *,
         supervision: SupervisionOptions,
         batches: BatchOptions,
-        opponents: OpponentOptions | None,
+        opponents: OpponentOptions | League | None,
         cluster: ClusterOptions,
     ) -> CollectorSpec:
         """A spec whose options go together, with this machine, this policy and this game: nothing fails in a worker.
@@ -99,10 +101,11 @@ class CollectorSpec:
             ConfigError: with a line for each error.
         """
         options = with_number_of_workers(options, workers, cluster, learns_on_cpu=not torch.cuda.is_available())
+        league = None if opponents is None else League.checked(opponents, policy)
         if errors := [
             *([] if options.mode == "ray" else _device_errors(workers.worker_device)),  # theirs are not this machine's
             *check_compile_mode("compile_mode", workers.compile_mode, policy),
-            *collector_errors(options, workers, supervision, opponents, cluster),
+            *collector_errors(options, workers, supervision, None if league is None else league.options, cluster),
         ]:
             raise ConfigError(errors)
         if not (spec := game(1).spec).symmetries and options.augment_symmetry:
@@ -122,7 +125,7 @@ class CollectorSpec:
         check_memory(
             layout,
             policy=policy,
-            num_snapshots=opponents.num_buffers if opponents else 0,
+            num_snapshots=league.num_buffers if league else 0,
             mode=options.mode,
             start_method=workers.start_method,
         )
@@ -197,7 +200,7 @@ class CollectorSpec:
 
         num_agents = int(self.cluster.num_agents)
         needs = agent_needs(self.cluster, int(self.options.num_workers))
-        snapshots = 0 if self.opponents is None else self.opponents.num_buffers
+        snapshots = 0 if self.opponents is None else League.of(self.opponents).num_buffers
         num_bytes = self.layout.num_bytes + (_WEIGHTS_ON_THE_WAY + snapshots) * inputs.weights.layout.num_bytes
         megabytes = self.cluster.object_store_memory_mb or max(_MIN_OBJECT_STORE_MB, 2 * num_bytes // 2**20)
         return ClusterBackend(
@@ -263,6 +266,7 @@ class Session:
         share: RankShare,
     ) -> None:
         self._num_readers, self._num_workers = spec.num_readers, spec.layout.num_workers
+        self._game_spec, self._plays_here = spec.game_spec, spec.options.mode != "ray"
         weights = WeightLayout.of(spec.policy)
         self._slots = Slots.reserve(spec.layout)
         self.weights = WeightStore(weights, spec.num_readers)
@@ -277,7 +281,7 @@ class Session:
             options=spec.player_options(seed=seed, start=plies, share=share),
             slots=self._slots,
             weights=self.weights.memory,
-            opponents=self._opponent_setup(spec),
+            opponents=None if self.pool is None else self.pool.setup,
             games_in_flight=resume_state.games_in_flight,
         )
         self.backend = spec.make_backend(inputs)
@@ -294,13 +298,14 @@ class Session:
             scores_at_once=share.num_ranks == 1,
         )
 
-    def _opponent_setup(self, spec: CollectorSpec) -> OpponentSetup | None:
-        if self.pool is None or spec.opponents is None:
-            return None
-        return OpponentSetup(memory=self.pool.memory, share=spec.opponents.share)
-
     def open(self) -> None:
-        """Start playing; returns before all workers are ready."""
+        """Start playing; returns before all workers are ready.
+
+        Raises:
+            ConfigError: a player of the league cannot be started here, where it would be needed; nothing was started.
+        """
+        if self.pool is not None and self._plays_here:
+            check_players(self.pool.setup.players, self._game_spec)
         self.backend.publish(self.weights.latest, self.weights.latest_version)
         self.backend.start()
         self.intake.open()
@@ -357,7 +362,7 @@ class Session:
         lag = max((policy_lag(latest_version, version) for version in versions), default=0)
         pool = {} if self.pool is None else self.pool.summary()
         return {
-            **{name: Figure("same", value) for name, value in pool.items()},
+            **{name: Figure("sum" if name in COUNTED_BY_RANK else "same", value) for name, value in pool.items()},
             "restarts": Figure("sum", sum(worker.restarts for worker in workers)),
             "healthy_workers": Figure("sum", healthy),
             "adoption_lag_max": Figure("largest", lag),

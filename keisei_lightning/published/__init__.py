@@ -15,11 +15,12 @@ from typing import Any, Final
 
 from keisei_lightning.errors import ConfigError
 
-__all__ = ["PREFIX", "checkpoint_file", "is_published", "published_card", "published_names"]
+__all__ = ["PREFIX", "checkpoint_file", "is_checkpoint", "is_published", "published_card", "published_names"]
 
 PREFIX: Final = "published:"
 """What the name of a published policy begins with; a file that is called so is ``./published:NAME``."""
 
+_CHECKPOINT_SUFFIX: Final = ".ckpt"
 _FOLDER: Final = Path(__file__).parent
 
 
@@ -35,6 +36,15 @@ def is_published(path: str | os.PathLike[str]) -> bool:
         path: where a checkpoint file can be named.
     """
     return os.fspath(path).startswith(PREFIX)
+
+
+def is_checkpoint(player: str) -> bool:
+    """Whether a player is a checkpoint, by file or as a published policy, and not a player by name.
+
+    Args:
+        player: as it was typed.
+    """
+    return player.endswith(_CHECKPOINT_SUFFIX) or is_published(player)
 
 
 def checkpoint_file(path: str | os.PathLike[str]) -> Path:

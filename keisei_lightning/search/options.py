@@ -28,6 +28,6 @@ class SearchOptions(Options):
     max_nodes: int = option(100_000, "Positions that one tree may hold, those of earlier moves included.", low=1)
     mirror: bool = option(False, "Every position is evaluated as the mean over the game's symmetries.")
     mate_nodes: int = option(
-        0, "Positions of the game's own search for a forced win (mate) before each move; 0: none.", low=0
+        1000, "Positions of the game's own search for a forced win (mate) before each move; 0: none.", low=0
     )
     leaf_mate_nodes: int = option(0, "The same at each new position of the tree.", low=0)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from keisei_lightning.training.evaluation import EvaluationCallback
     from keisei_lightning.training.experiment_log import ExperimentLog
     from keisei_lightning.training.integrity import remove_stale_temporaries
+    from keisei_lightning.training.league import LeagueCallback, make_league
     from keisei_lightning.training.metrics import SelfPlayMetrics
     from keisei_lightning.training.module import PPOModule
     from keisei_lightning.training.options import EvaluationOptions, MinibatchOptions, PPOOptions
@@ -49,6 +50,7 @@ __all__ = [
     "EvaluationOptions",
     "ExperimentLog",
     "FinalCheckpoint",
+    "LeagueCallback",
     "MinibatchOptions",
     "OrderlyStop",
     "PPOModule",
@@ -62,6 +64,7 @@ __all__ = [
     "TrainingProgress",
     "WeightSyncCallback",
     "check_checkpoint",
+    "make_league",
     "newest_whole_checkpoint",
     "plot_curves",
     "read_checkpoint_header",
@@ -78,6 +81,7 @@ _MODULE_OF = {
     "EvaluationOptions": "options",
     "ExperimentLog": "experiment_log",
     "FinalCheckpoint": "orderly_stop",
+    "LeagueCallback": "league",
     "MinibatchOptions": "options",
     "OrderlyStop": "orderly_stop",
     "PPOModule": "module",
@@ -91,6 +95,7 @@ _MODULE_OF = {
     "TrainingProgress": "progress",
     "WeightSyncCallback": "weight_sync",
     "check_checkpoint": "checkpoint_header",
+    "make_league": "league",
     "newest_whole_checkpoint": "checkpoint_header",
     "plot_curves": "report",
     "read_checkpoint_header": "checkpoint_header",

@@ -11,6 +11,7 @@ from keisei_lightning.system.options import Options, option
 __all__ = [
     "CheckpointOptions",
     "EvaluationOptions",
+    "LeagueOptions",
     "MinibatchOptions",
     "PPOOptions",
     "SnapshotOptions",
@@ -140,3 +141,33 @@ class SnapshotOptions(Options):
     """When :class:`~keisei_lightning.training.SnapshotCallback` freezes the policy."""
 
     every_n_epochs: int = option(20, "PPO iterations between two snapshots of the policy.", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeagueOptions(Options):
+    """Members of a league beside snapshots, and when these join (:class:`LeagueCallback`)."""
+
+    members: list[str] = option(
+        factory=list,
+        sentence="With a league: players by name, such as mate_in_one, alpha_beta(depth=3) or usi(command=engine,"
+        "nodes=100), and checkpoint files of the same network, such as results/shogi/RUN/checkpoints/last.ckpt.",
+    )
+    # Vinyals et al. 2019, "Grandmaster level in StarCraft II", let a main exploiter join when it beats all of the
+    # league's main agents in 70 % of the games, or after a time.
+    join_score: float | None = option(
+        None,
+        "With a league: a snapshot that is due joins only if the learner's mean score against the frozen policies is "
+        "at least this; otherwise it is asked again an iteration later. null: it joins always.",
+        low=0,
+        below=1,
+    )
+    folder: str | None = option(
+        None,
+        "With a league: a folder that several runs share. This run puts its snapshots there, and takes those of the "
+        "others into its ring. null: it shares none.",
+    )
+    own_snapshots: bool = option(
+        True,
+        "With a league: this run's snapshots join its own ring; false: only opponents.folder has them, and the run "
+        "plays against others alone, as one that looks for their weaknesses (an exploiter) does.",
+    )

@@ -107,7 +107,9 @@ class _Group:
         self.rank, self.size = torch.distributed.get_rank(), torch.distributed.get_world_size()
         self._group: Any = torch.distributed.new_group(backend="gloo", timeout=timeout)
         # The metrics that this package logs are those of all ranks already. Lightning cannot know.
-        warnings.filterwarnings("ignore", message=r"It is recommended to use `self\.log\('(train|self_play|eval)/")
+        warnings.filterwarnings(
+            "ignore", message=r"It is recommended to use `self\.log\('(train|self_play|eval|league)/"
+        )
 
     def collect(self, what: str, work: Callable[[], T]) -> list[T]:
         error: BaseException | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import logging
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,8 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
 from keisei_lightning.evaluation import MatchResult
-from keisei_lightning.system.stopping import requested, temporary_file
+from keisei_lightning.system.stopping import requested
 from keisei_lightning.training.evaluation import EvaluationCallback
+from keisei_lightning.training.files import write_whole
 
 __all__ = ["HISTORY_KEY", "CurvesCallback", "plot_curves", "write_last_game"]
 
@@ -160,23 +160,9 @@ def write_last_game(result: MatchResult, directory: str | Path) -> list[Path]:
         (folder / f"last_game{ending}", record),
     ):
         if text:
-            _write_whole(path, text.encode())
+            write_whole(path, text.encode())
             files.append(path)
     return files
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file atomically: on an error, such as a full disk, it is as it was before.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    try:
-        with temporary_file(path.with_name(f".{path.name}.{os.getpid()}.tmp")) as temporary:
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
-    except OSError as error:
-        raise type(error)(error.errno, error.strerror, str(path)) from error
 
 
 def plot_curves(history: History, path: str | Path) -> Path:
@@ -209,7 +195,7 @@ def plot_curves(history: History, path: str | Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     picture = io.BytesIO()
     figure.savefig(picture, dpi=110, format="png")
-    _write_whole(target, picture.getvalue())
+    write_whole(target, picture.getvalue())
     return target
 
 

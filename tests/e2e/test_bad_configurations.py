@@ -78,7 +78,40 @@ BAD = [
     ("+trainer.max_epoch=3", "trainer.max_epoch=3: no such key (did you mean trainer.max_epochs?)"),
     ("modell=tiny", "modell=tiny: no such key (did you mean model?)"),
     ("env=shogo", "env=shogo: no such option (did you mean shogi?); must be one of breakthrough, connect_four, hex, "),
-    ("opponents=snapshot", "opponents=snapshot: no such option (did you mean snapshots?); must be one of none, snap"),
+    (
+        "opponents=snapshot",
+        "opponents=snapshot: no such option (did you mean snapshots?); must be one of exploiter, le",
+    ),
+    (
+        "opponents=league opponents.members=[tactiks]",
+        "opponents.members=tactiks: player tactiks: there is none (did you mean tactics?)",
+    ),
+    (
+        "opponents=league opponents.members=[random,random]",
+        "opponents.members: random is there 2 times; must be there once",
+    ),
+    (
+        "opponents=league opponents.members=[gone.ckpt]",
+        "opponents.members=gone.ckpt: there is no such file; must be a player's name or a checkpoint file",
+    ),
+    (
+        "opponents=league opponents.members=[] opponents.player_share=0.5",
+        "opponents.player_share=0.5: must be null where opponents.members names no player",
+    ),
+    (
+        "opponents=league opponents.own_snapshots=false",
+        "opponents.own_snapshots=false: must be true without opponents.folder (nobody would have them)",
+    ),
+    ("opponents=league opponents.folder=/proc/pool", "opponents.folder=/proc/pool: must be a folder that can be writ"),
+    (
+        "opponents=league opponents.folder=pool trainer.devices=2",
+        "opponents.folder=pool: must be null with several devices of the learner (ranks), which would find different",
+    ),
+    ("opponents=league opponents.join_score=1", "opponents.join_score=1: must be a number, 0 or more and less than 1"),
+    (
+        "opponents=snapshots opponents.members=[random]",
+        "opponents.members=[random]: must be [] with opponents.mode=snapshots (opponents=league has members)",
+    ),
     ("opponents.choice=best", "opponents.choice=best: must be one of uniform, prioritised"),
     ("evaluation.opponents=[]", "evaluation.opponents=[]: must name one player or more, such as random"),
     ("evaluation.opponents=[randm]", "evaluation.opponents=randm: player randm: there is none (did you mean random?)"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ import torch
 from collector_helpers import FRAMES, GAMES, assert_same, collector_of
 from fakes import TinyNetwork, counting_game
 from fault_helpers import wait_until
+from league_players import FIRST, RANDOM
 from rollout_checks import assert_whole
 from simulated_cluster import SimulatedCluster, family_of
 from tensordict import TensorDictBase
@@ -28,7 +30,7 @@ from torch import nn
 
 from keisei_lightning.errors import ConfigError, WorkerBootError
 from keisei_lightning.models import ActorCritic
-from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
+from keisei_lightning.parallel import League, OpponentOptions, PolicyMember, SelfPlayCollector
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -102,6 +104,21 @@ def test_agents_give_the_bits_of_workers(
     assert_same(batches, bits_of_workers)
     assert [int(batch["collector", "policy_version"].max()) for batch in batches] == [0, 0, 1, 1, 2, 2]
     assert not all(bool(batch["trainable"].all()) for batch in batches)  # snapshots have played
+
+
+def test_agents_play_a_league_as_workers_do(cluster: SimulatedCluster) -> None:
+    batches, totals = {}, {}
+    for name, make in (("workers", collector_of), ("ray", functools.partial(on, cluster, num_agents=2, num_workers=1))):
+        policy = policy_of_bfloat16s()
+        other = PolicyMember("other", ActorCritic(TinyNetwork()))
+        league = League(options=OpponentOptions(share=1.0), players=(FIRST, RANDOM), policies=(other,))
+        collector = make(policy, threads_per_worker=1, opponents=league)
+        batches[name] = six_batches(collector, policy)
+        assert collector.pool is not None
+        totals[name] = collector.pool.totals
+    assert_same(batches["ray"], batches["workers"])
+    assert totals["ray"] == totals["workers"]
+    assert {"first", "random", "other"} & set(totals["ray"])
 
 
 # ---- health, control, ends

@@ -26,11 +26,12 @@ from keisei_lightning.models import ActorCritic
 from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
 from keisei_lightning.training import (
     EvaluationCallback,
+    LeagueCallback,
     PPOModule,
     SelfPlayDataModule,
     SelfPlayMetrics,
-    SnapshotCallback,
     WeightSyncCallback,
+    make_league,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -98,7 +99,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         mode="serial",
         games_per_worker=4,
         plies_per_rollout=16,
-        opponents=OpponentOptions(share=0.5),
+        opponents=make_league(OpponentOptions(share=0.5), ["random"], policy),
     )
     ladder = Ladder(game="counting", matches=(("random", "somebody", Tally(wins=5, losses=5)),))
     trainer = Trainer(
@@ -112,7 +113,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         logger=False,
         callbacks=[
             WeightSyncCallback(),
-            SnapshotCallback(1),
+            LeagueCallback(tmp_path_factory.mktemp("league"), 1),
             SelfPlayMetrics(),
             EvaluationCallback(
                 counting_game(opening_plies=6), num_games=40, every_n_epochs=1, against_epochs_ago=1, ladder=ladder
@@ -135,7 +136,7 @@ def test_every_metric_that_a_training_logs_is_in_the_glossary(logged: set[str]) 
 
 def test_every_metric_in_the_glossary_is_logged(logged: set[str]) -> None:
     for span in spans(GLOSSARY):
-        if re.match(r"(self_play|train|eval)/\w", span):
+        if re.match(r"(self_play|train|eval|league)/\w", span):
             pattern = re.escape(span).replace("<player>", r"\w+").replace("<outcome>", r"\w+")
             assert any(re.fullmatch(pattern, name) for name in logged), span
 

@@ -41,7 +41,7 @@ def test_the_reference_has_every_public_name_key_player_and_metric(hooks: Module
     players = set(re.findall(r"^## `(\w+)`$", hooks.players(), re.MULTILINE))
     assert {"random", "tactics", "usi"} <= players <= set(PLAYERS)
     glossary = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
-    metrics = set(re.findall(r"`((?:self_play|train|eval)/[\w/<>]+)`", glossary))
+    metrics = set(re.findall(r"`((?:self_play|train|eval|league)/[\w/<>]+)`", glossary))
     assert len(metrics) > 40
     assert metrics == set(re.findall(r"^\| `([\w/<>]+)` \|", hooks.metrics(), re.MULTILINE))
 

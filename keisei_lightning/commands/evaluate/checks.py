@@ -7,11 +7,11 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator
 
-from keisei_lightning.commands.evaluate.options import EvalOptions, is_checkpoint
+from keisei_lightning.commands.evaluate.options import EvalOptions
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluation.registry import PlayerName, parse_player, player_errors
 from keisei_lightning.games import GameFactory, GameSpec, game_factory
-from keisei_lightning.published import checkpoint_file
+from keisei_lightning.published import checkpoint_file, is_checkpoint
 from keisei_lightning.system.paths import path_errors
 
 __all__ = ["ANCHOR", "check_options", "checkpoint_key", "named_game", "symmetry_errors"]

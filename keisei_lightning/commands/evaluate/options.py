@@ -5,22 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from keisei_lightning.published import PREFIX, is_published
+from keisei_lightning.published import PREFIX, is_checkpoint
 from keisei_lightning.system.devices import DEVICE_NAMES, DEVICE_PATTERN
 from keisei_lightning.system.options import Options, option
 
-__all__ = ["EvalOptions", "is_checkpoint"]
-
-_CHECKPOINT_SUFFIX = ".ckpt"
-
-
-def is_checkpoint(opponent: str) -> bool:
-    """Whether an opponent is a checkpoint, by file or as a published policy, and not a player by name.
-
-    Args:
-        opponent: as it was typed.
-    """
-    return opponent.endswith(_CHECKPOINT_SUFFIX) or is_published(opponent)
+__all__ = ["EvalOptions"]
 
 
 @dataclass(frozen=True, kw_only=True)

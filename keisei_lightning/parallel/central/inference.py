@@ -28,7 +28,7 @@ from keisei_lightning.models.transfers import PinnedMemory
 from keisei_lightning.parallel.central.mailbox import MailboxServer, RequestKind, Token
 from keisei_lightning.parallel.memory.shared_buffer import SharedBuffer
 from keisei_lightning.parallel.memory.weights import WeightMemory
-from keisei_lightning.parallel.opponents.pool import OpponentSetup
+from keisei_lightning.parallel.opponents.memory import OpponentSetup
 from keisei_lightning.parallel.playing.policy_worker import LayerHeartbeats, PolicyReplica, resolve_device
 from keisei_lightning.parallel.playing.worker import PlayerOptions, WeightSource, child_process
 from keisei_lightning.parallel.policy.inference_requests import PendingResult, PolicyServer

@@ -120,6 +120,10 @@ class _RetryingWorker(Worker):
         self._worker.reset_games()
 
     @override
+    def close(self) -> None:
+        self._worker.close()
+
+    @override
     def play(self, grant: Play, *, wait_s: float = 0.0, beat: Beat = lambda: None) -> RolloutHeader:
         lost = 0
         while True:
@@ -181,6 +185,11 @@ class GroupedPlayer(Player):
     def reset_games(self) -> None:
         for player in self._players:
             player.reset_games()
+
+    @override
+    def close(self) -> None:
+        for player in self._players:
+            player.close()
 
     @override
     def play(

@@ -25,7 +25,7 @@ from keisei_lightning.parallel.backend import Backend, WorkerInputs
 from keisei_lightning.parallel.cluster.messages import AgentBoot, Grant, Parcel, Report, Rollout
 from keisei_lightning.parallel.memory.slots import Slots
 from keisei_lightning.parallel.memory.weights import WeightStore
-from keisei_lightning.parallel.opponents.pool import OpponentSetup, SnapshotMemory
+from keisei_lightning.parallel.opponents.memory import OpponentSetup, SnapshotMemory
 from keisei_lightning.parallel.playing.worker import failure_of
 from keisei_lightning.parallel.process_backend import ProcessBackend
 from keisei_lightning.parallel.supervision.events import WorkerHealth
@@ -93,7 +93,12 @@ class NodeAgent:
             weights=self._weights.memory,
             opponents=None
             if snapshots is None or self._snapshots is None
-            else OpponentSetup(memory=self._snapshots, share=snapshots.share),
+            else OpponentSetup(
+                memory=self._snapshots,
+                share=snapshots.share,
+                players=snapshots.players,
+                patience_s=snapshots.patience_s,
+            ),
         )
         self._backend = make_backend(inputs, boot, self._wake_by)
         self._orders: deque[Callable[[], None]] = deque()
@@ -240,7 +245,7 @@ class NodeAgent:
         if self._weights.latest_version < grant.version:
             return False
         opponent = grant.play.opponent
-        if opponent is None:
+        if opponent is None or opponent.buffer is None:
             return True
         assert self._snapshots is not None
         return int(self._snapshots.versions.array()[opponent.buffer]) == opponent.version

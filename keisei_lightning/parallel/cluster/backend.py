@@ -124,7 +124,12 @@ class ClusterBackend(Backend):
             codec=self._codec,
             snapshots=None
             if opponents is None
-            else SnapshotBoot(num_buffers=opponents.memory.num_buffers, share=opponents.share),
+            else SnapshotBoot(
+                num_buffers=opponents.memory.num_buffers,
+                share=opponents.share,
+                players=opponents.players,
+                patience_s=opponents.patience_s,
+            ),
             restart_policy=dataclasses.replace(self._restart_policy, min_healthy_workers=0),
             start_method=self._start_method,
             beat_s=min(_LONGEST_BEAT_S, self._restart_policy.heartbeat_s / _BEATS),

@@ -14,7 +14,7 @@ from torch import Tensor
 from keisei_lightning.parallel.cluster.calls import Agent, AgentCalls, Call
 from keisei_lightning.parallel.cluster.messages import Parcel
 from keisei_lightning.parallel.cluster.weight_codec import WeightCodec
-from keisei_lightning.parallel.opponents.pool import SnapshotMemory
+from keisei_lightning.parallel.opponents.memory import SnapshotMemory
 from keisei_lightning.parallel.supervision.messages import Opponent
 
 __all__ = ["Deliveries"]
@@ -145,9 +145,13 @@ class Deliveries:
         self.send(agent)
 
     def send_snapshot(self, agent: Agent, opponent: Opponent) -> None:
-        """Send a snapshot, if the agent does not have it."""
+        """Send a snapshot, if the agent does not have it; a player needs nothing to be sent."""
         delivered = self._delivered[agent.agent_id]
-        if agent.calls is None or delivered.snapshots.get(opponent.buffer) == opponent.version:
+        if (
+            opponent.buffer is None
+            or agent.calls is None
+            or delivered.snapshots.get(opponent.buffer) == opponent.version
+        ):
             return
         version, stored = self._stored_snapshots.get(opponent.buffer, (-1, None))
         if version != opponent.version:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from keisei_lightning.parallel.cluster.weight_codec import WeightCodec
 from keisei_lightning.parallel.memory.slots import ColumnKey, SlotLayout
+from keisei_lightning.parallel.opponents.players import PlayerMember
 from keisei_lightning.parallel.playing.worker import PlayerOptions
 from keisei_lightning.parallel.supervision.events import WorkerHealth
 from keisei_lightning.parallel.supervision.messages import Failure, LogRecord, Play, RolloutHeader
@@ -20,15 +21,19 @@ __all__ = ["AgentBoot", "Grant", "Parcel", "Report", "Rollout", "SnapshotBoot"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SnapshotBoot:
-    """The snapshots that an agent's workers may meet.
+    """The opponents that an agent's workers may meet.
 
     Attributes:
         num_buffers: how many sets of weights an agent stores, in the same buffers as the learner.
-        share: of the boards that meet a snapshot.
+        share: of the boards that meet an opponent.
+        players: opponents that are no frozen policies.
+        patience_s: how long they may take for one turn.
     """
 
     num_buffers: int
     share: float
+    players: tuple[PlayerMember, ...] = ()
+    patience_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

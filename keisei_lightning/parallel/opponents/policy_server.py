@@ -14,7 +14,7 @@ from typing_extensions import override
 from keisei_lightning.errors import WeightsError
 from keisei_lightning.models.transfers import to_device
 from keisei_lightning.parallel.memory.weights import bind_weights
-from keisei_lightning.parallel.opponents.pool import SnapshotMemory
+from keisei_lightning.parallel.opponents.memory import SnapshotMemory
 from keisei_lightning.parallel.policy.acting import LocalPolicyServer, TensorDictActing, acting_policy
 from keisei_lightning.parallel.policy.inference_requests import (
     LEARNER,

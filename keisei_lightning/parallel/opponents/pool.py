@@ -1,6 +1,6 @@
-"""The learner's part of the opponent pool: frozen snapshots of the policy, their assignment to games, and the scores.
+"""The learner's part of the opponent pool: snapshots of the policy, other members, who meets whom, and the scores.
 
-Snapshots lie in shared memory once per machine; workers use them in place. Each grant names the snapshot that a
+Frozen policies lie in shared memory once per machine; workers use them in place. Each grant names the opponent that a
 worker's new games meet (:class:`~keisei_lightning.parallel.supervision.messages.Play`), and each header names those
 that its games in flight still need. So the learner knows which buffers are not in use: a snapshot that has left the
 ring is overwritten only when the last game against it is over.
@@ -10,169 +10,122 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.parallel.memory.fences import memory_fence
-from keisei_lightning.parallel.memory.shared_buffer import SharedBuffer, aligned
 from keisei_lightning.parallel.memory.weight_sources import named_weights
 from keisei_lightning.parallel.memory.weight_transfer import WeightFetcher
 from keisei_lightning.parallel.memory.weights import WeightLayout
-from keisei_lightning.parallel.opponents.boards import Seating, SnapshotVersions
+from keisei_lightning.parallel.opponents.league import League, guest_version, pinned_version
+from keisei_lightning.parallel.opponents.memory import OpponentSetup, SnapshotMemory
+from keisei_lightning.parallel.opponents.players import player_id
+from keisei_lightning.parallel.opponents.standings import SnapshotStanding, chances, snapshot_name
 from keisei_lightning.parallel.options import OpponentOptions
 from keisei_lightning.parallel.supervision.messages import Opponent, RolloutHeader
 
-__all__ = ["OpponentSetup", "SnapshotMemory", "SnapshotPool", "SnapshotStanding"]
+__all__ = ["COUNTED_BY_RANK", "SnapshotPool", "SnapshotStanding"]
 
-_WINDOW_GAMES = 200
-"""The score against a snapshot is a mean over about this many games: the learner changes."""
-
-_HARD_EXPONENT = 2
-_NO_WEIGHT = 1e-10  # of all snapshots together: the learner beats every one of them always
+COUNTED_BY_RANK = frozenset({"void_games"})
+"""Numbers of :meth:`SnapshotPool.summary` that each learner (rank) counts for itself; others are the same on all."""
 
 _SAVED = ("version", "games", "score")  # of a snapshot in a checkpoint; it may get another buffer
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SnapshotMemory:
-    """The snapshots' shared memory and its layout. Every worker receives it when it is started.
-
-    Attributes:
-        layout: of one set of weights.
-        num_buffers: how many sets fit.
-        shared: the memory, reserved by :meth:`reserve`: a version for each buffer, then the buffers.
-    """
-
-    layout: WeightLayout
-    num_buffers: int
-    shared: SharedBuffer
-
-    @classmethod
-    def reserve(cls, layout: WeightLayout, num_buffers: int) -> SnapshotMemory:
-        """Reserve the memory.
-
-        Raises:
-            ConfigError: the machine cannot reserve this much.
-        """
-        head = aligned(8 * num_buffers)
-        return cls(layout=layout, num_buffers=num_buffers, shared=SharedBuffer(head + num_buffers * layout.num_bytes))
-
-    @property
-    def versions(self) -> SnapshotVersions:
-        """The version of the snapshot in each buffer."""
-        return SnapshotVersions(shared=self.shared, num_buffers=self.num_buffers)
-
-    @torch.no_grad()
-    def write(self, buffer: int, tensors: Mapping[str, Any], version: int) -> None:
-        """Write a snapshot into a buffer that no game uses.
-
-        Args:
-            buffer: which.
-            tensors: all parameters and buffers by name, as the layout has them.
-            version: of these weights.
-        """
-        versions = self.versions.array()
-        versions[buffer] = -1
-        memory_fence()  # a reader that sees any of the copy sees the -1 too (OpponentBoards.verify)
-        for name, view in self.layout.views(self.buffers()[buffer]).items():
-            view.copy_(tensors[name])
-        memory_fence()
-        versions[buffer] = version
-
-    def buffers(self) -> list[Tensor]:
-        """uint8 [layout.num_bytes] each."""
-        size, start = self.layout.num_bytes, self.shared.num_bytes - self.num_buffers * self.layout.num_bytes
-        array = self.shared.array()
-        return [torch.from_numpy(array[start + i * size : start + (i + 1) * size]) for i in range(self.num_buffers)]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OpponentSetup:
-    """Everything that a worker needs to play against snapshots.
-
-    Attributes:
-        memory: of the snapshots.
-        share: of the boards that meet a snapshot.
-    """
-
-    memory: SnapshotMemory
-    share: float
-
-    @property
-    def seating(self) -> Seating:
-        """The part that the boards need."""
-        return Seating(versions=self.memory.versions, share=self.share)
-
-
-@dataclass(kw_only=True, slots=True)
-class SnapshotStanding:
-    """One snapshot of the ring, and the learner's score against it.
-
-    Attributes:
-        version: its policy version.
-        buffer: which buffer holds it.
-        games: finished games against it.
-        score: the learner's points per game, over about the last 200 of them; 0.5 before the first.
-    """
-
-    version: int
-    buffer: int
-    games: int = 0
-    score: float = 0.5
-
-    def add(self, points: float, games: int) -> None:
-        """Count finished games.
-
-        The score before weighs as many games as it is of (and one more at 0.5, so that a few wins are no certainty),
-        at most 200.
-
-        Args:
-            points: of the learner in these games.
-            games: how many.
-        """
-        before = min(self.games + 1, _WINDOW_GAMES)
-        self.games += games
-        self.score += (points / games - self.score) * games / (before + games)
-
-
 class SnapshotPool:
-    """The ring of snapshots.
+    """The ring of snapshots, and the members of a league that stay beside it.
 
     Args:
-        options: share of the games, size of the ring, choice of a snapshot.
+        opponents: share of the games, size of the ring, choice of an opponent; a league names further members.
         layout: of the policy's weights.
         seed: root seed of the draws.
         first_worker: number of this learner's first worker among those of all learners (ranks): each worker has a
             stream of its own. The states are by these numbers.
 
     Attributes:
+        options: of the opponents.
         memory: for the workers.
         postponed: pushes that were postponed because games still needed every buffer.
     """
 
-    def __init__(self, options: OpponentOptions, layout: WeightLayout, seed: int, first_worker: int = 0) -> None:
-        self.options, self.postponed = options, 0
-        self.memory = SnapshotMemory.reserve(layout, options.num_buffers)
+    def __init__(
+        self, opponents: OpponentOptions | League, layout: WeightLayout, seed: int, first_worker: int = 0
+    ) -> None:
+        self._is_league, self._league = isinstance(opponents, League), League.of(opponents)
+        self.options, self.postponed = self._league.options, 0
+        self.memory = SnapshotMemory.reserve(layout, self._league.num_buffers)
         self._versions, self._buffers = self.memory.versions.array(), self.memory.buffers()
         self._versions[:] = -1
         self._fetcher = WeightFetcher()
         self._seed, self._first_worker = seed, first_worker
         self._draws: Counter[int] = Counter()  # by worker
         self._ring: deque[SnapshotStanding] = deque()
+        self._pinned = self._pin_policies()
+        self._players = [
+            SnapshotStanding(version=player_id(number), buffer=None, member=player.name)
+            for number, player in enumerate(self._league.players)
+        ]
+        self._guests: dict[int, str] = {}  # by what stands for its version: name of a snapshot of another run
         self._new_results: dict[int, NDArray[np.int64]] = {}  # version: wins, draws, losses of this batch
+        self._totals: dict[str, list[int]] = {}  # by member: wins, draws, losses, games without a result
         self._granted: dict[tuple[int, int], int] = {}  # (worker, slot): buffer
         self._in_flight: dict[int, frozenset[int]] = {}  # worker: buffers
+
+    def _pin_policies(self) -> list[SnapshotStanding]:
+        """Put the policies that never leave into the last buffers."""
+        pinned = []
+        for number, member in enumerate(self._league.policies):
+            buffer = self.options.num_buffers + number
+            self.memory.write(buffer, self._fetcher.on_host(named_weights(member.policy)), -1)
+            version = pinned_version(number, self._buffers[buffer])
+            self._versions[buffer] = version
+            pinned.append(SnapshotStanding(version=version, buffer=buffer, member=member.name))
+        return pinned
+
+    @property
+    def setup(self) -> OpponentSetup:
+        """What the workers need."""
+        return OpponentSetup(
+            memory=self.memory,
+            share=self.options.share,
+            players=self._league.players,
+            patience_s=self.options.turn_timeout_s,
+        )
 
     @property
     def standings(self) -> list[SnapshotStanding]:
         """The ring, oldest first."""
         return list(self._ring)
+
+    @property
+    def members(self) -> list[SnapshotStanding]:
+        """All opponents: the ring, oldest first, then the policies and the players of the league."""
+        return [*self._ring, *self.staying]
+
+    @property
+    def staying(self) -> list[SnapshotStanding]:
+        """The policies and the players of the league, which never leave."""
+        return [*self._pinned, *self._players]
+
+    @property
+    def has_policies(self) -> bool:
+        """Whether there is a frozen policy to play against."""
+        return bool(self._ring or self._pinned)
+
+    @property
+    def score_of_policies(self) -> float:
+        """The learner's mean score against all frozen policies of the pool; 1 where there are none."""
+        scores = [standing.score for standing in (*self._ring, *self._pinned)]
+        return sum(scores) / len(scores) if scores else 1.0
+
+    @property
+    def totals(self) -> dict[str, list[int]]:
+        """The learner's wins, draws, losses and games without a result against each opponent that it has met, ever."""
+        return {name: list(counts) for name, counts in self._totals.items()}
 
     @torch.no_grad()
     def push(self, policy: nn.Module, version: int) -> bool:
@@ -180,7 +133,7 @@ class SnapshotPool:
 
         Args:
             policy: its present weights are copied.
-            version: of these weights; if it is the newest snapshot already, it is not pushed again.
+            version: of these weights; if it is in the ring already, it is not pushed again.
 
         Returns:
             False if it was postponed: games in flight need every buffer.
@@ -188,17 +141,40 @@ class SnapshotPool:
         Raises:
             WeightsError: the weights do not fit, or are not finite.
         """
-        if self._ring and self._ring[-1].version == version:
+        if any(snapshot.version == version for snapshot in self._ring):
             return True
-        tensors = self._fetcher.on_host(named_weights(policy))
+        return self._enter(self._fetcher.on_host(named_weights(policy)), SnapshotStanding(version=version, buffer=None))
+
+    @torch.no_grad()
+    def push_guest(self, name: str, weights: Mapping[str, Any]) -> bool:
+        """Take a snapshot of another run into the ring, as the newest one.
+
+        Args:
+            name: in tables; different from those of all others.
+            weights: all parameters and buffers by name, on the CPU.
+
+        Returns:
+            False if it was postponed: games in flight need every buffer.
+
+        Raises:
+            WeightsError: the weights do not fit, or are not finite.
+        """
+        version = guest_version(len(self._guests))
+        if not self._enter(weights, SnapshotStanding(version=version, buffer=None, member=name)):
+            return False
+        self._guests[version] = name
+        return True
+
+    def _enter(self, tensors: Mapping[str, Any], standing: SnapshotStanding) -> bool:
         self.memory.layout.check(tensors)
         if (free := self._free_buffer()) is None:
             self.postponed += 1
             return False
         for _ in range(self._num_leaving):
             self._ring.popleft()
-        self.memory.write(free, tensors, version)
-        self._ring.append(SnapshotStanding(version=version, buffer=free))
+        self.memory.write(free, tensors, standing.version)
+        standing.buffer = free
+        self._ring.append(standing)
         return True
 
     @property
@@ -214,39 +190,44 @@ class SnapshotPool:
     def _free_buffer(self) -> int | None:
         """A buffer for the next snapshot; None: games in flight need every one."""
         needed = self._needed() | {snapshot.buffer for snapshot in list(self._ring)[max(0, self._num_leaving) :]}
-        return next((buffer for buffer in range(len(self._buffers)) if buffer not in needed), None)
+        return next((buffer for buffer in range(self.options.num_buffers) if buffer not in needed), None)
 
     def _needed(self) -> set[int]:
         """Buffers that games may still use."""
         return set().union(self._granted.values(), *self._in_flight.values())
 
     def draw(self, worker_id: int, slot: int) -> Opponent | None:
-        """Draw the snapshot that a worker's games meet that begin in its next rollout; None while there is none.
+        """Draw the opponent that a worker's games meet that begin in its next rollout; None while there is none.
 
         Args:
             worker_id: which worker gets the grant.
             slot: which slot it gets; :meth:`note` ends the reservation when the slot's header has come.
         """
         self._granted.pop((worker_id, slot), None)
-        if not self._ring:
+        if not (members := self.members):
             return None
         # A stream for each worker: the order of the grants is not the same in every run.
         worker = self._first_worker + worker_id
         key = (worker, self._draws[worker])
         rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=key))
         self._draws[worker] += 1
-        chosen = self._ring[int(rng.choice(len(self._ring), p=self.probabilities()))]
-        self._granted[worker_id, slot] = chosen.buffer
+        chosen = members[int(rng.choice(len(members), p=self.probabilities()))]
+        if chosen.buffer is not None:
+            self._granted[worker_id, slot] = chosen.buffer
         return Opponent(version=chosen.version, buffer=chosen.buffer)
 
     def probabilities(self) -> NDArray[np.float64]:
-        """The probability of each snapshot of the ring: [number of snapshots], oldest first."""
-        weights = np.ones(len(self._ring))
-        if self.options.choice == "prioritised":
-            hardness = np.array([1.0 - snapshot.score for snapshot in self._ring]) ** _HARD_EXPONENT
-            weights = weights if hardness.sum() < _NO_WEIGHT else hardness
-        shares: NDArray[np.float64] = weights / weights.sum()
-        return shares
+        """float64 [number of members]: the probability of each, in the order of :attr:`members`."""
+        prioritised, share = self.options.choice == "prioritised", self.options.player_share
+        policies = [*self._ring, *self._pinned]
+        if share is None or not policies or not self._players:
+            return chances([*policies, *self._players], prioritised=prioritised)
+        return np.concatenate(
+            [
+                (1.0 - share) * chances(policies, prioritised=prioritised),
+                share * chances(self._players, prioritised=prioritised),
+            ]
+        )
 
     def note(self, header: RolloutHeader) -> None:
         """Note the snapshots that a worker's games in flight need, and the results of its finished games.
@@ -257,6 +238,13 @@ class SnapshotPool:
         self._in_flight[self._first_worker + header.worker_id] = frozenset(header.opponents_in_use)
         for version, result in header.opponent_results.items():
             self._new_results[version] = self._new_results.get(version, 0) + np.array(result)
+        for version, games in header.opponent_voids.items():
+            self._count(version, [0, 0, 0, games])
+
+    def _count(self, version: int, counts: Sequence[int]) -> None:
+        staying = {each.version: each.name for each in self.staying}
+        name = staying.get(version) or self._guests.get(version) or snapshot_name(version)
+        self._totals[name] = [old + new for old, new in zip(self._totals.get(name, [0] * 4), counts, strict=True)]
 
     def update_scores(self) -> None:
         """Update the scores by the results noted since the last call; to be called when a batch is complete.
@@ -264,10 +252,12 @@ class SnapshotPool:
         A score weighs recent games more, so it depends on their order. Workers' rollouts arrive in any order; the sum
         over a batch is the same in every run.
         """
-        for snapshot in self._ring:
-            if snapshot.version in self._new_results:
-                wins, draws, losses = self._new_results[snapshot.version].tolist()
-                snapshot.add(wins + 0.5 * draws, wins + draws + losses)
+        for member in self.members:
+            if member.version in self._new_results:
+                wins, draws, losses = self._new_results[member.version].tolist()
+                member.add(wins + 0.5 * draws, wins + draws + losses)
+        for version, result in sorted(self._new_results.items()):
+            self._count(version, [*result.tolist(), 0])
         self._new_results.clear()
 
     def take_results(self) -> dict[int, list[int]]:
@@ -295,6 +285,8 @@ class SnapshotPool:
         out: dict[str, float] = {"snapshots": len(self._ring), "snapshots_postponed": self.postponed}
         if scores := [snapshot.score for snapshot in self._ring if snapshot.games]:
             out |= {"snapshot_score_mean": sum(scores) / len(scores), "snapshot_score_min": min(scores)}
+        if self._players:
+            out["void_games"] = sum(counts[3] for counts in self._totals.values())
         return out
 
     def close(self) -> None:
@@ -303,13 +295,24 @@ class SnapshotPool:
 
     def state_dict(self) -> dict[str, Any]:
         """The state to resume from, as numbers and tensors; the weights are views, which :meth:`push` may overwrite."""
-        in_flight = {worker: [int(self._versions[b]) for b in buffers] for worker, buffers in self._in_flight.items()}
-        live = sorted({snapshot.buffer for snapshot in self._ring}.union(*self._in_flight.values()))
+        # The weights of policies that never leave come with the league again.
+        leaving = {w: [b for b in buffers if b < self.options.num_buffers] for w, buffers in self._in_flight.items()}
+        in_flight = {worker: [int(self._versions[b]) for b in buffers] for worker, buffers in leaving.items()}
+        in_ring = {snapshot.buffer for snapshot in self._ring if snapshot.buffer is not None}
+        live = sorted(in_ring.union(*leaving.values()))
         return {
             "draws": dict(self._draws),
             "ring": [{name: getattr(snapshot, name) for name in _SAVED} for snapshot in self._ring],
             "in_flight": in_flight,
             "weights": {int(self._versions[buffer]): self._buffers[buffer] for buffer in live},
+            **(self._league_state() if self._is_league else {}),
+        }
+
+    def _league_state(self) -> dict[str, Any]:
+        return {
+            "members": {each.name: {"games": each.games, "score": each.score} for each in self.staying},
+            "totals": self.totals,
+            "guests": dict(self._guests),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -318,9 +321,11 @@ class SnapshotPool:
         Raises:
             ConfigError: the state is of another network.
         """
+        self._guests = dict(state.get("guests", {}))
         kept = state["ring"][-self.options.max_snapshots :]
         wanted = [*(entry["version"] for entry in kept), *state["weights"]]
-        places = {version: place for place, version in enumerate(dict.fromkeys(wanted)) if place < len(self._buffers)}
+        room = self.options.num_buffers
+        places = {version: place for place, version in enumerate(dict.fromkeys(wanted)) if place < room}
         for version, place in places.items():
             weights, size = state["weights"][version], self.memory.layout.num_bytes
             if len(weights) != size:
@@ -328,9 +333,17 @@ class SnapshotPool:
             self._buffers[place].copy_(weights)
             self._versions[place] = version
         self._ring = deque(
-            SnapshotStanding(buffer=places[entry["version"]], **{name: entry[name] for name in _SAVED})
+            SnapshotStanding(
+                buffer=places[entry["version"]],
+                member=self._guests.get(entry["version"], ""),
+                **{name: entry[name] for name in _SAVED},
+            )
             for entry in kept
         )
+        for member in self.staying:  # one that is new begins without a score
+            for name, value in state.get("members", {}).get(member.name, {}).items():
+                setattr(member, name, value)
+        self._totals = {name: list(counts) for name, counts in state.get("totals", {}).items()}
         draws = state["draws"]
         # int: by an earlier version, whose streams were others
         self._draws = Counter() if isinstance(draws, int) else Counter(draws)

@@ -24,8 +24,8 @@ from keisei_lightning.parallel.memory.mailbox_layout import GroupBlock
 from keisei_lightning.parallel.memory.shared_buffer import SharedBuffer
 from keisei_lightning.parallel.memory.slots import Slots
 from keisei_lightning.parallel.memory.weights import WeightMemory, WeightReader
+from keisei_lightning.parallel.opponents.memory import OpponentSetup
 from keisei_lightning.parallel.opponents.policy_server import PooledPolicyServer
-from keisei_lightning.parallel.opponents.pool import OpponentSetup
 from keisei_lightning.parallel.playing.rollout import RolloutPlayer
 from keisei_lightning.parallel.playing.worker import Beat, PlayerOptions, RolloutWorker, Worker, make_player, serve
 from keisei_lightning.parallel.policy.acting import LocalPolicyServer, acting_policy
@@ -259,6 +259,10 @@ class _LayerBeatingWorker(Worker):
     @override
     def reset_games(self) -> None:
         self._worker.reset_games()
+
+    @override
+    def close(self) -> None:
+        self._worker.close()
 
     @override
     def play(self, grant: Play, *, wait_s: float = 0.0, beat: Beat = lambda: None) -> RolloutHeader:

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keisei_lightning.errors import RolloutError
-from keisei_lightning.games import NO_MOVE, Game, ResumableGame
+from keisei_lightning.games import NO_MOVE, Game, ResumableGame, StepResult
+from keisei_lightning.games.turns import RESIGN
 from keisei_lightning.parallel.memory.slots import ColumnKey
 from keisei_lightning.parallel.opponents.boards import OpponentBoards
 from keisei_lightning.parallel.playing.streams import RolloutStreams
@@ -36,6 +37,7 @@ class RolloutResult:
     outcomes: Counter[str] = field(default_factory=Counter)
     opponents_in_use: tuple[int, ...] = ()
     opponent_results: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    opponent_voids: dict[int, int] = field(default_factory=dict)
 
     def add(self, other: RolloutResult) -> None:
         """Count another group's games too."""
@@ -47,6 +49,7 @@ class RolloutResult:
         for version, (wins, draws, losses) in other.opponent_results.items():
             before = self.opponent_results.get(version, (0, 0, 0))
             self.opponent_results[version] = (before[0] + wins, before[1] + draws, before[2] + losses)
+        self.opponent_voids = dict(Counter(self.opponent_voids) + Counter(other.opponent_voids))
 
 
 class RolloutPlayer:
@@ -62,7 +65,7 @@ class RolloutPlayer:
             would hold only openings, the next one only middle games.
         augment_symmetry: play half of the games in the game's mirror image. They are stored as the policy saw and
             played them, so its log-probabilities are its own.
-        opponents: boards that meet snapshots; None: every game is self-play.
+        opponents: boards that meet opponents; None: every game is self-play.
     """
 
     def __init__(
@@ -93,13 +96,18 @@ class RolloutPlayer:
         if self._opponents is not None:
             self._opponents.clear()
 
+    def close(self) -> None:
+        """End what opponents hold, such as engines' processes; may be repeated."""
+        if self._opponents is not None:
+            self._opponents.close()
+
     def _begin_streams(self, opponent: Opponent | None) -> tuple[int, int]:
         seeds = self._streams.next_seeds()
         self._game.seed(seeds[0])
         self._view.rng = np.random.default_rng(seeds[0])
         self._server.begin_rollout(seeds[1])
         if self._opponents is not None:
-            self._opponents.begin_rollout(opponent)
+            self._opponents.begin_rollout(opponent, seeds[1])
         return seeds
 
     def _begin_games(self, seeds: tuple[int, int], beat: Callable[[], None]) -> None:
@@ -151,7 +159,7 @@ class RolloutPlayer:
             slot: the columns of the batch, [G, T, ...].
             policy_version: of the policy's present weights, stored with every ply.
             beat: sends a heartbeat; called once a ply.
-            opponent: the snapshot for games that begin now on the boards for opponents.
+            opponent: of games that begin now on the boards for opponents.
 
         Returns:
             The results of the finished games.
@@ -191,7 +199,7 @@ class RolloutPlayer:
         slot["collector", "worker_id"][:] = self._streams.worker_id
         for ply in range(self._num_plies):
             beat()
-            yield from self._play_ply(slot, ply, result)
+            yield from self._play_ply(slot, ply, result, beat)
         last = yield from self._value()
         self._fill_next_values(slot, last)
         if not (np.isfinite(slot["action_log_prob"]).all() and np.isfinite(slot["state_value"]).all()):
@@ -200,18 +208,24 @@ class RolloutPlayer:
             self._opponents.verify()
             result.opponents_in_use = self._opponents.in_use
             result.opponent_results = self._opponents.results
+            result.opponent_voids = self._opponents.voids
         return result
 
     def _play_ply(
-        self, slot: Mapping[ColumnKey, NDArray[Any]], ply: int, result: RolloutResult
+        self, slot: Mapping[ColumnKey, NDArray[Any]], ply: int, result: RolloutResult, beat: Callable[[], None]
     ) -> Generator[InferenceRequest, InferenceResult, None]:
         view = self._view
         self._check_games()
         to_move = None if self._opponents is None else self._opponents.to_move(view.mover)
         if to_move is not None and (to_move == LEARNER).all():
             to_move = None
-        actions, log_prob, value = yield InferenceRequest(view.observation, view.legal, to_move)
+        # Where a player is to move, the learner's network values the position, and its move is not played.
+        served = None if to_move is None else np.maximum(to_move, LEARNER)
+        actions, log_prob, value = yield InferenceRequest(view.observation, view.legal, served)
         self._check_actions(actions)
+        stops = None
+        if to_move is not None and (to_move < LEARNER).any():
+            actions, log_prob, stops = self._let_players_move(to_move, actions, log_prob, beat)
         slot["trainable"][:, ply] = True if to_move is None else to_move == LEARNER
         slot["observation"][:, ply] = view.observation
         slot["action_mask"][:, ply] = view.legal
@@ -221,7 +235,7 @@ class RolloutPlayer:
         slot["state_value"][:, ply] = value
         slot["collector", "traj_ids"][:, ply] = self._trajectory
         mover = view.mover.copy()
-        step = self._game.step(view.to_game(actions))
+        step = self._step(view.to_game(actions), stops)
         done = step.terminated | step.truncated
         slot["next", "reward"][:, ply, 0] = step.reward
         slot["next", "terminated"][:, ply, 0] = step.terminated
@@ -245,11 +259,48 @@ class RolloutPlayer:
             slot["next", "state_value"][:, ply] = 0.0  # of games that continue: filled when the rollout is complete
         slot["next", "mover"][:, ply] = np.where(step.truncated, view.mover, 1 - mover)
         finished = np.flatnonzero(done)
-        self._count(result, finished, step.reward, mover)
+        self._count(result, finished, step.reward, mover, stops)
         self._game.reset(finished)
         self._begin(finished)
         view.refresh()
         slot["next", "mover"][:, ply] = np.where(done, slot["next", "mover"][:, ply], view.mover)
+
+    def _let_players_move(
+        self,
+        to_move: NDArray[np.int64],
+        actions: NDArray[np.int64],
+        log_prob: NDArray[np.float32],
+        beat: Callable[[], None],
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64] | None]:
+        """Replace the moves of boards where players are to move by those that they choose.
+
+        Returns:
+            Actions and log-probabilities (0 of a player's); and int64 [G], ``RESIGN`` or ``NO_MOVE`` where a player has
+            given the game up or has no move, 0 elsewhere; None: there are no such boards.
+        """
+        assert self._opponents is not None
+        actions, log_prob, stops = actions.copy(), log_prob.copy(), np.zeros(len(actions), np.int64)
+        for player in np.unique(to_move[to_move < LEARNER]).tolist():
+            rows = np.flatnonzero(to_move == player)
+            chosen = self._opponents.choose(player, self._view.turn(rows), beat)
+            if chosen is None:
+                chosen = np.full(len(rows), NO_MOVE, np.int64)
+            stops[rows] = np.where(chosen < 0, chosen, 0)
+            # A stopped game's action is the network's, as any legal one would do: it is stored, and not played.
+            actions[rows] = np.where(chosen < 0, actions[rows], self._view.from_game(rows, chosen))
+            log_prob[rows] = 0.0
+        return actions, log_prob, stops if stops.any() else None
+
+    def _step(self, actions: NDArray[np.int64], stops: NDArray[np.int64] | None) -> StepResult:
+        """Play the actions. A player who resigns has lost; a game whose player has no move is cut short."""
+        if stops is None:
+            return self._game.step(actions)
+        step = self._game.step(np.where(stops < 0, NO_MOVE, actions))
+        return StepResult(
+            reward=np.where(stops == RESIGN, np.float32(-1.0), step.reward),
+            terminated=step.terminated | (stops == RESIGN),
+            truncated=step.truncated | (stops == NO_MOVE),
+        )
 
     def _check_games(self) -> None:
         spec, stuck = self._game.spec, np.flatnonzero(~self._view.legal.any(axis=1))
@@ -281,12 +332,22 @@ class RolloutPlayer:
         np.copyto(slot["next", "state_value"], following, where=~slot["next", "done"])
 
     def _count(
-        self, result: RolloutResult, finished: NDArray[np.int64], reward: NDArray[np.float32], mover: NDArray[np.int8]
+        self,
+        result: RolloutResult,
+        finished: NDArray[np.int64],
+        reward: NDArray[np.float32],
+        mover: NDArray[np.int8],
+        stops: NDArray[np.int64] | None,
     ) -> None:
-        result.games += len(finished)
-        result.game_plies += int(self._length[finished].sum())
         for index in finished.tolist():
-            result.outcomes[self._game.outcome(index)] += 1
+            if stops is not None and stops[index] == NO_MOVE:
+                assert self._opponents is not None
+                self._opponents.count_void(index)
+                continue
+            result.games += 1
+            result.game_plies += int(self._length[index])
+            resigned = stops is not None and stops[index] == RESIGN
+            result.outcomes["resignation" if resigned else self._game.outcome(index)] += 1
             if self._opponents is not None:
                 self._opponents.count(index, reward=float(reward[index]), mover=int(mover[index]))
             if reward[index] == 0:

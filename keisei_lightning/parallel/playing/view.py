@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keisei_lightning.games import NO_MOVE, Game, Symmetry
+from keisei_lightning.games.turns import Turn
 
 __all__ = ["PolicyView"]
 
@@ -52,6 +53,22 @@ class PolicyView:
         flat[rows] = flat[rows][:, self._symmetry.observation_index]
         bits = np.unpackbits(self.legal[rows], axis=1, count=self._game.spec.num_actions)
         self.legal[rows] = np.packbits(bits[:, self._symmetry.action_index], axis=1)
+
+    def turn(self, indices: NDArray[np.int64]) -> Turn:
+        """The boards of these indices as they are, without mirroring, for a player that reads the game itself."""
+        observation, legal = self.observation[indices], self.legal[indices]
+        if self.mirrored[indices].any():
+            real = np.empty_like(self.observation), np.empty_like(self.legal), np.empty_like(self.mover)
+            self._game.observe(*real)
+            observation, legal = real[0][indices], real[1][indices]
+        return Turn(game=self._game, indices=indices, observation=observation, legal=legal)
+
+    def from_game(self, indices: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Actions on these boards as the policy sees them; what :meth:`to_game` makes of them are the actions again."""
+        if self._symmetry is None:
+            return actions
+        shown = np.argsort(self._symmetry.action_index)
+        return np.where(self.mirrored[indices], shown[actions], actions)
 
     def to_game(self, actions: NDArray[np.int64]) -> NDArray[np.int64]:
         """The actions as the game labels them: ``shown[j] = legal[action_index[j]]``, so j is the game's index[j]."""

@@ -168,6 +168,10 @@ class Player(Protocol):
         """Begin new games, on all boards, with the next rollout."""
         ...
 
+    def close(self) -> None:
+        """End what it holds beside memory, such as opponents' processes; may be repeated."""
+        ...
+
 
 class Worker(Protocol):
     """The interface that a worker process serves."""
@@ -178,6 +182,10 @@ class Worker(Protocol):
 
     def reset_games(self) -> None:
         """Begin new games, on all boards, with the next rollout."""
+        ...
+
+    def close(self) -> None:
+        """End what it holds beside memory, such as opponents' processes; may be repeated."""
         ...
 
 
@@ -209,6 +217,10 @@ class RolloutWorker(Worker):
         self._player.reset_games()
 
     @override
+    def close(self) -> None:
+        self._player.close()
+
+    @override
     def play(self, grant: Play, *, wait_s: float = 0.0, beat: Beat = lambda: None) -> RolloutHeader:
         """Adopt the newest weights, play one rollout into the slot, and return its header, to be sent *after*."""
         version = self._weights.adopt()
@@ -236,6 +248,7 @@ class RolloutWorker(Worker):
             wait_s=wait_s,
             opponents_in_use=result.opponents_in_use,
             opponent_results=result.opponent_results,
+            opponent_voids=result.opponent_voids,
             failure=failure,
         )
         self._sequence += 1
@@ -286,12 +299,14 @@ def serve(
                     try:
                         header = worker.play(grant, wait_s=time.perf_counter() - idle_since, beat=beat)
                     except WorkerStoppedError:
+                        worker.close()
                         return
                     send(header)  # payload first, header last
                     idle_since = time.perf_counter()
                 case ResetGames():
                     worker.reset_games()
                 case Stop():
+                    worker.close()
                     return
 
 

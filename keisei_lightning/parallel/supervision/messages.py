@@ -23,15 +23,15 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Opponent:
-    """A frozen snapshot of the policy.
+    """A frozen policy, or a player.
 
     Attributes:
-        version: its policy version.
-        buffer: which buffer of the snapshot memory holds its weights.
+        version: its policy version; below -1: which player.
+        buffer: which buffer of the snapshot memory holds its weights; None: it is a player.
     """
 
     version: int
-    buffer: int
+    buffer: int | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +40,7 @@ class Play:
 
     Attributes:
         slot: which slot to write to.
-        opponent: the snapshot for games that begin during this rollout and are not self-play; None: all are self-play.
+        opponent: of games that begin during this rollout and are not self-play; None: all are self-play.
     """
 
     slot: int
@@ -103,6 +103,7 @@ class RolloutHeader:
         wait_s: seconds spent waiting for the slot before.
         opponents_in_use: buffers of the snapshots that games in flight meet.
         opponent_results: the learner's wins, draws and losses in finished games, by its opponent's version.
+        opponent_voids: games that ended without a result, because the opponent had no move, likewise.
         lost_rollouts: rollouts begun before this one and aborted, because the inference process was replaced.
         failure: why the rollout is invalid and must not be delivered; the worker continues with new games.
     """
@@ -121,6 +122,7 @@ class RolloutHeader:
     wait_s: float = 0.0
     opponents_in_use: tuple[int, ...] = ()
     opponent_results: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
+    opponent_voids: Mapping[int, int] = field(default_factory=dict)
     lost_rollouts: int = 0
     failure: Failure | None = None
 

@@ -38,6 +38,7 @@ from keisei_lightning.system.options import Declaration, declared, spelled
 from keisei_lightning.training.options import (
     CheckpointOptions,
     EvaluationOptions,
+    LeagueOptions,
     MinibatchOptions,
     PPOOptions,
     SnapshotOptions,
@@ -51,7 +52,7 @@ DECLARED_IN: dict[str, tuple[type, ...]] = {
     "model": (NetworkOptions,),
     "ppo": (PPOOptions, MinibatchOptions),
     "parallel": (CollectorOptions, WorkerOptions, SupervisionOptions, ClusterOptions),
-    "opponents": (schemas.OpponentMode, OpponentOptions, SnapshotOptions),
+    "opponents": (schemas.OpponentMode, OpponentOptions, SnapshotOptions, LeagueOptions),
     "weight_sync": (WeightSyncOptions,),
     "trainer": (schemas.TrainerOptions,),
     "logger": (schemas.LoggerOptions,),

@@ -32,7 +32,8 @@ from keisei_lightning.models import ActorCritic, build_network  # noqa: E402
 from keisei_lightning.models.transfers import plies_to_device  # noqa: E402
 from keisei_lightning.parallel.memory.mailbox_layout import GroupBlock, MailboxLayout  # noqa: E402
 from keisei_lightning.parallel.memory.weights import WeightLayout, WeightStore  # noqa: E402
-from keisei_lightning.parallel.opponents.pool import OpponentSetup, SnapshotPool  # noqa: E402
+from keisei_lightning.parallel.opponents.memory import OpponentSetup  # noqa: E402
+from keisei_lightning.parallel.opponents.pool import SnapshotPool  # noqa: E402
 from keisei_lightning.parallel.options import OpponentOptions  # noqa: E402
 from keisei_lightning.parallel.playing.policy_worker import PolicyReplica  # noqa: E402
 from keisei_lightning.parallel.policy import acting  # noqa: E402

@@ -20,7 +20,8 @@ from keisei_lightning.parallel.cluster.messages import Rollout
 from keisei_lightning.parallel.cluster.placement import Node
 from keisei_lightning.parallel.memory.slots import SlotLayout, Slots
 from keisei_lightning.parallel.memory.weights import WeightLayout, WeightStore
-from keisei_lightning.parallel.opponents.pool import OpponentSetup, SnapshotPool
+from keisei_lightning.parallel.opponents.memory import OpponentSetup
+from keisei_lightning.parallel.opponents.pool import SnapshotPool
 from keisei_lightning.parallel.options import ClusterOptions, OpponentOptions
 from keisei_lightning.parallel.playing.worker import PlayerOptions
 from keisei_lightning.parallel.supervision.events import WorkerHealth
