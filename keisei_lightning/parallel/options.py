@@ -179,6 +179,11 @@ class ClusterOptions(Options):
     agent_resources: dict[str, Any] = option(
         factory=dict, sentence="With ray: amounts of custom resources that an agent reserves, by name."
     )
+    standby_agents: bool = option(
+        False,
+        "With ray: beside each agent another process waits on its node, with everything imported, and takes over at "
+        "once when the agent dies; it costs memory (not with gpus_per_agent).",
+    )
     object_store_memory_mb: int | None = option(
         None,
         "With ray: MiB of the object store of a cluster that is started here; null: what rollouts and weights in "
@@ -370,7 +375,8 @@ def collector_errors(
 
 
 def _cluster_errors(cluster: ClusterOptions, prefix: str) -> Iterator[str]:
-    """What a cluster lacks on this machine."""
+    """What a cluster lacks on this machine, or what of its options does not go together."""
+    yes, no = ("true", "false") if prefix else ("True", "False")
     if importlib.util.find_spec("ray") is None:
         yield f"{prefix}mode=ray: needs the extra ray: pip install 'keisei-lightning[ray]'"
     elif cluster.weight_compression == "zstd" and importlib.util.find_spec("zstandard") is None:
@@ -378,6 +384,11 @@ def _cluster_errors(cluster: ClusterOptions, prefix: str) -> Iterator[str]:
     for name, amount in cluster.agent_resources.items():
         if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount < float("inf"):
             yield f"{prefix}agent_resources.{name}={amount}: must be a number, 0 or more"
+    if cluster.standby_agents and cluster.gpus_per_agent:
+        yield (
+            f"{prefix}standby_agents={yes}: must be {no} with {prefix}gpus_per_agent={cluster.gpus_per_agent:g} (Ray "
+            "gives a GPU to one process, for as long as it lives)"
+        )
     if cluster.ray_address is not None and cluster.object_store_memory_mb is not None:
         yield (
             f"{prefix}object_store_memory_mb={cluster.object_store_memory_mb}: must be null with "

@@ -206,7 +206,12 @@ class CollectorSpec:
         return ClusterBackend(
             inputs,
             cluster=RayCluster(
-                self.cluster.ray_address, needs=needs, num_agents=num_agents, object_store_bytes=megabytes * 2**20
+                self.cluster.ray_address,
+                needs=needs,
+                num_agents=num_agents,
+                object_store_bytes=megabytes * 2**20,
+                start_method=self.workers.start_method,
+                has_standbys=self.cluster.standby_agents,
             ),
             options=self.cluster,
             num_agents=num_agents,

@@ -305,6 +305,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             start_timeout_s=600.0,
             max_restarts=1_000,
             restart_backoff_s=0.1,
+            standby_agents=arguments.standbys,
             seed=arguments.seed,
         )
         chaos = Chaos(accounts, cluster, cable, arguments)
@@ -341,6 +342,7 @@ def main() -> None:
     parser.add_argument("--away", type=float, default=5.0, help="seconds until a removed node is replaced")
     parser.add_argument("--length", type=float, default=20.0, help="seconds that stop, partition and store last")
     parser.add_argument("--store-mib", type=int, default=160, help="that other objects ask of a node's store")
+    parser.add_argument("--standbys", action="store_true", help="standby_agents")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the result into this file")
     arguments = parser.parse_args()

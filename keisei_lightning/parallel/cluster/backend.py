@@ -93,6 +93,7 @@ class ClusterBackend(Backend):
             # A number of workers is required of all agents together, and checked here.
             policy=dataclasses.replace(restart_policy, min_healthy_workers=0),
             needs_all=needs_all,
+            has_standbys=options.standby_agents,
         )
         self._deliveries = Deliveries(
             self._codec,

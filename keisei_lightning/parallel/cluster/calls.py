@@ -12,7 +12,7 @@ from keisei_lightning.parallel.cluster.messages import AgentBoot, Grant, Parcel,
 from keisei_lightning.parallel.cluster.placement import Node
 from keisei_lightning.parallel.supervision.restarts import WorkerState
 
-__all__ = ["Agent", "AgentCalls", "AgentGoneError", "AnswerLostError", "Call", "Cluster"]
+__all__ = ["Agent", "AgentCalls", "AgentGoneError", "AnswerLostError", "Call", "Cluster", "Owner"]
 
 _logger = logging.getLogger("keisei_lightning.cluster")
 
@@ -38,8 +38,13 @@ class AnswerLostError(Exception):
 
 
 class AgentCalls(Protocol):
-    """Calls to one incarnation of an agent; none of them waits."""
+    """Calls to one incarnation of an agent, or to a standby; none of them waits.
 
+    Until ``begin``, a standby takes only ``stand_by``, answered within a second or as soon as it begins, and ``kill``.
+    """
+
+    def stand_by(self) -> Call: ...  # noqa: D102
+    def begin(self, boot: AgentBoot) -> None: ...  # noqa: D102
     def poll(self, accepted: int) -> Call: ...  # noqa: D102
     def grant(self, grant: Grant) -> None: ...  # noqa: D102
     def reset_games(self, workers: tuple[int, ...]) -> None: ...  # noqa: D102
@@ -61,6 +66,10 @@ class Cluster(Protocol):
 
     def start_agent(self, boot: AgentBoot, node: Node) -> AgentCalls:
         """Start an agent on a node; returns at once."""
+        ...
+
+    def start_standby(self, agent_id: int, node: Node) -> AgentCalls:
+        """Start a process on an agent's node that imports what it needs, and waits for ``begin``; returns at once."""
         ...
 
     def put(self, data: Any) -> Any:
@@ -137,3 +146,27 @@ class Agent:
         """Change the state, by :meth:`WorkerState.moved`."""
         before, self.state = self.state, self.state.moved(to, self.name)
         _logger.debug("%s.%d: %s -> %s", self.name, self.incarnation, before.value, to.value)
+
+
+class Owner(Protocol):
+    """Whom a fleet tells what happens; it is told at once, within :meth:`Fleet.wait`."""
+
+    def on_starting(self, agent: Agent) -> None:
+        """An incarnation was started; calls to it wait until it is there."""
+        ...
+
+    def on_report(self, agent: Agent, report: Report) -> None:
+        """An agent has answered a poll; ``agent.accepted`` is what the next one says."""
+        ...
+
+    def on_found(self, agent: Agent) -> None:
+        """An agent has answered after answers were lost on the way: calls to it may have been lost too."""
+        ...
+
+    def on_result(self, agent: Agent, call: Call, result: Any) -> None:
+        """The result of a watched call has come."""
+        ...
+
+    def on_lost(self, agent: Agent) -> None:
+        """An incarnation has ended; all its reports came before."""
+        ...

@@ -12,48 +12,24 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
 
 from keisei_lightning import errors
 from keisei_lightning.errors import RemoteTraceback, TooFewWorkersError, WorkerError
-from keisei_lightning.parallel.cluster.calls import Agent, AgentGoneError, AnswerLostError, Call, Cluster
+from keisei_lightning.parallel.cluster.calls import Agent, AgentGoneError, AnswerLostError, Call, Cluster, Owner
 from keisei_lightning.parallel.cluster.messages import AgentBoot, Report
 from keisei_lightning.parallel.cluster.placement import Node, choose_node
+from keisei_lightning.parallel.cluster.standbys import Standbys
 from keisei_lightning.parallel.options import Placement
 from keisei_lightning.parallel.supervision.messages import Failure
 from keisei_lightning.parallel.supervision.restarts import GiveUp, RestartPolicy, WorkerExit, WorkerState, decide
 
-__all__ = ["Fleet", "Owner"]
+__all__ = ["Fleet"]
 
 _logger = logging.getLogger("keisei_lightning.cluster")
 _LOOK_FOR_NODES_S = 1.0  # how often, while an agent waits for one
 _ABSENCE_S = 0.5  # see Supervisor: an owner that was away for so long does not take silence for a hang ...
 _RETURN_GRACE_S = 2.0  # ... for so long
 _ASK_AGAIN_S = 0.2  # after an answer that was lost on the way
-
-
-class Owner(Protocol):
-    """Whom a fleet tells what happens; it is told at once, within :meth:`Fleet.wait`."""
-
-    def on_starting(self, agent: Agent) -> None:
-        """An incarnation was started; calls to it wait until it is there."""
-        ...
-
-    def on_report(self, agent: Agent, report: Report) -> None:
-        """An agent has answered a poll; ``agent.accepted`` is what the next one says."""
-        ...
-
-    def on_found(self, agent: Agent) -> None:
-        """An agent has answered after answers were lost on the way: calls to it may have been lost too."""
-        ...
-
-    def on_result(self, agent: Agent, call: Call, result: Any) -> None:
-        """The result of a watched call has come."""
-        ...
-
-    def on_lost(self, agent: Agent) -> None:
-        """An incarnation has ended; all its reports came before."""
-        ...
 
 
 class Fleet:
@@ -68,6 +44,7 @@ class Fleet:
         placement: which nodes they go to.
         policy: timeouts and budget, of each agent.
         needs_all: training cannot go on without all of them (``schedule="sync"``).
+        has_standbys: another process waits beside each one (see :class:`Standbys`).
         clock: seconds; injected by tests.
         jitter: a number in [-1, 1); injected by tests.
 
@@ -87,6 +64,7 @@ class Fleet:
         placement: Placement,
         policy: RestartPolicy,
         needs_all: bool,
+        has_standbys: bool = False,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = lambda: random.uniform(-1, 1),
     ) -> None:
@@ -96,6 +74,9 @@ class Fleet:
         self._clock, self._jitter = clock, jitter
         self.agents = [Agent(agent_id) for agent_id in range(num_agents)]
         self.late_reports = 0
+        self._standbys = Standbys(
+            cluster, policy, num_agents=num_agents if has_standbys else 0, clock=clock, jitter=jitter
+        )
         self._watched: dict[Call, tuple[Agent, int]] = {}
         self._given_up: set[Call] = set()
         self._silent_nodes: set[str] = set()
@@ -134,6 +115,7 @@ class Fleet:
             self._start_due()
             self._ask_due()
             self._end_silent()
+            self._standbys.keep(self.agents)
             now = self._clock()
             if until() or now >= deadline:
                 break
@@ -154,6 +136,8 @@ class Fleet:
         finally:
             for agent in alive:
                 self._end(agent)
+            for agent in self.agents:
+                self._standbys.end(agent)
 
     # ---- starting
 
@@ -194,7 +178,14 @@ class Fleet:
         )
 
     def _place(self, agent: Agent, nodes: Sequence[Node], now: float) -> None:
-        node = choose_node(nodes, self._agents_by_node(), self._needs, self._placement, avoided=self._silent_nodes)
+        node = choose_node(
+            nodes,
+            self._agents_by_node(),
+            self._needs,
+            self._placement,
+            avoided=self._silent_nodes,
+            preferred=self._standbys.node_id_of(agent),
+        )
         if node is None:
             if agent.waits_since is None:
                 agent.waits_since = now
@@ -207,7 +198,11 @@ class Fleet:
         agent.node, agent.accepted, agent.report = node, 0, None
         agent.respawn_at = agent.waits_since = None
         agent.move(WorkerState.STARTING)
-        agent.calls = self._cluster.start_agent(self._make_boot(agent), node)
+        boot, agent.calls = self._make_boot(agent), self._standbys.take(agent, node)
+        if agent.calls is None:
+            agent.calls = self._cluster.start_agent(boot, node)
+        else:
+            agent.calls.begin(boot)
         agent.started_at = agent.answered_at = now
         self._ask(agent)
         self._owner.on_starting(agent)
@@ -241,13 +236,15 @@ class Fleet:
 
     def _wait_once(self, timeout_s: float) -> None:
         polls = {agent.call: agent for agent in self.agents if agent.call is not None}
-        for call in self._cluster.wait([*polls, *self._watched, *self._given_up], timeout_s):
+        for call in self._cluster.wait([*polls, *self._watched, *self._given_up, *self._standbys.calls], timeout_s):
             if call in polls:
                 self._on_answer(polls[call])
             elif call in self._given_up:
                 self._on_late(call)
             elif call in self._watched:
                 self._on_watched(call)
+            else:
+                self._standbys.on_answer(self.agents, call)
 
     def _on_answer(self, agent: Agent) -> None:
         try:
@@ -317,6 +314,7 @@ class Fleet:
             else:
                 assert agent.node is not None
                 self._silent_nodes.add(agent.node.node_id)
+                self._standbys.end(agent)  # a call to begin might be lost as well
                 self._on_gone(agent, f"gave no sign of life for heartbeat_s={self._policy.heartbeat_s:g}")
 
     def _excuse_after_absence(self, waited_s: float) -> None:
@@ -333,6 +331,7 @@ class Fleet:
         times = [max(at, self._look_at) for at in times]
         times += [self._deadline(agent) for agent in self.agents if agent.calls is not None]
         times += [agent.ask_again_at for agent in self.agents if agent.ask_again_at is not None]
+        times += self._standbys.next_check(self.agents)
         times += [self._look_at for agent in self.agents if self._is_doubtful(agent)]
         return max(min(times, default=now + 1.0), now + 0.001)
 

@@ -34,6 +34,7 @@ def choose_node(
     placement: Placement,
     *,
     avoided: Collection[str] = (),
+    preferred: str | None = None,
 ) -> Node | None:
     """Choose the node of one more agent.
 
@@ -43,6 +44,7 @@ def choose_node(
         needs: what an agent reserves, by the name of the resource.
         placement: see :class:`~keisei_lightning.parallel.options.ClusterOptions`.
         avoided: nodes that are only chosen where there is no other, such as one whose agent gave no sign of life.
+        preferred: the node that is chosen if it has room and is not to be avoided, such as that of a standby.
 
     Returns:
         The node; None: none has room.
@@ -52,7 +54,12 @@ def choose_node(
     sign = -1 if placement == "pack" else 1
     return min(
         fitting,
-        key=lambda node: (node.node_id in avoided, sign * agents.get(node.node_id, 0), node.node_id),
+        key=lambda node: (
+            node.node_id in avoided,
+            node.node_id != preferred,
+            sign * agents.get(node.node_id, 0),
+            node.node_id,
+        ),
         default=None,
     )
 

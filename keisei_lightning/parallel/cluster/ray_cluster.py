@@ -17,7 +17,8 @@ from typing import Any
 import cloudpickle
 import ray
 from ray import exceptions
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 from typing_extensions import override
 
 from keisei_lightning.errors import ConfigError
@@ -45,9 +46,20 @@ _AUTHENTICATION = "ray._private.authentication.authentication_token_setup"
 _LONGEST_FOLDER = 40  # characters: below it are sockets, whose paths may have 107
 
 
+_Strategy = NodeAffinitySchedulingStrategy | PlacementGroupSchedulingStrategy
+
+
 class _ActorCalls(AgentCalls):
     def __init__(self, actor: Any) -> None:
         self._actor = actor
+
+    @override
+    def stand_by(self) -> Call:
+        return self._actor.stand_by.remote()
+
+    @override
+    def begin(self, boot: AgentBoot) -> None:
+        self._actor.begin.remote(cloudpickle.dumps(boot))
 
     @override
     def poll(self, accepted: int) -> Call:
@@ -82,13 +94,24 @@ class RayCluster(Cluster):
         needs: what each agent reserves of its node, by the name of the resource.
         num_agents: that a cluster of our own must have room for.
         object_store_bytes: of a cluster of our own.
+        start_method: of worker processes.
+        has_standbys: what an agent needs is reserved apart from its processes, which replace each other.
     """
 
     def __init__(
-        self, address: str | None, *, needs: Mapping[str, float], num_agents: int, object_store_bytes: int
+        self,
+        address: str | None,
+        *,
+        needs: Mapping[str, float],
+        num_agents: int,
+        object_store_bytes: int,
+        start_method: str | None = None,
+        has_standbys: bool = False,
     ) -> None:
         self._address, self._needs, self._num_agents = address, dict(needs), num_agents
-        self._object_store_bytes = object_store_bytes
+        self._object_store_bytes, self._start_method = object_store_bytes, start_method
+        self._has_standbys = has_standbys
+        self._reservations: dict[int, tuple[str, PlacementGroup]] = {}  # node and what is reserved there, by agent
         self._connected = False
         self._guard: ClusterGuard | None = None
 
@@ -158,7 +181,17 @@ class RayCluster(Cluster):
 
     @override
     def start_agent(self, boot: AgentBoot, node: Node) -> AgentCalls:
-        needs = dict(self._needs)
+        pickled = cloudpickle.dumps(boot)
+        if self._has_standbys and self._needs:  # Ray knows no empty bundle
+            return self._start_actor(pickled, {}, self._reserve(boot.agent_id, node))
+        return self._start_actor(pickled, self._needs, _on(node))
+
+    @override
+    def start_standby(self, agent_id: int, node: Node) -> AgentCalls:
+        return self._start_actor(None, {}, self._reserve(agent_id, node) if self._needs else _on(node))
+
+    def _start_actor(self, boot: bytes | None, needs: Mapping[str, float], strategy: _Strategy) -> AgentCalls:
+        needs = dict(needs)
         actor = (
             ray.remote(concurrency_groups={"polls": 1, "transfers": 1})(AgentActor)  # type: ignore[call-overload]
             .options(
@@ -167,11 +200,30 @@ class RayCluster(Cluster):
                 resources=needs,
                 max_restarts=0,
                 max_task_retries=0,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node.node_id, soft=False),
+                scheduling_strategy=strategy,
             )
-            .remote(cloudpickle.dumps(boot), boot.start_method)
+            .remote(boot, self._start_method)
         )
         return _ActorCalls(actor)
+
+    def _reserve(self, agent_id: int, node: Node) -> PlacementGroupSchedulingStrategy:
+        """A placement group of one bundle, which holds what an agent needs; another one if the agent changes its node.
+
+        It outlives the agent's processes, so that nobody else gets the resources while they replace each other, and
+        ends with this program, whatever happens to that.
+        """
+        node_id, group = self._reservations.get(agent_id, ("", None))
+        if group is None or node_id != node.node_id:
+            if group is not None:
+                self._release(agent_id)
+            here = {"ray.io/node-id": node.node_id}
+            group = placement_group([self._needs], strategy="STRICT_PACK", bundle_label_selector=[here])
+            self._reservations[agent_id] = (node.node_id, group)
+        return PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
+
+    def _release(self, agent_id: int) -> None:
+        """End a reservation, and with it what still runs on it."""
+        remove_placement_group(self._reservations.pop(agent_id)[1])
 
     @override
     def put(self, data: Any) -> Any:
@@ -205,6 +257,10 @@ class RayCluster(Cluster):
 
     @override
     def disconnect(self) -> None:
+        if not self._connected and ray.is_initialized():  # the program's own connection, which goes on
+            for agent_id in list(self._reservations):
+                self._release(agent_id)
+        self._reservations.clear()
         if self._connected:
             self._connected = False
             with _own_signal_handlers():
@@ -215,6 +271,10 @@ class RayCluster(Cluster):
         guard, self._guard = self._guard, None
         if guard is not None:
             guard.end()
+
+
+def _on(node: Node) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(node_id=node.node_id, soft=False)
 
 
 def count_places(address: str | None, needs: Mapping[str, float]) -> int:

@@ -84,6 +84,11 @@ def collector_of(**options: Any) -> SelfPlayCollector:
             "agent_resources.tpu=-1: must be a number, 0 or more",
         ),
         (
+            {"mode": "ray", "num_agents": 1, "standby_agents": True, "gpus_per_agent": 0.5},
+            "standby_agents=True: must be False with gpus_per_agent=0.5 (Ray gives a GPU to one process, for as long "
+            "as it lives)",
+        ),
+        (
             {"mode": "ray", "ray_address": "head:6379", "num_agents": 1, "object_store_memory_mb": 100},
             "object_store_memory_mb=100: must be null with ray_address=head:6379 (whoever starts a cluster sizes its "
             "object stores)",

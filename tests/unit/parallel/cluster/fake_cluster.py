@@ -34,14 +34,23 @@ class FakeCall:
 class FakeCalls(AgentCalls):
     """Calls to one incarnation; remembers them."""
 
-    def __init__(self, boot: AgentBoot, node: Node) -> None:
+    def __init__(self, boot: AgentBoot | None, node: Node) -> None:
         self.boot, self.node = boot, node
+        self.signs: list[FakeCall] = []
         self.polls: list[FakeCall] = []
         self.parcels: list[FakeCall] = []
         self.grants: list[Grant] = []
         self.resets: list[tuple[int, ...]] = []
         self.stops: list[FakeCall] = []
         self.killed = 0
+
+    def stand_by(self) -> FakeCall:
+        self.signs.append(FakeCall("stand_by", None))
+        return self.signs[-1]
+
+    def begin(self, boot: AgentBoot) -> None:
+        assert self.boot is None
+        self.boot = boot
 
     def poll(self, accepted: int) -> FakeCall:
         self.polls.append(FakeCall("poll", accepted))
@@ -89,6 +98,10 @@ class FakeCluster(Cluster):
 
     def start_agent(self, boot: AgentBoot, node: Node) -> FakeCalls:
         self.started.append(FakeCalls(boot, node))
+        return self.started[-1]
+
+    def start_standby(self, agent_id: int, node: Node) -> FakeCalls:
+        self.started.append(FakeCalls(None, node))
         return self.started[-1]
 
     def put(self, data: Any) -> Any:

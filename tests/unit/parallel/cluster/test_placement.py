@@ -52,6 +52,13 @@ def test_a_node_whose_agent_was_silent_is_chosen_last() -> None:
     assert choose_node(NODES, {"c": 4}, {"CPU": 2.0}, "spread", avoided=["a", "b"]) == NODES[0]
 
 
+def test_the_preferred_node_is_chosen_unless_it_has_no_room_or_is_to_be_avoided() -> None:
+    for placement in ("spread", "pack"):
+        assert choose_node(NODES, {"a": 1, "c": 1}, {"CPU": 2.0}, placement, preferred="b") == NODES[1]
+    assert choose_node(NODES, {"b": 9}, {"CPU": 2.0}, "spread", preferred="b") == NODES[0]
+    assert choose_node(NODES, {}, {"CPU": 2.0}, "spread", avoided=["b"], preferred="b") == NODES[0]
+
+
 def test_nodes_with_room_are_counted() -> None:
     assert count_places(NODES, {"CPU": 3.0}) == 2
     assert count_places(NODES, {}) == 4
