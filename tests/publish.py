@@ -230,7 +230,7 @@ def strength_of(policy: LoadedPolicy, games: int | None) -> dict[str, Any]:
             )
         tallies[name] = result.total
         rows.append(row_of(result, opponent=name, opening_plies=measure.opening_plies))
-        Console(markup=False).print(result)
+        Console(markup=False).print(str(result))
     found: dict[str, Any] = {"machine": describe_machine(), "seed": OPENING_SEED, "matches": rows}
     for name in measure.positions:
         share = share_optimal(greedy_player(policy), load_positions(POSITIONS / f"{name}.csv", policy.game)).all
