@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from keisei_lightning.errors import ConfigError, WeightsError
+from keisei_lightning.models.transfers import to_host
 from keisei_lightning.parallel.memory.weight_sources import named_weights
 from keisei_lightning.parallel.memory.weights import WeightLayout
 from keisei_lightning.training.checkpoint_header import load_checked
@@ -63,7 +64,7 @@ class PoolFolder:
         Raises:
             OSError: it cannot be written.
         """
-        weights = {name: tensor.detach().cpu().clone() for name, tensor in named_weights(policy).items()}
+        weights = {name: to_host(tensor.detach(), copy=True) for name, tensor in named_weights(policy).items()}
         content = io.BytesIO()
         torch.save({"format": _FORMAT, "game": self._game, "weights": weights}, content)
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -224,8 +224,8 @@ def test_every_command_of_ours_that_a_page_shows_would_start(tmp_path: Path) -> 
         is_ours = program == "keisei" or "train.py" in words
         if is_ours and "parallel.num_workers=5000" not in words:  # the refusal, see above
             of_keisei = words if program == "keisei" else ["train", *words[words.index("train.py") + 1 :]]
-            # There is no run before this one to resume from; that resuming works is tested elsewhere.
-            line = [word for word in of_keisei if not word.startswith("ckpt_path=")]
+            # There is no run before this one to resume from, or to play against; that this works is tested elsewhere.
+            line = [word for word in of_keisei if not re.match(r"ckpt_path=|opponents\.members=.*\.ckpt", word)]
             if any(word.startswith("hydra/launcher=") for word in line):  # it starts processes: test_sweep_launchers.py
                 line = [*(word.partition(",")[0] for word in line if word != "-m"), "--cfg", "hydra"]
             lines.append(line)
