@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from keisei_lightning.errors import GameError, UnsupportedGameError
 from keisei_lightning.evaluation.players import Turn
 from keisei_lightning.games.arrays import check_options
-from keisei_lightning.games.open_spiel.game import OpenSpielGame, is_known, load
+from keisei_lightning.games.open_spiel.game import OpenSpielGame
+from keisei_lightning.games.open_spiel.library import is_known, load
 from keisei_lightning.games.open_spiel.views import seat_view
 from keisei_lightning.games.protocol import NO_MOVE, GameSpec
 

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from keisei_lightning.errors import ConfigError, UnsupportedGameError
 from keisei_lightning.games.arrays import check_options
-from keisei_lightning.games.open_spiel.game import OpenSpielGame, load
+from keisei_lightning.games.open_spiel.game import OpenSpielGame
+from keisei_lightning.games.open_spiel.library import load
 from keisei_lightning.games.open_spiel.views import seat_view
 from keisei_lightning.models.modes import evaluation_mode
 

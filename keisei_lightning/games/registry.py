@@ -143,7 +143,7 @@ def _maker(name: str) -> GameMaker:
 
 def _open_spiel_name(name: str) -> str:
     """The canonical OpenSpiel string of a name."""
-    from keisei_lightning.games.open_spiel import game as open_spiel
+    from keisei_lightning.games.open_spiel import library as open_spiel
 
     if not open_spiel.is_known(name):
         known = game_names()

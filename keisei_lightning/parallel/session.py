@@ -129,8 +129,6 @@ class CollectorSpec:
             mode=options.mode,
             start_method=workers.start_method,
         )
-        sharing = 1 if options.mode == "central" else int(options.num_workers)  # processes of one machine
-        sharing *= 1 if options.schedule == "sync" else 2  # the learner works at the same time
         return cls(
             game=game,
             game_spec=spec,
@@ -139,7 +137,7 @@ class CollectorSpec:
             options=options,
             cluster=cluster,
             workers=workers,
-            threads_per_worker=workers.threads_per_worker or share_of_cpus(sharing),
+            threads_per_worker=workers.threads_per_worker or share_of_cpus(_num_sharing(options)),
             supervision=supervision,
             opponents=opponents,
             zero_copy=batches.zero_copy,
@@ -220,6 +218,12 @@ class CollectorSpec:
             start_method=self.workers.start_method,
             needs_all=self.options.schedule == "sync",
         )
+
+
+def _num_sharing(options: CollectorOptions) -> int:
+    """How many processes share the CPUs of one machine."""
+    playing = 1 if options.mode == "central" else int(options.num_workers)
+    return playing if options.schedule == "sync" else 2 * playing  # the learner works at the same time
 
 
 def _with_number_of_agents(cluster: ClusterOptions, num_workers: int) -> ClusterOptions:

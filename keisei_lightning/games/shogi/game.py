@@ -32,7 +32,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rsshogi.core import Board, Move
 from rsshogi.record import Record
-from rsshogi.types import RepetitionState
 
 from keisei_lightning.errors import ConfigError, GameError, IllegalActionError
 from keisei_lightning.games.arrays import OwnThread, as_actions, as_indices, check_options
@@ -60,6 +59,8 @@ from keisei_lightning.games.shogi.rules import (
     REPETITION,
     declarations,
     end_of,
+    fourfold_end,
+    parse_history,
     parse_sfen,
     random_opening,
 )
@@ -205,15 +206,7 @@ class Shogi:
             GameError: a move is not legal, or the SFEN cannot be read.
         """
         index = self._index(index)
-        start, _, moves = history.partition(" moves")
-        board, codes = parse_sfen(start), []
-        for usi in moves.split():
-            found = [move for move in board.legal_moves() if move.to_usi() == usi]
-            if not found:
-                raise GameError(f"shogi: {usi!r} is not legal in {board.to_sfen()!r}, in the history {history!r}")
-            board.apply_move(found[0])
-            codes.append(hash(found[0]))
-        self._begin(index, parse_sfen(start), codes)
+        self._begin(index, *parse_history(history))
 
     def copy_boards(self, indices: NDArray[np.int64]) -> list[Any]:
         """Some boards as they are, for :meth:`put_boards`: bytes of their positions, moves and legal moves."""
@@ -370,7 +363,7 @@ class Shogi:
         for at in np.flatnonzero(sizes == 0).tolist():
             ends[at] = (CHECKMATE if states[at, CHECK_BYTE] else NO_LEGAL_MOVE, 1)
         for at in np.flatnonzero(states[:, REPETITION_BYTE] >= FOURTH).tolist():
-            ends.setdefault(at, self._fourfold(int(rows[at])))
+            ends.setdefault(at, fourfold_end(boards.board(int(rows[at]))))
         if self._declaration:
             for at in np.flatnonzero(declarations(states, movers)).tolist():
                 ends.setdefault(at, (DECLARATION, -1))
@@ -388,15 +381,6 @@ class Shogi:
             self._ended[over] = True
             boards.clear_moves(over)
         return reward
-
-    def _fourfold(self, row: int) -> tuple[str, int]:
-        """How a fourth occurrence ends; rsshogi tells it from the view of the side to move."""
-        state = self._boards.board(row).repetition_state()
-        if state == RepetitionState.WIN:  # it was in check all the time
-            return PERPETUAL_CHECK, -1
-        if state == RepetitionState.LOSE:  # it gave check all the time
-            return PERPETUAL_CHECK, 1
-        return REPETITION, 0
 
     def _begin(self, index: int, board: Board, codes: Sequence[int] = ()) -> None:
         """Begin a game on one board, from a position and some moves from there."""

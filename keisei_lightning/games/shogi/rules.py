@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from rsshogi.core import Board, Move
-from rsshogi.types import PieceType
+from rsshogi.types import PieceType, RepetitionState
 
 from keisei_lightning.errors import GameError
 from keisei_lightning.games.shogi import codec
@@ -31,6 +31,8 @@ __all__ = [
     "board_state",
     "declarations",
     "end_of",
+    "fourfold_end",
+    "parse_history",
     "parse_sfen",
     "random_opening",
 ]
@@ -151,6 +153,40 @@ def end_of(board: Board, *, max_plies: int, declaration: bool) -> str:
     if declaration and _declares(board):
         return DECLARATION
     return MAX_PLIES if board.game_ply > max_plies else ""
+
+
+def parse_history(history: str) -> tuple[Board, list[int]]:
+    """A start position and all moves since, as in USI's ``position`` command: ``SFEN moves 7g7f ...``.
+
+    Returns:
+        The board at the start, and the codes of the moves.
+
+    Raises:
+        GameError: a move is not legal, or the SFEN cannot be read.
+    """
+    start, _, moves = history.partition(" moves")
+    board, codes = parse_sfen(start), []
+    for usi in moves.split():
+        found = [move for move in board.legal_moves() if move.to_usi() == usi]
+        if not found:
+            raise GameError(f"shogi: {usi!r} is not legal in {board.to_sfen()!r}, in the history {history!r}")
+        board.apply_move(found[0])
+        codes.append(hash(found[0]))
+    return parse_sfen(start), codes
+
+
+def fourfold_end(board: Board) -> tuple[str, int]:
+    """How the fourth occurrence of a position ends a game.
+
+    Returns:
+        The outcome, and the result for the player who has just moved; rsshogi tells it of the side to move.
+    """
+    state = board.repetition_state()
+    if state == RepetitionState.WIN:  # it was in check all the time
+        return PERPETUAL_CHECK, -1
+    if state == RepetitionState.LOSE:  # it gave check all the time
+        return PERPETUAL_CHECK, 1
+    return REPETITION, 0
 
 
 def random_opening(
