@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,26 @@ def copies_of(game: Game, indices: NDArray[np.int64]) -> list[Position]:
         game: that has the boards.
         indices: int64 [n], which.
     """
+    return _copier(game)(indices)
+
+
+def _copier(game: Game) -> Callable[[NDArray[np.int64]], list[Position]]:
     if isinstance(game, CopyableGame):
-        return game.copy_boards(indices)
+        return game.copy_boards
     copy = game.history if isinstance(game, ResumableGame) else game.position
-    return [copy(index) for index in indices.tolist()]
+    return lambda indices: [copy(index) for index in indices.tolist()]
+
+
+def _putter(game: Game) -> Callable[[NDArray[np.int64], Sequence[Position]], None]:
+    if isinstance(game, CopyableGame):
+        return game.put_boards
+    put_one = game.set_history if isinstance(game, ResumableGame) else game.set_position
+
+    def put(indices: NDArray[np.int64], positions: Sequence[Position]) -> None:
+        for index, position in zip(indices.tolist(), positions, strict=True):
+            put_one(index, position)
+
+    return put
 
 
 class Boards:
@@ -38,8 +54,11 @@ class Boards:
     """
 
     def __init__(self, factory: GameFactory, num_boards: int) -> None:
-        self._game = factory(num_boards)
-        spec = self._game.spec
+        self._game = game = factory(num_boards)
+        # Asked once: isinstance with a protocol looks at every method of it, each time.
+        self._copy, self._put = _copier(game), _putter(game)
+        self._find_wins = game.find_wins if isinstance(game, SolvingGame) else None
+        spec = game.spec
         self._actions = np.full(num_boards, NO_MOVE, np.int64)
         self._observation = np.zeros((num_boards, *spec.observation_shape), np.uint8)
         self._legal = np.zeros((num_boards, spec.mask_bytes), np.uint8)
@@ -53,13 +72,7 @@ class Boards:
 
     def put(self, positions: Sequence[Position]) -> None:
         """Put the first n boards into positions."""
-        game = self._game
-        if isinstance(game, CopyableGame):
-            game.put_boards(np.arange(len(positions)), positions)
-            return
-        put = game.set_history if isinstance(game, ResumableGame) else game.set_position
-        for index, position in enumerate(positions):
-            put(index, position)
+        self._put(np.arange(len(positions)), positions)
 
     def play(
         self, positions: list[Position], actions: NDArray[np.int64]
@@ -82,9 +95,9 @@ class Boards:
 
     def find_wins(self, rows: NDArray[np.int64], max_nodes: int) -> NDArray[np.int64]:
         """Forced wins of the movers on some boards: actions, int64 [n], ``NO_MOVE`` where none was found."""
-        if max_nodes == 0 or not isinstance(self._game, SolvingGame):
+        if max_nodes == 0 or self._find_wins is None:
             return np.full(len(rows), NO_MOVE)
-        return self._game.find_wins(rows, max_nodes)
+        return self._find_wins(rows, max_nodes)
 
     def observe(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int8]]:
         """What players see of some boards: uint8 [n, ...], legal moves uint8 [n, ceil(A / 8)], movers int8 [n]."""
@@ -93,4 +106,4 @@ class Boards:
 
     def copies(self, rows: NDArray[np.int64]) -> list[Position]:
         """Copies of some boards."""
-        return copies_of(self._game, rows)
+        return self._copy(rows)

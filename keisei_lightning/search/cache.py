@@ -44,8 +44,11 @@ class CachedEvaluator:
         """
         if len(self._known) > self._max_positions:
             self._known.clear()
-        first = {key: row for row, key in reversed(list(enumerate(keys))) if key not in self._known}
-        rows = sorted(first.values())
+        first: dict[int, int] = {}
+        for row, key in enumerate(keys):
+            if key not in self._known:
+                first.setdefault(key, row)
+        rows = list(first.values())
         if rows:
             log_priors, values = self._evaluate(observation[rows], legal[rows])
             ends = np.cumsum(np.count_nonzero(np.unpackbits(legal[rows], axis=1).view(np.bool_), axis=1)).tolist()
