@@ -3,6 +3,6 @@
 from keisei_lightning.search.boards import Boards, copies_of
 from keisei_lightning.search.forest import Forest
 from keisei_lightning.search.options import SearchOptions
-from keisei_lightning.search.tree_search import Found, Roots, TreeSearch
+from keisei_lightning.search.tree_search import Found, Progress, Roots, TreeSearch, Watch
 
-__all__ = ["Boards", "Forest", "Found", "Roots", "SearchOptions", "TreeSearch", "copies_of"]
+__all__ = ["Boards", "Forest", "Found", "Progress", "Roots", "SearchOptions", "TreeSearch", "Watch", "copies_of"]

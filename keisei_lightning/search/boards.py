@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from keisei_lightning.games.protocol import NO_MOVE, CopyableGame, Game, GameFactory, ResumableGame, SolvingGame
 
-__all__ = ["Boards", "Position", "copies_of"]
+__all__ = ["Boards", "Position", "copies_of", "put_copies"]
 
 Position = Any
 """A copy of one board; see :func:`copies_of`."""
@@ -24,6 +24,17 @@ def copies_of(game: Game, indices: NDArray[np.int64]) -> list[Position]:
         indices: int64 [n], which.
     """
     return _copier(game)(indices)
+
+
+def put_copies(game: Game, indices: NDArray[np.int64], positions: Sequence[Position]) -> None:
+    """Put boards where others were when :func:`copies_of` copied them.
+
+    Args:
+        game: that has the boards.
+        indices: int64 [n], which.
+        positions: n copies.
+    """
+    _putter(game)(indices, positions)
 
 
 def _copier(game: Game) -> Callable[[NDArray[np.int64]], list[Position]]:

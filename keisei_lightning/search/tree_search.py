@@ -18,7 +18,7 @@ from keisei_lightning.search.options import SearchOptions
 from keisei_lightning.search.selection import Look, Selection, make_selection
 from keisei_lightning.search.tries import make_tries
 
-__all__ = ["Found", "Roots", "TreeSearch"]
+__all__ = ["Found", "Progress", "Roots", "TreeSearch", "Watch"]
 
 _CACHED_POSITIONS: Final = 200_000
 _REPLIES: Final = 2  # plies behind a move that was played, in which the next position is looked for
@@ -89,6 +89,25 @@ class Found:
     result: int | None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """How far a search is.
+
+    Attributes:
+        tried: int64 [n], positions that were added to each tree by this search.
+        elapsed_s: seconds since it began.
+        look: what has been found of each position so far; it costs about as much as a few tries.
+    """
+
+    tried: Ints
+    elapsed_s: float
+    look: Callable[[], list[Found]]
+
+
+Watch = Callable[[Progress], bool]
+"""Is told of a search after each step, and says whether it goes on."""
+
+
 class TreeSearch:
     """Searches positions of one game. It is used by one thread, which the game's boards belong to.
 
@@ -121,11 +140,22 @@ class TreeSearch:
         self._keys: list[int] = []  # by node: hash of all that is seen of the position
         self._played: dict[Hashable, int] = {}  # by board: the node behind the move that was chosen
 
-    def run(self, roots: Roots) -> list[Found]:
+    def run(
+        self,
+        roots: Roots,
+        *,
+        simulations: int | None = None,
+        seconds: float | None = None,
+        watch: Watch | None = None,
+    ) -> list[Found]:
         """Search positions.
 
         Args:
             roots: n of them.
+            simulations: positions to add to each tree; None: as the options say.
+            seconds: the longest time; None: as the options say.
+            watch: is called after each step, in which one position of each tree is tried, or several at once of few
+                trees; returns whether to go on.
 
         Returns:
             What was found of each.
@@ -134,18 +164,27 @@ class TreeSearch:
             ConfigError, GameError: of the evaluator or the game.
         """
         options, start = self._options, self._clock()
+        simulations = options.simulations if simulations is None else simulations
+        seconds = options.seconds if seconds is None else seconds
         nodes = self._plant(roots)
         self._find_wins(roots, nodes)
-        self._selection.begin(Look.at(self._forest, nodes), options.simulations)
+        self._selection.begin(Look.at(self._forest, nodes), simulations)
         below = np.array([self._forest.count_below(node) for node in nodes.tolist()], np.int64)
-        left = np.minimum(options.simulations, options.max_nodes - below)
+        budget = np.minimum(simulations, options.max_nodes - below)
+        left = budget.copy()
         while True:
             active = np.flatnonzero((left > 0) & ~self._forest.is_proven(nodes))
-            if not active.size or (options.seconds is not None and self._clock() - start >= options.seconds):
+            if not active.size or (seconds is not None and self._clock() - start >= seconds):
                 break
             each = max(1, options.leaves // len(active))
             left[active] -= self._step(nodes, active, np.minimum(left[active], each))
-        return self._conclude(roots, nodes)
+            if watch is not None and not watch(
+                Progress(tried=budget - left, elapsed_s=self._clock() - start, look=lambda: self._conclude(nodes))
+            ):
+                break
+        found = self._conclude(nodes)
+        self._keep_played(roots.boards, nodes, found)
+        return found
 
     # ---- roots
 
@@ -250,13 +289,13 @@ class TreeSearch:
 
     # ---- the end
 
-    def _conclude(self, roots: Roots, nodes: Ints) -> list[Found]:
+    def _conclude(self, nodes: Ints) -> list[Found]:
         forest = self._forest
         look = Look.at(forest, nodes)
         preference, policy = self._selection.preference(look), self._selection.policy(look)
         columns = best_columns(forest, look, preference)
         found = []
-        for row, board in enumerate(roots.boards):
+        for row in range(len(nodes)):
             own = look.is_edge[row]
             edges = look.edges[row][own]
             edge = int(look.edges[row, columns[row]])
@@ -276,11 +315,17 @@ class TreeSearch:
                     result=low if low == high else None,
                 )
             )
-            child = int(forest.edges.child[edge])
+        return found
+
+    def _keep_played(self, boards: Sequence[Hashable], nodes: Ints, found: Sequence[Found]) -> None:
+        """Note the node behind each move that was chosen, for the next search of the same board."""
+        edges, is_edge = self._forest.rows(nodes)
+        for row, (board, one) in enumerate(zip(boards, found, strict=True)):
+            own = edges[row][is_edge[row]]
+            child = int(self._forest.edges.child[own[one.actions == one.action][0]])
             self._played.pop(board, None)
             if child != NO_NODE:
                 self._played[board] = child
-        return found
 
     def _variation(self, edge: int) -> list[int]:
         forest, moves = self._forest, [int(self._forest.edges.action[edge])]

@@ -82,7 +82,7 @@ from keisei_lightning.search import compiled_tries
 compiled_tries.why_not_compiled = lambda: ""
 import keisei_lightning.system.compiled as compiled
 compiled.library_of = lambda source: Path({str(library)!r})
-sys.path[:0] = [{str(Path(__file__).parent)!r}]
+sys.path[:0] = [{str(Path(__file__).parents[2])!r}]
 from searches import roots_of, uneven
 from keisei_lightning.games import game_factory
 from keisei_lightning.search import SearchOptions, TreeSearch
