@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CachedEvaluator", "Evaluate"]
+__all__ = ["NUM_BITS", "CachedEvaluator", "Evaluate"]
 
 Evaluate = Callable[[NDArray[np.uint8], NDArray[np.uint8]], tuple[NDArray[np.floating], NDArray[np.floating]]]
 """``evaluate(observation, legal) -> (log_priors, values)``: observations uint8 [n, ...] and packed legal moves uint8
 [n, ceil(A / 8)] to log-probabilities of the legal moves [number of them], row after row by their labels, and values [n]
 of the mover, from -1 to 1."""
+
+NUM_BITS: Final = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
+"""Int64 [256]: how many bits of a byte are set."""
 
 
 class CachedEvaluator:
@@ -29,7 +33,7 @@ class CachedEvaluator:
 
     def __init__(self, evaluate: Evaluate, max_positions: int) -> None:
         self._evaluate, self._max_positions = evaluate, max_positions
-        self._known: dict[int, tuple[NDArray[np.floating], float]] = {}
+        self._known: dict[int, tuple[NDArray[np.floating], int, int, float]] = {}
         self.asked, self.found = 0, 0
 
     def __call__(
@@ -48,15 +52,21 @@ class CachedEvaluator:
         for row, key in enumerate(keys):
             if key not in self._known:
                 first.setdefault(key, row)
-        rows = list(first.values())
-        if rows:
-            log_priors, values = self._evaluate(observation[rows], legal[rows])
-            ends = np.cumsum(np.count_nonzero(np.unpackbits(legal[rows], axis=1).view(np.bool_), axis=1)).tolist()
-            for row, start, end, value in zip(rows, [0, *ends], ends, values.tolist(), strict=False):
-                self._known[keys[row]] = log_priors[start:end], value
-        self.asked += len(rows)
-        self.found += len(keys) - len(rows)
-        if len(rows) == len(keys):
-            return log_priors, values
+        rows, num_new = list(first.values()), len(first)
+        self.asked += num_new
+        self.found += len(keys) - num_new
+        if num_new:
+            all_new = num_new == len(keys)
+            new_legal = legal if all_new else legal[rows]
+            log_priors, values = self._evaluate(observation if all_new else observation[rows], new_legal)
+            ends = np.cumsum(NUM_BITS[new_legal].sum(axis=1)).tolist()
+            # Where a position's numbers are in these: cutting them out costs more, and few positions come again.
+            for key, start, end, value in zip(first, [0, *ends], ends, values.tolist(), strict=False):
+                self._known[key] = log_priors, start, end, value
+            if all_new:
+                return log_priors, values
         answers = [self._known[key] for key in keys]
-        return np.concatenate([priors for priors, _ in answers]), np.array([value for _, value in answers])
+        return (
+            np.concatenate([log_priors[start:end] for log_priors, start, end, _ in answers]),
+            np.array([value for *_, value in answers]),
+        )

@@ -70,12 +70,13 @@ class CompiledTries:
             raise ConfigError(f"compiled tries of a search: {reason}")
         assert isinstance(selection, Gumbel | Puct)
         self._forest, self._selection, self._functions = forest, selection, _functions()
+        self._moves, self._addresses = (-1, -1), _Forest()
 
     def find_leaves(self, roots: Ints, trees: Ints) -> Ints:
         """See :class:`~keisei_lightning.search.tries.Tries`."""
         roots, trees = np.ascontiguousarray(roots), np.ascontiguousarray(trees)
         leaves = np.empty(len(roots), np.int64)
-        scratch = np.empty(int(self._forest.nodes.count[: self._forest.nodes.size].max(initial=1)))
+        scratch = np.empty(self._forest.most_edges)
         selection = self._selection
         if isinstance(selection, Gumbel):
             how = _Selection(
@@ -109,10 +110,13 @@ class CompiledTries:
 
     def _columns(self) -> _Forest:
         nodes, edges = self._forest.nodes, self._forest.edges
-        return _Forest(
-            *(getattr(nodes, name).ctypes.data for name in _NODE_COLUMNS),
-            *(getattr(edges, name).ctypes.data for name in _EDGE_COLUMNS),
-        )
+        if self._moves != (nodes.moves, edges.moves):
+            self._moves = nodes.moves, edges.moves
+            self._addresses = _Forest(
+                *(getattr(nodes, name).ctypes.data for name in _NODE_COLUMNS),
+                *(getattr(edges, name).ctypes.data for name in _EDGE_COLUMNS),
+            )
+        return self._addresses
 
 
 @cache

@@ -32,31 +32,36 @@ class _Table:
 
     Args:
         columns: dtype and first value by name.
+
+    Attributes:
+        size: number of rows.
+        moves: how often the columns have been moved to another place of memory.
     """
 
     def __init__(self, columns: dict[str, tuple[Any, float]]) -> None:
         self._columns = columns
-        self.size = 0
+        self.size = self.moves = 0
+        self._room = 1024  # rows beyond the size hold the first values
         for name, (dtype, fill) in columns.items():
-            setattr(self, name, np.full(1024, fill, dtype))
+            setattr(self, name, np.full(self._room, fill, dtype))
 
     def add(self, count: int) -> slice:
         """Append rows with the first values."""
         start, self.size = self.size, self.size + count
-        for name, (dtype, fill) in self._columns.items():
-            column = getattr(self, name)
-            if self.size > len(column):
-                column = np.concatenate([column, np.full(max(len(column), count), fill, dtype)])
-                setattr(self, name, column)
-            column[start : self.size] = fill
+        if self.size > self._room:
+            more = max(self._room, count)
+            for name, (dtype, fill) in self._columns.items():
+                setattr(self, name, np.concatenate([getattr(self, name), np.full(more, fill, dtype)]))
+            self._room, self.moves = self._room + more, self.moves + 1
         return slice(start, self.size)
 
     def keep(self, rows: Ints) -> None:
         """Keep these rows, in this order."""
-        self.size = len(rows)
-        for name in self._columns:
+        before, self.size = self.size, len(rows)
+        for name, (_, fill) in self._columns.items():
             column = getattr(self, name)
             column[: self.size] = column[rows]
+            column[self.size : before] = fill
 
 
 class _Nodes(_Table):
@@ -154,10 +159,16 @@ class Expansion:
 
 
 class Forest:
-    """Trees, and what is known of their moves."""
+    """Trees, and what is known of their moves.
+
+    Attributes:
+        nodes: positions.
+        edges: their legal moves.
+        most_edges: the most that one node has had.
+    """
 
     def __init__(self) -> None:
-        self.nodes, self.edges = _Nodes(), _Edges()
+        self.nodes, self.edges, self.most_edges = _Nodes(), _Edges(), 1
 
     # ---- growing
 
@@ -177,6 +188,7 @@ class Forest:
         added = edges.add(int(expansion.counts.sum()))
         nodes.parent[rows], nodes.mover[rows], nodes.value[rows] = parents, expansion.movers, expansion.values
         nodes.count[rows] = expansion.counts
+        self.most_edges = max(self.most_edges, int(expansion.counts.max(initial=1)))
         nodes.first[rows] = added.start + np.cumsum(expansion.counts) - expansion.counts
         edges.node[added] = np.repeat(new, expansion.counts)
         edges.action[added], edges.log_prior[added] = expansion.actions, expansion.log_priors

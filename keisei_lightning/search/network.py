@@ -52,6 +52,7 @@ class NetworkEvaluator:
             GameError: its outputs are not finite.
         """
         mask = np.unpackbits(legal, axis=1, count=self._spec.num_actions).view(np.bool_)
+        places, counts = np.flatnonzero(mask), mask.sum(axis=1)
         with torch.inference_mode():
             given = torch.from_numpy(np.ascontiguousarray(observation)).to(self._device)
             inputs = [given, *(image.observation(given) for image in self._images)]
@@ -64,8 +65,7 @@ class NetworkEvaluator:
                 plain,
                 *(part[:, image.new_action.cpu()] for part, image in zip(mirrored, self._images, strict=True)),
             ]
-            legal_logits = [part.numpy()[mask] for part in parts]
-        counts = mask.sum(axis=1)
+            legal_logits = [part.numpy().reshape(-1)[places] for part in parts]
         log_probs = [_log_softmax(part, counts) for part in legal_logits]
         mean = log_probs[0] if len(parts) == 1 else np.logaddexp.reduce(log_probs, axis=0) - np.log(len(parts))
         value = np.clip(values.reshape(len(inputs), -1).mean(0).numpy(), -1.0, 1.0)

@@ -293,25 +293,24 @@ class TreeSearch:
         forest = self._forest
         look = Look.at(forest, nodes)
         preference, policy = self._selection.preference(look), self._selection.policy(look)
-        columns = best_columns(forest, look, preference)
-        found = []
+        best = look.edges[np.arange(len(nodes)), best_columns(forest, look, preference)]
+        variations, found = self._variations(best), []
         for row in range(len(nodes)):
             own = look.is_edge[row]
             edges = look.edges[row][own]
-            edge = int(look.edges[row, columns[row]])
             tried = look.visits[row][own]
             low, high = int(forest.nodes.low[nodes[row]]), int(forest.nodes.high[nodes[row]])
             total = forest.edges.total[edges].sum()
             mean = (forest.nodes.value[nodes[row]] + total) / (1 + tried.sum())
             found.append(
                 Found(
-                    action=int(forest.edges.action[edge]),
+                    action=variations[row][0],
                     value=float(np.clip(mean, low, high)),
                     actions=forest.edges.action[edges].copy(),
                     visits=tried,
                     values=look.values[row][own],
                     policy=policy[row][own],
-                    variation=tuple(self._variation(edge)),
+                    variation=variations[row],
                     result=low if low == high else None,
                 )
             )
@@ -327,15 +326,21 @@ class TreeSearch:
             if child != NO_NODE:
                 self._played[board] = child
 
-    def _variation(self, edge: int) -> list[int]:
-        forest, moves = self._forest, [int(self._forest.edges.action[edge])]
-        while (node := int(forest.edges.child[edge])) != NO_NODE:
-            look = Look.at(forest, np.array([node]))
-            if not look.visits.any():
-                break
-            edge = int(look.edges[0, best_columns(forest, look, look.visits.astype(np.float64))[0]])
-            moves.append(int(forest.edges.action[edge]))
-        return moves
+    def _variations(self, edges: Ints) -> list[tuple[int, ...]]:
+        """The moves that are expected from some edges on, their own first: always those that were tried most."""
+        forest = self._forest
+        lines = [[action] for action in forest.edges.action[edges].tolist()]
+        rows, nodes = np.arange(len(edges)), forest.edges.child[edges]
+        while (nodes != NO_NODE).any():
+            rows, nodes = rows[nodes != NO_NODE], nodes[nodes != NO_NODE]
+            look = Look.at(forest, nodes)
+            tried = look.visits.any(axis=1)
+            columns = best_columns(forest, look, look.visits.astype(np.float64))
+            edges = look.edges[np.arange(len(nodes)), columns][tried]
+            for row, action in zip(rows[tried].tolist(), forest.edges.action[edges].tolist(), strict=True):
+                lines[row].append(action)
+            rows, nodes = rows[tried], forest.edges.child[edges]
+        return [tuple(line) for line in lines]
 
 
 def best_columns(forest: Forest, look: Look, preference: Floats) -> Ints:
