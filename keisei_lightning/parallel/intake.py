@@ -136,6 +136,11 @@ class Intake:
         arrival = self._last_arrivals.get(worker_id)
         return None if arrival is None else time.monotonic() - arrival
 
+    def last_play_s(self, worker_id: int) -> float | None:
+        """Seconds that a worker played its newest rollout for; None before its first."""
+        header = self.last_headers.get(worker_id)
+        return None if header is None else header.play_s
+
     def _active_workers(self) -> list[int]:
         active = [worker_id for worker_id in range(self._slots.layout.num_workers) if worker_id not in self.paused]
         if not active:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from keisei_lightning.training.report import CurvesCallback, plot_curves, write_last_game
     from keisei_lightning.training.snapshots import SnapshotCallback
     from keisei_lightning.training.source import RolloutSource
+    from keisei_lightning.training.timeline import TimelineCallback
     from keisei_lightning.training.weight_sync import WeightSyncCallback
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "SelfPlayDataModule",
     "SelfPlayMetrics",
     "SnapshotCallback",
+    "TimelineCallback",
     "TrainingProgress",
     "WeightSyncCallback",
     "check_checkpoint",
@@ -92,6 +94,7 @@ _MODULE_OF = {
     "SelfPlayDataModule": "datamodule",
     "SelfPlayMetrics": "metrics",
     "SnapshotCallback": "snapshots",
+    "TimelineCallback": "timeline",
     "TrainingProgress": "progress",
     "WeightSyncCallback": "weight_sync",
     "check_checkpoint": "checkpoint_header",

@@ -241,6 +241,13 @@ def test_early_stopping_without_an_evaluation_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_a_timeline_of_the_group_is_written_into_the_runs_folder(tmp_path: Path) -> None:
+    words = [f"results_dir={tmp_path}", "name=traced", "callbacks=timeline", "callbacks.timeline.skip_epochs=0"]
+    run(composed(tmp_path / "traced" / "run", *words))
+    assert len(list(tmp_path.glob("**/timeline.json"))) == len(list(tmp_path.glob("**/timeline.png"))) == 1
+
+
+@pytest.mark.slow
 def test_lightnings_learning_rate_monitor_writes_to_the_loggers(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
