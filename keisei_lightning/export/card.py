@@ -50,6 +50,7 @@ class ExportCard:
             ``minutes``, ``seed`` and ``command``.
         rating: in Elo points, where the checkpoint has one.
         opset: of the ONNX operators; None: it is no ONNX file.
+        digest: SHA-256 of an ONNX file without its metadata, in hexadecimal digits; None: of another one.
         check: the comparison of the file's own outputs with the module's, as figures.
         versions: of the libraries that wrote the file.
         date: of the export.
@@ -70,6 +71,7 @@ class ExportCard:
     training: Mapping[str, Any]
     rating: Mapping[str, Any] | None
     opset: int | None
+    digest: str | None = None
     check: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     date: str = ""
@@ -151,6 +153,7 @@ _KINDS: Final[dict[str, Any]] = {
     "training": dict,
     "rating": dict | None,
     "opset": int | None,
+    "digest": str | None,
     "check": dict,
     "versions": dict,
     "date": str,

@@ -21,6 +21,7 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.export.card import CARD_KEY, INPUTS, OUTPUTS, ExportCard, ExportFormat
 from keisei_lightning.export.comparison import Run
 from keisei_lightning.export.module import ExportedModule
+from keisei_lightning.export.onnx_file import OnnxFile
 from keisei_lightning.export.onnx_policy import OnnxPolicy
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models import ActorCritic
@@ -44,12 +45,14 @@ class FileFormat:
         opset: see :class:`~keisei_lightning.export.card.ExportCard`.
         export: a module and its game to what ``to_bytes`` takes.
         to_bytes: that, with a card, to the content of a file.
+        digest: the content of a file to what its card has of it.
         to_run: the content of a file to what it computes; with the module, for its structure, and the card.
     """
 
     opset: int | None
     export: Callable[[ActorCritic, GameSpec], Any]
     to_bytes: Callable[[Any, str], bytes]
+    digest: Callable[[bytes], str | None]
     to_run: Callable[[bytes, ActorCritic, ExportCard], Run]
 
 
@@ -118,6 +121,14 @@ def _onnx_bytes(model: Any, card: str) -> bytes:
         model.metadata_props.add(key=CARD_KEY, value=card)
     content: bytes = model.SerializeToString()
     return content
+
+
+def _onnx_digest(content: bytes) -> str:
+    return OnnxFile.read(content, path="the exported model").digest
+
+
+def _no_digest(content: bytes) -> None:
+    """The zip archive of torch.export has checksums of its own; nothing here reads safetensors again."""
 
 
 def _run_onnx(content: bytes, actor_critic: ActorCritic, card: ExportCard) -> Run:
@@ -197,18 +208,21 @@ FILE_FORMATS: Final[dict[ExportFormat, FileFormat]] = {
         opset=OPSET,
         export=_onnx_model,
         to_bytes=_onnx_bytes,
+        digest=_onnx_digest,
         to_run=_run_onnx,
     ),
     "torch_export": FileFormat(
         opset=None,
         export=_traced,
         to_bytes=_torch_export_bytes,
+        digest=_no_digest,
         to_run=_run_torch_export,
     ),
     "safetensors": FileFormat(
         opset=None,
         export=_weights,
         to_bytes=_safetensors_bytes,
+        digest=_no_digest,
         to_run=_run_safetensors,
     ),
 }

@@ -8,6 +8,7 @@ https://protobuf.dev/programming-guides/encoding). Fields that it does not know 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -44,6 +45,7 @@ FIELDS: Final[dict[str, dict[int, str]]] = {
 }
 """Messages inside of messages, by the numbers of their fields: the ways to a node, a tensor, an opset and an entry."""
 
+_METADATA = 14
 _NODE_DOMAIN, _OPSET_DOMAIN, _OPSET_VERSION = 7, 1, 2
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
@@ -60,10 +62,12 @@ class OnnxFile:
     Attributes:
         opset: version of ONNX's own operators; 0: it names none.
         card: the text of its card; empty: it has none.
+        digest: SHA-256 of all but the metadata, in hexadecimal digits.
     """
 
     opset: int
     card: str
+    digest: str
 
     @classmethod
     def read(cls, content: bytes, *, path: str) -> OnnxFile:
@@ -85,9 +89,20 @@ class OnnxFile:
                     opset = max([opset, *(value for value in fields.get(_OPSET_VERSION, []) if isinstance(value, int))])
                 elif kind == "StringStringEntryProto" and _texts(fields, _ENTRY_KEY) == [CARD_KEY]:
                     card = "".join(_texts(fields, _ENTRY_VALUE))
+            digest = _digest(memoryview(content))
         except ValueError as error:
             raise ConfigError(f"model={path}: cannot be read as an ONNX file ({error})") from error
-        return cls(opset=opset, card=card)
+        return cls(opset=opset, card=card, digest=digest)
+
+
+def _digest(content: memoryview) -> str:
+    """Of a model without its metadata, in which the digest itself stands: a protocol buffer has no checksums."""
+    digest = hashlib.sha256()
+    for number, value in _fields(content):
+        if number != _METADATA:
+            size = len(value) if isinstance(value, memoryview) else -1
+            digest.update(f"{number}:{size}:".encode() + (str(value).encode() if isinstance(value, int) else value))
+    return digest.hexdigest()
 
 
 def _refused(kind: str, fields: dict[int, list[_Value]]) -> str:

@@ -86,6 +86,9 @@ class OnnxPolicy:
             if not file.card:
                 raise ConfigError(f"model={path}: is no exported policy (it has no card); `keisei export` writes one")
             card = ExportCard.from_json(file.card, path=path)
+            if card.digest != file.digest:
+                reason = "damaged, or changed since: its graph is not the one that its card is about"
+                raise ConfigError(f"model={path}: cannot be read as an exported policy ({reason})")
         self.card = card
         self.game: GameFactory
         self.spec: GameSpec
@@ -172,6 +175,9 @@ def _open(content: bytes, *, path: str) -> Any:
     """The session of a file's graph."""
     if line := missing_library("onnxruntime"):
         raise ConfigError(f"model={path}: {line}")
+    # From 1.29 on it reports its use to its maker, and writes a number for the machine into the home folder, unless this
+    # is set before it is imported. Who wants that sets it to 0.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime  # an extra, and only for who plays
 
     options = onnxruntime.SessionOptions()

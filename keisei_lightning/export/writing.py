@@ -63,10 +63,11 @@ def export_policy(
     except ConfigError as error:
         raise ConfigError([f"ckpt_path={os.fspath(checkpoint)}: {line}" for line in error.errors]) from error
     # What is compared is the file itself, but for its card, which has the figures.
-    run = how.to_run(how.to_bytes(exported, ""), policy.actor_critic, card)
+    content = how.to_bytes(exported, "")
+    run = how.to_run(content, policy.actor_critic, card)
     comparison = compare(run, policy.actor_critic, policy.game, positions=positions, seed=seed, tolerance=tolerance)
     comparison.check()
-    card = dataclasses.replace(card, check=comparison.figures())
+    card = dataclasses.replace(card, digest=how.digest(content), check=comparison.figures())
     text = card.to_json()
     target.write(how.to_bytes(exported, text), text)
     return card
