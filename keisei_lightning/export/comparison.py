@@ -58,8 +58,8 @@ class Comparison:
         Raises:
             KeiseiError: a mask is wrong, or a difference is above the tolerance or no number.
         """
-        worst = max(self.max_log_prob_difference, self.max_value_difference)
-        if self.wrong_masks or not worst <= self.tolerance:
+        differences = (self.max_log_prob_difference, self.max_value_difference)
+        if self.wrong_masks or not all(difference <= self.tolerance for difference in differences):
             raise KeiseiError(
                 "the exported file does not compute what the checkpoint does, and was not written: on "
                 f"{self.positions} positions log-probabilities differ by up to {self.max_log_prob_difference:.3g} and "

@@ -175,8 +175,8 @@ def _open(content: bytes, *, path: str) -> Any:
     """The session of a file's graph."""
     if line := missing_library("onnxruntime"):
         raise ConfigError(f"model={path}: {line}")
-    # From 1.29 on it reports its use to its maker, and writes a number for the machine into the home folder, unless this
-    # is set before it is imported. Who wants that sets it to 0.
+    # From 1.29 on it reports its use to its maker, and writes a number for the machine into the home folder, unless
+    # this is set before it is imported. Who wants that sets it to 0.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime  # an extra, and only for who plays
 
@@ -186,7 +186,7 @@ def _open(content: bytes, *, path: str) -> Any:
     # A thread that spins while it has nothing to do takes a CPU from workers and from other players.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=False)
     except Exception as error:  # onnxruntime's own errors have no common class
         raise ConfigError(f"model={path}: cannot be read as an ONNX file ({_first_line(error)})") from error
 

@@ -135,6 +135,7 @@ def test_graphs_in_graphs_without_end_are_refused() -> None:
         OnnxFile.read(model_of(node).SerializeToString(), path="deep.onnx")
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_one_line_wherever_the_damage_is(exported: Callable[[str, str], Path]) -> None:
     whole = exported("hex", ".onnx").read_bytes()
     rng = random.Random(0)
