@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         play_match,
         register_player,
     )
+    from keisei_lightning.export import OnnxPolicy, export_policy, load_onnx
     from keisei_lightning.games import (
         NO_MOVE,
         CopyableGame,
@@ -147,6 +148,7 @@ __all__ = [
     "LoadedPolicy",
     "MatchResult",
     "MinibatchOptions",
+    "OnnxPolicy",
     "OpeningGame",
     "OpponentOptions",
     "PPOModule",
@@ -188,10 +190,12 @@ __all__ = [
     "build",
     "build_network",
     "check_game",
+    "export_policy",
     "game_factory",
     "game_names",
     "keep_freed_memory",
     "limit_spinning",
+    "load_onnx",
     "load_policy",
     "make_game",
     "make_league",
@@ -229,6 +233,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
         "WorkerCrashLoopError",
         "WorkerError",
     ),
+    "export": ("OnnxPolicy", "export_policy", "load_onnx"),
     "policies": ("LoadedPolicy", "load_policy"),
     "published": ("published_card", "published_names"),
     "evaluation": (

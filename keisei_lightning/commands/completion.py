@@ -116,6 +116,10 @@ def candidates(line: str, commands: Sequence[str]) -> list[str]:
         from keisei_lightning.commands.evaluate.options import EvalOptions
 
         found = list(_of_options(word, EvalOptions))
+    elif command == "export":
+        from keisei_lightning.commands.export.options import ExportOptions
+
+        found = list(_of_options(word, ExportOptions))
     else:
         found = []
     return sorted([*found, *_of_training(word, before)] if command in ("train", "profile", "scale") else found)

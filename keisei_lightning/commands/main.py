@@ -23,6 +23,7 @@ commands:
   train [GROUP=OPTION ...] [KEY=VALUE ...]   train by self-play; `keisei train --help` lists all groups and keys
   train -m KEY=VALUE,VALUE ...               a sweep: one run for each combination
   eval checkpoint=FILE [KEY=VALUE ...]       a trained policy against other players; `keisei eval --help`
+  export checkpoint=FILE to=FILE             a policy for other programs: ONNX, torch.export, safetensors
   games                                      games that are known by name
   bench NAME [KEY=VALUE ...]                 speed on this machine, and what suits it; `keisei bench --help`
   -sc install=SHELL                          completion by TAB for bash, fish and zsh: eval "$(keisei -sc install=bash)"
@@ -91,6 +92,12 @@ def _eval(argv: Sequence[str]) -> int:
     return evaluate(argv)
 
 
+def _export(argv: Sequence[str]) -> int:
+    from keisei_lightning.commands.export import main as export
+
+    return export(argv)
+
+
 def _games(argv: Sequence[str]) -> int:
     if argv:
         say(f"games {argv[0]}: this command takes no arguments")
@@ -116,6 +123,7 @@ def _bench(argv: Sequence[str]) -> int:
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "eval": _eval,
+    "export": _export,
     "games": _games,
     "bench": _bench,
 }

@@ -59,6 +59,7 @@ PLAYERS: Final[Registry[PlayerMaker]] = Registry(
         "greedy_capture": "keisei_lightning.evaluation.shogi_players:make_greedy_capture",
         "mate_in_one": "keisei_lightning.evaluation.shogi_players:make_mate_in_one",
         "mcts": "keisei_lightning.evaluation.search:make_mcts",
+        "onnx": "keisei_lightning.export.onnx_player:make_onnx",
         "random": "keisei_lightning.evaluation.players:make_random",
         "search": "keisei_lightning.checkpoint_players:make_search",
         "tactics": "keisei_lightning.evaluation.search:make_tactics",

@@ -97,10 +97,11 @@ class ResidualNetwork(TwoHeads):
             return self.policy_head(features), self.value_head(features)
         # The heads read one half: their outputs for both images are combined.
         both = split_images(features, self._flip)
-        logits, mirrored = self.policy_head(both).chunk(2)
-        halves = self.value_head(both).chunk(2)
+        # By a view, and not in chunks: torch.export cannot tell how many chunks a batch of any size makes.
+        logits, mirrored = self.policy_head(both).unflatten(0, (2, -1))
+        halves = self.value_head(both).unflatten(0, (2, -1))
         # Of two distributions over outcomes the mean, so that the state value is the mean of both too.
-        value = torch.stack(halves).logsumexp(0) - math.log(2) if self.predicts_outcomes else sum(halves) / 2
+        value = halves.logsumexp(0) - math.log(2) if self.predicts_outcomes else (halves[0] + halves[1]) / 2
         return (logits + mirrored.index_select(1, self.mirrored_action)) / 2, value
 
     def _build_stem(self, channels: int) -> nn.Module:

@@ -12,12 +12,12 @@ from torch import nn
 from typing_extensions import TypeIs
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.games import GameFactory, GameSpec, game_factory
+from keisei_lightning.games import GameFactory, GameSpec
 from keisei_lightning.models import ActorCritic, build_recorded_network
-from keisei_lightning.models.registry import not_plain
 from keisei_lightning.published import checkpoint_file, is_published
 from keisei_lightning.training.checkpoint_header import CheckpointHeader, Recipe, load_checked
 from keisei_lightning.training.integrity import corruption
+from keisei_lightning.training.recorded_game import make_recorded_game
 
 __all__ = ["RecordedModule", "recorded_game", "recorded_network"]
 
@@ -35,14 +35,7 @@ def recorded_game(recipe: Recipe, *, path: str) -> tuple[GameFactory, GameSpec]:
     Raises:
         ConfigError: there is no such game, or it cannot be made.
     """
-    if error_line := next(not_plain({"game": recipe.game, "options": recipe.game_options}, "env"), None):
-        raise ConfigError(f"ckpt_path={path}: {error_line}")
-    try:
-        game = game_factory(recipe.game, **recipe.game_options)
-        return game, game(1).spec
-    except Exception as error:  # a third party's game may raise anything, and a file may give it any options
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(f"ckpt_path={path}: its game {recipe.game} cannot be made ({reason})") from error
+    return make_recorded_game(recipe.game, recipe.game_options, key=f"ckpt_path={path}")
 
 
 def recorded_network(model: Mapping[str, Any], spec: GameSpec, *, path: str, otherwise: str) -> nn.Module:

@@ -43,6 +43,7 @@ HELP = [
     ["--version"],
     ["-sc", "install=bash"],
     ["eval", "--help"],
+    ["export", "--help"],
     ["bench", "--help"],
     *(["bench", name, "--help"] for name in ("collect", "learn", "profile", "rules", "tune", "weights")),
     ["train", "--help"],
@@ -93,6 +94,16 @@ BAD_EVALUATIONS = [
     "game=tic_tac_toe round_robin=true opponents=[greedy_capture]",
 ]
 
+BAD_EXPORTS = [
+    "",
+    "checkpoint=missing.ckpt to=a.onnx",
+    "checkpoint=truncated.ckpt to=a.onnx",
+    "checkpoint=published:nosuch to=a.pt2",
+    "checkpoint=published:hex to=a.txt",
+    "checkpoint=published:hex to=missing/a.onnx",
+    "checkpoint=published:hex to=a.onnx positions=0",
+]
+
 BAD_BENCHES = [
     "",
     "nosuch",
@@ -137,7 +148,7 @@ def answers(folder: Path) -> Callable[[str], dict[str, Answer]]:
         lines = [[command, *words.split()] for words in table]
         return dict(zip(table, answered(lines, folder), strict=True))
 
-    tables = {"train": BAD_TRAINING, "eval": BAD_EVALUATIONS, "bench": BAD_BENCHES}
+    tables = {"train": BAD_TRAINING, "eval": BAD_EVALUATIONS, "export": BAD_EXPORTS, "bench": BAD_BENCHES}
     known: dict[str, dict[str, Answer]] = {}
 
     def of(command: str) -> dict[str, Answer]:
@@ -183,6 +194,7 @@ def test_the_list_of_games_loads_no_network(folder: Path) -> None:
     [
         *(("train", words) for words in BAD_TRAINING),
         *(("eval", words) for words in BAD_EVALUATIONS),
+        *(("export", words) for words in BAD_EXPORTS),
         *(("bench", words) for words in BAD_BENCHES),
     ],
 )

@@ -92,7 +92,7 @@ for program, *words in json.load(sys.stdin):
 DRIVER = """
 import importlib, json, sys
 from keisei_lightning import app, make_game, register_game
-from keisei_lightning.commands import main as cli, train as command
+from keisei_lightning.commands import export, main as cli, train as command
 from keisei_lightning.commands.bench.options import BENCHES
 from keisei_lightning.commands.evaluate import run as evaluation
 
@@ -104,6 +104,7 @@ def train(config):
 app.run = train
 command.run_ranks = lambda function, num_ranks: started.append(num_ranks) or 0.5
 evaluation.evaluate = lambda options, names, command: started.append(command)
+export._export = lambda options: started.append(options.to)
 for name in BENCHES:
     bench = importlib.import_module(f"keisei_lightning.commands.bench.{name}")
     bench.run = lambda options, name=name: started.append(name)
@@ -207,6 +208,8 @@ def answers(lines: list[list[str]], folder: Path) -> list[dict[str, Any]]:
             file.parent.mkdir(parents=True, exist_ok=True)
             shutil.make_archive(str(file), "zip", root_dir=Path(__file__).parent, base_dir="runs.py")
             Path(f"{file}.zip").rename(file)
+        for name in re.findall(r"(?<=model=)[\w./]+\.onnx", word):
+            (folder / name).touch()
     engine = folder / "fairy-stockfish"
     engine.write_text(f"#!/bin/sh\nexec {sys.executable} {Path(fake_usi_engine.__file__)}\n")
     engine.chmod(0o755)

@@ -43,8 +43,10 @@ def describe_machine() -> dict[str, Any]:
 
 def _describe_gpu() -> dict[str, str]:
     """The first CUDA device that this process may use, and what drives it; nothing where there is none."""
-    import torch  # here: whoever only prints rows need not wait for it
-
+    try:
+        import torch  # here: whoever only prints rows need not wait for it
+    except ImportError:  # who plays exported policies need not have it
+        return {}
     if not torch.cuda.is_available():
         return {}
     device = torch.cuda.get_device_properties(0)

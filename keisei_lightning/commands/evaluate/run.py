@@ -8,18 +8,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from keisei_lightning.commands.evaluate.checks import ANCHOR, checkpoint_key, named_game, symmetry_errors
+from keisei_lightning.commands.evaluate.checks import ANCHOR, named_game, symmetry_errors
 from keisei_lightning.commands.evaluate.options import EvalOptions
 from keisei_lightning.commands.evaluate.report import Report, print_ratings, print_results
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.evaluation import MatchResult, Player, PolicyPlayer, SearchPlayer, play_match
+from keisei_lightning.evaluation import MatchResult, Player, play_match
 from keisei_lightning.evaluation.ratings import play_round_robin
 from keisei_lightning.evaluation.registry import (
     PlayerName,
@@ -29,12 +28,13 @@ from keisei_lightning.evaluation.registry import (
     start_player,
 )
 from keisei_lightning.games import GameFactory, GameSpec
-from keisei_lightning.policies import LoadedPolicy, load_policy
 from keisei_lightning.published import checkpoint_file
 from keisei_lightning.search import SearchOptions
 from keisei_lightning.system.console import bar_on_screen, print_table, quiet_libraries
-from keisei_lightning.system.devices import device_errors
 from keisei_lightning.system.stopping import Stopped
+
+if TYPE_CHECKING:
+    from keisei_lightning.policies import LoadedPolicy
 
 __all__ = ["evaluate"]
 
@@ -95,17 +95,13 @@ def _read_field(options: EvalOptions, names: Mapping[str, PlayerName]) -> _Field
     Raises:
         ConfigError: with one line for each error.
     """
-    errors = device_errors("device", options.device, num_cuda_devices=torch.cuda.device_count())
-    device = torch.device("cpu") if errors else _device(options.device)
     policies: dict[str, LoadedPolicy] = {}
-    for path in options.checkpoints:
-        try:
-            policies[path] = load_policy(path, options.model or None, device)
-        except ConfigError as error:
-            key = checkpoint_key(options, path)
-            errors += [line.replace("ckpt_path=", f"{key}=", 1) for line in error.errors]
-    if errors:
-        raise ConfigError(errors)
+    errors: list[str] = []
+    if options.checkpoints or options.device.startswith("cuda"):
+        # Here: players without a network of ours, such as exported ones, need no torch.
+        from keisei_lightning.commands.evaluate.checkpoints import read_policies
+
+        policies = read_policies(options)
     first = next(iter(policies.values()), None)
     game = first.game if first is not None else named_game(str(options.game))
     spec = game(1).spec
@@ -118,12 +114,6 @@ def _read_field(options: EvalOptions, names: Mapping[str, PlayerName]) -> _Field
     if errors:
         raise ConfigError(errors)
     return _Field(game=game, spec=spec, policies=policies, names=names)
-
-
-def _device(wanted: str) -> torch.device:
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
 
 
 @contextmanager
@@ -173,6 +163,8 @@ def _make_players(options: EvalOptions, field: _Field, stack: ExitStack) -> list
 
 
 def _policy_player(options: EvalOptions, field: _Field, checkpoint: str, *, seed: int, name: str) -> Player:
+    from keisei_lightning.evaluation import PolicyPlayer, SearchPlayer  # torch
+
     policy = field.policies[checkpoint]
     if options.simulations:
         search = SearchOptions(simulations=options.simulations, mirror=options.symmetric)
