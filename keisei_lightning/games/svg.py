@@ -149,7 +149,7 @@ class _Hexagons(_Cells):
     """Hexagons; each row lies half a hexagon to the right of the one above."""
 
     def __init__(self, style: BoardStyle, left: int, top: int, rows: int, columns: int) -> None:
-        super().__init__(style, left, top, rows, columns)
+        super().__init__(style, left, top + 6, rows, columns)
         self.step = _HEXAGON * sqrt(3)
         self.width = left + self.step * (columns + (rows - 1) / 2) + max(6, left)
         self.height = top + _HEXAGON * (1.5 * rows + 0.5) + max(6, top // 2)

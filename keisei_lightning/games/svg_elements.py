@@ -141,13 +141,15 @@ def picture(layers: Sequence[str], *, width: float, height: float, title: str, s
     letters = [element("path", id=f"letter-{code}", d=_outlines()[chr(int(code, 16))][1]) for code in codes]
     head = f'<svg {_XMLNS} class="keisei" width="{width:g}" height="{height:g}" viewBox="0 0 {width:g} {height:g}">'
     defs = element("defs", "\n", *(f"{shape}\n" for shape in [*shapes, *letters]))
-    style = element("style", _style("".join([defs, background, board])))
+    style = element("style", _style())
     parts = [head, element("title", escape(title)), style, defs, background, board, "</svg>"]
     return "\n".join(part for part in parts if part)
 
 
-def _style(body: str) -> str:
-    """How a board is turned, and the dark colours of what is in a picture."""
-    used = sorted(set(re.findall(r"\b(fill|stroke)-([a-z]+)\b", body)))
-    dark = "".join(f".keisei .{key}-{ink}{{{key}:{INKS[ink][1]}}}" for key, ink in used if ink in INKS)
+@cache
+def _style() -> str:
+    """How a board is turned, and the colours for dark surroundings."""
+    dark = "".join(
+        f".keisei .{key}-{name}{{{key}:{ink}}}" for key in ("fill", "stroke") for name, (_, ink) in INKS.items()
+    )
     return f"{_TURNS}@media (prefers-color-scheme:dark){{{dark}}}"
