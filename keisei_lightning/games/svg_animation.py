@@ -110,7 +110,7 @@ def _merged(frames: dict[int, Element], clock: _Clock | None) -> Element:
 
     Args:
         frames: the element in each frame in which it is.
-        clock: when children are shown; None: they are there all the time (definitions are).
+        clock: when children are shown; None: all the time that their parent is.
     """
     last = frames[max(frames)]
     merged = Element(last.tag, {key: value for key, value in last.attrib.items() if key not in _FOR_CLICKS})
@@ -126,14 +126,15 @@ def _merged(frames: dict[int, Element], clock: _Clock | None) -> Element:
             if numbered not in found:
                 found[numbered] = {}
                 order.insert(at, numbered)  # after what is below it in this frame
-            at = order.index(numbered, 0) + 1
+            # Nearly always it is the next one; where two pictures differ in their order it may be before.
+            at = order.index(numbered, at if numbered in order[at : at + 8] else 0) + 1
             found[numbered][frame] = child
-    for numbered in order:
-        children = found[numbered]
-        child_clock = None if _tag(merged) == "defs" or _tag(next(iter(children.values()))) == "defs" else clock
-        child = _merged(children, child_clock)
-        if child_clock is not None and not _is_layer(child) and _tag(child) not in ("style", "title"):
-            child_clock.show(child, list(children))
+    for children in (found[numbered] for numbered in order):
+        drawn = next(iter(children.values()))
+        changes = clock is not None and _tag(drawn) not in ("defs", "style", "title")
+        child = _merged(children, clock if changes and _is_layer(drawn) else None)
+        if clock is not None and changes and not _is_layer(drawn):
+            clock.show(child, list(children))
         merged.append(child)
     return merged
 
