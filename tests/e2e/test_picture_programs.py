@@ -36,6 +36,9 @@ POSITIONS = {
     "othello": "19 18",
     "breakthrough": "98 584",
     "hex(board_size=5)": "7 11 12 3",
+    "go(board_size=5)": "12 7 13",
+    "havannah(board_size=3)": "2 7 10",
+    "checkers": "322 140",
 }
 Pixels = NDArray[np.float64]
 

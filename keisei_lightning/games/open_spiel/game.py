@@ -23,7 +23,7 @@ from keisei_lightning.games.arrays import LegalMoves, OwnThread, as_actions, as_
 from keisei_lightning.games.open_spiel.library import load, longest_game
 from keisei_lightning.games.open_spiel.views import seat_view
 from keisei_lightning.games.protocol import GameSpec, RenderFormat, StepResult
-from keisei_lightning.games.svg import grid_svg, text_svg
+from keisei_lightning.games.svg import text_svg
 
 __all__ = ["OpenSpielGame", "make"]
 
@@ -228,19 +228,10 @@ class OpenSpielGame:
         mover = None if over else int(state.current_player())
         status = over if mover is None else f"{('first', 'second')[mover]} to move"
         if format == "text":
-            symbols = f"{drawing.symbols[1]} is first, {drawing.symbols[2]} second"
-            return f"{drawing.text(board, last)}\nply {len(played)}: {status} ({symbols})"
-        return grid_svg(
-            board,
-            style=drawing.style,
-            rows=drawing.rows,
-            columns=drawing.columns,
-            parts=drawing.parts,
-            last=last,
-            line=drawing.winning(board, last[-1]) if over.endswith("wins") and last else (),
-            mover=mover,
-            title=f"{self._name}, ply {len(played)}: {status}",
-        )
+            return f"{drawing.text(state, board, last)}\nply {len(played)}: {status}"
+        line = drawing.winning(board, last[-1]) if over.endswith("wins") and last else ()
+        title = f"{self._name}, ply {len(played)}: {status}"
+        return drawing.svg(board, last=last, line=line, mover=mover, title=title)
 
     def record(self, index: int) -> str:
         """The moves of one board's game, numbered, with the result at the end."""

@@ -109,6 +109,7 @@ def _plain_view(game: Any) -> SeatView:
         shape=(index.shape[0], index.shape[1], index.shape[2]),
         observation_index=np.stack([index.reshape(-1)] * 2),
         to_label=np.stack([np.arange(game.num_distinct_actions())] * 2),
+        drawing=drawing_of(game),
     )
 
 
@@ -153,7 +154,7 @@ def _alike_view(game: Any, *, symmetries: Callable[[int, int], Sequence[Symmetry
         ),
         to_label=np.stack([np.arange(game.num_distinct_actions())] * 2),
         symmetries=() if symmetries is None else tuple(symmetries(height, width)),
-        drawing=drawing_of(game, (3, height, width), first=(first,), second=(second,)),
+        drawing=drawing_of(game, ((first,), (second,))),
     )
 
 
@@ -211,12 +212,7 @@ def _hex_view(game: Any) -> SeatView | None:
         observation_index=np.stack([index.reshape(-1), index[list(_HEX_SECOND_VIEW)].transpose(0, 2, 1).reshape(-1)]),
         to_label=np.stack([squares, transposed]),
         symmetries=(_symmetry("rotation", squares[::-1].copy(), squares[::-1].copy(), _HEX_HALF_TURN),),
-        drawing=drawing_of(
-            game,
-            (planes, height, width),
-            first=(_HEX_STONE, _HEX_WINNING, _HEX_TOP, _HEX_BOTTOM),
-            second=_HEX_OTHERS,
-        ),
+        drawing=drawing_of(game, ((_HEX_STONE, _HEX_WINNING, _HEX_TOP, _HEX_BOTTOM), _HEX_OTHERS)),
     )
 
 
@@ -242,7 +238,7 @@ def _breakthrough_view(game: Any) -> SeatView | None:
         observation_index=np.stack([index.reshape(-1), index[[1, 0, 2]][:, ::-1].reshape(-1)]),
         to_label=np.stack([actions.reshape(-1), turned]),
         symmetries=(_symmetry("mirror", squares, mirrored, range(3)),),
-        drawing=drawing_of(game, (3, height, width), first=(0,), second=(1,)),
+        drawing=drawing_of(game, ((0,), (1,))),
     )
 
 

@@ -20,6 +20,17 @@ from keisei_lightning.games.svg_elements import INKS, element, label
 
 XLINK = "{http://www.w3.org/1999/xlink}href"
 DRAWN = ["shogi", "tic_tac_toe", "connect_four", "othello", "breakthrough", "hex(board_size=7)", "mnk(m=6,n=5,k=4)"]
+DRAWN += ["go(board_size=7)", "gomoku(size=7)", "y(board_size=5)", "havannah(board_size=4)", "pentago", "clobber"]
+DRAWN += ["checkers", "lines_of_action", "amazons(board_size=6)"]
+
+# What OpenSpiel writes for an empty square, the two players' stones, their crowned ones and a blocked square.
+SYMBOLS = {
+    **dict.fromkeys(["tic_tac_toe", "connect_four", "hex(board_size=7)", "mnk(m=6,n=5,k=4)"], ".xo"),
+    **dict.fromkeys(["y(board_size=5)", "havannah(board_size=4)", "pentago"], ".O@"),
+    **dict.fromkeys(["breakthrough", "gomoku(size=7)"], ".bw"),
+    **{"othello": "-xo", "go(board_size=7)": "+XO", "clobber": ".ox", "lines_of_action": ".xo"},
+    **{"checkers": ".o+8*", "amazons(board_size=6)": ".XO  #"},
+}
 
 
 def tag(drawn: Element) -> str:
@@ -110,11 +121,26 @@ def test_every_legal_move_can_be_clicked(name: str) -> None:
             parts = middles(svg)
             clicks = {name: game.move_parts(0, action) for name, action in legal.items()}
             assert all(set(clicked) <= parts.keys() for clicked in clicks.values())
-            assert all(clicked for name, clicked in clicks.items() if name != "pass")
-            told_apart = [(clicked, "+" in name) for name, clicked in clicks.items()]
+            assert all(clicked or "pass" in move.lower() for move, clicked in clicks.items())
+            told_apart = [(clicked, "+" in move, move[-1:] * (name == "pentago")) for move, clicked in clicks.items()]
             assert len(set(told_apart)) == len(told_apart)
         game.step(random_actions(look(game).mask, rng))
     assert ply >= 5
+
+
+@pytest.mark.parametrize(("name", "symbols"), SYMBOLS.items())
+def test_the_stones_are_those_of_open_spiels_own_text(name: str, symbols: str) -> None:
+    for plies in (0, 5, 40):
+        game = after_random_play(name, plies, seed=plies)
+        assert isinstance(game, OpenSpielGame)
+        drawing, state = game._view.drawing, game.state(0)
+        assert drawing is not None
+        board = drawing.squares(np.array(state.observation_tensor(0), np.float32)).tolist()
+        expected = [[stone for stone in row if stone >= 0] for row in board]
+        rows = [re.sub(r"^ *\d?", "", line) for line in str(state).splitlines()]  # without their numbers
+        lines = [[symbols.index(letter) for letter in row if letter in symbols] for row in rows]
+        found = [line for line in lines if len(line) in {len(row) for row in expected}]
+        assert [row for row in found if row][: len(expected)] == expected
 
 
 @pytest.mark.parametrize("name", DRAWN)
