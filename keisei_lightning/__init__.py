@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from keisei_lightning.export import OnnxPolicy, export_policy, load_onnx
     from keisei_lightning.games import (
         NO_MOVE,
+        ClickableGame,
         CopyableGame,
         DescribedGame,
         Game,
@@ -127,6 +128,7 @@ __all__ = [
     "AtomicCheckpointIO",
     "BatchOptions",
     "BoardGameEnv",
+    "ClickableGame",
     "CollectorClosedError",
     "CollectorOptions",
     "ConfigError",
@@ -249,6 +251,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     ),
     "games": (
         "NO_MOVE",
+        "ClickableGame",
         "CopyableGame",
         "DescribedGame",
         "Game",

@@ -1,44 +1,131 @@
-"""Plain SVG pictures for any game: boards with stones, and text."""
+"""Pictures for any game, as SVG and as text: boards of squares or hexagons with stones, and text as it is."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["grid_svg", "text_svg"]
+from keisei_lightning.games.svg_cells import BoardStyle, Cells, Hexagons, make_piece, make_ring
+from keisei_lightning.games.svg_elements import group, label, picture
 
-_CELL: Final = 40
-_FILL: Final = {1: "#1f2933", 2: "#f7f3e8"}  # the first player is dark, as black or sente is
+__all__ = ["BoardStyle", "Squares", "grid_svg", "grid_text", "text_svg"]
+
+Squares = Sequence[tuple[int, int]]
+"""Squares by (row, column), top row first."""
+
+_BLOCKED: Final = 5
 
 
-def grid_svg(squares: NDArray[np.int64], *, skewed: bool = False) -> str:
+def grid_svg(
+    squares: NDArray[np.int64],
+    *,
+    skewed: bool = False,
+    shift: float | None = None,
+    style: BoardStyle | None = None,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    parts: Sequence[Sequence[str]] = (),
+    last: Squares = (),
+    line: Squares = (),
+    mover: int | None = None,
+    title: str = "a board",
+) -> str:
     """Draw stones on a board.
 
     Args:
-        squares: integers [height, width], top row first: 0 empty, 1 the first player's stone, 2 the second player's.
-        skewed: shift each row by half a square to the right of the one above (hexagonal boards).
+        squares: integers [height, width], top row first: 0 empty, 1 the first player's stone, 2 the second player's, 3
+            and 4 their crowned ones (kings), 5 a square that is blocked, -1 no square at all.
+        skewed: each row lies half a square to the right of the one above (hexagonal boards).
+        shift: how many squares it lies to the right; None: as ``skewed`` says.
+        style: how it looks; None: hexagons where rows are shifted, else stones.
+        rows: names of the rows, for the coordinates.
+        columns: names of the columns.
+        parts: names [height][width] of what a person clicks (see
+            :class:`~keisei_lightning.games.protocol.ClickableGame`).
+        last: squares of the last move.
+        line: squares that won the game.
+        mover: the seat to move, shown in the corner between the coordinates; None: nobody is.
+        title: the picture in words.
+    """
+    shift = (0.5 if skewed else 0.0) if shift is None else shift
+    style = style or ("hexagons" if shift else "stones")
+    margin = 26 if rows or columns else 2
+    cells = (Hexagons if style == "hexagons" else Cells)(style, squares, margin, shift)
+    fill, stroke = cells.inks
+    marks = [cells.mark(*square) for square in last]
+    above = style == "discs"  # a mark on the square would not be seen
+    names = [label(name, *cells.row_label(row), 15) for row, name in enumerate(rows)]
+    names += [label(name, *cells.column_label(column), 15) for column, name in enumerate(columns)]
+    turn = [make_piece(style, mover, 13, 13, scale=0.5)] if mover is not None and (rows or columns) else []
+    drawn = [cells.square(row, column, parts[row][column] if parts else None) for row, column in cells.there]
+    layers = [
+        cells.frame(),
+        group("squares", drawn, fill=fill, stroke=stroke),
+        group("last", [] if above else marks, pointer_events="none"),
+        cells.lines(),
+        group("pieces", _pieces(squares, cells), pointer_events="none"),
+        group("last", marks if above else [], pointer_events="none"),
+        group("line", [make_ring(*cells.middle(*square)) for square in line], pointer_events="none"),
+        group("coordinates", [name for name in names if name], fill="label", pointer_events="none"),
+        group("mover", turn, pointer_events="none"),
+    ]
+    return picture(layers, width=cells.width, height=cells.height, title=title, shapes=cells.shapes)
+
+
+def _pieces(squares: NDArray[np.int64], cells: Cells) -> list[str]:
+    """What stands on the squares."""
+    drawn = []
+    for square in cells.there:
+        piece = int(squares[square])
+        if piece == _BLOCKED:
+            drawn.append(cells.blocked(*square))
+        elif piece:
+            seat = (piece - 1) % 2
+            drawn.append(make_piece(cells.style, seat, *cells.middle(*square), crowned=piece > 2))
+    return drawn
+
+
+def grid_text(
+    squares: NDArray[np.int64],
+    *,
+    symbols: str = ".xoXO#",
+    skewed: bool = False,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    last: Squares = (),
+) -> str:
+    """Draw stones on a board as text, the squares of the last move in brackets.
+
+    Args:
+        squares: integers [height, width], top row first, as for :func:`grid_svg`.
+        symbols: one for each of the numbers from 0 that occur.
+        skewed: each row lies half a square to the right of the one above.
+        rows: names of the rows.
+        columns: names of the columns.
+        last: squares of the last move.
     """
     height, width = squares.shape
-    shift = _CELL // 2 if skewed else 0
-    total_width = width * _CELL + (height - 1) * shift
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{total_width + 2}" height="{height * _CELL + 2}" '
-        f'viewBox="-1 -1 {total_width + 2} {height * _CELL + 2}">'
-    ]
+    margin = max((len(name) for name in rows), default=0)
+    step = max([1, *(len(name) for name in columns)])
+    lines = []
+    if columns:
+        lines.append(" " * (margin + 1) + " ".join(name.rjust(step) for name in columns))
     for row in range(height):
+        line = rows[row].rjust(margin) if rows else ""
         for column in range(width):
-            x, y = column * _CELL + row * shift, row * _CELL
-            parts.append(f'<rect x="{x}" y="{y}" width="{_CELL}" height="{_CELL}" fill="#d9b97c" stroke="#6b4f1d"/>')
-            stone = int(squares[row, column])
-            if stone:
-                parts.append(
-                    f'<circle cx="{x + _CELL // 2}" cy="{y + _CELL // 2}" r="{_CELL * 2 // 5}" '
-                    f'fill="{_FILL[stone]}" stroke="#1f2933"/>'
-                )
-    return "\n".join([*parts, "</svg>"])
+            gap = list(" " * step)
+            if (row, column - 1) in last:
+                gap[0] = "]"
+            if (row, column) in last:
+                gap[-1] = "[" if gap[-1] == " " else "|"
+            line += "".join(gap) + symbols[int(squares[row, column])]
+        line += "]" if (row, width - 1) in last else ""
+        lines.append((" " * row if skewed else "") + line)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def text_svg(text: str) -> str:
@@ -50,6 +137,7 @@ def text_svg(text: str) -> str:
         for number, line in enumerate(lines)
     )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-        f'font-family="monospace" font-size="15">\n{rows}\n</svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
+        f'font-family="monospace" font-size="15" fill="#1c1712">\n<path d="M0 0H{width}V{height}H0Z" fill="#fdfcf9"/>\n'
+        f"{rows}\n</svg>"
     )
