@@ -18,7 +18,8 @@ A game of your own, step by step:
 6. Add what else it can do. Each of these protocols is optional, and recognised by its methods:
    :class:`OpeningGame` (random openings), :class:`ResumableGame` (resumes in mid-game), :class:`CopyableGame` (is
    searched quickly), :class:`RecordedGame` (writes records that other programs read), :class:`DescribedGame` (says how
-   its moves are made).
+   its moves are made), :class:`~keisei_lightning.games.ReplayableGame` (reads records back),
+   :class:`~keisei_lightning.games.PackedGame` (writes positions that other trainers read).
 
 ``examples/own_game.py`` is a complete game of 60 lines.
 """
