@@ -23,6 +23,8 @@ commands:
   train [GROUP=OPTION ...] [KEY=VALUE ...]   train by self-play; `keisei train --help` lists all groups and keys
   train -m KEY=VALUE,VALUE ...               a sweep: one run for each combination
   eval checkpoint=FILE [KEY=VALUE ...]       a trained policy against other players; `keisei eval --help`
+  convert record=FILE to=FILE                records of games in another format; `keisei convert --help`
+  positions records=FOLDER to=FILE           training positions for other programs; `keisei positions --help`
   games                                      games that are known by name
   bench NAME [KEY=VALUE ...]                 speed on this machine, and what suits it; `keisei bench --help`
   -sc install=SHELL                          completion by TAB for bash, fish and zsh: eval "$(keisei -sc install=bash)"
@@ -91,6 +93,18 @@ def _eval(argv: Sequence[str]) -> int:
     return evaluate(argv)
 
 
+def _convert(argv: Sequence[str]) -> int:
+    from keisei_lightning.commands.convert import main as convert
+
+    return convert(argv)
+
+
+def _positions(argv: Sequence[str]) -> int:
+    from keisei_lightning.commands.positions import main as positions
+
+    return positions(argv)
+
+
 def _games(argv: Sequence[str]) -> int:
     if argv:
         say(f"games {argv[0]}: this command takes no arguments")
@@ -116,6 +130,8 @@ def _bench(argv: Sequence[str]) -> int:
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "eval": _eval,
+    "convert": _convert,
+    "positions": _positions,
     "games": _games,
     "bench": _bench,
 }
