@@ -8,7 +8,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from keisei_lightning.errors import ConfigError, GameError
-from keisei_lightning.games import GameFactory, ReplayableGame, game_factory, game_names, make_game
+from keisei_lightning.games import (
+    GameFactory,
+    ReplayableGame,
+    game_factory,
+    game_names,
+    make_game,
+    read_record_file,
+)
 from keisei_lightning.games.records import decode_record
 from keisei_lightning.system.paths import no_path, one_line
 
@@ -58,18 +65,18 @@ def each_once(files: Sequence[Path], game: ReplayableGame) -> list[Path]:
     return [file for file in files if file in kept]
 
 
-def game_of_records(name: str | None, file: Path) -> GameFactory:
+def game_of_records(name: str | None, files: Sequence[Path]) -> GameFactory:
     """What makes the boards of some records.
 
     Args:
-        name: of the game; None: the first lines of a record say it, or only one game has its format.
-        file: one of the records.
+        name: of the game; None: a record's first line says it, or only one game can read such a record.
+        files: the records.
 
     Raises:
         ConfigError: there is no such game, or it is not told.
     """
     try:
-        return game_factory(name if name is not None else _told_game(file))
+        return game_factory(name if name is not None else _told_game(files))
     except ConfigError as error:
         raise ConfigError([f"game={name or 'null'}: {' '.join(line.split())}" for line in error.errors]) from error
 
@@ -102,27 +109,39 @@ def target_errors(key: str, target: Path, *, overwrite: bool) -> Iterator[str]:
         yield f"{key}={target}: is there already; must be another file (or overwrite=true)"
 
 
-def _told_game(file: Path) -> str:
-    """The game that a record's first line names, or the one that has its format.
+def _told_game(files: Sequence[Path]) -> str:
+    """The game that a record's first line names, or the one registered game that can read the first record.
 
     Raises:
         ConfigError: it is not told.
     """
-    suffix = file.suffix.lower()
+    samples = {file.suffix.lower(): file for file in reversed(files)}
+    for file in samples.values():
+        if told := re.fullmatch(r"game: (.+)", _first_line(file)):
+            return told[1]
+    file = files[0]
+    having = [name for name in game_names() if file.suffix.lower() in _formats(name)]
+    able = having if len(having) == 1 else [name for name in having if _can_read(name, file)]
+    if len(able) == 1:
+        return able[0]
+    wanted = f"must be one of {', '.join(having)}" if having else "no game here has records of that ending"
+    raise ConfigError(f"{file} does not tell it; {wanted}")
+
+
+def _first_line(file: Path) -> str:
     try:
         with file.open("rb") as opened:
-            line = decode_record(opened.readline(1000)).strip()
+            return decode_record(opened.readline(1000)).strip()
     except (OSError, GameError):
-        line = ""
-    if told := re.fullmatch(r"game: (.+)", line):
-        return told[1]
-    having = [name for name in game_names() if suffix in _formats(name)]
-    if len(having) != 1:
-        wanted = (
-            f"must be one of {', '.join(having)}" if having else f"no game has the format {suffix or 'without ending'}"
-        )
-        raise ConfigError(f"{file} does not tell it; {wanted}")
-    return having[0]
+        return ""
+
+
+def _can_read(name: str, file: Path) -> bool:
+    try:
+        read_record_file(replayable(game_factory(name), 1), file)
+    except (GameError, ConfigError):
+        return False
+    return True
 
 
 def _formats(name: str) -> Sequence[str]:

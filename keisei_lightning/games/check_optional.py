@@ -19,6 +19,8 @@ from keisei_lightning.games.protocol import (
     ResumableGame,
     StepResult,
 )
+from keisei_lightning.games.records import replay
+from keisei_lightning.games.saved_game import ReplayableGame, SavedGame
 
 __all__ = ["check_optional"]
 
@@ -49,6 +51,8 @@ def check_optional(factory: GameFactory, num_games: int, num_plies: int, seed: i
         _check_copies(game, make(factory, num_games), num_plies, seed)
     if isinstance(game, RecordedGame):
         _check_record_files(game, num_plies, seed)
+    if isinstance(game, ReplayableGame):
+        _check_records_back(game, make(factory, 1))
 
 
 def _check_openings(game: OpeningGame) -> None:
@@ -142,3 +146,41 @@ def _check_record_files(game: RecordedGame, num_plies: int, seed: int) -> None:
             for ending, text in files.items():
                 demand(ending.startswith("."), f"record_files: {ending!r} is no ending of a file's name")
                 demand(all(player in text for player in _PLAYERS), f"record_files: {ending} lacks a player's name")
+
+
+def _check_records_back(game: ReplayableGame, copy: Game) -> None:
+    """Records of boards that were played on are read back, in every format, to games that continue where these are."""
+    assert isinstance(copy, ReplayableGame)
+    for index in range(game.num_games):
+        files = game.record_files(index, players=_PLAYERS, outcome=game.outcome(index))
+        for suffix, text in files.items():
+            demand(suffix in game.record_formats, f"record_formats lacks {suffix}, which record_files writes")
+            saved = game.read_record(text, suffix)
+            demand(saved.players == _PLAYERS, f"read_record: {suffix} has players {saved.players}")
+            demand(saved.outcome == game.outcome(index), f"read_record: {suffix} has outcome {saved.outcome!r}")
+            replay(copy, 0, saved)
+            _demand_there("read_record", suffix, game, index, copy)
+    for suffix in game.record_formats:
+        again = game.read_record(game.write_record(saved, suffix), suffix)
+        demand(again.moves == saved.moves, f"write_record: {suffix} has other moves than it was given")
+        _demand_refusal(game, suffix)
+
+
+def _demand_there(name: str, suffix: str, game: Game, index: int, copy: Game) -> None:
+    """A position may be told with another number of plies: some formats have no place for where a game begins."""
+    for key, expected, found in (
+        ("outcome", game.outcome(index), copy.outcome(0)),
+        ("moves", observe(game).mask[index].tolist(), observe(copy).mask[0].tolist()),
+    ):
+        demand(expected == found, f"{name}: a game that is played again from {suffix} has another {key}")
+
+
+def _demand_refusal(game: ReplayableGame, suffix: str) -> None:
+    """Text that is no record is a GameError of one line."""
+    for text in ("", "no record of any game", "\x00\n"):
+        try:
+            saved: SavedGame = game.read_record(text, suffix)
+        except GameError as error:
+            demand("\n" not in str(error), f"read_record: {suffix} is refused in more than one line")
+        else:
+            raise GameError(f"read_record takes {text!r} for a game in {suffix}: {saved}")

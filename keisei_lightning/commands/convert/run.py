@@ -31,7 +31,7 @@ def convert(options: ConvertOptions) -> None:
     if options.to is None:
         raise ConfigError("to: is missing; must be a file or a folder")
     named = find_records("record", options.record)
-    game = replayable(game_of_records(options.game, named[0]), 1)
+    game = replayable(game_of_records(options.game, named), 1)
     files = each_once(named, game)
     targets = _targets(options, files, game)
     for file in sorted(set(named) - set(files)):
@@ -65,10 +65,9 @@ def losses(before: SavedGame, after: SavedGame) -> Iterator[str]:
         yield f"how it ended ({before.outcome}{winner})"
     if any(name and name != kept for name, kept in zip(before.players, after.players, strict=True)):
         yield f"the players' names ({', '.join(filter(None, before.players))})"
-    times = after.times_s or (None,) * len(before.times_s)
-    if missing := sum(time is not None and time != kept for time, kept in zip(before.times_s, times, strict=False)):
-        whole = all(kept is not None and abs(time - kept) < 1 for time, kept in zip(before.times_s, times) if time)  # noqa: B905
-        yield f"{'fractions of seconds' if whole else 'the time'} of {missing} moves"
+    if before.times_s and before.times_s != after.times_s:
+        kept = [round(time or 0) for time in after.times_s] == [int(time or 0) for time in before.times_s]
+        yield "fractions of seconds" if kept else "the time that moves took"
     if missing := sum(after.comments.get(ply) != text for ply, text in before.comments.items()):
         yield f"{missing} of {len(before.comments)} comments"
     if lost := [key for key, value in before.headers.items() if value and after.headers.get(key) != value]:

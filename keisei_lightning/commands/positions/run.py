@@ -75,14 +75,14 @@ def _game(options: PositionsOptions, files: Sequence[Path], to: Path) -> tuple[G
         ConfigError: the game, the format or the checkpoint.
     """
     if options.checkpoint is None:
-        factory = game_of_records(options.game, files[0])
+        factory = game_of_records(options.game, files)
         _check_format(to, factory)
         return factory, None
     from keisei_lightning.commands.positions.evaluating import make_evaluator, read_policy  # torch
 
     quiet_libraries()
     policy = read_policy(options)
-    if options.game is not None and (named := game_of_records(options.game, files[0])(1).spec.name) != (
+    if options.game is not None and (named := game_of_records(options.game, files)(1).spec.name) != (
         own := policy.header.game
     ):
         raise ConfigError(f"game={named}: must be {own}, the game of checkpoint={options.checkpoint}, or null")

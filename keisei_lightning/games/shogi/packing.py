@@ -4,8 +4,8 @@
 ending     one position
 ========== ===========================================================================================================
 ``.psv``   40 bytes, "packed sfen value" of YaneuraOu and of trainers of NNUE networks: 32 bytes of position (Huffman
-           codes), int16 score, uint16 move, uint16 number of moves played, int8 result (1, 0, -1), a byte of 0. Score
-           and result are the mover's
+           codes), int16 score, uint16 move, uint16 number of the move (1 for a game's first), int8 result (1, 0, -1),
+           a byte of 0. Score and result are the mover's
 ``.hcpe``  38 bytes, "HuffmanCodedPosAndEval" of Apery and dlshogi: 32 bytes of position (other Huffman codes), int16
            score (the mover's), uint16 move, int8 result (0 draw, 1 Black won, 2 White won; + 4 where a repetition
            ended the game, + 8 a declaration, + 16 the ply limit), a byte of 0
@@ -79,8 +79,8 @@ def pack_position(labelled: LabelledPosition, suffix: str, *, scale: float) -> b
         raise GameError(f"shogi: {labelled.move!r} is no move in USI") from error
     score = score_of(labelled.value, scale)
     if suffix == ".psv":
-        plies = min(board.game_ply - 1, 2**16 - 1)
-        return _PSV.pack(bytes(board.to_packed_sfen()), score, hash(move), plies, labelled.result, 0)
+        number = min(board.game_ply, 2**16 - 1)
+        return _PSV.pack(bytes(board.to_packed_sfen()), score, hash(move), number, labelled.result, 0)
     if suffix == ".hcpe":
         apery = int(board.apery_move32_from_move(move).to_apery_move())
         return _HCPE.pack(bytes(board.to_hcp()), score, apery, _hcpe_result(board, labelled), 0)

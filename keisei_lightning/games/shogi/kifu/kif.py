@@ -19,7 +19,7 @@ from keisei_lightning.games.shogi.kifu.headers import KIF_HEADERS, START_PLIES, 
 from keisei_lightning.games.shogi.kifu.main_line import MainLine, refuse
 from keisei_lightning.games.shogi.kifu.start_position import DIGITS, PIECES, StartPosition
 
-__all__ = ["numbered_lines", "read_ki2", "read_kif"]
+__all__ = ["numbered_lines", "read_ki2", "read_ki2_line", "read_kif"]
 
 _PIECE: Final = "成[香桂銀]|[歩香桂銀角飛金玉王と杏圭全馬龍竜]"
 _TARGET: Final = r"(?:(?P<file>[１-９1-9])(?P<rank>[一二三四五六七八九１-９1-9])|(?P<same>同))[ \u3000]*"
@@ -59,7 +59,7 @@ def read_ki2(text: str) -> SavedGame:
     Raises:
         GameError: see :meth:`~keisei_lightning.games.ReplayableGame.read_record`.
     """
-    return _Reader(_ki2_line).read(text)
+    return _Reader(read_ki2_line).read(text)
 
 
 def numbered_lines(text: str) -> Iterator[tuple[str, str]]:
@@ -136,7 +136,7 @@ class _Reader:
             self._take_header(found["key"].strip(_BLANK), found["value"].strip(_BLANK), where)
         else:
             # The frame of a diagram, with or without the numbers of its files.
-            return line.startswith("+--") or line.replace("\u3000", " ").split()[0] in ("９", "9")
+            return line.startswith("+--") or line.split()[:1] in (["９"], ["9"])
         return True
 
     def _take_header(self, key: str, value: str, where: str) -> None:
@@ -195,8 +195,17 @@ def _square(move: re.Match[str], main: MainLine, where: str, word: str) -> str:
     return main.last_square
 
 
-def _ki2_line(main: MainLine, line: str, where: str) -> bool:
-    """Moves behind their players' marks, or an end."""
+def read_ki2_line(main: MainLine, line: str, where: str) -> bool:
+    """Play the moves of a line of KI2, which stand behind their players' marks, or note an end; False: it is neither.
+
+    Args:
+        main: the moves so far.
+        line: without blanks around it.
+        where: its number, for errors.
+
+    Raises:
+        GameError: a move cannot be read, or can be several.
+    """
     if end := KIF_ENDS.get(line):
         main.end(end)
         return True

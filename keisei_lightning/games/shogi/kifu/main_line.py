@@ -158,7 +158,7 @@ class MainLine:
             players=players,
             outcome=outcome,
             winner=winner,
-            times_s=tuple(self._times_s) if any(time is not None for time in self._times_s) else (),
+            times_s=tuple(self._times_s) if any(self._times_s) else (),  # KIF has no other way to say none than zeros
             comments={ply: "\n".join(lines) for ply, lines in self._comments.items()},
             headers=dict(headers),
             left_out=tuple(self.left_out),
