@@ -121,8 +121,9 @@ def read_sgf(text: str, game: Any) -> SavedGame:
 
 def _size(game: Any) -> tuple[int, int]:
     """Rows and columns of the board."""
-    _, rows, columns = game.observation_tensor_shape()[-3:]
-    return int(rows), int(columns)
+    given = game.get_parameters()
+    usual = _USUAL_SIZE[game.get_type().short_name]
+    return int(given.get("num_rows", usual)), int(given.get("num_cols", usual))
 
 
 def _is_header(key: str) -> bool:

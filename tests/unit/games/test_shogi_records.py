@@ -229,7 +229,7 @@ KI2 = """\
 ▲５八金右　△６二銀　　▲６八銀　　△５四歩
 *a comment
 ▲５六歩　　△５三銀左　▲５七銀右　△８八角成
-▲４六銀　　△８九馬　　▲８五角
+▲４六銀　　△８九馬　　▲３六歩
 まで15手で先手の勝ち
 """
 CSA_FLOODGATE = """\
@@ -341,7 +341,7 @@ class TestOtherPrograms:
     def test_ki2_finds_the_piece_that_is_meant(self) -> None:
         saved = kifu.read(KI2, ".ki2")
         assert saved.moves[:8] == ("7g7f", "3c3d", "3i4h", "3a4b", "4i5h", "7a6b", "7i6h", "5c5d")
-        assert saved.moves[8:] == ("5g5f", "6b5c", "4h5g", "2b8h+", "5g4f", "8h8i", "B*8e")
+        assert saved.moves[8:] == ("5g5f", "4b5c", "4h5g", "2b8h+", "5g4f", "8h8i", "3g3f")
         assert (saved.outcome, saved.winner, saved.comments) == ("resignation", 0, {8: "a comment"})
 
     def test_ki2_tells_every_legal_move_of_a_position_from_all_others(self) -> None:
@@ -353,6 +353,8 @@ class TestOtherPrograms:
                 continue
             for move in legal if ply % 5 == 0 else []:
                 text = move.to_ki2(board)
+                if "同" in text:  # this line begins with the position
+                    continue
                 seen |= set(re.findall("[左右直上引寄打]|不成|成", text))
                 line = MainLine(board.to_sfen(), "line 1")
                 assert read_ki2_line(line, text, "line 1")
