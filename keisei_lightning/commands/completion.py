@@ -120,6 +120,14 @@ def candidates(line: str, commands: Sequence[str]) -> list[str]:
         from keisei_lightning.commands.export.options import ExportOptions
 
         found = list(_of_options(word, ExportOptions))
+    elif command == "convert":
+        from keisei_lightning.commands.convert.options import ConvertOptions
+
+        found = list(_of_options(word, ConvertOptions))
+    elif command == "positions":
+        from keisei_lightning.commands.positions.options import PositionsOptions
+
+        found = list(_of_options(word, PositionsOptions))
     else:
         found = []
     return sorted([*found, *_of_training(word, before)] if command in ("train", "profile", "scale") else found)

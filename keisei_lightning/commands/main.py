@@ -24,6 +24,8 @@ commands:
   train -m KEY=VALUE,VALUE ...               a sweep: one run for each combination
   eval checkpoint=FILE [KEY=VALUE ...]       a trained policy against other players; `keisei eval --help`
   export checkpoint=FILE to=FILE             a policy for other programs: ONNX, torch.export, safetensors
+  convert record=FILE to=FILE                records of games in another format; `keisei convert --help`
+  positions records=FOLDER to=FILE           training positions for other programs; `keisei positions --help`
   games                                      games that are known by name
   bench NAME [KEY=VALUE ...]                 speed on this machine, and what suits it; `keisei bench --help`
   -sc install=SHELL                          completion by TAB for bash, fish and zsh: eval "$(keisei -sc install=bash)"
@@ -96,6 +98,16 @@ def _export(argv: Sequence[str]) -> int:
     from keisei_lightning.commands.export import main as export
 
     return export(argv)
+def _convert(argv: Sequence[str]) -> int:
+    from keisei_lightning.commands.convert import main as convert
+
+    return convert(argv)
+
+
+def _positions(argv: Sequence[str]) -> int:
+    from keisei_lightning.commands.positions import main as positions
+
+    return positions(argv)
 
 
 def _games(argv: Sequence[str]) -> int:
@@ -124,6 +136,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "eval": _eval,
     "export": _export,
+    "convert": _convert,
+    "positions": _positions,
     "games": _games,
     "bench": _bench,
 }

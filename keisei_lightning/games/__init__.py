@@ -8,6 +8,7 @@ made, not before. :mod:`~keisei_lightning.games.arrays` and :mod:`~keisei_lightn
 
 from keisei_lightning.games.arrays import LegalMoves, OwnThread, as_actions, as_indices, check_options
 from keisei_lightning.games.check import check_game
+from keisei_lightning.games.packed_game import LabelledPosition, PackedGame
 from keisei_lightning.games.protocol import (
     NO_MOVE,
     ClickableGame,
@@ -24,7 +25,9 @@ from keisei_lightning.games.protocol import (
     StepResult,
     Symmetry,
 )
+from keisei_lightning.games.records import read_record_file, replay
 from keisei_lightning.games.registry import canonical_name, game_factory, game_names, make_game, register_game
+from keisei_lightning.games.saved_game import ReplayableGame, SavedGame
 from keisei_lightning.games.svg import grid_svg, grid_text, text_svg
 
 __all__ = [
@@ -35,12 +38,16 @@ __all__ = [
     "Game",
     "GameFactory",
     "GameSpec",
+    "LabelledPosition",
     "LegalMoves",
     "OpeningGame",
     "OwnThread",
+    "PackedGame",
     "RecordedGame",
     "RenderFormat",
+    "ReplayableGame",
     "ResumableGame",
+    "SavedGame",
     "SolvingGame",
     "StepResult",
     "Symmetry",
@@ -54,6 +61,8 @@ __all__ = [
     "grid_svg",
     "grid_text",
     "make_game",
+    "read_record_file",
     "register_game",
+    "replay",
     "text_svg",
 ]

@@ -21,6 +21,8 @@ from keisei_lightning.games.protocol import (
     ResumableGame,
     StepResult,
 )
+from keisei_lightning.games.records import replay
+from keisei_lightning.games.saved_game import ReplayableGame, SavedGame
 
 __all__ = ["check_optional"]
 
@@ -53,6 +55,8 @@ def check_optional(factory: GameFactory, num_games: int, num_plies: int, seed: i
         _check_record_files(game, num_plies, seed)
     if isinstance(game, ClickableGame):
         _check_parts(game, num_plies, seed)
+    if isinstance(game, ReplayableGame):
+        _check_records_back(game, make(factory, 1))
 
 
 def _check_openings(game: OpeningGame) -> None:
@@ -178,3 +182,39 @@ def _drawn_parts(svg: str) -> set[str]:
             demand(inside, f"the middle of part {part!r}, {x:g} {y:g}, is not in the view box")
             parts.add(part)
     return parts
+def _check_records_back(game: ReplayableGame, copy: Game) -> None:
+    """Records of boards that were played on are read back, in every format, to games that continue where these are."""
+    assert isinstance(copy, ReplayableGame)
+    for index in range(game.num_games):
+        files = game.record_files(index, players=_PLAYERS, outcome=game.outcome(index))
+        for suffix, text in files.items():
+            demand(suffix in game.record_formats, f"record_formats lacks {suffix}, which record_files writes")
+            saved = game.read_record(text, suffix)
+            demand(saved.players == _PLAYERS, f"read_record: {suffix} has players {saved.players}")
+            demand(saved.outcome == game.outcome(index), f"read_record: {suffix} has outcome {saved.outcome!r}")
+            replay(copy, 0, saved)
+            _demand_there("read_record", suffix, game, index, copy)
+    for suffix in game.record_formats:
+        again = game.read_record(game.write_record(saved, suffix), suffix)
+        demand(again.moves == saved.moves, f"write_record: {suffix} has other moves than it was given")
+        _demand_refusal(game, suffix)
+
+
+def _demand_there(name: str, suffix: str, game: Game, index: int, copy: Game) -> None:
+    """A position may be told with another number of plies: some formats have no place for where a game begins."""
+    for key, expected, found in (
+        ("outcome", game.outcome(index), copy.outcome(0)),
+        ("moves", observe(game).mask[index].tolist(), observe(copy).mask[0].tolist()),
+    ):
+        demand(expected == found, f"{name}: a game that is played again from {suffix} has another {key}")
+
+
+def _demand_refusal(game: ReplayableGame, suffix: str) -> None:
+    """Text that is no record is a GameError of one line."""
+    for text in ("", "no record of any game", "\x00\n"):
+        try:
+            saved: SavedGame = game.read_record(text, suffix)
+        except GameError as error:
+            demand("\n" not in str(error), f"read_record: {suffix} is refused in more than one line")
+        else:
+            raise GameError(f"read_record takes {text!r} for a game in {suffix}: {saved}")

@@ -17,8 +17,10 @@ A game of your own, step by step:
 5. Register it (:mod:`keisei_lightning.games.registry`): ``keisei train env=own env.game=my_game`` trains it.
 6. Add what else it can do. Each of these protocols is optional, and recognised by its methods:
    :class:`OpeningGame` (random openings), :class:`ResumableGame` (resumes in mid-game), :class:`CopyableGame` (is
-   searched quickly), :class:`RecordedGame` (writes records that other programs read), :class:`ClickableGame` (is played
-   on its picture), :class:`DescribedGame` (says how its moves are made).
+   searched quickly), :class:`RecordedGame` (writes records that other programs read),
+   :class:`~keisei_lightning.games.ReplayableGame` (reads records back),
+   :class:`~keisei_lightning.games.PackedGame` (writes positions that other trainers read), :class:`ClickableGame` (is
+   played on its picture), :class:`DescribedGame` (says how its moves are made).
 
 ``examples/own_game.py`` is a complete game of 60 lines.
 """

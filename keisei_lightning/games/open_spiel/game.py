@@ -20,17 +20,19 @@ from open_spiel.python.observation import make_observation
 
 from keisei_lightning.errors import GameError, IllegalActionError, UnsupportedGameError
 from keisei_lightning.games.arrays import LegalMoves, OwnThread, as_actions, as_indices, check_options
+from keisei_lightning.games.open_spiel.formats import OpenSpielFormats
 from keisei_lightning.games.open_spiel.library import load, longest_game
+from keisei_lightning.games.open_spiel.move_list import RESULT_WORDS
+from keisei_lightning.games.open_spiel.played_state import NO_MOVES_YET
 from keisei_lightning.games.open_spiel.views import seat_view
 from keisei_lightning.games.protocol import GameSpec, RenderFormat, StepResult
+from keisei_lightning.games.saved_game import RESIGNATION, SavedGame
 from keisei_lightning.games.svg import text_svg
 
 __all__ = ["OpenSpielGame", "make"]
 
-_NO_MOVES_YET = "-"
 
-
-class OpenSpielGame:
+class OpenSpielGame(OpenSpielFormats):
     """G boards of one OpenSpiel game; a :class:`~keisei_lightning.games.protocol.Game`.
 
     Args:
@@ -132,7 +134,7 @@ class OpenSpielGame:
 
     def position(self, index: int) -> str:
         """OpenSpiel's action numbers from the start, separated by blanks; ``-`` for the start itself."""
-        return " ".join(map(str, self._state(index).history())) or _NO_MOVES_YET
+        return " ".join(map(str, self._state(index).history())) or NO_MOVES_YET
 
     def set_position(self, index: int, position: str) -> None:
         """Play a board from the start by OpenSpiel's action numbers.
@@ -142,7 +144,7 @@ class OpenSpielGame:
         """
         self._state(index)
         state = self._game.new_initial_state()
-        for entry in [] if position.strip() == _NO_MOVES_YET else position.split():
+        for entry in [] if position.strip() == NO_MOVES_YET else position.split():
             if not entry.isdecimal() or state.is_terminal() or int(entry) not in state.legal_actions():
                 raise GameError(f"{self._name}: the move list {position!r} has no legal move at {entry!r}")
             state.apply_action(int(entry))
@@ -233,14 +235,36 @@ class OpenSpielGame:
         title = f"{self._name}, ply {len(played)}: {status}"
         return drawing.svg(board, last=last, line=line, mover=mover, title=title)
 
+    def action_of(self, index: int, name: str) -> int:
+        """Action label of a legal move of one board's mover by OpenSpiel's name: the inverse of :meth:`action_name`.
+
+        Raises:
+            IllegalActionError: no legal move has that name.
+        """
+        state = self._state(index)
+        for move in [] if self._ended[index] else state.legal_actions():
+            if state.action_to_string(state.current_player(), move) == name:
+                return self.label(index, move)
+        raise IllegalActionError(
+            game=self._name, ply=state.move_number(), position=self.position(index), move=repr(name)
+        )
+
     def record(self, index: int) -> str:
         """The moves of one board's game, numbered, with the result at the end."""
-        replayed, words = self._game.new_initial_state(), []
-        for number, action in enumerate(self._state(index).history(), start=1):
-            words.append(f"{number}. {replayed.action_to_string(replayed.current_player(), action)}")
+        saved = self._saved(index, players=("", ""), outcome=self.outcome(index))
+        words = (f"{number}. {move}" for number, move in enumerate(saved.moves, start=1))
+        return " ".join([*words, RESULT_WORDS[saved.winner] if saved.outcome else "*"])
+
+    def _saved(self, index: int, *, players: tuple[str, str], outcome: str) -> SavedGame:
+        """The game of one board, with all its moves."""
+        replayed, moves = self._game.new_initial_state(), []
+        for action in self._state(index).history():
+            moves.append(replayed.action_to_string(replayed.current_player(), action))
             replayed.apply_action(action)
-        result = {0: "1/2-1/2", 1: "1-0", -1: "0-1"}[self._result[index]] if self._outcome[index] else "*"
-        return " ".join([*words, result])
+        winner = {0: None, 1: 0, -1: 1}[self._result[index]]
+        if outcome == RESIGNATION:
+            winner = 1 - int(self._mover[index])
+        return SavedGame(start=NO_MOVES_YET, moves=tuple(moves), players=players, outcome=outcome, winner=winner)
 
     def _ready(self) -> None:
         """Refuse another thread, and make the boards if there are none."""

@@ -25,17 +25,17 @@ also reads and writes positions and games; both play alike, number by number.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from rsshogi.core import Board, Move
-from rsshogi.record import Record
 
 from keisei_lightning.errors import ConfigError, GameError, IllegalActionError
 from keisei_lightning.games.arrays import OwnThread, as_actions, as_indices, check_options
 from keisei_lightning.games.protocol import NO_MOVE, GameSpec, RenderFormat, StepResult
+from keisei_lightning.games.saved_game import RESIGNATION, SavedGame
 from keisei_lightning.games.shogi.boards import LibraryBoards, ShogiBoards
 from keisei_lightning.games.shogi.codec import (
     CHECK_BYTE,
@@ -48,8 +48,8 @@ from keisei_lightning.games.shogi.codec import (
     mirror_symmetry,
 )
 from keisei_lightning.games.shogi.drawing import diagram
+from keisei_lightning.games.shogi.formats import ShogiFormats
 from keisei_lightning.games.shogi.kernel import KernelBoards, load_kernel, why_no_kernel
-from keisei_lightning.games.shogi.record import finish_record, write_csa, write_record
 from keisei_lightning.games.shogi.rules import (
     CHECKMATE,
     DECLARATION,
@@ -74,7 +74,7 @@ OUTCOMES: Final = (CHECKMATE, NO_LEGAL_MOVE, PERPETUAL_CHECK, REPETITION, DECLAR
 """Every way a game can end."""
 
 
-class Shogi:
+class Shogi(ShogiFormats):
     """G boards of shogi that advance together; a :class:`~keisei_lightning.games.protocol.Game`.
 
     The boards are made by the first call that needs them and belong to the thread that makes it.
@@ -294,31 +294,18 @@ class Shogi:
             return "moves by the compiled kernel"
         return f"moves by rsshogi ({why_no_kernel() or 'kernel=false'}), at a third of the compiled kernel's speed"
 
-    def record(self, index: int) -> str:
-        """The game of one board as KIF."""
-        return str(self._record(index).to_kif())
-
-    def record_files(self, index: int, *, players: tuple[str, str], outcome: str) -> Mapping[str, str]:
-        """The game of one board as KIF and CSA, with the players' names and its end.
-
-        The ending ``.kifu`` says UTF-8; ``.kif`` would say Shift JIS, which lacks letters of other alphabets.
-        """
-        record = self._record(index)
-        finish_record(record, players, outcome=outcome, loser=int(self._boards.mover[index]))
-        return {".kifu": str(record.to_kif()), ".csa": write_csa(record)}
-
-    def csa(self, index: int) -> str:
-        """The game of one board as CSA."""
-        return write_csa(self._record(index))
-
-    def usi(self, index: int) -> str:
-        """The game of one board as USI's ``position`` command."""
-        return str(self._record(index).to_usi_position())
-
-    def _record(self, index: int) -> Record:
+    def _saved(
+        self, index: int, *, players: tuple[str, str] = ("first", "second"), outcome: str | None = None
+    ) -> SavedGame:
+        """The game of one board; with an end that the board does not know of, if one is given."""
         boards, index = self._boards, self._index(index)
-        return write_record(
-            boards.start[index], boards.played(index), outcome=self._outcome[index], winner=self._winner[index]
+        outcome = self._outcome[index] if outcome is None else outcome
+        return SavedGame(
+            start=boards.start[index],
+            moves=tuple(Move(code).to_usi() for code in boards.played(index)),
+            players=players,
+            outcome=outcome,
+            winner=1 - int(boards.mover[index]) if outcome == RESIGNATION else self._winner[index],
         )
 
     def _make_boards(self) -> ShogiBoards:

@@ -1,0 +1,48 @@
+"""The command ``keisei positions``: games that were played as training positions for other programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from keisei_lightning.commands.options_command import OptionsCommand
+from keisei_lightning.commands.positions.options import PositionsOptions
+
+__all__ = ["main"]
+
+_ABOUT = """\
+Writes the positions of games that were played, each with the move, the game's result and, by a checkpoint, its value
+and policy, in formats that other trainers read."""
+
+_NOTES = """\
+examples:
+  keisei positions records=results/eval/RUN/records to=train.psv
+  keisei positions records=results/eval/RUN/records to=train.hcpe checkpoint=last.ckpt
+  keisei positions records=games to=train.npz checkpoint=published:shogi simulations=64
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write positions as the command line says.
+
+    Args:
+        argv: words after ``keisei positions``; None takes ``sys.argv`` after its first two.
+
+    Returns:
+        The exit code (:mod:`keisei_lightning.commands.exit_codes`).
+    """
+    command = OptionsCommand(
+        name="positions",
+        arguments="records=FOLDER to=FILE [KEY=VALUE ...]",
+        about=_ABOUT,
+        options=PositionsOptions,
+        run=_write,
+        notes=lambda: _NOTES,
+    )
+    return command(list(sys.argv[2:] if argv is None else argv))
+
+
+def _write(options: PositionsOptions) -> None:
+    from keisei_lightning.commands.positions.run import write_positions
+
+    write_positions(options)
