@@ -41,6 +41,7 @@ from keisei_lightning.training.options import (
     LeagueOptions,
     MinibatchOptions,
     PPOOptions,
+    SearchTargetOptions,
     SnapshotOptions,
     WeightSyncOptions,
 )
@@ -53,6 +54,7 @@ DECLARED_IN: dict[str, tuple[type, ...]] = {
     "ppo": (PPOOptions, MinibatchOptions),
     "parallel": (CollectorOptions, WorkerOptions, SupervisionOptions, ClusterOptions),
     "opponents": (schemas.OpponentMode, OpponentOptions, SnapshotOptions, LeagueOptions),
+    "search_targets": (SearchTargetOptions,),
     "weight_sync": (WeightSyncOptions,),
     "trainer": (schemas.TrainerOptions,),
     "logger": (schemas.LoggerOptions,),
