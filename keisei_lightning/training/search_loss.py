@@ -22,7 +22,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from keisei_lightning.models.bitmask import unpack_mask
-from keisei_lightning.models.transfers import to_host
+from keisei_lightning.models.transfers import to_device, to_host
 from keisei_lightning.training.ranks import ALONE, Ranks
 
 __all__ = ["PLIES", "SEARCHED", "SearchLosses", "SearchMeter", "joined_minibatch", "search_losses"]
@@ -49,7 +49,7 @@ def joined_minibatch(plies: TensorDict, searched: TensorDict, *, policy_coeff: f
     Returns:
         TensorDict []: :data:`PLIES`, :data:`SEARCHED`, and both weights, float32 [].
     """
-    coeffs = torch.tensor([policy_coeff, value_coeff], device=searched.get("value").device)
+    coeffs = to_device(torch.tensor([policy_coeff, value_coeff]), searched.get("value").device)
     return TensorDict({PLIES: plies, SEARCHED: searched, **dict(zip(_COEFFS, coeffs, strict=True))}, batch_size=[])
 
 
@@ -145,6 +145,6 @@ class SearchMeter:
         """A rank's meter of a :meth:`joined_state`, which the first rank takes; None: an empty one."""
         meter = cls(device)
         if state is not None and rank == 0:
-            meter._sums += state["sums"].to(device)
+            meter._sums += to_device(state["sums"], device)
             meter._count = int(state["count"])
         return meter

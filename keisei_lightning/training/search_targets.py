@@ -180,8 +180,7 @@ class SearchTargets:
         histories = []
         if isinstance(game, ResumableGame):
             histories = [game.history(index) for index in range(game.num_games)]
-        latest = {"searched": self.searched, "seconds": self.seconds}
-        return {"window": window.state_dict(), "histories": histories, **latest}
+        return {"window": window.state_dict(), "histories": histories, "searched": self.searched}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from a :meth:`state_dict`; games begin anew where they cannot be continued, or are not as many."""
@@ -190,7 +189,7 @@ class SearchTargets:
             return
         game, window = self._made()
         window.load_state_dict(state["window"])
-        self.searched, self.seconds = state["searched"], state["seconds"]
+        self.searched = state["searched"]
         game.reset()
         if isinstance(game, ResumableGame) and len(state["histories"]) == game.num_games:
             for index, history in enumerate(state["histories"]):

@@ -333,7 +333,7 @@ def test_a_training_learns_from_searches_if_it_is_asked_to(tmp_path: Path) -> No
     parts = build(validated(tmp_path, "search_targets=gumbel", *small))
     assert parts.data.search_targets is not None
     parts.fit()
-    assert parts.data.search_targets.stats()["search_window"] == 8.0  # a twentieth of 128, in whole plies
+    assert parts.data.search_targets.stats()["search_window"] == 24.0  # a fifth of 128, in whole plies of four games
     assert parts.trainer.callback_metrics["train/search_policy_loss"] > 0.0
     assert build(validated(tmp_path)).data.search_targets is None
 
@@ -344,4 +344,4 @@ def test_searches_go_with_worker_processes_too(tmp_path: Path) -> None:
     run(validated(tmp_path, *words, "parallel.games_per_worker=8", "parallel.schedule=async"))
     found = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     (state,) = found["SelfPlayDataModule"]["search_targets"]
-    assert len(state["window"]["value"]) == 12  # a twentieth of 256, in whole plies of four games
+    assert len(state["window"]["value"]) == 52  # a fifth of 256, in whole plies of four games

@@ -297,7 +297,7 @@ def test_with_weights_of_zero_what_ppo_alone_learns_is_learned(tmp_path: Path) -
     for ours, theirs in zip(module.minibatches, plain.minibatches, strict=True):
         for key, column in theirs.items():
             assert torch.equal(ours[PLIES, key], column), key
-        assert len(ours[SEARCHED]) == 128
+        assert len(ours[SEARCHED]) == 64
 
 
 def test_the_searches_begin_after_their_part_of_the_training(tmp_path: Path) -> None:
@@ -315,7 +315,7 @@ def test_the_searches_begin_after_their_part_of_the_training(tmp_path: Path) -> 
 def test_the_policy_comes_to_agree_with_the_searches(tmp_path: Path) -> None:
     losses = []
     for policy_coeff in (0.0, 3.0):
-        targets = SearchTargets(counting_game(), games=8, simulations=100, share=0.5, policy_coeff=policy_coeff)
+        targets = SearchTargets(counting_game(), games=8, simulations=32, share=0.25, policy_coeff=policy_coeff)
         _, (_, metrics, _) = trained(tmp_path, targets, epochs=5)
         losses.append(metrics["train/search_policy_loss"])
     assert losses[1] < losses[0] - 0.05  # a network of few weights, and the targets are not those of one policy
