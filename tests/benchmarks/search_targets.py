@@ -1,7 +1,7 @@
 """Does a training get stronger by learning from searches too, in the same CPU time? Connect four, arms in turn.
 
-Each arm is a training with options of its own, in this process alone (``parallel=serial``); give each as many iterations
-as make the CPU times equal. The last policies are measured alone, without a search::
+Each arm is a training with options of its own, in this process alone (``parallel=serial``); give each as many
+iterations as make the CPU times equal. The last policies are measured alone, without a search::
 
     OMP_NUM_THREADS=1 python tests/benchmarks/search_targets.py FOLDER --seeds 1 2 --start published:connect_four \
         --arm ppo trainer.max_epochs=56 --arm search trainer.max_epochs=20 search_targets=gumbel

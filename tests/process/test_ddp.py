@@ -55,13 +55,11 @@ TWO = [
         "training",
         {**SEARCHED, "workers": 1, "iterations": 2, "save": {STEPS_PER_ITERATION + 3: "searched.ckpt"}},
     ),
+    ("searched again", "training", {**SEARCHED, "workers": 1, "iterations": 2, "resume": "searched.ckpt"}),
     ("changed", "changed_weights", {}),
     ("failing", "failing_collector", {}),
 ]
 """What two ranks do, in one pair of processes."""
-
-AGAIN = [("searched again", "training", {**SEARCHED, "workers": 1, "iterations": 2, "resume": "searched.ckpt"})]
-"""What two ranks do after that."""
 
 ONE = [
     *((name, "training", {**options, "workers": 2, "two_in_one": True}) for name, options in TRAININGS.items()),
@@ -120,7 +118,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where two ranks, then one, then three have left what they have seen."""
     folder = tmp_path_factory.mktemp("ranks")
     run_ranks(folder, TWO, number=2)
-    run_ranks(folder, AGAIN, number=2)
     alone = folder / "alone"
     alone.mkdir()
     for name in ("two.ckpt", "halves.ckpt"):
