@@ -56,6 +56,7 @@ from keisei_lightning.training import (
     LeagueCallback,
     OrderlyStop,
     PPOModule,
+    SearchTargets,
     SelfPlayDataModule,
     SelfPlayMetrics,
     SnapshotCallback,
@@ -65,7 +66,7 @@ from keisei_lightning.training import (
     remove_stale_temporaries,
 )
 from keisei_lightning.training.ddp import RankPhases, join_group, shared_by_first_rank, strategy_of_ranks
-from keisei_lightning.training.options import EvaluationOptions, MinibatchOptions, PPOOptions
+from keisei_lightning.training.options import EvaluationOptions, MinibatchOptions, PPOOptions, SearchTargetOptions
 from keisei_lightning.training.pool_folder import PoolFolder
 
 __all__ = ["Run", "build", "run", "run_as_rank"]
@@ -232,10 +233,10 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
         cluster=made(ClusterOptions, cfg.parallel),
         seed=cfg.seed,
     )
+    search = SearchTargets(game, made(SearchTargetOptions, cfg.search_targets), seed=cfg.seed)
     evaluation = EvaluationCallback(game, made(EvaluationOptions, cfg.evaluation), seed=cfg.seed)
-    curves = CurvesCallback(folder)
     last = _last_checkpoint(folder) if _keeps_checkpoints(cfg) else None
-    stop = OrderlyStop(last)
+    curves, stop = CurvesCallback(folder), OrderlyStop(last)
     callbacks: list[Callback] = [
         *([RankPhases()] if present_place() is not None else []),
         stop,
@@ -255,7 +256,7 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
     return Run(
         trainer=_build_trainer(cfg, callbacks, folder),
         module=PPOModule(actor_critic, made(PPOOptions, cfg.ppo), recipe=_recipe(cfg)),
-        data=SelfPlayDataModule(collector, made(MinibatchOptions, cfg.ppo), seed=cfg.seed),
+        data=SelfPlayDataModule(collector, made(MinibatchOptions, cfg.ppo), search_targets=search, seed=cfg.seed),
         evaluation=evaluation,
         curves=curves,
         stop=stop,

@@ -39,6 +39,7 @@ from keisei_lightning.training.options import (
     LeagueOptions,
     MinibatchOptions,
     PPOOptions,
+    SearchTargetOptions,
     SnapshotOptions,
     WeightSyncOptions,
 )
@@ -176,6 +177,7 @@ class RunOptions(SeedOptions):
     env: Any = option(sentence="The game.")
     model: Any = option(sentence="The network; one of your own is a file with a _target_ and keys of its own.")
     ppo: Any = option(sentence="The learning rule: PPO with two-player advantages.")
+    search_targets: Any = option(sentence="What is also learned from searches.")
     parallel: Any = option(sentence="Who plays the games, and how.")
     opponents: Any = option(sentence="Whom the learner plays against.")
     weight_sync: Any = option(sentence="When the workers get new weights.")
@@ -206,6 +208,7 @@ SECTIONS: dict[str, tuple[Declaration, ...]] = {
     "env": declared(EnvOptions),
     "model": declared(NetworkOptions),
     "ppo": declarations(PPOOptions, MinibatchOptions, final_learning_rate={"default": 3e-4}),
+    "search_targets": declared(SearchTargetOptions),
     "parallel": declarations(
         *(CollectorOptions, WorkerOptions, SupervisionOptions, ClusterOptions), num_workers={"default": "auto"}
     ),

@@ -32,11 +32,12 @@ if TYPE_CHECKING:
     from keisei_lightning.training.league import LeagueCallback, make_league
     from keisei_lightning.training.metrics import SelfPlayMetrics
     from keisei_lightning.training.module import PPOModule
-    from keisei_lightning.training.options import EvaluationOptions, MinibatchOptions, PPOOptions
+    from keisei_lightning.training.options import EvaluationOptions, MinibatchOptions, PPOOptions, SearchTargetOptions
     from keisei_lightning.training.orderly_stop import FinalCheckpoint, OrderlyStop
     from keisei_lightning.training.progress import TrainingProgress
     from keisei_lightning.training.pruning import ScorePruning
     from keisei_lightning.training.report import CurvesCallback, plot_curves, write_last_game
+    from keisei_lightning.training.search_targets import SearchTargets
     from keisei_lightning.training.snapshots import SnapshotCallback
     from keisei_lightning.training.source import RolloutSource
     from keisei_lightning.training.timeline import TimelineCallback
@@ -59,6 +60,8 @@ __all__ = [
     "RolloutSource",
     "ScoreEarlyStopping",
     "ScorePruning",
+    "SearchTargetOptions",
+    "SearchTargets",
     "SelfPlayDataModule",
     "SelfPlayMetrics",
     "SnapshotCallback",
@@ -91,6 +94,8 @@ _MODULE_OF = {
     "RolloutSource": "source",
     "ScoreEarlyStopping": "early_stopping",
     "ScorePruning": "pruning",
+    "SearchTargetOptions": "options",
+    "SearchTargets": "search_targets",
     "SelfPlayDataModule": "datamodule",
     "SelfPlayMetrics": "metrics",
     "SnapshotCallback": "snapshots",

@@ -34,6 +34,7 @@ from keisei_lightning.training.minibatches import add_advantages_of_all, add_out
 from keisei_lightning.training.module import PPOModule
 from keisei_lightning.training.options import MinibatchOptions
 from keisei_lightning.training.ranks import ALONE, Ranks, ranks_of
+from keisei_lightning.training.search_targets import SearchTargets
 from keisei_lightning.training.source import RolloutSource, actor_critic_of, check_same_policy, learned_policy
 from keisei_lightning.training.weight_sync import PublishingWatch
 
@@ -78,6 +79,7 @@ class SelfPlayDataModule(LightningDataModule):
         game_options: keyword arguments of :func:`~keisei_lightning.games.game_factory` for a game's name.
         collector_options: keyword arguments of :class:`~keisei_lightning.parallel.SelfPlayCollector` for ``game``, such
             as ``num_workers``; ``opponents`` may be a dictionary of ``OpponentOptions``.
+        search_targets: also gives the module positions that it searches; None, or not enabled: there are none.
         seed: of the shuffling, and of the collector that is made.
         **keywords: single options by name, such as ``gamma=0.99``; they take precedence over ``options``. The passes
             are ``num_epochs`` here, since a Trainer has epochs too, and ``epochs`` in ``options``.
@@ -96,6 +98,7 @@ class SelfPlayDataModule(LightningDataModule):
         game: str | GameFactory | None = None,
         game_options: dict[str, Any] | None = None,
         collector_options: dict[str, Any] | None = None,
+        search_targets: SearchTargets | None = None,
         seed: int = 0,
         **keywords: Any,
     ) -> None:
@@ -121,6 +124,9 @@ class SelfPlayDataModule(LightningDataModule):
         self._collector_options = dict(collector_options or {})
         self.seed = seed
         recorded = {"num_epochs" if name == "epochs" else name: value for name, value in asdict(self.options).items()}
+        self.search_targets = search_targets if search_targets is not None and search_targets.options.enabled else None
+        if self.search_targets is not None:
+            recorded |= {f"search_{name}": value for name, value in asdict(self.search_targets.options).items()}
         # For loggers, in a section: a module's hyperparameters may have the same names.
         self.save_hyperparameters({"data": {**recorded, "seed": seed}})
         self.iteration = 0
@@ -258,9 +264,17 @@ class SelfPlayDataModule(LightningDataModule):
             if rollout is None:
                 return
             current = self._iteration_of(rollout, device)
+            if self.search_targets is not None and self.trainer is not None:
+                plies = self.collector.frames_per_batch
+                self.search_targets.begin_iteration(self.trainer, self._ranks, iteration=self.iteration, plies=plies)
         self._current = current
+        minibatches = current.minibatches(seed=self.seed, number=self.iteration)
+        if self.search_targets is not None:
+            minibatches = self.search_targets.join(
+                *(minibatches, device), iteration=self.iteration, taken=current.taken, rank=self._ranks.rank
+            )
         try:
-            yield from current.minibatches(seed=self.seed, number=self.iteration)
+            yield from minibatches
         finally:
             self._current = None
 
@@ -320,7 +334,10 @@ class SelfPlayDataModule(LightningDataModule):
         collector = self._state_at_end or self._state_before or self.collector.state_dict()
         rollout = self._current.state() if self._current is not None and self._in_an_iteration() else None
         states = self._shared.joined(collector, rollout)
-        return {"iteration": self.iteration, "collector": states[0], "rollout": states[1]}
+        state = {"iteration": self.iteration, "collector": states[0], "rollout": states[1]}
+        if self.search_targets is not None:
+            state["search_targets"] = self._ranks.collect_at_first(self.search_targets.state_dict())
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a :meth:`state_dict`.
@@ -336,6 +353,9 @@ class SelfPlayDataModule(LightningDataModule):
         numbers = {"num_epochs": self.num_epochs, "num_minibatches": self.num_minibatches}
         self._left_over = None if rollout is None else shared.own_iteration(rollout, **numbers)
         self.collector.load_state_dict(dict(shared.own(state_dict["collector"])))
+        if self.search_targets is not None:
+            searched = dict(enumerate(state_dict.get("search_targets", ())))  # by rank
+            self.search_targets.load_state_dict(searched.get(self._ranks.rank, {}))
 
     def _in_an_iteration(self) -> bool:
         """Whether Lightning, if it resumed from here, would ask for the rest of this iteration's minibatches."""

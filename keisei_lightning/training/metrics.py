@@ -20,7 +20,8 @@ class SelfPlayMetrics(Callback):
 
     Plies and games are counts since training began; ``plies_per_s`` and ``games_per_s`` are over a sliding window. A
     number that does not exist yet (the mean length before any game has ended) is left out. With several learners
-    (ranks) counts and rates are sums, and means are over all that was played.
+    (ranks) counts and rates are sums, and means are over all that was played. With ``search_targets`` also how long
+    the iteration's searches took (``search_s``), how many positions they were of, and how many are kept.
 
     Args:
         prefix: goes before each name.
@@ -39,6 +40,9 @@ class SelfPlayMetrics(Callback):
         else:
             stats = source.stats()
         self.latest = {name: float(value) for name, value in stats.items()}
+        search_targets = getattr(getattr(trainer, "datamodule", None), "search_targets", None)
+        if search_targets is not None:  # of the first rank: all search equally much
+            self.latest |= search_targets.stats()
         pl_module.log_dict(
             {self.prefix + name: value for name, value in self.latest.items() if math.isfinite(value)}, batch_size=1
         )

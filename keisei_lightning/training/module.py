@@ -41,6 +41,7 @@ from keisei_lightning.training.resuming import (
 )
 from keisei_lightning.training.saveable import plain
 from keisei_lightning.training.saved_weights import saved_weights
+from keisei_lightning.training.search_loss import PLIES, SEARCHED, SearchMeter, search_losses
 from keisei_lightning.training.source import find_source
 from keisei_lightning.training.weight_sync import missing_weight_sync, refuse_bare_loader
 
@@ -65,6 +66,7 @@ class PPOModule(RecordedModule):
     waits for the device): ``train/<term>`` of the loss, ``train/entropy``, ``train/kl_approx``,
     ``train/clip_fraction``, ``train/ESS`` (effective sample size over the minibatch's size), ``train/mean_ratio``,
     ``train/learning_rate``, ``train/entropy_coeff``, ``train/grad_norm`` (with ``gradient_clip_val``);
+    ``train/search_policy_loss``, ``train/search_value_loss`` and ``train/search_agreement`` of searched positions;
     ``train/explained_variance`` of the epoch as a whole, ``1 - Var(V_target - V) / Var(V_target)``, left out where the
     targets have no variance; and of the epoch's first minibatch ``train/first_kl`` and ``train/first_ratio``, of the
     present policy and the one that played: 0 and 1 if learner and workers hold the same weights, compute in the same
@@ -123,6 +125,7 @@ class PPOModule(RecordedModule):
         self._kl_scale = KLScale(self.options.kl_target)
         self._entropy_coeff_now = self.options.entropy_coeff
         self._meter = EpochMeter(_METRICS, torch.device("cpu"))
+        self._search_meter = SearchMeter(torch.device("cpu"))
         self._epoch_start_step = 0
         self._restored: dict[str, Any] | None = None
         self._loaded: dict[str, Any] | None = None  # the whole checkpoint, until Lightning restores from it
@@ -163,9 +166,19 @@ class PPOModule(RecordedModule):
                 ``proximal_log_prob`` (:func:`~keisei_lightning.training.minibatches.decouple`). A head of win, draw and
                 loss learns from ``outcome_target`` (:func:`~keisei_lightning.training.minibatches.add_outcomes`);
                 without it, from ``value_target`` through its expected score. The loss is multiplied by
-                ``loss_weight``, where there is one (:mod:`~keisei_lightning.training.iteration`).
+                ``loss_weight``, where there is one (:mod:`~keisei_lightning.training.iteration`). Or a minibatch with
+                searched positions beside it, whose loss is added (:mod:`~keisei_lightning.training.search_loss`).
             batch_idx: number of the minibatch in this epoch.
         """
+        if (plies := minibatch.get(PLIES, None)) is None:
+            return self._ppo_loss(minibatch)
+        searched = minibatch.get(SEARCHED)
+        logits, value = self(searched.get("observation"))
+        losses = search_losses(logits, value, searched)
+        self._search_meter.add(losses)
+        return self._ppo_loss(plies) + losses.total(minibatch)
+
+    def _ppo_loss(self, minibatch: TensorDictBase) -> Tensor:
         logits, value = self._evaluate(minibatch.get("observation"))
         state_value = expected_score(value)
         data = minibatch.clone(recurse=False)
@@ -269,6 +282,7 @@ class PPOModule(RecordedModule):
             return
         rank = ranks_of(self.trainer).rank
         self._meter = EpochMeter.of_rank(restored["meter"], _METRICS, self.device, rank)
+        self._search_meter = SearchMeter.of_rank(restored.get("search_meter"), self.device, rank)
         self._epoch_start_step = int(restored.get("epoch_start_step", self.trainer.global_step))
         self._schedule_entropy_coeff()
         restore_gradients(restored.get("gradients", {}), self)
@@ -276,7 +290,7 @@ class PPOModule(RecordedModule):
 
     def on_train_epoch_start(self) -> None:
         """Start the epoch's means, and set the entropy coefficient for this iteration."""
-        self._meter = EpochMeter(_METRICS, self.device)
+        self._meter, self._search_meter = EpochMeter(_METRICS, self.device), SearchMeter(self.device)
         self._epoch_start_step = self.trainer.global_step
         self._schedule_entropy_coeff()
 
@@ -301,6 +315,8 @@ class PPOModule(RecordedModule):
             optimizer = self.trainer.optimizers[0]
             metrics["learning_rate"] = float(optimizer.param_groups[0]["lr"])
             metrics["entropy_coeff"] = self._entropy_coeff_now
+            if self._searches:
+                metrics |= self._search_meter.compute(ranks_of(self.trainer))
             self.log_dict({f"train/{name}": value for name, value in metrics.items()}, batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -314,6 +330,8 @@ class PPOModule(RecordedModule):
             "gradients": pending_gradients(self.trainer, self, ranks),
             "settings": settings(self.trainer, self),
         }
+        if self._searches:
+            checkpoint[RESUME_KEY]["search_meter"] = self._search_meter.joined_state(ranks)
         spec = self._game_spec()
         if spec is not None:
             checkpoint[HEADER_KEY] = CheckpointHeader.of(spec).to_dict()
@@ -338,6 +356,11 @@ class PPOModule(RecordedModule):
         self._restored = checkpoint.get(RESUME_KEY)  # a checkpoint of version 0.1 has none
         if self._restored is not None and self.options.kl_target is not None:
             self._kl_scale.value = float(self._restored.get("learning_rate_scale", 1.0))
+
+    @property
+    def _searches(self) -> bool:
+        """Whether the data module gives searched positions, the same on all ranks."""
+        return getattr(getattr(self._trainer, "datamodule", None), "search_targets", None) is not None
 
     def _game_spec(self) -> GameSpec | None:
         """The game given, or that of the data module."""

@@ -14,6 +14,7 @@ __all__ = [
     "LeagueOptions",
     "MinibatchOptions",
     "PPOOptions",
+    "SearchTargetOptions",
     "SnapshotOptions",
     "WeightSyncOptions",
 ]
@@ -70,6 +71,26 @@ class MinibatchOptions(Options):
     decoupled: bool = option(
         False, "Keep the behaviour policy apart from the proximal one, for batches some versions old (async)."
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchTargetOptions(Options):
+    """Learning from searches beside PPO (:class:`~keisei_lightning.training.SearchTargets`)."""
+
+    enabled: bool = option(False, "Also learn from games that the learner plays by a tree search.")
+    from_fraction: float = option(0.0, "Searches begin after this part of the training.", low=0, below=1)
+    share: float = option(
+        0.2, "Positions searched in an iteration for each ply of its rollout, in whole plies of all games.", above=0
+    )
+    games: int = option(64, "Games played side by side; all are searched together.", low=1, high=65_536)
+    simulations: int = option(32, "Positions that a search adds to its tree for a move.", low=1)
+    value_scale: float = option(1.0, "Weight of a search's values beside the policy in what is learned.", above=0)
+    window: int = option(10_000, "Newest searched positions that are kept to learn from.", low=1, high=10_000_000)
+    minibatch_size: int = option(
+        64, "Searched positions that each minibatch learns from, drawn from all that are kept.", low=1
+    )
+    policy_coeff: float = option(1.0, "Weight of the policy's cross-entropy with what the searches prefer.", low=0)
+    value_coeff: float = option(0.5, "Weight of the value's squared distance from the searches' values.", low=0)
 
 
 @dataclass(frozen=True, kw_only=True)

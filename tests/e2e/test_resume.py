@@ -24,6 +24,7 @@ from keisei_lightning.training import (
     FinalCheckpoint,
     OrderlyStop,
     PPOModule,
+    SearchTargets,
     SelfPlayDataModule,
     SelfPlayMetrics,
     SnapshotCallback,
@@ -40,6 +41,7 @@ TIMED = (
     "minutes",
     "_per_s",
     "_wait_s",
+    "search_s",
     "publish_ms",
     "self_play/policy_lag",
     "_share",
@@ -91,7 +93,8 @@ class Parts:
 
     def __init__(
         self, folder: Path, *, max_epochs: int = EPOCHS, seed: int = 3, callbacks: tuple[Callback, ...] = (),
-        signal_at: int = 0, constant: bool = False, accumulate: int = 1, **collector: Any,
+        signal_at: int = 0, constant: bool = False, accumulate: int = 1, search: dict[str, Any] | None = None,
+        **collector: Any,
     ) -> None:  # fmt: skip
         torch.manual_seed(seed)
         self.path = folder / "last.ckpt"
@@ -100,7 +103,8 @@ class Parts:
         options = {"mode": "serial", "games_per_worker": GAMES, "plies_per_rollout": PLIES, "zero_copy": True}
         self.collector = SignalledCollector(game, actor_critic, seed=5, **(options | collector))
         self.collector.signal_at = signal_at
-        self.data = SelfPlayDataModule(self.collector, minibatch_size=32, num_epochs=2, seed=7)
+        targets = None if search is None else SearchTargets(game, seed=7, **search)
+        self.data = SelfPlayDataModule(self.collector, minibatch_size=32, num_epochs=2, seed=7, search_targets=targets)
         schedules = {} if constant else {"final_learning_rate": 1e-4, "final_entropy_coeff": 0.001}
         self.module = PPOModule(actor_critic, learning_rate=1e-2, entropy_coeff=0.1, **schedules)
         self.curves = CurvesCallback(folder)
@@ -231,6 +235,25 @@ def test_games_against_snapshots_resume_as_if_there_had_been_no_stop(step: int, 
     assert_same_run(resumed, whole)
     ring = loaded(whole.path)["SelfPlayDataModule"]["collector"]["opponents"]["ring"]
     assert sum(snapshot["games"] for snapshot in ring) > 0
+
+
+@pytest.mark.parametrize("step", [STEPS, 2 * STEPS, 2 * STEPS + 3], ids=lambda step: f"step {step}")
+def test_searches_and_what_they_found_resume_as_if_there_had_been_no_stop(step: int, tmp_path: Path) -> None:
+    def parts(name: str, *callbacks: Callback) -> Parts:
+        search = {"from_fraction": 0.5, "games": 4, "simulations": 8, "share": 0.2, "window": 40, "minibatch_size": 16}
+        return Parts(tmp_path / name, callbacks=callbacks, search=search)
+
+    whole = parts("whole")
+    whole.fit()
+    first = parts("first", SignalAtStep(step))
+    first.fit_until_stopped()
+    resumed = parts("resumed")
+    resumed.fit(first.path)
+    assert_same_run(resumed, whole)
+    assert [row["self_play/search_window"] for row in whole.metrics()] == [0, 0, 24, 40]
+    (state,) = loaded(whole.path)["SelfPlayDataModule"]["search_targets"]
+    assert len(state["window"]["value"]) == 40
+    assert len(state["histories"]) == 4
 
 
 def test_sigterm_while_the_learner_waits_changes_nothing(tmp_path: Path, whole: Parts) -> None:

@@ -28,6 +28,7 @@ from keisei_lightning.training import (
     AtomicCheckpointIO,
     EvaluationCallback,
     PPOModule,
+    SearchTargets,
     SelfPlayDataModule,
     SelfPlayMetrics,
     SnapshotCallback,
@@ -96,7 +97,15 @@ class OfTwoRanks(SelfPlayDataModule):
         )
 
 
-def parts(game: str, *, workers: int, minibatch_size: int, two_in_one: bool, **collector: Any) -> tuple[Any, Any]:
+def parts(
+    game: str,
+    *,
+    workers: int,
+    minibatch_size: int,
+    two_in_one: bool,
+    search: dict[str, Any] | None = None,
+    **collector: Any,
+) -> tuple[Any, Any]:
     """The module and its data, of the same weights on every rank."""
     seed_everything(1, verbose=False)
     make_game = game_factory(game)
@@ -107,7 +116,11 @@ def parts(game: str, *, workers: int, minibatch_size: int, two_in_one: bool, **c
         collector["opponents"] = OpponentOptions(**collector["opponents"])
     source = SelfPlayCollector(make_game, policy, **(options | collector))
     data = (OfTwoRanks if two_in_one else SelfPlayDataModule)(
-        source, minibatch_size=minibatch_size, num_epochs=EPOCHS, gamma=0.99
+        source,
+        minibatch_size=minibatch_size,
+        num_epochs=EPOCHS,
+        gamma=0.99,
+        search_targets=None if search is None else SearchTargets(make_game, seed=3, **search),
     )
     return PPOModule(policy, learning_rate=1e-3), data
 
@@ -156,6 +169,7 @@ def training(
         "weights": seen.weights,
         "metrics": seen.metrics,
         "standings": [(each.version, each.games, each.score) for each in standings],
+        "searched": None if data.search_targets is None else data.search_targets.state_dict(),
     }
 
 

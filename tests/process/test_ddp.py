@@ -25,8 +25,11 @@ TRAININGS = {
 }
 """Three games; in one of them the learner meets snapshots, whose plies are not learned from."""
 
+SEARCHED = {**TRAININGS["tic_tac_toe"], "search": {"games": 4, "simulations": 8, "share": 0.2, "minibatch_size": 8}}
+"""A training that learns from searches too."""
+
 NOT_MEANS = {"train/ESS", *(f"self_play/{name}" for name in ("publish_ms", "plies_per_s", "games_per_s"))}
-NOT_MEANS |= {"self_play/learner_wait_s", "self_play/worker_wait_s"}
+NOT_MEANS |= {"self_play/learner_wait_s", "self_play/worker_wait_s", "self_play/search_s"}
 """Metrics that depend on the clock; and the effective sample size, which is of each rank's part of a minibatch."""
 
 HALVES = {"iterations": 1, "accumulate": 2}
@@ -47,6 +50,12 @@ TWO = [
         {**TRAININGS["connect_four"], "workers": 1, "iterations": 3, "save": {STEPS_PER_ITERATION + 3: "two.ckpt"}},
     ),
     ("halves", "training", {**TRAININGS["connect_four"], **HALVES, "workers": 1, "save": {3: "halves.ckpt"}}),
+    (
+        "searched",
+        "training",
+        {**SEARCHED, "workers": 1, "iterations": 2, "save": {STEPS_PER_ITERATION + 3: "searched.ckpt"}},
+    ),
+    ("searched again", "training", {**SEARCHED, "workers": 1, "iterations": 2, "resume": "searched.ckpt"}),
     ("changed", "changed_weights", {}),
     ("failing", "failing_collector", {}),
 ]
@@ -228,6 +237,27 @@ def test_three_ranks_resume_from_one_and_share_what_is_left_of_its_iteration(run
     assert three["metrics"][last]["self_play/plies"] == (3 * 2 + 3) * GAMES * PLIES
     assert three["metrics"][last]["train/first_ratio"] == pytest.approx(1.0, abs=1e-4)
     assert three["metrics"][last]["self_play/policy_lag_max"] == 0
+
+
+def test_each_rank_searches_games_of_its_own_and_both_learn_from_all(runs: Path) -> None:
+    first, second = (seen(runs, "searched", rank) for rank in (0, 1))
+    assert torch.equal(first["gradients"], second["gradients"])
+    windows = [each["searched"]["window"] for each in (first, second)]
+    assert not torch.equal(windows[0]["observation"], windows[1]["observation"])
+    metrics = [means(each["metrics"][2 * STEPS_PER_ITERATION]) for each in (first, second)]
+    assert metrics[0] == metrics[1]
+    assert metrics[0]["train/search_policy_loss"] > 0.0
+    assert metrics[0]["self_play/searched_positions"] == 16.0
+
+
+def test_ranks_that_resume_in_the_middle_of_an_iteration_search_on_where_they_were(runs: Path) -> None:
+    for rank in (0, 1):
+        whole, resumed = seen(runs, "searched", rank), seen(runs, "searched again", rank)
+        left = STEPS_PER_ITERATION - 3
+        torch.testing.assert_close(resumed["gradients"], whole["gradients"][-left:])
+        assert resumed["searched"]["histories"] == whole["searched"]["histories"]
+        for key, column in whole["searched"]["window"].items():
+            assert torch.equal(resumed["searched"]["window"][key], column), key
 
 
 def test_what_one_ranks_collector_raises_both_hear_of(runs: Path) -> None:

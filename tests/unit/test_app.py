@@ -326,3 +326,22 @@ def test_a_signal_in_anybodys_program_ends_a_run_with_all_that_was_learned(
 def test_fast_dev_run_takes_one_step_and_writes_nothing(tmp_path: Path) -> None:
     assert not math.isnan(run(composed(tmp_path, "debug=fast_dev_run")))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_learns_from_searches_if_it_is_asked_to(tmp_path: Path) -> None:
+    small = ["search_targets.games=4", "search_targets.simulations=4", "search_targets.minibatch_size=8"]
+    parts = build(validated(tmp_path, "search_targets=gumbel", *small))
+    assert parts.data.search_targets is not None
+    parts.fit()
+    assert parts.data.search_targets.stats()["search_window"] == 24.0  # a fifth of 128, in whole plies of four games
+    assert parts.trainer.callback_metrics["train/search_policy_loss"] > 0.0
+    assert build(validated(tmp_path)).data.search_targets is None
+
+
+@pytest.mark.process
+def test_searches_go_with_worker_processes_too(tmp_path: Path) -> None:
+    words = ["search_targets=gumbel", "search_targets.games=4", "parallel=workers", "parallel.num_workers=2"]
+    run(validated(tmp_path, *words, "parallel.games_per_worker=8", "parallel.schedule=async"))
+    found = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    (state,) = found["SelfPlayDataModule"]["search_targets"]
+    assert len(state["window"]["value"]) == 52  # a fifth of 256, in whole plies of four games

@@ -41,6 +41,7 @@ from keisei_lightning.training.options import (
     LeagueOptions,
     MinibatchOptions,
     PPOOptions,
+    SearchTargetOptions,
     SnapshotOptions,
     WeightSyncOptions,
 )
@@ -51,6 +52,7 @@ DECLARED_IN: dict[str, tuple[type, ...]] = {
     "env": (schemas.EnvOptions,),
     "model": (NetworkOptions,),
     "ppo": (PPOOptions, MinibatchOptions),
+    "search_targets": (SearchTargetOptions,),
     "parallel": (CollectorOptions, WorkerOptions, SupervisionOptions, ClusterOptions),
     "opponents": (schemas.OpponentMode, OpponentOptions, SnapshotOptions, LeagueOptions),
     "weight_sync": (WeightSyncOptions,),
