@@ -98,6 +98,8 @@ def _export(argv: Sequence[str]) -> int:
     from keisei_lightning.commands.export import main as export
 
     return export(argv)
+
+
 def _convert(argv: Sequence[str]) -> int:
     from keisei_lightning.commands.convert import main as convert
 

@@ -182,6 +182,8 @@ def _drawn_parts(svg: str) -> set[str]:
             demand(inside, f"the middle of part {part!r}, {x:g} {y:g}, is not in the view box")
             parts.add(part)
     return parts
+
+
 def _check_records_back(game: ReplayableGame, copy: Game) -> None:
     """Records of boards that were played on are read back, in every format, to games that continue where these are."""
     assert isinstance(copy, ReplayableGame)
