@@ -23,11 +23,13 @@ commands:
   train [GROUP=OPTION ...] [KEY=VALUE ...]   train by self-play; `keisei train --help` lists all groups and keys
   train -m KEY=VALUE,VALUE ...               a sweep: one run for each combination
   eval checkpoint=FILE [KEY=VALUE ...]       a trained policy against other players; `keisei eval --help`
+  play [checkpoint=FILE] [KEY=VALUE ...]     a game against a trained policy, here; `keisei play --help`
   games                                      games that are known by name
   bench NAME [KEY=VALUE ...]                 speed on this machine, and what suits it; `keisei bench --help`
   -sc install=SHELL                          completion by TAB for bash, fish and zsh: eval "$(keisei -sc install=bash)"
 
 examples:
+  keisei play                                against a policy that comes with the package
   keisei train experiment=smoke              does it all run here? (half a minute)
   keisei train experiment=quickstart         connect four, about a minute
   keisei train experiment=shogi parallel.num_workers=8
@@ -91,6 +93,12 @@ def _eval(argv: Sequence[str]) -> int:
     return evaluate(argv)
 
 
+def _play(argv: Sequence[str]) -> int:
+    from keisei_lightning.commands.play import main as play
+
+    return play(argv)
+
+
 def _games(argv: Sequence[str]) -> int:
     if argv:
         say(f"games {argv[0]}: this command takes no arguments")
@@ -116,6 +124,7 @@ def _bench(argv: Sequence[str]) -> int:
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "eval": _eval,
+    "play": _play,
     "games": _games,
     "bench": _bench,
 }
