@@ -10,6 +10,7 @@ from keisei_lightning import __version__
 from keisei_lightning.commands.completion import FLAGS as COMPLETION_FLAGS
 from keisei_lightning.commands.completion import main as complete
 from keisei_lightning.commands.exit_codes import BAD_USAGE, DONE, FAILED
+from keisei_lightning.commands.help_texts import asks_for_help
 from keisei_lightning.system.allocator import keep_freed_memory
 from keisei_lightning.system.console import Output, say, standard_output
 from keisei_lightning.system.openmp import governed_spinning, limit_spinning
@@ -34,6 +35,17 @@ examples:
   keisei train experiment=quickstart         connect four, about a minute
   keisei train experiment=shogi parallel.num_workers=8
   keisei eval checkpoint=results/quickstart/RUN/checkpoints/last.ckpt 'opponents=[random,alpha_beta(depth=3)]'
+"""
+
+GAMES_HELP = """\
+usage: keisei games
+
+Lists the games that are known by name, those of other packages too, and those that a published policy plays.
+
+examples:
+  keisei games
+  keisei play game=connect_four
+  keisei train env=open_spiel "env.game=hex(board_size=5)"
 """
 
 
@@ -100,6 +112,9 @@ def _play(argv: Sequence[str]) -> int:
 
 
 def _games(argv: Sequence[str]) -> int:
+    if asks_for_help(argv):
+        print(GAMES_HELP, end="")
+        return DONE
     if argv:
         say(f"games {argv[0]}: this command takes no arguments")
         return BAD_USAGE
@@ -112,6 +127,10 @@ def _games(argv: Sequence[str]) -> int:
     )
     for note in game_notes():
         print(note)
+    from keisei_lightning.published import published_card, published_names
+
+    print("a trained policy comes with the package for", end=" ")
+    print(", ".join(str(published_card(name)["game"]) for name in published_names()), end=": keisei play\n")
     return DONE
 
 

@@ -168,10 +168,7 @@ class Dialogue:
 
     def greeting(self) -> list[Line]:
         """What is shown first."""
-        first, second = self.seats.names
-        title = f"{self.session.game.spec.name}: {first} against {second}" + (
-            " (you are first)" if first == "you" else " (you are second)" if second == "you" else ""
-        )
+        title = f"{self.session.game.spec.name}: {self.seats}"
         return [Line(title, "title"), Line("Type a move, or: moves, hint, undo, save FILE, help, quit."), *self.board()]
 
     def board(self) -> list[Line]:
@@ -307,8 +304,7 @@ class Dialogue:
             if side is None:
                 raise GameError(f"side {_short(rest)}: must be one of {', '.join(SIDES)}")
             self.seats.take(side)
-        first, second = self.seats.names
-        return Reply([Line(f"first: {first}, second: {second}")])
+        return Reply([Line(str(self.seats))])
 
     def _switch(self, _: str) -> Reply:
         self.seats.switch()

@@ -56,6 +56,15 @@ class Seats:
         """Exchange the seats."""
         self.opponents = (self.opponents[1], self.opponents[0])
 
+    def __str__(self) -> str:
+        """Who plays, such as "you (first) against connect_four"."""
+        if self.opponents == (None, None):
+            return "two persons"
+        first, second = self.names
+        if second == "you":
+            return f"you (second) against {first}"
+        return f"{first} (first) against {second}"
+
     @property
     def names(self) -> tuple[str, str]:
         """Of the players in seat 0 and 1: "you" is the only person."""

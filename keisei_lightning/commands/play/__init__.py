@@ -36,7 +36,7 @@ examples:
   keisei play checkpoint=results/shogi/RUN/checkpoints/last.ckpt side=second simulations=400 hints=true
   keisei play game=tic_tac_toe 'opponent=alpha_beta(depth=9)'
   keisei play game=othello side=both save=game.json
-  keisei play checkpoint=published:shogi 'position="4k4/9/4P4/9/9/9/9/9/4K4 b G 1"'
+  keisei play checkpoint=published:shogi 'position=4k4/9/4P4/9/9/9/9/9/4K4 b G 1'
   keisei play checkpoint=published:hex side=none temperature=0.5 seed=1
 Brackets and blanks need quotation marks around the word, as the shell has a meaning of its own for them.
 """

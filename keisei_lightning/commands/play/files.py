@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +13,7 @@ from keisei_lightning.play import GameSession
 from keisei_lightning.system.paths import no_path, one_line
 from keisei_lightning.training.files import write_whole
 
-__all__ = ["JSON", "read_session", "read_text", "write_session"]
+__all__ = ["JSON", "free_name", "read_session", "read_text", "write_session"]
 
 JSON: Final = ".json"
 _TEXT: Final = ".txt"
@@ -55,6 +57,17 @@ def read_session(factory: GameFactory, path: str) -> GameSession:
         return GameSession.from_json(factory, text)
     except GameError as error:
         raise GameError(f"{one_line(path)}: {error}") from error
+
+
+def free_name(path: str) -> str:
+    """The name for a further game: ``game-2.json`` beside ``game.json``.
+
+    Args:
+        path: of the first one.
+    """
+    file = Path(path)
+    names = (file.with_stem(f"{file.stem}-{number}") for number in count(2))
+    return str(next(name for name in names if not os.path.lexists(name)))
 
 
 def write_session(session: GameSession, path: str, players: tuple[str, str]) -> None:

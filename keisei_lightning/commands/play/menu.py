@@ -21,7 +21,7 @@ def choose_policy(ask: Callable[[str], str | None], show: Callable[[list[Line]],
     show([Line("Which game? A trained policy plays against you.", "title")])
     games = {name: str(published_card(name)["game"]) for name in names}
     for number, (name, game) in enumerate(games.items(), start=1):
-        show([Line(f"  {number}  {name}{f', {game}' if game != name else ''}")])
+        show([Line(f"  {number}  {game if game.startswith(name) else f'{name}: {game}'}")])
     while (text := ask("number or name, or quit> ")) is not None:
         typed = text.strip().lower()
         if typed in ("q", "quit", "exit"):

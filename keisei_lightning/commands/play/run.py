@@ -12,7 +12,7 @@ import numpy as np
 
 from keisei_lightning.agents import Agent, load_agent
 from keisei_lightning.commands.play.checks import check_options, named_game
-from keisei_lightning.commands.play.files import read_session, read_text, write_session
+from keisei_lightning.commands.play.files import free_name, read_session, read_text, write_session
 from keisei_lightning.commands.play.menu import choose_policy, policy_of_game
 from keisei_lightning.commands.play.options import PlayOptions
 from keisei_lightning.commands.play.terminal import Interrupts, Terminal, wants_colour
@@ -167,9 +167,10 @@ class _Table:
         self, dialogue: Dialogue, terminal: Terminal, interrupts: Interrupts, *, save: str | None, load: str | None
     ) -> None:
         self._dialogue, self._terminal, self._interrupts = dialogue, terminal, interrupts
-        self._save = save
+        self._save = self._first_save = save
         self._own_files = {path for path in (save, load) if path is not None}
         self._kept: object = None
+        self._kept_session: GameSession | None = None
         self._hinted: object = None
         try:
             self._keep()
@@ -240,9 +241,14 @@ class _Table:
 
     def _keep(self) -> None:
         """Write the game into its own file where it has changed."""
-        if self._save is not None and self._state != self._kept:
-            self._kept = self._state
-            write_session(self._dialogue.session, self._save, self._dialogue.seats.names)
+        if self._save is None or self._first_save is None or self._state == self._kept:
+            return
+        session, before = self._dialogue.session, self._kept_session
+        if before is not None and before is not session and before.moves:
+            self._save = free_name(self._first_save)
+            self._terminal.show([Line(f"this game is saved as {one_line(self._save)}")])
+        self._kept, self._kept_session = self._state, session
+        write_session(session, self._save, self._dialogue.seats.names)
 
     def _write(self, path: str) -> None:
         if path not in self._own_files and os.path.lexists(path):
