@@ -37,20 +37,20 @@ from keisei_lightning.play.words import (
 __all__ = ["COMMANDS", "Dialogue", "Effect", "Hint", "Load", "Quit", "Reply", "Save"]
 
 COMMANDS: Final = {
-    "hint": ("", "the policy's best moves, with probabilities, visits, values and the play that it expects"),
+    "hint": ("", "the policy's best moves, and the play that it expects"),
     "moves": ("", "all legal moves, with the numbers that choose them"),
     "board": ("", "draw the board again; so does an empty line"),
-    "undo": ("[N]", "take your last move back, and the answer to it; or your last N moves"),
-    "side": ("[SIDE]", "the seats that you have: first, second, both, or none to watch"),
+    "undo": ("[N]", "take your last move back, and the answer to it; or N"),
+    "side": ("[SIDE]", "the seats that you have: first, second, both or none"),
     "switch": ("", "exchange the seats"),
     "strength": ("[KEY=VALUE]", "how the policy chooses: simulations, seconds, temperature"),
-    "evaluation": ("", "show what the policy thinks after each of its moves, or no longer"),
-    "hints": ("", "show a hint before each of your moves, or no longer"),
-    "save": ("FILE", "write the game: .json, .txt, or what else the game has a format for"),
+    "evaluation": ("", "show what the policy thinks after its moves, or not"),
+    "hints": ("", "show a hint before your moves, or not"),
+    "save": ("FILE", "write the game: .json, .txt, or a format of the game"),
     "load": ("FILE", "continue a saved game"),
     "resign": ("", "give up"),
     "new": ("", "another game with the same players"),
-    "go": ("", "let the opponents play on, after Ctrl-C; so does an empty line"),
+    "go": ("", "play on, after Ctrl-C; so does an empty line"),
     "help": ("", "this list"),
     "quit": ("", "end; what you did not save is not kept"),
 }
@@ -321,15 +321,13 @@ class Dialogue:
 
     def _evaluation(self, _: str) -> Reply:
         self._shows_evaluation = not self._shows_evaluation
-        return Reply(
-            [Line(f"evaluation is {'shown' if self._shows_evaluation else 'not shown'} after moves of the policy")]
-        )
+        return Reply([Line(f"evaluation: {_shown(self._shows_evaluation)} after moves of the policy")])
 
     def _hints(self, _: str) -> Reply:
         if self.seats.policy is None:
             return self._hint("")
         self._shows_hints = not self._shows_hints
-        return Reply([Line(f"hints: {'shown' if self._shows_hints else 'not shown'} before your moves")])
+        return Reply([Line(f"hints: {_shown(self._shows_hints)} before your moves")])
 
     def _save(self, rest: str) -> Reply:
         return Reply(effect=Save(rest))
@@ -384,6 +382,10 @@ def _read(text: str) -> Any:
 
 def _written(value: float | None) -> str:
     return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _shown(is_shown: bool) -> str:
+    return "shown" if is_shown else "not shown"
 
 
 def _error(error: KeiseiError) -> list[Line]:

@@ -28,6 +28,7 @@ Style = Literal["plain", "board", "title", "note", "error"]
 
 WIDTH: Final = 79
 _HINTS: Final = 5
+_VARIATION: Final = 10
 _EXACT: Final = {1: "a forced win", 0: "a draw with best play", -1: "a forced loss"}
 SEATS: Final = ("the first player", "the second player")
 _FEN_WORDS: Final = re.compile(r"\+?[A-Za-z~]|\d+")
@@ -85,7 +86,7 @@ def evaluation_line(analysis: Analysis, name: str) -> str:
         name: of who is to move there.
     """
     exact = f", {_EXACT[analysis.result]}" if analysis.result is not None else ""
-    line = " ".join(analysis.variation)
+    line = " ".join(analysis.variation[:_VARIATION])
     return f"value {_signed(analysis.value)} for {name} ({analysis.expected_score:.0%}{exact}); expects {line}"
 
 
@@ -126,7 +127,8 @@ def result_line(session: GameSession, names: Sequence[str]) -> str:
         session: which is over.
         names: of the players in seat 0 and 1.
     """
-    plies = f"after {len(session.moves)} moves"
+    count = len(session.moves)
+    plies = f"after {count} move{'' if count == 1 else 's'}"
     if session.result is None:
         return f"The game was cut short {plies} ({session.outcome})."
     is_told = session.outcome == "draw" or session.outcome.endswith(" wins")

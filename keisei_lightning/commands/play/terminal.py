@@ -18,6 +18,8 @@ __all__ = ["Interrupts", "Terminal", "wants_colour"]
 
 _COLOURS: Final[dict[Style, str]] = {"title": "1", "note": "2", "error": "31"}
 
+_ECHO: Final = 4  # a terminal shows Ctrl-C as ^C
+
 
 def wants_colour(colour: str) -> bool:
     """Whether colours are to be shown.
@@ -90,7 +92,7 @@ class Terminal:
         try:
             yield
         finally:
-            sys.stdout.write(f"\r{' ' * len(told)}\r")
+            sys.stdout.write(f"\r{' ' * (len(told) + _ECHO)}\r")
             sys.stdout.flush()
 
 
