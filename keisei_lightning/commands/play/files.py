@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from keisei_lightning.errors import GameError
 from keisei_lightning.games.protocol import GameFactory, RecordedGame
 from keisei_lightning.play import GameSession
+from keisei_lightning.play.session import saved_game
 from keisei_lightning.system.paths import no_path, one_line
 from keisei_lightning.training.files import write_whole
 
-__all__ = ["JSON", "free_name", "read_session", "read_text", "write_session"]
+__all__ = ["JSON", "free_name", "read_game", "read_session", "write_session"]
 
 JSON: Final = ".json"
 _TEXT: Final = ".txt"
 _MAX_BYTES: Final = 4_000_000
+T = TypeVar("T")
 
 
-def read_text(path: str) -> str:
+def _read_text(path: str) -> str:
     """A file's text.
 
     Raises:
@@ -52,9 +55,25 @@ def read_session(factory: GameFactory, path: str) -> GameSession:
     Raises:
         GameError: it cannot be read, or is of another game.
     """
-    text = read_text(path)
+    return _read(lambda text: GameSession.from_json(factory, text), path)
+
+
+def read_game(path: str) -> str:
+    """The name of a saved game's game.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        GameError: it cannot be read.
+    """
+    return _read(saved_game, path)
+
+
+def _read(take: Callable[[str], T], path: str) -> T:
+    text = _read_text(path)
     try:
-        return GameSession.from_json(factory, text)
+        return take(text)
     except GameError as error:
         raise GameError(f"{one_line(path)}: {error}") from error
 

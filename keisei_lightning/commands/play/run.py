@@ -12,7 +12,7 @@ import numpy as np
 
 from keisei_lightning.agents import Agent, load_agent
 from keisei_lightning.commands.play.checks import check_options, named_game
-from keisei_lightning.commands.play.files import free_name, read_session, read_text, write_session
+from keisei_lightning.commands.play.files import free_name, read_game, read_session, write_session
 from keisei_lightning.commands.play.menu import choose_policy, policy_of_game
 from keisei_lightning.commands.play.options import PlayOptions
 from keisei_lightning.commands.play.terminal import Interrupts, Terminal, wants_colour
@@ -23,7 +23,6 @@ from keisei_lightning.play import Dialogue, GameSession, PlayerOpponent, PolicyO
 from keisei_lightning.play.dialogue import Hint, Load, Quit, Save
 from keisei_lightning.play.opponents import Opponent
 from keisei_lightning.play.seats import Side
-from keisei_lightning.play.session import saved_game
 from keisei_lightning.play.words import Line
 from keisei_lightning.published import PREFIX
 from keisei_lightning.search.options import SearchOptions
@@ -84,7 +83,7 @@ def _choose_game(options: PlayOptions, terminal: Terminal) -> _ChosenGame | None
     """
     checkpoint, name, key = options.checkpoint, options.game, "game"
     if checkpoint is None and name is None and options.load is not None:
-        name, key = _loaded(lambda path: saved_game(read_text(path)), options.load), "load: game"
+        name, key = _loaded(read_game, options.load), "load: game"
     if checkpoint is None and name is not None:
         factory = named_game(name, key=key)
         if options.opponent is not None or options.side == "both":
