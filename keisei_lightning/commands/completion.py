@@ -128,6 +128,10 @@ def candidates(line: str, commands: Sequence[str]) -> list[str]:
         from keisei_lightning.commands.positions.options import PositionsOptions
 
         found = list(_of_options(word, PositionsOptions))
+    elif command == "play":
+        from keisei_lightning.commands.play.options import PlayOptions
+
+        found = list(_of_options(word, PlayOptions))
     else:
         found = []
     return sorted([*found, *_of_training(word, before)] if command in ("train", "profile", "scale") else found)

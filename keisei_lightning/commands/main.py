@@ -10,6 +10,7 @@ from keisei_lightning import __version__
 from keisei_lightning.commands.completion import FLAGS as COMPLETION_FLAGS
 from keisei_lightning.commands.completion import main as complete
 from keisei_lightning.commands.exit_codes import BAD_USAGE, DONE, FAILED
+from keisei_lightning.commands.help_texts import asks_for_help
 from keisei_lightning.system.allocator import keep_freed_memory
 from keisei_lightning.system.console import Output, say, standard_output
 from keisei_lightning.system.openmp import governed_spinning, limit_spinning
@@ -26,15 +27,28 @@ commands:
   export checkpoint=FILE to=FILE             a policy for other programs: ONNX, torch.export, safetensors
   convert record=FILE to=FILE                records of games in another format; `keisei convert --help`
   positions records=FOLDER to=FILE           training positions for other programs; `keisei positions --help`
+  play [checkpoint=FILE] [KEY=VALUE ...]     a game against a trained policy, here; `keisei play --help`
   games                                      games that are known by name
   bench NAME [KEY=VALUE ...]                 speed on this machine, and what suits it; `keisei bench --help`
   -sc install=SHELL                          completion by TAB for bash, fish and zsh: eval "$(keisei -sc install=bash)"
 
 examples:
+  keisei play                                against a policy that comes with the package
   keisei train experiment=smoke              does it all run here? (half a minute)
   keisei train experiment=quickstart         connect four, about a minute
   keisei train experiment=shogi parallel.num_workers=8
   keisei eval checkpoint=results/quickstart/RUN/checkpoints/last.ckpt 'opponents=[random,alpha_beta(depth=3)]'
+"""
+
+GAMES_HELP = """\
+usage: keisei games
+
+Lists the games that are known by name, those of other packages too, and those that a published policy plays.
+
+examples:
+  keisei games
+  keisei play game=connect_four
+  keisei train env=open_spiel "env.game=hex(board_size=5)"
 """
 
 
@@ -110,9 +124,16 @@ def _positions(argv: Sequence[str]) -> int:
     from keisei_lightning.commands.positions import main as positions
 
     return positions(argv)
+def _play(argv: Sequence[str]) -> int:
+    from keisei_lightning.commands.play import main as play
+
+    return play(argv)
 
 
 def _games(argv: Sequence[str]) -> int:
+    if asks_for_help(argv):
+        print(GAMES_HELP, end="")
+        return DONE
     if argv:
         say(f"games {argv[0]}: this command takes no arguments")
         return BAD_USAGE
@@ -125,6 +146,10 @@ def _games(argv: Sequence[str]) -> int:
     )
     for note in game_notes():
         print(note)
+    from keisei_lightning.published import published_card, published_names
+
+    print("a trained policy comes with the package for", end=" ")
+    print(", ".join(str(published_card(name)["game"]) for name in published_names()), end=": keisei play\n")
     return DONE
 
 
@@ -140,6 +165,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "export": _export,
     "convert": _convert,
     "positions": _positions,
+    "play": _play,
     "games": _games,
     "bench": _bench,
 }

@@ -24,8 +24,8 @@ __all__ = ["PATH_KEYS", "override_word", "quote_texts", "resume_command"]
 
 PATH_KEYS = frozenset(
     {
-        *("checkpoint", "ckpt_path", "hydra.run.dir", "hydra.sweep.dir", "opponents.folder", "output_dir"),
-        *("results_dir", "write"),
+        *("checkpoint", "ckpt_path", "hydra.run.dir", "hydra.sweep.dir", "load", "opponents.folder", "output_dir"),
+        *("results_dir", "save", "write"),
     },
 )
 """Keys whose values are paths."""
@@ -33,7 +33,10 @@ PATH_KEYS = frozenset(
 _LIST_KEYS = frozenset({"evaluation.opponents", "opponents", "opponents.members"})
 """Keys whose values may be lists of players, ``[random,alpha_beta(depth=5)]``, and of checkpoint files."""
 
-_TEXT_KEYS = PATH_KEYS | _LIST_KEYS | {"env.game", "game", "name"}
+_WHOLE_KEYS = PATH_KEYS | {"name", "position"}
+"""Keys of texts in which a comma is a part of the text."""
+
+_TEXT_KEYS = _WHOLE_KEYS | _LIST_KEYS | {"env.game", "game", "opponent"}
 
 _PLAIN = re.compile(r"(?!(?:true|false|null|inf|nan)$)[A-Za-z_./][\w./@%+-]*", re.ASCII | re.IGNORECASE)
 """What Hydra takes as it stands, whatever else it is shown to."""
@@ -104,7 +107,7 @@ def _quote(word: str, *, is_sweep: bool) -> str:
     if name not in _TEXT_KEYS or not value:
         return word
     # A comma is a part of a path; between games or players it is a sweep's, or a mistake.
-    choices = list(_split(value)) if is_sweep or name not in PATH_KEYS | {"name"} else [value]
+    choices = list(_split(value)) if is_sweep or name not in _WHOLE_KEYS else [value]
     return key + equals + ",".join(_quote_choice(name, choice) for choice in choices)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from keisei_lightning.errors import GameError
 from keisei_lightning.games.protocol import Game, GameFactory, OpeningGame
 
-__all__ = ["GameSession", "PlayedMove"]
+__all__ = ["GameSession", "PlayedMove", "saved_game"]
 
 _VERSION: Final = 1
 _MAX_CHARACTERS: Final = 1_000_000
@@ -219,6 +219,15 @@ _FIELDS: Final[dict[str, tuple[type, ...]]] = {
     "moves": (list,),
     "resigned": (bool,),
 }
+
+
+def saved_game(text: str) -> str:
+    """The name of the game that :meth:`GameSession.to_json` wrote; nothing is made of it.
+
+    Raises:
+        GameError: it cannot be read.
+    """
+    return str(_saved(text)["game"])
 
 
 def _saved(text: str) -> dict[str, Any]:

@@ -10,12 +10,21 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import Any, Final
 
 from keisei_lightning.errors import ConfigError
 
-__all__ = ["PREFIX", "checkpoint_file", "is_checkpoint", "is_published", "published_card", "published_names"]
+__all__ = [
+    "PREFIX",
+    "checkpoint_error",
+    "checkpoint_file",
+    "is_checkpoint",
+    "is_published",
+    "published_card",
+    "published_names",
+]
 
 PREFIX: Final = "published:"
 """What the name of a published policy begins with; a file that is called so is ``./published:NAME``."""
@@ -63,6 +72,23 @@ def checkpoint_file(path: str | os.PathLike[str]) -> Path:
         known = ", ".join(PREFIX + each for each in published_names())
         raise ConfigError(f"ckpt_path={os.fspath(path)}: there is no such published policy; must be one of {known}")
     return _FOLDER / f"{name}.ckpt"
+
+
+def checkpoint_error(path: str) -> str | None:
+    """Why a checkpoint cannot be read, as far as its first bytes tell; None: it may be one.
+
+    Args:
+        path: see :func:`checkpoint_file`.
+    """
+    try:
+        file = checkpoint_file(path)
+    except ConfigError as error:
+        return error.errors[0].partition(": ")[2]
+    if not os.path.isfile(file):  # which also tells a name that is too long
+        return "there is no such file; must be a checkpoint file"
+    if not zipfile.is_zipfile(file):
+        return "cannot be read as a checkpoint (corrupt or truncated: it is no zip file)"
+    return None
 
 
 def published_card(name: str) -> dict[str, Any]:

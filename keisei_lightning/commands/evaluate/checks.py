@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections import Counter
 from collections.abc import Iterator
 
@@ -11,7 +10,7 @@ from keisei_lightning.commands.evaluate.options import EvalOptions
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluation.registry import PlayerName, parse_player, player_errors
 from keisei_lightning.games import GameFactory, GameSpec, game_factory
-from keisei_lightning.published import checkpoint_file, is_checkpoint
+from keisei_lightning.published import checkpoint_error, is_checkpoint
 from keisei_lightning.system.paths import path_errors
 
 __all__ = ["ANCHOR", "check_options", "checkpoint_key", "named_game", "symmetry_errors"]
@@ -95,16 +94,8 @@ def _do_not_go_together(options: EvalOptions) -> Iterator[str]:
 
 def _file_errors(options: EvalOptions) -> Iterator[str]:
     for path in dict.fromkeys(options.checkpoints):
-        key = checkpoint_key(options, path)
-        try:
-            file = checkpoint_file(path)
-        except ConfigError as error:
-            yield error.errors[0].replace("ckpt_path=", f"{key}=", 1)
-            continue
-        if not os.path.isfile(file):  # which also tells a name that is too long
-            yield f"{key}={path}: there is no such file; must be a checkpoint file"
-        elif not zipfile.is_zipfile(file):
-            yield f"{key}={path}: cannot be read as a checkpoint (corrupt or truncated: it is no zip file)"
+        if reason := checkpoint_error(path):
+            yield f"{checkpoint_key(options, path)}={path}: {reason}"
 
 
 def checkpoint_key(options: EvalOptions, path: str) -> str:

@@ -17,11 +17,13 @@ from keisei_lightning.commands.bench.options import BENCHES
 from keisei_lightning.commands.compose import compose_options
 from keisei_lightning.commands.evaluate.options import EvalOptions
 from keisei_lightning.commands.export.options import ExportOptions
+from keisei_lightning.commands.play.options import PlayOptions
 from keisei_lightning.config.reference import as_yaml
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.system.options import Declaration, declared
 
 COMMANDS: dict[str, type] = {"eval": EvalOptions, "export": ExportOptions} | {
+COMMANDS: dict[str, type] = {"eval": EvalOptions, "play": PlayOptions} | {
     f"bench {name}": bench.options for name, bench in BENCHES.items()
 }
 KEYS = [(command, option) for command, options in COMMANDS.items() for option in declared(options)]
