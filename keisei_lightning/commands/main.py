@@ -23,6 +23,8 @@ commands:
   train [GROUP=OPTION ...] [KEY=VALUE ...]   train by self-play; `keisei train --help` lists all groups and keys
   train -m KEY=VALUE,VALUE ...               a sweep: one run for each combination
   eval checkpoint=FILE [KEY=VALUE ...]       a trained policy against other players; `keisei eval --help`
+  usi [checkpoint=FILE] [KEY=VALUE ...]      a USI engine for shogi programs; `keisei usi --help`
+  engine checkpoint=FILE [protocol=ugi|gtp]  an engine of another game; `keisei engine --help`
   games                                      games that are known by name
   bench NAME [KEY=VALUE ...]                 speed on this machine, and what suits it; `keisei bench --help`
   -sc install=SHELL                          completion by TAB for bash, fish and zsh: eval "$(keisei -sc install=bash)"
@@ -113,11 +115,25 @@ def _bench(argv: Sequence[str]) -> int:
     return bench(argv)
 
 
+def _usi(argv: Sequence[str]) -> int:
+    from keisei_lightning.commands.usi import main as usi
+
+    return usi(argv)
+
+
+def _engine(argv: Sequence[str]) -> int:
+    from keisei_lightning.commands.engine import main as engine
+
+    return engine(argv)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "eval": _eval,
     "games": _games,
     "bench": _bench,
+    "usi": _usi,
+    "engine": _engine,
 }
 
 

@@ -25,14 +25,17 @@ class AnyPosition(Protocol):
     """What an analyst looks at, such as a :class:`~keisei_lightning.play.GameSession`.
 
     Attributes:
-        game: with one board.
         observation: uint8 [1, *observation_shape].
         legal: uint8 [1, ceil(A / 8)], bit-packed: the moves to look at.
     """
 
-    game: Game
     observation: NDArray[np.uint8]
     legal: NDArray[np.uint8]
+
+    @property
+    def game(self) -> Game:
+        """The game, with one board."""
+        ...
 
     @property
     def mover(self) -> int:

@@ -189,7 +189,9 @@ class TreeSearch:
             each = max(1, options.leaves // len(active))
             left[active] -= self._step(nodes, active, np.minimum(left[active], each))
             if watch is not None and not watch(
-                Progress(tried=budget - left, elapsed_s=self._clock() - start, look=lambda: self._conclude(nodes, lines))
+                Progress(
+                    tried=budget - left, elapsed_s=self._clock() - start, look=lambda: self._conclude(nodes, lines)
+                )
             ):
                 break
         found = self._conclude(nodes, lines)
