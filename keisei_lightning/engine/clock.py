@@ -1,7 +1,7 @@
 """How long a search takes: the limits that it was given, the time that it takes of them, and its end.
 
 A move's time begins when the command is read. Of it are kept: ``delay_s`` for the way of the answer to the clock (at
-most 3 tenths of the time), and as long as the slowest of the last steps took, since a search can only end between two
+most half of the time), and as long as the slowest of the last steps took, since a search can only end between two
 of them. So nothing is lost on a machine that is as busy as it has just been.
 
 ==================== =================================================================================================
@@ -27,7 +27,7 @@ from keisei_lightning.play import Analysis
 __all__ = ["Limits", "StepTimes", "Task"]
 
 _MOVES_LEFT: Final = 40  # that the time on the clock must last for
-_MOST_DELAY: Final = 0.3  # of a move's time
+_MOST_DELAY: Final = 0.5  # of a move's time
 _MOST_STEP: Final = 0.5  # likewise
 _STEPS: Final = 200
 
@@ -80,6 +80,10 @@ class StepTimes:
     def add(self, seconds: float) -> None:
         """Note one."""
         self._steps.append(seconds)
+
+    def forget(self, kept: int) -> None:
+        """Forget all but the last ones."""
+        self._steps = deque(list(self._steps)[-kept:], maxlen=_STEPS)
 
     @property
     def slowest_s(self) -> float:

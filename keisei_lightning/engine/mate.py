@@ -66,6 +66,7 @@ class _Board:
         made = factory(1)
         assert isinstance(made, Shogi)
         self._game = made
+        made.opening_plies = 0
         made.reset()
         made.put_boards(_ONE, game.copy_boards(_ONE))
         self._observation = np.zeros((1, *made.spec.observation_shape), np.uint8)

@@ -47,7 +47,7 @@ class EngineSettings(Options):
     )
     network_delay_ms: int = option(
         120,
-        "Milliseconds of each move's time that are kept for the way to the clock; at most 3 tenths of the time are.",
+        "Milliseconds of each move's time that are kept for the way to the clock; at most half of it are.",
         low=0,
         high=60_000,
     )
@@ -82,6 +82,7 @@ _SPELLINGS: Final = {
     "MultiPV": _Spelling("lines"),
     "ResignValue": _Spelling("resign_value", per_unit=1000),
     "MaxPlies": _Spelling("max_plies", none=0),
+    "MaxMovesToDraw": _Spelling("max_plies", none=0),  # what YaneuraOu calls it, and programs look for
     "NetworkDelay": _Spelling("network_delay_ms"),
     "USI_Hash": _Spelling("hash_mb"),
     "Mirror": _Spelling("mirror"),

@@ -86,9 +86,13 @@ class Thinker:
         self._random = np.random.default_rng(settings.seed)
         self.new_game()
         session = GameSession(self.game)
-        for analyst in self._analysts.values():
-            analyst.analyse(session, simulations=_WARM_UP)
-        self.new_game()
+        for _ in range(2):  # the first time, all is slower than it will ever be
+            task = self.task(Limits(), settings)
+            for analyst in self._analysts.values():
+                task.begin(session.mover)
+                analyst.analyse(session, simulations=_WARM_UP, goes_on=task.goes_on)
+            self.new_game()
+        self._steps.forget(_WARM_UP // SearchOptions().leaves * len(self._analysts))
         # The collector of cycles looks at all that torch has made, which takes longer than a move may.
         gc.collect()
         gc.freeze()
@@ -135,6 +139,8 @@ class Thinker:
             analyst, simulations = self._analysts["puct"], self._most_positions
             if task.limits.is_timed and not task.is_open_ended and len(position.legal_moves()) == 1:
                 simulations = 1
+        if task.is_over:  # not even for one step
+            simulations = 0
 
         def watch(analysis: Analysis) -> bool:
             if report is not None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keisei_lightning.errors import GameError
-from keisei_lightning.games.protocol import Game, GameFactory
+from keisei_lightning.games.protocol import Game, GameFactory, OpeningGame
 from keisei_lightning.search.boards import copies_of, put_copies
 from keisei_lightning.search.cache import Evaluate
 from keisei_lightning.search.options import SearchOptions
@@ -228,6 +228,8 @@ class Analyst:
         """The names of moves that follow one another."""
         if self._scratch is None:
             self._scratch = self._factory(1)
+            if isinstance(self._scratch, OpeningGame):
+                self._scratch.opening_plies = 0
             self._scratch.reset()
         board, one, names = self._scratch, np.zeros(1, np.int64), list[str]()
         put_copies(board, one, copies_of(session.game, one))
