@@ -132,6 +132,14 @@ def candidates(line: str, commands: Sequence[str]) -> list[str]:
         from keisei_lightning.commands.play.options import PlayOptions
 
         found = list(_of_options(word, PlayOptions))
+    elif command == "usi":
+        from keisei_lightning.commands.usi import UsiOptions
+
+        found = list(_of_options(word, UsiOptions))
+    elif command == "engine":
+        from keisei_lightning.commands.engine import EngineOptions
+
+        found = list(_of_options(word, EngineOptions))
     else:
         found = []
     return sorted([*found, *_of_training(word, before)] if command in ("train", "profile", "scale") else found)

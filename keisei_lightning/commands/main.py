@@ -28,6 +28,8 @@ commands:
   convert record=FILE to=FILE                records of games in another format; `keisei convert --help`
   positions records=FOLDER to=FILE           training positions for other programs; `keisei positions --help`
   play [checkpoint=FILE] [KEY=VALUE ...]     a game against a trained policy, here; `keisei play --help`
+  usi [checkpoint=FILE] [KEY=VALUE ...]      a USI engine for shogi programs; `keisei usi --help`
+  engine checkpoint=FILE [protocol=ugi|gtp]  an engine of another game; `keisei engine --help`
   games                                      games that are known by name
   bench NAME [KEY=VALUE ...]                 speed on this machine, and what suits it; `keisei bench --help`
   -sc install=SHELL                          completion by TAB for bash, fish and zsh: eval "$(keisei -sc install=bash)"
@@ -159,6 +161,18 @@ def _bench(argv: Sequence[str]) -> int:
     return bench(argv)
 
 
+def _usi(argv: Sequence[str]) -> int:
+    from keisei_lightning.commands.usi import main as usi
+
+    return usi(argv)
+
+
+def _engine(argv: Sequence[str]) -> int:
+    from keisei_lightning.commands.engine import main as engine
+
+    return engine(argv)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "eval": _eval,
@@ -168,6 +182,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "play": _play,
     "games": _games,
     "bench": _bench,
+    "usi": _usi,
+    "engine": _engine,
 }
 
 

@@ -4,21 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keisei_lightning.errors import GameError
-from keisei_lightning.games.protocol import Game, GameFactory
-from keisei_lightning.play.session import GameSession
+from keisei_lightning.games.protocol import Game, GameFactory, OpeningGame
 from keisei_lightning.search.boards import copies_of, put_copies
 from keisei_lightning.search.cache import Evaluate
 from keisei_lightning.search.options import SearchOptions
 from keisei_lightning.search.tree_search import Found, Progress, Roots, TreeSearch
 
-__all__ = ["Analysis", "Analyst", "RankedMove", "choose_move"]
+__all__ = ["Analysis", "Analyst", "AnyPosition", "RankedMove", "choose_move"]
 
 _SEARCH_OPTIONS = SearchOptions()
+
+
+class AnyPosition(Protocol):
+    """What an analyst looks at, such as a :class:`~keisei_lightning.play.GameSession`.
+
+    Attributes:
+        observation: uint8 [1, *observation_shape].
+        legal: uint8 [1, ceil(A / 8)], bit-packed: the moves to look at.
+    """
+
+    observation: NDArray[np.uint8]
+    legal: NDArray[np.uint8]
+
+    @property
+    def game(self) -> Game:
+        """The game, with one board."""
+        ...
+
+    @property
+    def mover(self) -> int:
+        """The seat to move, 0 or 1."""
+        ...
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is no move to look at."""
+        ...
+
+    @property
+    def outcome(self) -> str:
+        """How the game ended; empty while it goes on."""
+        ...
+
+    def legal_moves(self) -> dict[str, int]:
+        """The moves to look at by their names, in the order of their labels."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +68,7 @@ class RankedMove:
         policy: the probability after the search; without one the same.
         visits: how often the search tried it.
         value: what the search takes it to be worth to the mover, from -1 to 1; None: it never tried it.
+        variation: names of the moves that it expects, this one first; empty: nobody asked for this move's.
     """
 
     action: int
@@ -40,6 +77,7 @@ class RankedMove:
     policy: float
     visits: int
     value: float | None
+    variation: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,12 +127,14 @@ class Analyst:
 
     def analyse(
         self,
-        session: GameSession,
+        session: AnyPosition,
         *,
         simulations: int | None = None,
         seconds: float | None = None,
         watch: Callable[[Analysis], bool] | None = None,
         watch_every_s: float = 0.5,
+        goes_on: Callable[[], bool] | None = None,
+        lines: int = 1,
     ) -> Analysis:
         """Look at the position of a game.
 
@@ -104,6 +144,8 @@ class Analyst:
             seconds: the longest time for it; None: as the options say.
             watch: is shown what has been found so far; returns whether to go on.
             watch_every_s: seconds between two of these.
+            goes_on: is asked after each step of the search, which ends where it says no; None: it goes on.
+            lines: variations to find, each of another move.
 
         Raises:
             GameError: the game is over, or the network's outputs are not finite.
@@ -111,19 +153,21 @@ class Analyst:
         """
         if session.is_over:
             raise GameError(f"nothing to analyse: the game is over ({session.outcome})")
-        priors, own_value = self._evaluate(session.observation, session.legal)
         simulations = self._options.simulations if simulations is None else simulations
         if simulations == 0:
+            priors, own_value = self._evaluate(session.observation, session.legal)
             return self._alone(session, np.exp(priors.astype(np.float64)), float(own_value[0]))
         told_s, last = 0.0, Progress(tried=np.zeros(1, np.int64), elapsed_s=0.0, look=list)
 
         def watched(progress: Progress) -> bool:
             nonlocal told_s, last
             last = progress
+            if goes_on is not None and not goes_on():
+                return False
             if watch is None or progress.elapsed_s - told_s < watch_every_s:
                 return True
             told_s = progress.elapsed_s
-            return watch(self._of(session, priors, progress.look()[0], progress))
+            return watch(self._of(session, progress.look()[0], progress))
 
         roots = Roots(
             boards=[0],
@@ -132,10 +176,10 @@ class Analyst:
             legal=session.legal.copy(),
             mover=np.array([session.mover], np.int8),
         )
-        found = self._search.run(roots, simulations=simulations, seconds=seconds, watch=watched)[0]
-        return self._of(session, priors, found, last)
+        found = self._search.run(roots, simulations=simulations, seconds=seconds, watch=watched, lines=lines)[0]
+        return self._of(session, found, last)
 
-    def _alone(self, session: GameSession, priors: NDArray[np.floating], value: float) -> Analysis:
+    def _alone(self, session: AnyPosition, priors: NDArray[np.floating], value: float) -> Analysis:
         names = session.legal_moves()
         best = int(priors.argmax())
         order = sorted(range(len(names)), key=lambda row: (row != best, -priors[row]))
@@ -154,34 +198,38 @@ class Analyst:
             elapsed_s=0.0,
         )
 
-    def _of(self, session: GameSession, log_priors: NDArray[np.floating], found: Found, progress: Progress) -> Analysis:
+    def _of(self, session: AnyPosition, found: Found, progress: Progress) -> Analysis:
         names = session.legal_moves()
+        variations = {line[0]: self._names(session, line) for line in found.variations}
         moves = [
             RankedMove(
                 action=action,
                 name=name,
-                prior=float(np.exp(log_priors[row])),
+                prior=float(found.priors[row]),
                 policy=float(found.policy[row]),
                 visits=int(found.visits[row]),
                 value=float(found.values[row]) if found.visits[row] else None,
+                variation=variations.get(action, ()),
             )
             for row, (name, action) in enumerate(names.items())
         ]
-        moves.sort(key=lambda move: (move.action != found.action, -move.visits, -move.policy))
+        moves.sort(key=lambda move: (move.action != found.action, not move.variation, -move.visits, -move.policy))
         return Analysis(
             action=found.action,
             value=found.value,
             moves=tuple(moves),
-            variation=self._names(session, found.variation),
+            variation=variations[found.action],
             result=found.result,
             visits=int(progress.tried[0]),
             elapsed_s=progress.elapsed_s,
         )
 
-    def _names(self, session: GameSession, actions: tuple[int, ...]) -> tuple[str, ...]:
+    def _names(self, session: AnyPosition, actions: tuple[int, ...]) -> tuple[str, ...]:
         """The names of moves that follow one another."""
         if self._scratch is None:
             self._scratch = self._factory(1)
+            if isinstance(self._scratch, OpeningGame):
+                self._scratch.opening_plies = 0
             self._scratch.reset()
         board, one, names = self._scratch, np.zeros(1, np.int64), list[str]()
         put_copies(board, one, copies_of(session.game, one))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keisei_lightning.games.protocol import NO_MOVE, CopyableGame, Game, GameFactory, ResumableGame, SolvingGame
+from keisei_lightning.games.protocol import NO_MOVE, CopyableGame, Game, GameFactory, OpeningGame, ResumableGame, SolvingGame
 
 __all__ = ["Boards", "Position", "copies_of", "put_copies"]
 
@@ -74,6 +74,8 @@ class Boards:
         self._observation = np.zeros((num_boards, *spec.observation_shape), np.uint8)
         self._legal = np.zeros((num_boards, spec.mask_bytes), np.uint8)
         self._mover = np.zeros(num_boards, np.int8)
+        if isinstance(game, OpeningGame):
+            game.opening_plies = 0  # random openings would cost as much as a step of the search, and are never seen
         self._game.reset()
 
     @property

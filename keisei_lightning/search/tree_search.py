@@ -74,8 +74,10 @@ class Found:
         actions: int64 [m], labels of the legal moves.
         visits: int64 [m], how often each was tried.
         values: float64 [m], of each, in the mover's view.
+        priors: float64 [m], the network's probabilities.
         policy: float64 [m], what a network should learn: the improved policy (gumbel), or the shares of tries (puct).
-        variation: the moves that the search expects, the first one is ``action``.
+        variations: the moves that the search expects, a line for each of the moves that it likes most; the first one
+            begins with ``action``.
         result: -1, 0 or 1: the exact value; None: it is not known.
     """
 
@@ -84,9 +86,15 @@ class Found:
     actions: NDArray[np.int64]
     visits: NDArray[np.int64]
     values: NDArray[np.float64]
+    priors: NDArray[np.float64]
     policy: NDArray[np.float64]
-    variation: tuple[int, ...]
+    variations: tuple[tuple[int, ...], ...]
     result: int | None
+
+    @property
+    def variation(self) -> tuple[int, ...]:
+        """The moves that the search expects, the first one is ``action``."""
+        return self.variations[0]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,6 +155,7 @@ class TreeSearch:
         simulations: int | None = None,
         seconds: float | None = None,
         watch: Watch | None = None,
+        lines: int = 1,
     ) -> list[Found]:
         """Search positions.
 
@@ -156,6 +165,7 @@ class TreeSearch:
             seconds: the longest time; None: as the options say.
             watch: is called after each step, in which one position of each tree is tried, or several at once of few
                 trees; returns whether to go on.
+            lines: variations to find of each.
 
         Returns:
             What was found of each.
@@ -179,10 +189,12 @@ class TreeSearch:
             each = max(1, options.leaves // len(active))
             left[active] -= self._step(nodes, active, np.minimum(left[active], each))
             if watch is not None and not watch(
-                Progress(tried=budget - left, elapsed_s=self._clock() - start, look=lambda: self._conclude(nodes))
+                Progress(
+                    tried=budget - left, elapsed_s=self._clock() - start, look=lambda: self._conclude(nodes, lines)
+                )
             ):
                 break
-        found = self._conclude(nodes)
+        found = self._conclude(nodes, lines)
         self._keep_played(roots.boards, nodes, found)
         return found
 
@@ -289,7 +301,7 @@ class TreeSearch:
 
     # ---- the end
 
-    def _conclude(self, nodes: Ints) -> list[Found]:
+    def _conclude(self, nodes: Ints, lines: int) -> list[Found]:
         forest = self._forest
         look = Look.at(forest, nodes)
         preference, policy = self._selection.preference(look), self._selection.policy(look)
@@ -309,8 +321,10 @@ class TreeSearch:
                     actions=forest.edges.action[edges].copy(),
                     visits=tried,
                     values=look.values[row][own],
+                    priors=np.exp(look.log_priors[row][own]),
                     policy=policy[row][own],
                     variation=variations[row],
+                    variations=tuple(tuple(self._variation(each)) for each in _liked(edge, edges, tried, lines)),
                     result=low if low == high else None,
                 )
             )
@@ -341,6 +355,14 @@ class TreeSearch:
                 lines[row].append(action)
             rows, nodes = rows[tried], forest.edges.child[edges]
         return [tuple(line) for line in lines]
+
+
+def _liked(first: int, edges: Ints, tried: Ints, count: int) -> list[int]:
+    """Some edges: the first one, then those that were tried most."""
+    if count == 1:
+        return [first]
+    others = edges[np.argsort(-tried, kind="stable")]
+    return [first, *others[others != first].tolist()][:count]
 
 
 def best_columns(forest: Forest, look: Look, preference: Floats) -> Ints:

@@ -1,0 +1,64 @@
+"""The command ``keisei engine``: a policy of any game behind a text protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from keisei_lightning.commands.options_command import OptionsCommand
+from keisei_lightning.engine.settings import EngineSettings
+from keisei_lightning.system.options import option
+
+__all__ = ["EngineOptions", "main"]
+
+_ABOUT = """\
+Speaks a text protocol on standard input and output: GTP (hex, othello), or UGI, which is UCI for any game. For shogi
+there is `keisei usi`."""
+
+_NOTES = """\
+examples:
+  keisei engine checkpoint=published:hex protocol=gtp
+  keisei engine checkpoint=published:connect_four simulations=200
+  printf 'genmove b\\nshowboard\\n' | keisei engine checkpoint=published:othello protocol=gtp
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions(EngineSettings):
+    """The keys of ``keisei engine``."""
+
+    protocol: Literal["ugi", "gtp"] = option("ugi", "What is spoken.")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``keisei engine ...``.
+
+    Args:
+        argv: words after ``keisei engine``.
+
+    Returns:
+        The exit code (:mod:`keisei_lightning.commands.exit_codes`); 0 after SIGTERM too.
+    """
+    command = OptionsCommand(
+        name="engine",
+        arguments="checkpoint=FILE [protocol=ugi|gtp] [KEY=VALUE ...]",
+        about=_ABOUT,
+        options=EngineOptions,
+        run=_run,
+        notes=lambda: _NOTES,
+    )
+    return command(argv)
+
+
+def _run(options: EngineOptions) -> None:
+    from keisei_lightning.commands.engine_process import run_engine
+
+    if options.protocol == "gtp":
+        from keisei_lightning.engine.gtp import GtpProgram
+
+        run_engine(GtpProgram, options)
+        return
+    from keisei_lightning.engine.ugi import UgiProgram
+
+    run_engine(UgiProgram, options)
