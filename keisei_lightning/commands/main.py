@@ -25,6 +25,7 @@ commands:
   eval checkpoint=FILE [KEY=VALUE ...]       a trained policy against other players; `keisei eval --help`
   games                                      games that are known by name
   bench NAME [KEY=VALUE ...]                 speed on this machine, and what suits it; `keisei bench --help`
+  runs [NAME] [RUN ...] [KEY=VALUE ...]      list, show, compare, plot, resume, delete runs; `keisei runs --help`
   -sc install=SHELL                          completion by TAB for bash, fish and zsh: eval "$(keisei -sc install=bash)"
 
 examples:
@@ -113,11 +114,18 @@ def _bench(argv: Sequence[str]) -> int:
     return bench(argv)
 
 
+def _runs(argv: Sequence[str]) -> int:
+    from keisei_lightning.commands.runs import main as runs
+
+    return runs(argv)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "eval": _eval,
     "games": _games,
     "bench": _bench,
+    "runs": _runs,
 }
 
 
