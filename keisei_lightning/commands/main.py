@@ -25,6 +25,7 @@ commands:
   eval checkpoint=FILE [KEY=VALUE ...]       a trained policy against other players; `keisei eval --help`
   games                                      games that are known by name
   bench NAME [KEY=VALUE ...]                 speed on this machine, and what suits it; `keisei bench --help`
+  doctor [KEY=VALUE ...]                     this machine and this installation: what is wrong, and what mends it
   runs [NAME] [RUN ...] [KEY=VALUE ...]      list, show, compare, plot, resume, delete runs; `keisei runs --help`
   -sc install=SHELL                          completion by TAB for bash, fish and zsh: eval "$(keisei -sc install=bash)"
 
@@ -114,6 +115,12 @@ def _bench(argv: Sequence[str]) -> int:
     return bench(argv)
 
 
+def _doctor(argv: Sequence[str]) -> int:
+    from keisei_lightning.commands.doctor import main as doctor
+
+    return doctor(argv)
+
+
 def _runs(argv: Sequence[str]) -> int:
     from keisei_lightning.commands.runs import main as runs
 
@@ -125,6 +132,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "eval": _eval,
     "games": _games,
     "bench": _bench,
+    "doctor": _doctor,
     "runs": _runs,
 }
 
