@@ -13,6 +13,7 @@ import math
 import os
 import signal
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,7 @@ from keisei_lightning.models import ActorCritic, num_parameters
 from keisei_lightning.models.output_check import check_network
 from keisei_lightning.parallel import BatchOptions, ClusterOptions, League, OpponentOptions, SelfPlayCollector
 from keisei_lightning.plug_ins import build_callbacks, build_loggers, with_users
+from keisei_lightning.results_folder import run_record
 from keisei_lightning.system.allocator import keep_freed_memory
 from keisei_lightning.system.console import print_table, quiet_libraries
 from keisei_lightning.system.machine import available_cpus
@@ -182,16 +184,16 @@ def _run(valid: ValidatedConfig) -> float:
     if is_first:
         print_table(f"keisei-lightning: {cfg.name}", _start_rows(cfg, parts))
         remove_stale_temporaries(Path(cfg.results_dir, cfg.name), recursive=True)
-    try:
-        parts.fit(cfg.ckpt_path)
-    except (Stopped, SIGTERMException) as stop:
-        if is_first and parts.stop.saved is not None:
-            print_table("stopped", _end_rows(parts, parts.stop.saved, section_of(cfg)))
-        # Lightning's own exception would end the process with exit code 0.
-        signum = requested() or (stop.signum if isinstance(stop, Stopped) else signal.SIGTERM)
-        raise Stopped(signum) from stop
-    finally:
-        parts.evaluation.close()
+    recorded_in = parts.folder if is_first and not cfg.trainer.fast_dev_run else None
+    with run_record(recorded_in, lambda: parts.trainer.current_epoch), closing(parts.evaluation):
+        try:
+            parts.fit(cfg.ckpt_path)
+        except (Stopped, SIGTERMException) as stop:
+            if is_first and parts.stop.saved is not None:
+                print_table("stopped", _end_rows(parts, parts.stop.saved, section_of(cfg)))
+            # Lightning's own exception would end the process with exit code 0.
+            signum = requested() or (stop.signum if isinstance(stop, Stopped) else signal.SIGTERM)
+            raise Stopped(signum) from stop
     checkpoint = parts.last_checkpoint if _keeps_checkpoints(cfg) else None
     if is_first:
         print_table("done", _end_rows(parts, checkpoint, section_of(cfg)))

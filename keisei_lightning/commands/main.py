@@ -32,6 +32,8 @@ commands:
   engine checkpoint=FILE [protocol=ugi|gtp]  an engine of another game; `keisei engine --help`
   games                                      games that are known by name
   bench NAME [KEY=VALUE ...]                 speed on this machine, and what suits it; `keisei bench --help`
+  doctor [KEY=VALUE ...]                     this machine and this installation: what is wrong, and what mends it
+  runs [NAME] [RUN ...] [KEY=VALUE ...]      list, show, compare, plot, resume, delete runs; `keisei runs --help`
   -sc install=SHELL                          completion by TAB for bash, fish and zsh: eval "$(keisei -sc install=bash)"
 
 examples:
@@ -171,6 +173,16 @@ def _engine(argv: Sequence[str]) -> int:
     from keisei_lightning.commands.engine import main as engine
 
     return engine(argv)
+def _doctor(argv: Sequence[str]) -> int:
+    from keisei_lightning.commands.doctor import main as doctor
+
+    return doctor(argv)
+
+
+def _runs(argv: Sequence[str]) -> int:
+    from keisei_lightning.commands.runs import main as runs
+
+    return runs(argv)
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
@@ -184,6 +196,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "bench": _bench,
     "usi": _usi,
     "engine": _engine,
+    "doctor": _doctor,
+    "runs": _runs,
 }
 
 

@@ -20,12 +20,14 @@ from hydra.errors import HydraException
 
 from keisei_lightning.published import is_checkpoint
 
-__all__ = ["PATH_KEYS", "override_word", "quote_texts", "resume_command"]
+__all__ = ["PATH_KEYS", "override_word", "quote_texts", "resume_command", "resumed_words"]
 
 PATH_KEYS = frozenset(
     {
         *("checkpoint", "ckpt_path", "hydra.run.dir", "hydra.sweep.dir", "load", "opponents.folder", "output_dir"),
         *("results_dir", "save", "write"),
+        *("checkpoint", "ckpt_path", "folder", "hydra.run.dir", "hydra.sweep.dir", "opponents.folder", "output_dir"),
+        *("results_dir", "to", "write"),
     },
 )
 """Keys whose values are paths."""
@@ -93,12 +95,22 @@ def resume_command(checkpoint: str, max_epochs: int, section: str = "") -> str:
     words = [override_word(f"{section}ckpt_path", checkpoint), f"{section}trainer.max_epochs={max_epochs}"]
     if HydraConfig.initialized():
         task = [str(word) for word in HydraConfig.get().overrides.task]
-        task = [word for word in task if not _OF_SWEEPS.match(word)]
-        keys = {word.partition("=")[0] for word in words}
         program = sys.argv[0]
         command = ["python", program] if program.endswith(".py") and Path(program).name != "__main__.py" else _COMMAND
-        words = [*command, *(word for word in task if word.partition("=")[0].lstrip("+") not in keys), *words]
+        words = [*command, *resumed_words(task, words)]
     return shlex.join(words)
+
+
+def resumed_words(task: Sequence[str], words: Sequence[str]) -> list[str]:
+    """The words of a run that resumes another one.
+
+    Args:
+        task: words of the run that is resumed.
+        words: that are added, or take the place of those with the same keys.
+    """
+    keys = {word.partition("=")[0] for word in words}
+    kept = (word for word in task if not _OF_SWEEPS.match(word))
+    return [*(word for word in kept if word.partition("=")[0].lstrip("+") not in keys), *words]
 
 
 def _quote(word: str, *, is_sweep: bool) -> str:

@@ -6,7 +6,6 @@ import copy
 import logging
 import math
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -33,6 +32,7 @@ from keisei_lightning.models import ActorCritic, evaluation_mode
 from keisei_lightning.search import SearchOptions
 from keisei_lightning.system.options import with_keywords
 from keisei_lightning.system.stopping import Stopped, deferred, interruptible
+from keisei_lightning.training.metric_names import metric_name
 from keisei_lightning.training.options import EvaluationOptions
 from keisei_lightning.training.ranks import ALONE, Ranks, ranks_of
 from keisei_lightning.training.source import actor_critic_of
@@ -367,11 +367,6 @@ def _metrics(result: MatchResult, *, seconds: float) -> dict[str, float]:
     score = f"eval/score_vs_{opponent}"
     values = {**named, f"{score}_low": low, f"{score}_high": high}
     return {name: value for name, value in values.items() if math.isfinite(value)}  # all games may be void
-
-
-def metric_name(player: str) -> str:
-    """A player's name as a part of a metric's: ``alpha_beta(depth=5)`` becomes ``alpha_beta_depth_5``."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", player).strip("_")
 
 
 def is_last_epoch(trainer: Trainer) -> bool:

@@ -17,21 +17,16 @@ from rich.console import Console
 from rich.table import Table
 
 from keisei_lightning.system.machine import available_cpus
+from keisei_lightning.system.processor import processor_name
 
 __all__ = ["describe_machine", "print_report", "table_of"]
 
 
 def describe_machine() -> dict[str, Any]:
     """Date, processor, CPUs and the versions that matter; where there is a GPU, its name, memory, driver and CUDA."""
-    processor = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo") as file:
-            processor = next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
     return {
         "date": time.strftime("%Y-%m-%d"),
-        "processor": processor,
+        "processor": processor_name(),
         "cpus": available_cpus(),
         **_describe_gpu(),
         "python": platform.python_version(),
