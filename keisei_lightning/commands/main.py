@@ -23,6 +23,7 @@ commands:
   train [GROUP=OPTION ...] [KEY=VALUE ...]   train by self-play; `keisei train --help` lists all groups and keys
   train -m KEY=VALUE,VALUE ...               a sweep: one run for each combination
   eval checkpoint=FILE [KEY=VALUE ...]       a trained policy against other players; `keisei eval --help`
+  serve [KEY=VALUE ...]                      a page to play at and to watch trainings on; `keisei serve --help`
   games                                      games that are known by name
   bench NAME [KEY=VALUE ...]                 speed on this machine, and what suits it; `keisei bench --help`
   -sc install=SHELL                          completion by TAB for bash, fish and zsh: eval "$(keisei -sc install=bash)"
@@ -113,11 +114,18 @@ def _bench(argv: Sequence[str]) -> int:
     return bench(argv)
 
 
+def _serve(argv: Sequence[str]) -> int:
+    from keisei_lightning.commands.serve import main as serve
+
+    return serve(argv)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "eval": _eval,
     "games": _games,
     "bench": _bench,
+    "serve": _serve,
 }
 
 
