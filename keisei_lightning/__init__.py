@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     )
     from keisei_lightning.games import (
         NO_MOVE,
+        ClickableGame,
         CopyableGame,
         DescribedGame,
         Game,
@@ -125,6 +126,7 @@ __all__ = [
     "AtomicCheckpointIO",
     "BatchOptions",
     "BoardGameEnv",
+    "ClickableGame",
     "CollectorClosedError",
     "CollectorOptions",
     "ConfigError",
@@ -241,6 +243,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     ),
     "games": (
         "NO_MOVE",
+        "ClickableGame",
         "CopyableGame",
         "DescribedGame",
         "Game",

@@ -10,6 +10,7 @@ from keisei_lightning.games.arrays import LegalMoves, OwnThread, as_actions, as_
 from keisei_lightning.games.check import check_game
 from keisei_lightning.games.protocol import (
     NO_MOVE,
+    ClickableGame,
     CopyableGame,
     DescribedGame,
     Game,
@@ -24,10 +25,11 @@ from keisei_lightning.games.protocol import (
     Symmetry,
 )
 from keisei_lightning.games.registry import canonical_name, game_factory, game_names, make_game, register_game
-from keisei_lightning.games.svg import grid_svg, text_svg
+from keisei_lightning.games.svg import grid_svg, grid_text, text_svg
 
 __all__ = [
     "NO_MOVE",
+    "ClickableGame",
     "CopyableGame",
     "DescribedGame",
     "Game",
@@ -50,6 +52,7 @@ __all__ = [
     "game_factory",
     "game_names",
     "grid_svg",
+    "grid_text",
     "make_game",
     "register_game",
     "text_svg",

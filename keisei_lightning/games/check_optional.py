@@ -1,8 +1,9 @@
-"""Checks of the optional protocols that a game follows: openings, histories, copies, records and descriptions."""
+"""Checks of the optional protocols that a game follows: openings, histories, copies, records, clicks, descriptions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from keisei_lightning.errors import GameError
 from keisei_lightning.games.checking import choose, demand, make, observe, same
 from keisei_lightning.games.protocol import (
     NO_MOVE,
+    ClickableGame,
     CopyableGame,
     DescribedGame,
     Game,
@@ -49,6 +51,8 @@ def check_optional(factory: GameFactory, num_games: int, num_plies: int, seed: i
         _check_copies(game, make(factory, num_games), num_plies, seed)
     if isinstance(game, RecordedGame):
         _check_record_files(game, num_plies, seed)
+    if isinstance(game, ClickableGame):
+        _check_parts(game, num_plies, seed)
 
 
 def _check_openings(game: OpeningGame) -> None:
@@ -142,3 +146,35 @@ def _check_record_files(game: RecordedGame, num_plies: int, seed: int) -> None:
             for ending, text in files.items():
                 demand(ending.startswith("."), f"record_files: {ending!r} is no ending of a file's name")
                 demand(all(player in text for player in _PLAYERS), f"record_files: {ending} lacks a player's name")
+
+
+def _check_parts(game: ClickableGame, num_plies: int, seed: int) -> None:
+    """The parts of every legal action are in the picture, each with its middle inside the view box."""
+    rng = np.random.default_rng(seed)
+    game.reset()
+    for _ in range(num_plies):
+        mask = observe(game).mask
+        index = int(rng.integers(game.num_games))
+        parts = _drawn_parts(game.render(index, "svg"))
+        for action in np.flatnonzero(mask[index]).tolist():
+            for part in game.move_parts(index, action):
+                name = game.action_name(index, action)
+                demand(part in parts, f"move_parts: no element of the picture has {part!r}, a part of {name!r}")
+        result = game.step(choose(mask, rng))
+        game.reset(np.flatnonzero(result.terminated | result.truncated))
+
+
+def _drawn_parts(svg: str) -> set[str]:
+    """Names of the parts of a picture."""
+    root = ElementTree.fromstring(svg)
+    left, top, width, height = map(float, root.attrib.get("viewBox", "0 0 0 0").split())
+    parts = set()
+    for drawn in root.iter():
+        if (part := drawn.attrib.get("data-part")) is not None:
+            at = drawn.attrib.get("data-x"), drawn.attrib.get("data-y")
+            demand(None not in at, f"the element of part {part!r} has no data-x and data-y")
+            x, y = float(at[0] or 0), float(at[1] or 0)
+            inside = left <= x <= left + width and top <= y <= top + height
+            demand(inside, f"the middle of part {part!r}, {x:g} {y:g}, is not in the view box")
+            parts.add(part)
+    return parts

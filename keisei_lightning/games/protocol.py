@@ -17,8 +17,8 @@ A game of your own, step by step:
 5. Register it (:mod:`keisei_lightning.games.registry`): ``keisei train env=own env.game=my_game`` trains it.
 6. Add what else it can do. Each of these protocols is optional, and recognised by its methods:
    :class:`OpeningGame` (random openings), :class:`ResumableGame` (resumes in mid-game), :class:`CopyableGame` (is
-   searched quickly), :class:`RecordedGame` (writes records that other programs read), :class:`DescribedGame` (says how
-   its moves are made).
+   searched quickly), :class:`RecordedGame` (writes records that other programs read), :class:`ClickableGame` (is played
+   on its picture), :class:`DescribedGame` (says how its moves are made).
 
 ``examples/own_game.py`` is a complete game of 60 lines.
 """
@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "NO_MOVE",
+    "ClickableGame",
     "CopyableGame",
     "DescribedGame",
     "Game",
@@ -320,6 +321,24 @@ class RecordedGame(Game, Protocol):
         Returns:
             Text by the ending of the file's name, such as ``{".kifu": "..."}``; written as UTF-8. The first one is also
             what a training run keeps of its last evaluation game.
+        """
+        ...
+
+
+@runtime_checkable
+class ClickableGame(Game, Protocol):
+    """A game whose picture a person can play on.
+
+    Optional. In the SVG of :meth:`~Game.render`, squares and the mover's pieces in hand carry an attribute
+    ``data-part`` with a name; several elements may carry the same. Their middle is in ``data-x`` and ``data-y``, in the
+    units of the view box. A class ``turned`` on the svg element turns the board by half a turn.
+    """
+
+    def move_parts(self, index: int, action: int) -> tuple[str, ...]:
+        """The parts that a person clicks, in order, to make a legal action on one board: ("7g", "7f"), ("P*", "5e").
+
+        Legal actions may have the same parts (a move with and without promotion): :meth:`~Game.action_name` tells them
+        apart. An action without a place on the board, such as a pass, has none: ``()``.
         """
         ...
 

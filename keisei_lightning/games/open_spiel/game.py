@@ -205,24 +205,42 @@ class OpenSpielGame:
             IllegalActionError: the action is not legal on that board.
         """
         state = self._state(index)
-        move = int(self._legal.lookup(np.array([index]), np.array([action]))[0])
-        if move == 0:
-            self._refuse(index, action)
-        return str(state.action_to_string(state.current_player(), move - 1))
+        return str(state.action_to_string(state.current_player(), self._move(index, action)))
 
     def outcome(self, index: int) -> str:
         """``first player wins``, ``second player wins``, ``draw``, ``max plies``; empty while it is not over."""
         self._state(index)
         return self._outcome[index]
 
+    def move_parts(self, index: int, action: int) -> tuple[str, ...]:
+        """What a person clicks to play a legal action; nothing for a pass, and where the board is not drawn."""
+        move, drawing = self._move(index, action), self._view.drawing
+        return () if drawing is None else drawing.move_parts(move)
+
     def render(self, index: int, format: RenderFormat = "text") -> str:
-        """Draw one board: OpenSpiel's own text, or an SVG picture (of that text where the stones are unknown)."""
-        state = self._state(index)
+        """Draw one board; OpenSpiel's own text where it is unknown where the stones are."""
+        state, drawing = self._state(index), self._view.drawing
+        if drawing is None:
+            return text_svg(str(state)) if format == "svg" else str(state)
+        board = drawing.squares(self._raw(state, 0))
+        played, over = state.history(), self._outcome[index]
+        last = drawing.moved(board, played[-1]) if played else ()
+        mover = None if over else int(state.current_player())
+        status = over if mover is None else f"{('first', 'second')[mover]} to move"
         if format == "text":
-            return str(state)
-        if self._view.drawing is None:
-            return text_svg(str(state))
-        return grid_svg(self._view.drawing.squares(self._raw(state, 0)), skewed=self._view.drawing.skewed)
+            symbols = f"{drawing.symbols[1]} is first, {drawing.symbols[2]} second"
+            return f"{drawing.text(board, last)}\nply {len(played)}: {status} ({symbols})"
+        return grid_svg(
+            board,
+            style=drawing.style,
+            rows=drawing.rows,
+            columns=drawing.columns,
+            parts=drawing.parts,
+            last=last,
+            line=drawing.winning(board, last[-1]) if over.endswith("wins") and last else (),
+            mover=mover,
+            title=f"{self._name}, ply {len(played)}: {status}",
+        )
 
     def record(self, index: int) -> str:
         """The moves of one board's game, numbered, with the result at the end."""
@@ -242,6 +260,14 @@ class OpenSpielGame:
     def _state(self, index: int) -> Any:
         self._ready()
         return self._states[as_indices(np.array([index]), self.num_games)[0]]
+
+    def _move(self, index: int, action: int) -> int:
+        """OpenSpiel's action of a legal action of one board's mover."""
+        self._state(index)
+        move = int(self._legal.lookup(np.array([index]), np.array([action]))[0])
+        if move == 0:
+            self._refuse(index, action)
+        return move - 1
 
     def _refuse(self, index: int, action: int) -> None:
         state = self._states[index]

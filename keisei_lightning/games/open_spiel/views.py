@@ -35,37 +35,12 @@ import numpy as np
 import pyspiel
 from numpy.typing import NDArray
 
+from keisei_lightning.games.open_spiel.drawings import Drawing, drawing_of
 from keisei_lightning.games.protocol import Symmetry
 
-__all__ = ["Drawing", "SeatView", "seat_view"]
+__all__ = ["SeatView", "seat_view"]
 
 Index = NDArray[np.int64]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Drawing:
-    """Where the stones are in the first player's tensor.
-
-    Attributes:
-        shape: (planes, height, width).
-        first: planes with the first player's stones.
-        second: planes with the second player's stones.
-        upwards: the tensor's row 0 is the lowest.
-        skewed: the squares are hexagons.
-    """
-
-    shape: tuple[int, int, int]
-    first: tuple[int, ...]
-    second: tuple[int, ...]
-    upwards: bool = False
-    skewed: bool = False
-
-    def squares(self, tensor: NDArray[np.float32]) -> Index:
-        """The board as int64 [height, width]: 0 empty, 1 first, 2 second player's stone, top row first."""
-        planes = tensor.reshape(self.shape) > 0
-        first, second = (planes[list(stones)].max(axis=0) for stones in (self.first, self.second))
-        board: Index = np.where(first, 1, np.where(second, 2, 0))
-        return np.asarray(board[::-1] if self.upwards else board, dtype=np.int64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -163,9 +138,7 @@ def _planes(game: Any, state: Any, seat: int) -> NDArray[np.float64]:
     return np.array(state.observation_tensor(seat)).reshape(game.observation_tensor_shape())
 
 
-def _alike_view(
-    game: Any, *, symmetries: Callable[[int, int], Sequence[Symmetry]] | None = None, upwards: bool = False
-) -> SeatView | None:
+def _alike_view(game: Any, *, symmetries: Callable[[int, int], Sequence[Symmetry]] | None = None) -> SeatView | None:
     """Games in which the two sides differ only in who moves first: own stones, opponent's stones, empty."""
     planes = _stone_planes(game)
     if planes is None:
@@ -180,7 +153,7 @@ def _alike_view(
         ),
         to_label=np.stack([np.arange(game.num_distinct_actions())] * 2),
         symmetries=() if symmetries is None else tuple(symmetries(height, width)),
-        drawing=Drawing(shape=(3, height, width), first=(first,), second=(second,), upwards=upwards),
+        drawing=drawing_of(game, (3, height, width), first=(first,), second=(second,)),
     )
 
 
@@ -238,11 +211,11 @@ def _hex_view(game: Any) -> SeatView | None:
         observation_index=np.stack([index.reshape(-1), index[list(_HEX_SECOND_VIEW)].transpose(0, 2, 1).reshape(-1)]),
         to_label=np.stack([squares, transposed]),
         symmetries=(_symmetry("rotation", squares[::-1].copy(), squares[::-1].copy(), _HEX_HALF_TURN),),
-        drawing=Drawing(
-            shape=(planes, height, width),
+        drawing=drawing_of(
+            game,
+            (planes, height, width),
             first=(_HEX_STONE, _HEX_WINNING, _HEX_TOP, _HEX_BOTTOM),
             second=_HEX_OTHERS,
-            skewed=True,
         ),
     )
 
@@ -269,13 +242,13 @@ def _breakthrough_view(game: Any) -> SeatView | None:
         observation_index=np.stack([index.reshape(-1), index[[1, 0, 2]][:, ::-1].reshape(-1)]),
         to_label=np.stack([actions.reshape(-1), turned]),
         symmetries=(_symmetry("mirror", squares, mirrored, range(3)),),
-        drawing=Drawing(shape=(3, height, width), first=(0,), second=(1,)),
+        drawing=drawing_of(game, (3, height, width), first=(0,), second=(1,)),
     )
 
 
 _KNOWN: dict[str, Callable[[Any], SeatView | None]] = {
     "breakthrough": _breakthrough_view,
-    "connect_four": lambda game: _alike_view(game, symmetries=_column_mirror, upwards=True),
+    "connect_four": lambda game: _alike_view(game, symmetries=_column_mirror),
     "hex": _hex_view,
     "mnk": lambda game: _alike_view(game, symmetries=_square_mirror),
     "othello": lambda game: _alike_view(game, symmetries=_othello_turns),

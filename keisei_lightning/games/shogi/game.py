@@ -47,8 +47,9 @@ from keisei_lightning.games.shogi.codec import (
     label_table,
     mirror_symmetry,
 )
+from keisei_lightning.games.shogi.drawing import diagram
 from keisei_lightning.games.shogi.kernel import KernelBoards, load_kernel, why_no_kernel
-from keisei_lightning.games.shogi.record import diagram, finish_record, write_csa, write_record
+from keisei_lightning.games.shogi.record import finish_record, write_csa, write_record
 from keisei_lightning.games.shogi.rules import (
     CHECKMATE,
     DECLARATION,
@@ -178,8 +179,7 @@ class Shogi:
 
     def position(self, index: int) -> str:
         """SFEN of one board; its move number is the ply + 1."""
-        board = self._board(index)
-        return f"{board.to_sfen().rsplit(' ', 1)[0]} {self._ply[index] + 1}"
+        return f"{self._board(index).to_sfen().rsplit(' ', 1)[0]} {self._ply[index] + 1}"
 
     def set_position(self, index: int, position: str) -> None:
         """Put one board into a position given as SFEN (or ``"startpos"``); a missing move number counts as 1.
@@ -205,8 +205,7 @@ class Shogi:
         Raises:
             GameError: a move is not legal, or the SFEN cannot be read.
         """
-        index = self._index(index)
-        self._begin(index, *parse_history(history))
+        self._begin(self._index(index), *parse_history(history))
 
     def copy_boards(self, indices: NDArray[np.int64]) -> list[Any]:
         """Some boards as they are, for :meth:`put_boards`: bytes of their positions, moves and legal moves."""
@@ -233,8 +232,7 @@ class Shogi:
         code = int(self._boards.lookup(np.array([index]), np.array([action]))[0])
         if code == 0:
             self._refuse(index, action)
-        usi: str = Move(code).to_usi()
-        return usi
+        return str(Move(code).to_usi())
 
     def action_of(self, index: int, usi: str) -> int:
         """Action label of a legal move of one board's mover, given in USI: the inverse of :meth:`action_name`.
@@ -275,15 +273,19 @@ class Shogi:
         found = boards.find_mates(rows, max_nodes, self._spec.max_plies - self._ply[rows])
         return np.where(self._ended[rows], NO_MOVE, found)
 
+    def move_parts(self, index: int, action: int) -> tuple[str, ...]:
+        """What a person clicks to make a legal action: ("7g", "7f"), or a piece in hand and a square, ("P*", "5e")."""
+        return (usi := self.action_name(index, action))[:2], usi[2:4]
+
     def outcome(self, index: int) -> str:
         """How a board's game ended, one of :data:`OUTCOMES`; empty while it is not over."""
         return self._outcome[self._index(index)]
 
     def render(self, index: int, format: RenderFormat = "text") -> str:
         """Draw one board: the usual Japanese diagram as text, or an SVG picture."""
-        board = self._board(index)
-        going_on = f"ply {self._ply[index]}, {('first', 'second')[self._boards.mover[index]]} to move"
-        return diagram(board, status=self._outcome[index] or going_on, format=format)
+        board, outcome = self._board(index), self._outcome[index]
+        status = outcome or f"{('first', 'second')[self._boards.mover[index]]} to move"
+        return diagram(board, status=f"ply {self._ply[index]}, {status}", format=format, over=bool(outcome))
 
     @property
     def implementation(self) -> str:

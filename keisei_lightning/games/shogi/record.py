@@ -1,4 +1,4 @@
-"""Shogi for people and other programs: diagrams (text, SVG) and game records (KIF, CSA)."""
+"""Shogi for other programs: game records (KIF, CSA)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from rsshogi.core import Board, Move
+from rsshogi.core import Move
 from rsshogi.record import MoveEntry, Record, RecordMetadata, SpecialMoveEntry
 
-from keisei_lightning.games.protocol import RenderFormat
 from keisei_lightning.games.shogi.rules import (
     CHECKMATE,
     DECLARATION,
@@ -19,7 +18,7 @@ from keisei_lightning.games.shogi.rules import (
     REPETITION,
 )
 
-__all__ = ["diagram", "finish_record", "write_csa", "write_record"]
+__all__ = ["finish_record", "write_csa", "write_record"]
 
 # How each end is written down: by the winner's result where there is one (Black's, White's), else by the draw's.
 _RESULTS: Final = {
@@ -29,19 +28,6 @@ _RESULTS: Final = {
     REPETITION: ("DRAW_BY_REPETITION", "DRAW_BY_REPETITION"),
     MAX_PLIES: ("DRAW_BY_MAX_PLIES", "DRAW_BY_MAX_PLIES"),
 }
-
-
-def diagram(board: Board, *, status: str, format: RenderFormat) -> str:
-    """Draw a position.
-
-    Args:
-        board: the position.
-        status: a line below the text diagram.
-        format: ``"text"`` (the usual Japanese diagram, readable by shogi programs) or ``"svg"``.
-    """
-    if format == "svg":
-        return str(board.to_svg(board.last_move()))
-    return f"{board.to_bod().rstrip()}\n{status}"
 
 
 def write_record(start: str, codes: Sequence[int], *, outcome: str, winner: int | None) -> Record:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from xml.etree import ElementTree
+
 import numpy as np
 import pyspiel
 import pytest
@@ -271,10 +273,14 @@ def test_bad_options_are_named() -> None:
 def test_pictures_show_the_board() -> None:
     game = make_game("connect_four", 1)
     play(game, "x3", "o3")
-    assert game.render(0).splitlines()[-1].startswith("...x...")
-    svg = game.render(0, "svg")
-    circles = [line for line in svg.splitlines() if line.startswith("<circle")]
-    assert [('cy="220"' in line, 'cy="180"' in line) for line in circles] == [(False, True), (True, False)]
-    assert svg.count("<rect") == 42
+    lines = game.render(0).splitlines()
+    assert lines[0] == " 0 1 2 3 4 5 6"
+    assert lines[5:] == [" . . .[o]. . .", " . . . x . . .", "ply 2: first to move (x is first, o second)"]
+    root = ElementTree.fromstring(game.render(0, "svg"))
+    column = [drawn for drawn in root.iter() if drawn.get("data-part") == "3"]
+    lowest, above = sorted((float(drawn.get("data-y", "")) for drawn in column), reverse=True)[:2]
+    pieces = [drawn for drawn in root.iter() if drawn.tag.endswith("circle") and drawn.get("r") == "16"]
+    places = [(float(drawn.get("cx", "")), float(drawn.get("cy", ""))) for drawn in pieces]
+    assert places == [(float(column[0].get("data-x", "")), y) for y in (above, lowest)]
+    assert game.render(0, "svg").count("<rect") == 42
     assert make_game("nim", 1).render(0, "svg").count("<text") >= 1
-    assert 'x="100"' in make_game("hex(board_size=5)", 1).render(0, "svg")  # each row half a square to the right
