@@ -12,6 +12,7 @@ import numpy as np
 
 from keisei_lightning.agents import Agent
 from keisei_lightning.errors import GameError
+from keisei_lightning.games.protocol import ClickableGame
 from keisei_lightning.play import Analysis, Analyst, GameSession, choose_move
 from keisei_lightning.search.options import SearchOptions
 from keisei_lightning.serve.board_threads import Stop
@@ -230,7 +231,9 @@ class Table:
         return replay
 
     def _legal(self, session: GameSession) -> list[dict[str, Any]]:
-        return [{"name": name, "parts": []} for name in session.legal_moves()]
+        game = session.game
+        parts_of = game.move_parts if isinstance(game, ClickableGame) else lambda index, action: ()
+        return [{"name": name, "parts": list(parts_of(0, action))} for name, action in session.legal_moves().items()]
 
     def _analyse(self, session: GameSession, simulations: int, stop: Stop) -> Analysis:
         if self._analyst is None:
