@@ -74,7 +74,10 @@ class Fields:
 
     def optional_text(self, name: str, *, longest: int = 200) -> str | None:
         """A text, or None where it is missing, null or empty."""
-        return self.text(name, longest=longest) if self._values.get(name) else self._values.pop(name, None) and None
+        if self._values.get(name) in (None, ""):
+            self._values.pop(name, None)
+            return None
+        return self.text(name, longest=longest)
 
     def whole(self, name: str, default: int | None = None, *, low: int, high: int) -> int:
         """A whole number.

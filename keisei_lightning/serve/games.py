@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from keisei_lightning.agents import Agent
-from keisei_lightning.serve.board_threads import BoardThread, BoardThreads, BusyError, Stop
 from keisei_lightning.serve.fields import RequestError
 from keisei_lightning.serve.table import Seating, Table
+from keisei_lightning.serve.work_threads import Stop, WorkThread, WorkThreads
 
 __all__ = ["Games", "ServedGame"]
 
@@ -27,7 +27,7 @@ class ServedGame:
         used_at: seconds on the monotonic clock.
     """
 
-    def __init__(self, key: str, thread: BoardThread) -> None:
+    def __init__(self, key: str, thread: WorkThread) -> None:
         self.key, self.version, self.used_at = key, 0, time.monotonic()
         self._thread = thread
         self._table: Table | None = None
@@ -140,8 +140,6 @@ class ServedGame:
         self.used_at = time.monotonic()
         try:
             return await self._thread.run(work)
-        except BusyError:
-            raise RequestError(503, "the server has too much to do just now; try again in a moment") from None
         finally:
             self._waiting -= 1
 
@@ -159,7 +157,7 @@ class Games:
         max_games: so many at once.
     """
 
-    def __init__(self, threads: BoardThreads, *, max_games: int = 64) -> None:
+    def __init__(self, threads: WorkThreads, *, max_games: int = 64) -> None:
         self._threads, self._max_games = threads, max_games
         self._games: dict[str, ServedGame] = {}
 

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -15,6 +14,7 @@ from keisei_lightning.serve.fields import Fields, RequestError
 from keisei_lightning.serve.games import Games, ServedGame
 from keisei_lightning.serve.policies import Policies
 from keisei_lightning.serve.table import SIDES, Seating, Table
+from keisei_lightning.serve.work_threads import WorkThread
 
 __all__ = ["GONE", "play_routes"]
 
@@ -28,14 +28,16 @@ _MAX_TEMPERATURE = 2.0
 _MAX_PLY = 100_000
 
 
-def play_routes(games: Games, policies: Policies) -> list[Route]:
+def play_routes(games: Games, policies: Policies, *, files: WorkThread, loader: WorkThread) -> list[Route]:
     """Routes below ``/api`` for playing.
 
     Args:
         games: that are being played.
         policies: that can be chosen.
+        files: reads the results folder.
+        loader: loads policies, which takes seconds.
     """
-    api = _PlayRequests(games, policies)
+    api = _PlayRequests(games, policies, files, loader)
 
     def of_game(path: str, handler: Callable[[ServedGame, Request], Awaitable[Response]], method: str) -> Route:
         async def endpoint(request: Request) -> Response:
@@ -60,12 +62,12 @@ def play_routes(games: Games, policies: Policies) -> list[Route]:
 
 
 class _PlayRequests:
-    def __init__(self, games: Games, policies: Policies) -> None:
-        self._games, self._policies = games, policies
+    def __init__(self, games: Games, policies: Policies, files: WorkThread, loader: WorkThread) -> None:
+        self._games, self._policies, self._files, self._loader = games, policies, files, loader
 
     async def choices(self, request: Request) -> Response:
         """What a new game can be made of."""
-        policies = await run_in_threadpool(self._policies.choices)
+        policies = await self._files.run(lambda _: self._policies.choices())
         return JSONResponse(
             {
                 "policies": [policy.to_json() for policy in policies],
@@ -84,8 +86,8 @@ class _PlayRequests:
         fields.done()
         if position is not None and record is not None:
             raise RequestError(400, "position: a saved game has a position of its own; give one of the two")
-        policy = await run_in_threadpool(self._policies.find, key)
-        agent = await run_in_threadpool(self._policies.load, policy)
+        policy = await self._files.run(lambda _: self._policies.find(key))
+        agent = await self._loader.run(lambda _: self._policies.load(policy))
         game = await self._games.new(agent, seating, position=position, record=record)
         return JSONResponse(game.state(), status_code=201)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -58,7 +57,7 @@ class Policy:
 
 
 class Policies:
-    """Makes the list, and loads what is chosen from it. It is used by any thread.
+    """Makes the list, and loads what is chosen from it. One thread asks for the list, and one loads.
 
     Args:
         folder: with the runs.
@@ -68,20 +67,17 @@ class Policies:
 
     def __init__(self, folder: Path, *, checkpoint: str | None = None, device: str = "cpu") -> None:
         self._folder, self._checkpoint, self._device = folder, checkpoint, device
-        self._lock = threading.Lock()
-        self._loading = threading.Lock()
         self._listed: tuple[float, list[Policy]] = (-_LISTED_S, [])
         self._agents: OrderedDict[tuple[str, int], Agent] = OrderedDict()
         self._fixed = [*self._given(), *_published(), *_searches()]
 
     def choices(self) -> list[Policy]:
         """All that can be chosen: the one that was given first, then published ones, searches, and the newest runs'."""
-        with self._lock:
-            at, found = self._listed
-            if time.monotonic() - at >= _LISTED_S:
-                found = [*self._fixed, *_checkpoints(self._folder)]
-                self._listed = (time.monotonic(), found)
-            return found
+        at, found = self._listed
+        if time.monotonic() - at >= _LISTED_S:
+            found = [*self._fixed, *_checkpoints(self._folder)]
+            self._listed = (time.monotonic(), found)
+        return found
 
     def find(self, key: str) -> Policy:
         """The one that a client names.
@@ -104,13 +100,12 @@ class Policies:
             return _search_agent(policy.path)
         file = Path(policy.path)
         key = (policy.path, file.stat().st_mtime_ns if file.is_file() else 0)
-        with self._loading:
-            if key not in self._agents:
-                self._agents[key] = load_agent(policy.path, device=_device(self._device))
-                while len(self._agents) > _KEPT:
-                    self._agents.popitem(last=False)
-            self._agents.move_to_end(key)
-            return self._agents[key]
+        if key not in self._agents:
+            self._agents[key] = load_agent(policy.path, device=_device(self._device))
+            while len(self._agents) > _KEPT:
+                self._agents.popitem(last=False)
+        self._agents.move_to_end(key)
+        return self._agents[key]
 
     def _given(self) -> list[Policy]:
         """The one of the command line, whose game is known once it is loaded, which tells a mistake at once."""

@@ -12,7 +12,6 @@ import hashlib
 import io
 import math
 import os
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -154,7 +153,7 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 class CurveReader:
-    """Reads a file of metrics on and on, and keeps a bounded number of its rows. It is used by any thread.
+    """Reads a file of metrics on and on, and keeps a bounded number of its rows.
 
     Attributes:
         generation: changes when the rows before are no longer those that were given.
@@ -162,7 +161,6 @@ class CurveReader:
 
     def __init__(self, max_points: int = _MAX_POINTS) -> None:
         self._max_points = max_points
-        self._lock = threading.Lock()
         self.generation = 0
         self._begin(b"")
 
@@ -177,7 +175,7 @@ class CurveReader:
         """Read what has been added to the file; None: there is none yet."""
         if file is None:
             return
-        with self._lock, file.open("rb") as stream:
+        with file.open("rb") as stream:
             header = stream.readline(_CHUNK)
             if not header.endswith(b"\n"):
                 return  # it is being written anew
@@ -203,12 +201,11 @@ class CurveReader:
             ``generation``, ``row`` (the number of the first one), ``columns`` by name, and ``latest``: the last number
             of each.
         """
-        with self._lock:
-            first = row if generation == self.generation else 0
-            rows = self._rows[first:]
-            columns = {name: [values[place] for values in rows] for place, name in enumerate(self._names)}
-            latest = dict(zip(self._names, self._latest, strict=False))
-            return {"generation": self.generation, "row": first, "columns": columns, "latest": latest}
+        first = row if generation == self.generation else 0
+        rows = self._rows[first:]
+        columns = {name: [values[place] for values in rows] for place, name in enumerate(self._names)}
+        latest = dict(zip(self._names, self._latest, strict=False))
+        return {"generation": self.generation, "row": first, "columns": columns, "latest": latest}
 
     def _add(self, lines: bytes) -> None:
         for cells in csv.reader(io.StringIO(lines.decode("utf-8", "replace"))):

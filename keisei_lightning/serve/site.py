@@ -15,15 +15,18 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from keisei_lightning.errors import KeiseiError
-from keisei_lightning.serve.board_threads import BoardThreads
 from keisei_lightning.serve.fields import RequestError
 from keisei_lightning.serve.games import Games
 from keisei_lightning.serve.guard import Guard, hosts_of
 from keisei_lightning.serve.play_routes import play_routes
 from keisei_lightning.serve.policies import Policies
 from keisei_lightning.serve.watch_routes import watch_routes
+from keisei_lightning.serve.work_threads import WorkThread, WorkThreads
 
 __all__ = ["make_site"]
+
+_MAX_READS, _MAX_LOADS = 128, 8
+"""So many may wait to have a file read, or a policy loaded."""
 
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _PAGES = {"/": "play.html", "/watch": "watch.html"}
@@ -55,15 +58,23 @@ def make_site(
     """
     root = Path(folder).resolve()
     policies = Policies(root, checkpoint=checkpoint, device=device)
-    games = Games(BoardThreads(threads), max_games=max_games)
+    games = Games(WorkThreads(threads), max_games=max_games)
+    reader = WorkThread(max_waiting=_MAX_READS, name="keisei-files")
+    loader = WorkThread(max_waiting=_MAX_LOADS, name="keisei-policies")
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
         games.close()
+        reader.close()
+        loader.close()
 
     app = Starlette(
-        routes=[*_static_routes(), *play_routes(games, policies), *watch_routes(root)],
+        routes=[
+            *_static_routes(),
+            *play_routes(games, policies, files=reader, loader=loader),
+            *watch_routes(root, reader),
+        ],
         lifespan=lifespan,
         exception_handlers={KeiseiError: _failed, HTTPException: _refused},
     )

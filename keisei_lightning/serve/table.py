@@ -1,6 +1,6 @@
 """One game on the server: who sits where, what has been played, and what the policy thinks of it.
 
-A :class:`Table` is used on its board thread alone (:mod:`keisei_lightning.serve.board_threads`).
+A :class:`Table` is used on one thread alone (:mod:`keisei_lightning.serve.work_threads`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from keisei_lightning.errors import GameError
 from keisei_lightning.games.protocol import ClickableGame
 from keisei_lightning.play import Analysis, Analyst, GameSession, choose_move
 from keisei_lightning.search.options import SearchOptions
-from keisei_lightning.serve.board_threads import Stop
 from keisei_lightning.serve.fields import RequestError
+from keisei_lightning.serve.work_threads import Stop
 
 __all__ = ["SIDES", "Seating", "Table"]
 

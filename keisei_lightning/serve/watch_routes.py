@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from keisei_lightning.serve.fields import RequestError
 from keisei_lightning.serve.run_files import CurveReader, RunFolder, find_runs, read_tail
+from keisei_lightning.serve.work_threads import WorkThread
 
 __all__ = ["watch_routes"]
 
@@ -27,27 +26,27 @@ _MAX_PICTURE_BYTES = 2_000_000
 _PICTURE_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
 
 
-def watch_routes(folder: Path) -> list[Route]:
+def watch_routes(folder: Path, files: WorkThread) -> list[Route]:
     """Routes below ``/api`` for watching.
 
     Args:
         folder: with the runs.
+        files: reads them.
     """
     runs = _Runs(folder)
 
     async def listed(request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(runs.to_json))
+        return JSONResponse(await files.run(lambda _: runs.to_json()))
 
     async def one(request: Request) -> Response:
         query = request.query_params
         generation, row = _whole(query.get("generation", "0")), _whole(query.get("row", "0"))
         is_whole = query.get("is_whole", "true") == "true"
-        return JSONResponse(
-            await run_in_threadpool(runs.one, request.path_params["key"], generation, row, is_whole=is_whole)
-        )
+        key = request.path_params["key"]
+        return JSONResponse(await files.run(lambda _: runs.one(key, generation, row, is_whole=is_whole)))
 
     async def picture(request: Request) -> Response:
-        text = await run_in_threadpool(runs.picture, request.path_params["key"])
+        text = await files.run(lambda _: runs.picture(request.path_params["key"]))
         return Response(text, media_type="image/svg+xml", headers={"content-security-policy": _PICTURE_POLICY})
 
     return [
@@ -58,19 +57,17 @@ def watch_routes(folder: Path) -> list[Route]:
 
 
 class _Runs:
-    """The results folder, looked through now and then. It is used by any thread."""
+    """The results folder, looked through now and then. It is used by one thread."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._lock = threading.Lock()
         self._listed: tuple[float, list[RunFolder]] = (-_LISTED_S, [])
         self._curves: OrderedDict[str, CurveReader] = OrderedDict()
 
     def list(self) -> list[RunFolder]:
-        with self._lock:
-            if time.monotonic() - self._listed[0] >= _LISTED_S:
-                self._listed = (time.monotonic(), find_runs(self._folder))
-            return self._listed[1]
+        if time.monotonic() - self._listed[0] >= _LISTED_S:
+            self._listed = (time.monotonic(), find_runs(self._folder))
+        return self._listed[1]
 
     def to_json(self) -> dict[str, Any]:
         now = time.time()
@@ -84,11 +81,10 @@ class _Runs:
 
     def one(self, key: str, generation: int, row: int, *, is_whole: bool) -> dict[str, Any]:
         run = self._find(key)
-        with self._lock:
-            curves = self._curves.setdefault(key, CurveReader())
-            self._curves.move_to_end(key)
-            while len(self._curves) > _KEPT:
-                self._curves.popitem(last=False)
+        curves = self._curves.setdefault(key, CurveReader())
+        self._curves.move_to_end(key)
+        while len(self._curves) > _KEPT:
+            self._curves.popitem(last=False)
         curves.read(run.file("csv/metrics.csv"))
         about = {"key": key, "name": run.name, "game": run.game, "idle_s": max(0.0, time.time() - run.changed_at)}
         rows = curves.since(generation, row)

@@ -171,7 +171,7 @@ export class Board {
     for (const move of this.thoughts) {
       const ends = move.parts.map((name) => this.at(name)).filter(Boolean);
       const strength = move.policy / most;
-      if (!ends.length || strength < 0.03) continue;
+      if (!ends.length || strength < 0.15) continue;
       const last = move.parts.at(-1);
       for (const element of this.parts.filter((part) => part.dataset.part === last)) {
         const [x, y] = place(element);

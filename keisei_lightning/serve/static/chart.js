@@ -2,7 +2,7 @@
 
 import { draw, make, readable } from "./common.js";
 
-const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [560, 240, 56, 12, 10, 34];
+const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [420, 210, 50, 12, 10, 36];
 const ROWS = 25;
 
 /** Numbers for an axis from low to high: round, and about as many as asked for. */
@@ -49,10 +49,12 @@ export class Chart {
     const ends = (values) => values.reduce(([a, b], each) => [Math.min(a, each), Math.max(b, each)], [Infinity, -Infinity]);
     const [x0, x1] = ends(points.map(([x]) => x));
     let [y0, y1] = ends(points.map(([, y]) => y));
+    if (y0 === 0 && y1 === 0) y1 = 1;
     if (y0 === y1) [y0, y1] = [y0 - Math.abs(y0) * 0.1 - 0.1, y1 + Math.abs(y1) * 0.1 + 0.1];
     const pad = (y1 - y0) * 0.05;
     [this.low, this.high] = [y0 >= 0 && y0 < pad * 4 ? 0 : y0 - pad, y1 + pad];
-    [this.first, this.last] = [x0, x1 > x0 ? x1 : x0 + 1];
+    const first = Math.min(x0, 0);
+    [this.first, this.last] = [first, x1 > first ? x1 : first + 1];
   }
 
   x(value) { return LEFT + ((value - this.first) / (this.last - this.first)) * (WIDTH - LEFT - RIGHT); }
@@ -66,7 +68,7 @@ export class Chart {
       picture.append(draw("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: this.y(at), y2: this.y(at) }),
         draw("text", { x: LEFT - 6, y: this.y(at) + 4, "text-anchor": "end" }, readable(at)));
     }
-    for (const at of ticks(this.first, this.last, 5)) {
+    for (const at of ticks(this.first, this.last, 4)) {
       picture.append(draw("text", { x: this.x(at), y: HEIGHT - BOTTOM + 16, "text-anchor": "middle" }, readable(at)));
     }
     picture.append(draw("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 3, "text-anchor": "middle" }, this.axis));

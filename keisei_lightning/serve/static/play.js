@@ -225,7 +225,7 @@ function go(ply) {
 
 function seats() {
   const isPerson = (seat) => state.side === "both" || state.side === ["first", "second"][seat];
-  return [0, 1].map((seat) => (isPerson(seat) ? "you" : state.policy));
+  return [0, 1].map((seat) => (isPerson(seat) ? "you" : `policy ${state.policy}`));
 }
 
 function status() {
@@ -238,7 +238,7 @@ function status() {
     return `${won ? "You win" : lost ? "You lose" : result} (${state.outcome.replaceAll("_", " ")}).`;
   }
   const last = state.moves.at(-1);
-  const told = last ? `${names[last.seat] === "you" ? "You" : names[last.seat]}: ${last.name}. ` : "";
+  const told = last ? `${names[last.seat] === "you" ? "You" : "Policy"}: ${last.name}. ` : "";
   if (state.waits_for === "policy") return `${told}${isPaused ? "Paused." : "The policy is thinking…"}`;
   return `${told}${state.side === "both" ? ["First", "Second"][state.mover] + " to move." : "Your turn."}`;
 }
@@ -250,7 +250,7 @@ function setText(element, text) {
 function showPanel() {
   if (state === null) return;
   const [first, second] = seats();
-  setText(byId("players"), `${state.game.replaceAll("_", " ")}: ${first} – ${second}`);
+  setText(byId("players"), `${state.game.replaceAll("_", " ")}: ${first} (first) and ${second} (second)`);
   setText(byId("status"), status());
   const canMove = state.waits_for === "person" && isLast();
   byId("hint").disabled = (isLast() && state.is_over) || (isLast() && !canMove);

@@ -1,4 +1,4 @@
-"""Threads that boards live on: a board of a game is used by the thread that made it, and by no other."""
+"""Threads beside the event loop: boards live on them, since a board is used by the thread that made it alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from typing import Any, Generic, TypeVar
 
-__all__ = ["BoardThread", "BoardThreads", "BusyError", "Stop"]
+from keisei_lightning.serve.fields import RequestError
+
+__all__ = ["BusyError", "Stop", "WorkThread", "WorkThreads"]
 
 T = TypeVar("T")
 
@@ -18,12 +20,15 @@ Stop = Callable[[], bool]
 """Whether nobody waits any more for what is being done."""
 
 
-class BusyError(Exception):
+class BusyError(RequestError):
     """More is waiting than may wait."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "the server has too much to do just now; try again in a moment")
 
 
 class _Job(Generic[T]):
-    """A function to be called on a board thread, and what will come of it."""
+    """A function to be called on a thread, and what will come of it."""
 
     def __init__(self, work: Callable[[Stop], T]) -> None:
         self.future: Future[T] = Future()
@@ -38,7 +43,7 @@ class _Job(Generic[T]):
         self.future.cancel()
 
     def run(self) -> None:
-        """Do it, on the board thread."""
+        """Do it, on the thread."""
         if not self.future.set_running_or_notify_cancel():
             return
         try:
@@ -49,7 +54,7 @@ class _Job(Generic[T]):
             self.future.set_result(result)
 
 
-class BoardThread:
+class WorkThread:
     """One thread that does one thing after another.
 
     Args:
@@ -128,19 +133,19 @@ class BoardThread:
             del job  # what it refers to belongs to this thread, and shall not wait for the next job to be let go
 
 
-class BoardThreads:
-    """Some board threads; each game is given to the one that has least to do.
+class WorkThreads:
+    """Some threads; each game is given to the one that has least to do.
 
     Args:
         count: how many searches can run side by side.
-        max_waiting: see :class:`BoardThread`.
+        max_waiting: see :class:`WorkThread`.
     """
 
     def __init__(self, count: int, *, max_waiting: int = 16) -> None:
-        self._threads = [BoardThread(max_waiting=max_waiting, name=f"keisei-boards-{n}") for n in range(count)]
+        self._threads = [WorkThread(max_waiting=max_waiting, name=f"keisei-boards-{n}") for n in range(count)]
         self._next = 0
 
-    def choose(self) -> BoardThread:
+    def choose(self) -> WorkThread:
         """The thread for a new game."""
         self._next += 1
         order = self._threads[self._next % len(self._threads) :] + self._threads[: self._next % len(self._threads)]
