@@ -30,6 +30,7 @@ commands:
   play [checkpoint=FILE] [KEY=VALUE ...]     a game against a trained policy, here; `keisei play --help`
   usi [checkpoint=FILE] [KEY=VALUE ...]      a USI engine for shogi programs; `keisei usi --help`
   engine checkpoint=FILE [protocol=ugi|gtp]  an engine of another game; `keisei engine --help`
+  serve [KEY=VALUE ...]                      a page to play at and to watch trainings on; `keisei serve --help`
   games                                      games that are known by name
   bench NAME [KEY=VALUE ...]                 speed on this machine, and what suits it; `keisei bench --help`
   doctor [KEY=VALUE ...]                     this machine and this installation: what is wrong, and what mends it
@@ -183,6 +184,10 @@ def _runs(argv: Sequence[str]) -> int:
     from keisei_lightning.commands.runs import main as runs
 
     return runs(argv)
+def _serve(argv: Sequence[str]) -> int:
+    from keisei_lightning.commands.serve import main as serve
+
+    return serve(argv)
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
@@ -198,6 +203,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "engine": _engine,
     "doctor": _doctor,
     "runs": _runs,
+    "serve": _serve,
 }
 
 
