@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameFactory, GameSpec
@@ -49,7 +50,14 @@ def load_agent(path: str, *, device: str = "cpu") -> Agent:
         ConfigError: there is no such file, or it cannot be read.
     """
     if path.endswith(_ONNX):
-        raise ConfigError(f"checkpoint={path}: is an exported model")
+        # onnxruntime is of an extra, and is imported where it is needed.
+        from keisei_lightning.export.onnx_policy import load_onnx
+
+        try:
+            model = load_onnx(path)
+        except ConfigError as error:
+            raise ConfigError([line.replace("model=", "checkpoint=", 1) for line in error.errors]) from error
+        return Agent(name=Path(path).stem, game=model.game, spec=model.spec, evaluator=model.evaluator)
     # torch is imported where a checkpoint is read, and not to look at a model without it.
     from keisei_lightning.policies import load_policy
     from keisei_lightning.search.network import NetworkEvaluator

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keisei_lightning.commands.exit_codes import BAD_USAGE, DONE
+from keisei_lightning.commands.table import COMMANDS
 from keisei_lightning.system.console import say
 from keisei_lightning.system.options import Declaration, declared
 
@@ -112,36 +113,9 @@ def candidates(line: str, commands: Sequence[str]) -> list[str]:
             return [f"{name} " for name in BENCHES if name.startswith(word)]
         command, *before = before
         found = list(_of_options(word, BENCHES[command].options)) if command in BENCHES else []
-    elif command == "eval":
-        from keisei_lightning.commands.evaluate.options import EvalOptions
-
-        found = list(_of_options(word, EvalOptions))
-    elif command == "export":
-        from keisei_lightning.commands.export.options import ExportOptions
-
-        found = list(_of_options(word, ExportOptions))
-    elif command == "convert":
-        from keisei_lightning.commands.convert.options import ConvertOptions
-
-        found = list(_of_options(word, ConvertOptions))
-    elif command == "positions":
-        from keisei_lightning.commands.positions.options import PositionsOptions
-
-        found = list(_of_options(word, PositionsOptions))
-    elif command == "play":
-        from keisei_lightning.commands.play.options import PlayOptions
-
-        found = list(_of_options(word, PlayOptions))
-    elif command == "usi":
-        from keisei_lightning.commands.usi import UsiOptions
-
-        found = list(_of_options(word, UsiOptions))
-    elif command == "engine":
-        from keisei_lightning.commands.engine import EngineOptions
-
-        found = list(_of_options(word, EngineOptions))
     else:
-        found = []
+        keys = COMMANDS[command].keys() if command in COMMANDS else None
+        found = [] if keys is None else list(_of_options(word, keys))
     return sorted([*found, *_of_training(word, before)] if command in ("train", "profile", "scale") else found)
 
 

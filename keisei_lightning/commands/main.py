@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from keisei_lightning import __version__
 from keisei_lightning.commands.completion import FLAGS as COMPLETION_FLAGS
 from keisei_lightning.commands.completion import main as complete
 from keisei_lightning.commands.exit_codes import BAD_USAGE, DONE, FAILED
-from keisei_lightning.commands.help_texts import asks_for_help
+from keisei_lightning.commands.table import COMMANDS
 from keisei_lightning.system.allocator import keep_freed_memory
 from keisei_lightning.system.console import Output, say, standard_output
 from keisei_lightning.system.openmp import governed_spinning, limit_spinning
@@ -18,24 +18,28 @@ from keisei_lightning.system.openmp import governed_spinning, limit_spinning
 __all__ = ["main"]
 
 HELP = """\
-usage: keisei COMMAND ...
+usage: keisei COMMAND ...          keisei COMMAND --help: its keys, and examples
 
-commands:
-  train [GROUP=OPTION ...] [KEY=VALUE ...]   train by self-play; `keisei train --help` lists all groups and keys
-  train -m KEY=VALUE,VALUE ...               a sweep: one run for each combination
-  eval checkpoint=FILE [KEY=VALUE ...]       a trained policy against other players; `keisei eval --help`
-  export checkpoint=FILE to=FILE             a policy for other programs: ONNX, torch.export, safetensors
-  convert record=FILE to=FILE                records of games in another format; `keisei convert --help`
-  positions records=FOLDER to=FILE           training positions for other programs; `keisei positions --help`
-  play [checkpoint=FILE] [KEY=VALUE ...]     a game against a trained policy, here; `keisei play --help`
-  usi [checkpoint=FILE] [KEY=VALUE ...]      a USI engine for shogi programs; `keisei usi --help`
-  engine checkpoint=FILE [protocol=ugi|gtp]  an engine of another game; `keisei engine --help`
-  serve [KEY=VALUE ...]                      a page to play at and to watch trainings on; `keisei serve --help`
-  games                                      games that are known by name
-  bench NAME [KEY=VALUE ...]                 speed on this machine, and what suits it; `keisei bench --help`
+train and measure:
+  train [GROUP=OPTION ...] [KEY=VALUE ...]   by self-play; `train -m KEY=VALUE,VALUE ...` is a sweep
+  eval checkpoint=FILE [KEY=VALUE ...]       a trained policy against other players
+  runs [NAME] [RUN ...] [KEY=VALUE ...]      list, show, compare, plot, resume, delete runs
+  bench NAME [KEY=VALUE ...]                 speed on this machine, and what suits it
   doctor [KEY=VALUE ...]                     this machine and this installation: what is wrong, and what mends it
-  runs [NAME] [RUN ...] [KEY=VALUE ...]      list, show, compare, plot, resume, delete runs; `keisei runs --help`
-  -sc install=SHELL                          completion by TAB for bash, fish and zsh: eval "$(keisei -sc install=bash)"
+
+play:
+  play [checkpoint=FILE] [KEY=VALUE ...]     a game against a trained policy, here
+  serve [KEY=VALUE ...]                      a page to play at, and to watch trainings on
+  usi [checkpoint=FILE] [KEY=VALUE ...]      a USI engine for shogi programs
+  engine checkpoint=FILE [protocol=ugi|gtp]  an engine of another game
+
+take it elsewhere:
+  export checkpoint=FILE to=FILE             a policy for other programs: ONNX, torch.export, safetensors
+  convert record=FILE to=FILE                records of games in another format
+  positions records=FOLDER to=FILE           training positions for other programs
+
+games                                        games that are known by name
+-sc install=SHELL                            completion by TAB for bash, fish and zsh: eval "$(keisei -sc install=bash)"
 
 examples:
   keisei play                                against a policy that comes with the package
@@ -43,17 +47,6 @@ examples:
   keisei train experiment=quickstart         connect four, about a minute
   keisei train experiment=shogi parallel.num_workers=8
   keisei eval checkpoint=results/quickstart/RUN/checkpoints/last.ckpt 'opponents=[random,alpha_beta(depth=3)]'
-"""
-
-GAMES_HELP = """\
-usage: keisei games
-
-Lists the games that are known by name, those of other packages too, and those that a published policy plays.
-
-examples:
-  keisei games
-  keisei play game=connect_four
-  keisei train env=open_spiel "env.game=hex(board_size=5)"
 """
 
 
@@ -98,113 +91,7 @@ def _main(words: list[str]) -> int:
     keep_freed_memory()
     limit_spinning()
     with governed_spinning():
-        return command(words[1:])
-
-
-def _train(argv: Sequence[str]) -> int:
-    from keisei_lightning.commands.train import main as train
-
-    return train(argv)
-
-
-def _eval(argv: Sequence[str]) -> int:
-    from keisei_lightning.commands.evaluate import main as evaluate
-
-    return evaluate(argv)
-
-
-def _export(argv: Sequence[str]) -> int:
-    from keisei_lightning.commands.export import main as export
-
-    return export(argv)
-
-
-def _convert(argv: Sequence[str]) -> int:
-    from keisei_lightning.commands.convert import main as convert
-
-    return convert(argv)
-
-
-def _positions(argv: Sequence[str]) -> int:
-    from keisei_lightning.commands.positions import main as positions
-
-    return positions(argv)
-def _play(argv: Sequence[str]) -> int:
-    from keisei_lightning.commands.play import main as play
-
-    return play(argv)
-
-
-def _games(argv: Sequence[str]) -> int:
-    if asks_for_help(argv):
-        print(GAMES_HELP, end="")
-        return DONE
-    if argv:
-        say(f"games {argv[0]}: this command takes no arguments")
-        return BAD_USAGE
-    from keisei_lightning.games import game_names
-    from keisei_lightning.games.registry import game_notes
-
-    print("\n".join(game_names()))
-    print(
-        'and any two-player zero-sum perfect-information game of OpenSpiel: env=open_spiel "env.game=NAME(KEY=VALUE)"'
-    )
-    for note in game_notes():
-        print(note)
-    from keisei_lightning.published import published_card, published_names
-
-    print("a trained policy comes with the package for", end=" ")
-    print(", ".join(str(published_card(name)["game"]) for name in published_names()), end=": keisei play\n")
-    return DONE
-
-
-def _bench(argv: Sequence[str]) -> int:
-    from keisei_lightning.commands.bench import main as bench
-
-    return bench(argv)
-
-
-def _usi(argv: Sequence[str]) -> int:
-    from keisei_lightning.commands.usi import main as usi
-
-    return usi(argv)
-
-
-def _engine(argv: Sequence[str]) -> int:
-    from keisei_lightning.commands.engine import main as engine
-
-    return engine(argv)
-def _doctor(argv: Sequence[str]) -> int:
-    from keisei_lightning.commands.doctor import main as doctor
-
-    return doctor(argv)
-
-
-def _runs(argv: Sequence[str]) -> int:
-    from keisei_lightning.commands.runs import main as runs
-
-    return runs(argv)
-def _serve(argv: Sequence[str]) -> int:
-    from keisei_lightning.commands.serve import main as serve
-
-    return serve(argv)
-
-
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "train": _train,
-    "eval": _eval,
-    "export": _export,
-    "convert": _convert,
-    "positions": _positions,
-    "play": _play,
-    "games": _games,
-    "bench": _bench,
-    "usi": _usi,
-    "engine": _engine,
-    "doctor": _doctor,
-    "runs": _runs,
-    "serve": _serve,
-}
+        return command.main()(words[1:])
 
 
 if __name__ == "__main__":

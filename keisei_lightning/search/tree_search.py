@@ -306,8 +306,13 @@ class TreeSearch:
         look = Look.at(forest, nodes)
         preference, policy = self._selection.preference(look), self._selection.policy(look)
         best = look.edges[np.arange(len(nodes)), best_columns(forest, look, preference)]
-        variations, found = self._variations(best), []
-        for row in range(len(nodes)):
+        liked = [
+            _liked(edge, look.edges[row][look.is_edge[row]], look.visits[row][look.is_edge[row]], lines)
+            for row, edge in enumerate(best.tolist())
+        ]
+        variations = iter(self._variations(np.array([edge for row in liked for edge in row], np.int64)))
+        found = []
+        for row, first in enumerate(liked):
             own = look.is_edge[row]
             edges = look.edges[row][own]
             tried = look.visits[row][own]
@@ -316,15 +321,14 @@ class TreeSearch:
             mean = (forest.nodes.value[nodes[row]] + total) / (1 + tried.sum())
             found.append(
                 Found(
-                    action=variations[row][0],
+                    action=int(forest.edges.action[first[0]]),
                     value=float(np.clip(mean, low, high)),
                     actions=forest.edges.action[edges].copy(),
                     visits=tried,
                     values=look.values[row][own],
                     priors=np.exp(look.log_priors[row][own]),
                     policy=policy[row][own],
-                    variation=variations[row],
-                    variations=tuple(tuple(self._variation(each)) for each in _liked(edge, edges, tried, lines)),
+                    variations=tuple(next(variations) for _ in first),
                     result=low if low == high else None,
                 )
             )

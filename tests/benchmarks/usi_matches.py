@@ -84,7 +84,7 @@ def main() -> int:
     text = json.dumps(report, indent=1)
     if options.write:
         options.write.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    sys.stdout.write(text + "\n")
     return int(any(row["our_faults"] or row["referee"]["illegal"] for row in rows))
 
 

@@ -13,18 +13,18 @@ import pytest
 import yaml
 
 from keisei_lightning.commands import main as cli
+from keisei_lightning.commands import table
 from keisei_lightning.commands.bench.options import BENCHES
 from keisei_lightning.commands.compose import compose_options
-from keisei_lightning.commands.evaluate.options import EvalOptions
-from keisei_lightning.commands.export.options import ExportOptions
-from keisei_lightning.commands.play.options import PlayOptions
+from keisei_lightning.commands.runs.options import VERBS
 from keisei_lightning.config.reference import as_yaml
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.system.options import Declaration, declared
 
-COMMANDS: dict[str, type] = {"eval": EvalOptions, "export": ExportOptions} | {
-COMMANDS: dict[str, type] = {"eval": EvalOptions, "play": PlayOptions} | {
-    f"bench {name}": bench.options for name, bench in BENCHES.items()
+COMMANDS: dict[str, type] = {
+    **{name: options for name, command in table.COMMANDS.items() if (options := command.keys()) is not None},
+    **{f"bench {name}": bench.options for name, bench in BENCHES.items()},
+    **{f"runs {name}": verb.options for name, verb in VERBS.items()},
 }
 KEYS = [(command, option) for command, options in COMMANDS.items() for option in declared(options)]
 IDS = [f"{command} {option.name}" for command, option in KEYS]
@@ -130,6 +130,7 @@ def test_the_words_of_a_profile_that_are_not_its_own_are_the_trainings(capsys: p
 
 def test_an_option_is_declared_in_one_place() -> None:
     """A new one shows, is read and is checked without a word anywhere else."""
+    from keisei_lightning.commands.evaluate.options import EvalOptions
     from keisei_lightning.commands.help_texts import options_help
     from keisei_lightning.system.options import option
 
