@@ -219,10 +219,8 @@ def plot_timeline(spans: Iterable[Span], path: str | Path, *, seconds: float | N
     axes.invert_yaxis()
     axes.set_xlim(first_s, max(last_s, first_s + 1e-3))
     axes.set_xlabel("seconds; a line is a publish of new weights")
-    axes.legend(
-        handles=[Patch(color=colour, label=kind) for kind, colour in _COLOURS.items()],
-        loc="upper center", bbox_to_anchor=(0.5, 1.0 + 0.7 / len(lanes)), ncols=len(_COLOURS), frameon=False,
-    )  # fmt: skip
+    handles = [Patch(color=colour, label=kind) for kind, colour in _COLOURS.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=110)
     write_whole(Path(path), picture.getvalue())
