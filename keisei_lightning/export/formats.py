@@ -42,7 +42,7 @@ class FileFormat:
     """One format.
 
     Attributes:
-        opset: see :class:`~keisei_lightning.export.card.ExportCard`.
+        opset: see :class:`~keisei_lightning.export.card.FileFacts`.
         export: a module and its game to what ``to_bytes`` takes.
         to_bytes: that, with a card, to the content of a file.
         digest: the content of a file to what its card has of it.

@@ -86,13 +86,13 @@ class OnnxPolicy:
             if not file.card:
                 raise ConfigError(f"model={path}: is no exported policy (it has no card); `keisei export` writes one")
             card = ExportCard.from_json(file.card, path=path)
-            if card.digest != file.digest:
+            if card.file.digest != file.digest:
                 reason = "damaged, or changed since: its graph is not the one that its card is about"
                 raise ConfigError(f"model={path}: cannot be read as an exported policy ({reason})")
         self.card = card
         self.game: GameFactory
         self.spec: GameSpec
-        self.game, self.spec = card.make_game(path=path)
+        self.game, self.spec = card.game.make(path=path)
         self._session = _open(content, path=path)
         self._check_signature()
 

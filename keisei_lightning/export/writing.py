@@ -12,11 +12,12 @@ from typing import Any
 
 from keisei_lightning import __version__
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.export.card import CARD_FORMAT, INPUTS, OUTPUTS, ExportCard
+from keisei_lightning.export.card import INPUTS, OUTPUTS, ExportCard, FileFacts, GameFacts, PolicyFacts
 from keisei_lightning.export.comparison import compare
 from keisei_lightning.export.formats import FILE_FORMATS, FileFormat
 from keisei_lightning.export.origin import Origin
 from keisei_lightning.export.target import LIBRARIES, Target
+from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models import num_parameters
 from keisei_lightning.policies import LoadedPolicy, load_policy
 
@@ -57,50 +58,62 @@ def export_policy(
     target = Target.of(to, file_format, overwrite=overwrite)
     policy = load_policy(checkpoint, model)
     spec, how = policy.game(1).spec, FILE_FORMATS[target.file_format]
-    card = _card_of(policy, Origin.of(checkpoint, policy), os.fspath(checkpoint), target, how)
+    origin, key = Origin.of(checkpoint, policy), f"ckpt_path={os.fspath(checkpoint)}"
+    card = ExportCard(
+        file=_file_facts(spec, target, how),
+        game=_game_facts(spec, policy),
+        policy=PolicyFacts(
+            checkpoint=os.fspath(checkpoint),
+            model=dict(policy.recipe.model),
+            parameters=num_parameters(policy.actor_critic),
+            training=origin.training,
+            rating=origin.rating,
+        ),
+        versions=_versions(target),
+        date=time.strftime("%Y-%m-%d"),
+    )
     try:
         exported = how.export(policy.actor_critic, spec)
     except ConfigError as error:
-        raise ConfigError([f"ckpt_path={os.fspath(checkpoint)}: {line}" for line in error.errors]) from error
+        raise ConfigError([f"{key}: {line}" for line in error.errors]) from error
     # What is compared is the file itself, but for its card, which has the figures.
     content = how.to_bytes(exported, "")
     run = how.to_run(content, policy.actor_critic, card)
     comparison = compare(run, policy.actor_critic, policy.game, positions=positions, seed=seed, tolerance=tolerance)
     comparison.check()
-    card = dataclasses.replace(card, digest=how.digest(content), check=comparison.figures())
+    file = dataclasses.replace(card.file, digest=how.digest(content))
+    card = dataclasses.replace(card, file=file, check=comparison.figures())
     text = card.to_json()
     target.write(how.to_bytes(exported, text), text)
     return card
 
 
-def _card_of(policy: LoadedPolicy, origin: Origin, checkpoint: str, target: Target, how: FileFormat) -> ExportCard:
-    """All of a card but what the comparison finds."""
-    spec, recipe = policy.game(1).spec, policy.recipe
-    actions = spec.num_actions
-    libraries = ("torch", "numpy", *LIBRARIES[target.file_format])
-    return ExportCard(
-        format=CARD_FORMAT,
-        file_format=target.file_format,
-        game=recipe.game,
-        game_options=dict(recipe.game_options),
+def _file_facts(spec: GameSpec, target: Target, how: FileFormat) -> FileFacts:
+    inputs = _tensor("uint8", *spec.observation_shape), _tensor("bool", spec.num_actions)
+    outputs = _tensor("float32", spec.num_actions), _tensor("float32")
+    return FileFacts(
+        kind=target.file_format,
+        opset=how.opset,
+        digest=None,
+        inputs=dict(zip(INPUTS, inputs, strict=True)),
+        outputs=dict(zip(OUTPUTS, outputs, strict=True)),
+    )
+
+
+def _game_facts(spec: GameSpec, policy: LoadedPolicy) -> GameFacts:
+    return GameFacts(
+        name=policy.recipe.game,
+        options=dict(policy.recipe.game_options),
         encoding=spec.encoding,
         observation_shape=tuple(spec.observation_shape),
-        num_actions=actions,
-        checkpoint=checkpoint,
-        model=dict(recipe.model),
-        parameters=num_parameters(policy.actor_critic),
-        training=origin.training,
-        rating=origin.rating,
-        opset=how.opset,
-        inputs=dict(zip(INPUTS, (_tensor("uint8", *spec.observation_shape), _tensor("bool", actions)), strict=True)),
-        outputs=dict(zip(OUTPUTS, (_tensor("float32", actions), _tensor("float32")), strict=True)),
-        versions={
-            "python": platform.python_version(),
-            "keisei-lightning": __version__,
-            **{name: importlib.metadata.version(name) for name in libraries},
-        },
-        date=time.strftime("%Y-%m-%d"),
+        num_actions=spec.num_actions,
     )
+
+
+def _versions(target: Target) -> dict[str, str]:
+    libraries = ("torch", "numpy", *LIBRARIES[target.file_format])
+    ours = {"python": platform.python_version(), "keisei-lightning": __version__}
+    return ours | {name: importlib.metadata.version(name) for name in libraries}
 
 
 def _tensor(dtype: str, *shape: int) -> str:

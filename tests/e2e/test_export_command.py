@@ -69,11 +69,12 @@ def test_a_file_and_its_card_are_written_and_the_screen_says_how_near_it_is(
     assert err == ""
     assert there() == ["a.ckpt", f"a.{suffix}", f"a.{suffix}.json"]
     card = json.loads(Path(f"a.{suffix}.json").read_text(encoding="utf-8"))
-    assert (card["game"], card["game_options"], card["checkpoint"]) == ("tic_tac_toe", {"opening_plies": 2}, "a.ckpt")
+    assert (card["game"]["name"], card["game"]["options"]) == ("tic_tac_toe", {"opening_plies": 2})
+    assert card["policy"]["checkpoint"] == "a.ckpt"
     check = card["check"]
     assert (check["positions"], check["seed"], check["tolerance"], check["wrong_masks"]) == (200, 3, 1e-4, 0)
     assert max(check["max_log_prob_difference"], check["max_value_difference"]) <= 1e-4
-    assert f"a.{suffix} ({Path(f'a.{suffix}').stat().st_size:,} bytes; {card['file_format']})" in out
+    assert f"a.{suffix} ({Path(f'a.{suffix}').stat().st_size:,} bytes; {card['file']['kind']})" in out
     assert f"200 of {check['games']} random games (seed 3)" in out
 
 
@@ -89,7 +90,7 @@ def test_a_runs_own_records_are_on_the_card() -> None:
     Path("run/.hydra/config.yaml").write_text(yaml.safe_dump({"seed": 7}))
     words = ["export", f"checkpoint={folder}/last.ckpt", "to=weights", "format=safetensors", "positions=10"]
     assert cli.main(words) == 0
-    card = json.loads(Path("weights.json").read_text(encoding="utf-8"))
+    card = json.loads(Path("weights.json").read_text(encoding="utf-8"))["policy"]
     assert card["training"] == {
         "global_step": 70,
         "epochs": 2,
@@ -111,7 +112,7 @@ def test_what_is_there_stays_unless_it_may_be_replaced(capsys: pytest.CaptureFix
     assert line == f"to=a.safetensors: {said}"
     assert there() == ["a.ckpt", "a.safetensors.json"]
     assert cli.main(["export", *words, "overwrite=true"]) == 0
-    assert json.loads(Path("a.safetensors.json").read_text())["game"] == "tic_tac_toe"
+    assert json.loads(Path("a.safetensors.json").read_text())["game"]["name"] == "tic_tac_toe"
     capsys.readouterr()
 
 

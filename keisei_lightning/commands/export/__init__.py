@@ -85,9 +85,9 @@ def _export(options: ExportOptions) -> None:
         raise KeiseiError(f"to={options.to}: {error.strerror}") from error
     check = card.check
     print_table(
-        f"{card.game}, {options.checkpoint}",
+        f"{card.game.name}, {options.checkpoint}",
         {
-            "file": f"{options.to} ({os.path.getsize(options.to):,} bytes; {card.file_format})",
+            "file": f"{options.to} ({os.path.getsize(options.to):,} bytes; {card.file.kind})",
             "card": f"{options.to}.json",
             "positions": f"{check['positions']:,} of {check['games']} random games (seed {check['seed']})",
             "log-probabilities": f"differ by {check['max_log_prob_difference']:.2g} or less",

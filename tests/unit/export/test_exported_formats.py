@@ -92,7 +92,7 @@ def test_the_mean_over_mirror_images_is_that_of_the_module(name: str, exported: 
 def test_networks_of_every_kind_are_exported(game: str, model: dict[str, object], tmp_path: Path) -> None:
     actor_critic = untrained(tmp_path / "a.ckpt", game, **model)
     card = export_policy(tmp_path / "a.ckpt", tmp_path / "a.onnx", positions=100)
-    assert (card.model, card.training) == (model, {"global_step": 70, "epochs": 0})
+    assert (card.policy.model, card.policy.training) == (model, {"global_step": 70, "epochs": 0})
     assert_alike(load_onnx(tmp_path / "a.onnx"), actor_critic, count=200)
 
 
@@ -143,14 +143,15 @@ def entries(archive: Path) -> list[bytes]:
 def test_a_card_says_what_is_known_of_the_checkpoint(exported: Exported) -> None:
     card = load_onnx(exported("shogi", ".onnx")).card
     published = json.loads((ROOT / "keisei_lightning" / "published" / "shogi.json").read_text(encoding="utf-8"))
-    assert (card.game, card.encoding, card.observation_shape, card.num_actions) == ("shogi", "shogi", (98,), 2187)
-    assert card.inputs == {"observation": "uint8 [n, 98]", "legal": "bool [n, 2187]"}
-    assert card.outputs == {"log_probs": "float32 [n, 2187]", "values": "float32 [n]"}
-    assert (card.file_format, card.opset, card.checkpoint) == ("onnx", 18, "published:shogi")
-    assert card.parameters == published["parameters"]
-    assert card.training["command"] == published["training"]["command"]
-    assert card.training["plies"] == published["training"]["plies"]
-    assert card.rating == published["strength"]["rating"]
+    game = card.game
+    assert (game.name, game.encoding, game.observation_shape, game.num_actions) == ("shogi", "shogi", (98,), 2187)
+    assert card.file.inputs == {"observation": "uint8 [n, 98]", "legal": "bool [n, 2187]"}
+    assert card.file.outputs == {"log_probs": "float32 [n, 2187]", "values": "float32 [n]"}
+    assert (card.file.kind, card.file.opset, card.policy.checkpoint) == ("onnx", 18, "published:shogi")
+    assert card.policy.parameters == published["parameters"]
+    assert card.policy.training["command"] == published["training"]["command"]
+    assert card.policy.training["plies"] == published["training"]["plies"]
+    assert card.policy.rating == published["strength"]["rating"]
     assert {"python", "keisei-lightning", "torch", "onnx", "onnxruntime"} <= card.versions.keys()
     assert ExportCard.from_json(card.to_json(), path="") == card
 
@@ -168,7 +169,7 @@ def test_a_torch_export_gives_the_modules_own_numbers_again(exported: Exported) 
         masked = logits.masked_fill(~torch.from_numpy(legal), -torch.inf).log_softmax(-1)
         torch.testing.assert_close(log_probs, masked, atol=1e-5, rtol=0)
     card = ExportCard.from_json(extra[f"{CARD_KEY}.json"], path="")
-    assert (card.file_format, card.opset, card.game) == ("torch_export", None, "hex(board_size=5)")
+    assert (card.file.kind, card.file.opset, card.game.name) == ("torch_export", None, "hex(board_size=5)")
 
 
 def test_safetensors_load_into_the_module_bit_for_bit(exported: Exported) -> None:
@@ -181,7 +182,7 @@ def test_safetensors_load_into_the_module_bit_for_bit(exported: Exported) -> Non
     with safe_open(file, framework="pt") as opened:
         metadata = opened.metadata()
     card = ExportCard.from_json(metadata[CARD_KEY], path="")
-    assert (metadata["format"], card.file_format, card.digest) == ("pt", "safetensors", None)
+    assert (metadata["format"], card.file.kind, card.file.digest) == ("pt", "safetensors", None)
     assert card.check["max_value_difference"] == 0
 
 

@@ -42,7 +42,11 @@ def changed(file: Path, target: Path, card: dict[str, Any] | str, **names: str) 
         node.output[:] = [names.get(name, name) for name in node.output]
     digest = OnnxFile.read(model.SerializeToString(), path="").digest
     if isinstance(card, dict):
-        card = json.dumps({**json.loads(model.metadata_props[0].value), "digest": digest, **card})
+        whole = json.loads(model.metadata_props[0].value)
+        for key, value in {"file.digest": digest, **card}.items():
+            *section, name = key.split(".")
+            (whole[section[0]] if section else whole)[name] = value
+        card = json.dumps(whole)
     model.metadata_props[0].value = card
     target.write_bytes(model.SerializeToString())
     return target
@@ -64,18 +68,22 @@ def refused(file: Path) -> str:
         ("[" * 100_000, "cannot be read as an exported policy (its card is no JSON: "),
         ("[1]", "cannot be read as an exported policy (its card is no dictionary)"),
         ({"format": 2}, "cannot be read as an exported policy (its card has format 2, this version reads format 1)"),
-        ({"game": 7}, "cannot be read as an exported policy (game of its card is a int)"),
-        ({"num_actions": True}, "cannot be read as an exported policy (num_actions of its card is a bool)"),
-        ({"observation_shape": [9, -5]}, "cannot be read as an exported policy (observation_shape of its card is no "),
-        ({"digest": "0" * 64}, "cannot be read as an exported policy (damaged, or changed since: its graph is not "),
-        ({"digest": None}, "cannot be read as an exported policy (damaged, or changed since: its graph is not "),
-        ({"game": "os.system"}, "its game os.system cannot be made (UnsupportedGameError: game os.system: there is "),
-        ({"game_options": {"_target_": "os.getcwd"}}, "env.options._target_=os.getcwd: only the command may have "),
-        ({"game_options": {"max_plies": "${oc.env:HOME}"}}, "env.options.max_plies=${oc.env:HOME}: only the command "),
-        ({"game_options": {"nosuch": 1}}, "its game hex(board_size=5) cannot be made (ConfigError: "),
-        ({"game": "hex(board_size=6)"}, "its observation_shape is (9, 5, 5), the game's is (9, 6, 6)"),
-        ({"num_actions": 26}, "its num_actions is 26, the game's is 25"),
-        ({"encoding": "shogi"}, "its encoding is shogi, the game's is planes"),
+        ({"game": "hex"}, "cannot be read as an exported policy (game of its card is of type str)"),
+        ({"game.name": 7}, "cannot be read as an exported policy (game.name of its card is of type int)"),
+        ({"game.num_actions": True}, "cannot be read as an exported policy (game.num_actions of its card is of type "),
+        ({"game.observation_shape": [9, -5]}, "cannot be read as an exported policy (game.observation_shape of its "),
+        ({"file.digest": "0" * 64}, "cannot be read as an exported policy (damaged, or changed since: its graph is "),
+        ({"file.digest": None}, "cannot be read as an exported policy (damaged, or changed since: its graph is not "),
+        (
+            {"game.name": "os.system"},
+            "its game os.system cannot be made (UnsupportedGameError: game os.system: there is ",
+        ),
+        ({"game.options": {"_target_": "os.getcwd"}}, "env.options._target_=os.getcwd: only the command may have "),
+        ({"game.options": {"max_plies": "${oc.env:HOME}"}}, "env.options.max_plies=${oc.env:HOME}: only the command "),
+        ({"game.options": {"nosuch": 1}}, "its game hex(board_size=5) cannot be made (ConfigError: "),
+        ({"game.name": "hex(board_size=6)"}, "its observation_shape is (9, 5, 5), the game's is (9, 6, 6)"),
+        ({"game.num_actions": 26}, "its num_actions is 26, the game's is 25"),
+        ({"game.encoding": "shogi"}, "its encoding is shogi, the game's is planes"),
     ],
     ids=lambda value: str(value)[:40],
 )
