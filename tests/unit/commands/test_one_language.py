@@ -15,12 +15,16 @@ import yaml
 from keisei_lightning.commands import main as cli
 from keisei_lightning.commands.bench.options import BENCHES
 from keisei_lightning.commands.compose import compose_options
+from keisei_lightning.commands.convert.options import ConvertOptions
 from keisei_lightning.commands.evaluate.options import EvalOptions
+from keisei_lightning.commands.positions.options import PositionsOptions
 from keisei_lightning.config.reference import as_yaml
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.system.options import Declaration, declared
 
-COMMANDS: dict[str, type] = {"eval": EvalOptions} | {f"bench {name}": bench.options for name, bench in BENCHES.items()}
+COMMANDS: dict[str, type] = {"eval": EvalOptions, "convert": ConvertOptions, "positions": PositionsOptions} | {
+    f"bench {name}": bench.options for name, bench in BENCHES.items()
+}
 KEYS = [(command, option) for command, options in COMMANDS.items() for option in declared(options)]
 IDS = [f"{command} {option.name}" for command, option in KEYS]
 
