@@ -94,7 +94,9 @@ import importlib, json, sys
 from keisei_lightning import app, make_game, register_game
 from keisei_lightning.commands import export, main as cli, train as command
 from keisei_lightning.commands.bench.options import BENCHES
+from keisei_lightning.commands.convert import run as converting
 from keisei_lightning.commands.evaluate import run as evaluation
+from keisei_lightning.commands.positions import run as packing
 
 register_game("my_game", lambda num_games, **options: make_game("tic_tac_toe", num_games))
 started = []
@@ -105,6 +107,7 @@ app.run = train
 command.run_ranks = lambda function, num_ranks: started.append(num_ranks) or 0.5
 evaluation.evaluate = lambda options, names, command: started.append(command)
 export._export = lambda options: started.append(options.to)
+converting.convert = packing.write_positions = lambda options: started.append(str(options))
 for name in BENCHES:
     bench = importlib.import_module(f"keisei_lightning.commands.bench.{name}")
     bench.run = lambda options, name=name: started.append(name)

@@ -13,7 +13,7 @@ __all__ = ["ConvertOptions"]
 class ConvertOptions(Options):
     """The keys of ``keisei convert``."""
 
-    record: list[str] = option(sentence="Files of games; a folder stands for all records in it.", factory=list)
+    record: list[str] = option(sentence="Files of games; a folder stands for all records in it.", factory=lambda: ["."])
     to: str | None = option(
         None, "Where they are written: a file, or a folder where `format` is given.", form="a file or a folder"
     )

@@ -54,7 +54,9 @@ class EvalOptions(Options):
         "{kind:resnet,num_blocks:2,channels:32}.",
         factory=dict,
     )
-    records: bool = option(True, "Keep all games (KIF and CSA for shogi, move lists for others).")
+    records: bool = option(
+        True, "Keep all games (KIF and CSA for shogi, move lists for others, SGF too for hex and othello)."
+    )
     animations: int = option(
         0,
         "Games of each match that are also kept as a picture that plays by itself (game_0001.svg), the first ones; 0: "

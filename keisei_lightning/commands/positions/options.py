@@ -17,7 +17,7 @@ class PositionsOptions(Options):
     """The keys of ``keisei positions``."""
 
     records: list[str] = option(
-        sentence="Games: records/ of an evaluation, any folder of records, or files.", factory=list
+        sentence="Games: records/ of an evaluation, any folder of records, or files.", factory=lambda: ["."]
     )
     to: str | None = option(
         None,
