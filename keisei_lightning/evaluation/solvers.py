@@ -241,6 +241,15 @@ class SmallGame:
         values: NDArray[np.int8] = np.concatenate([self._signs(layer) for layer in self._layers])
         return (values * self._induce(None, None)).astype(np.int8)
 
+    def move_values(self) -> NDArray[np.int8]:
+        """int8 [n, A]: the mover's result after each move, with perfect play from there; -2 where it is illegal."""
+        values = self._induce(None, None)
+        results = np.full((self.num_positions, self._num_actions), -2, dtype=np.int8)
+        for layer in self._layers:
+            signs = self._signs(layer)[layer.rows - layer.first]
+            results[layer.rows, layer.label] = signs * layer.outcomes(values)
+        return results
+
     def optimal_policy(self) -> PolicyFunction:
         """Perfect play: the same probability for each move that keeps the game's result, however long the win takes.
 

@@ -12,7 +12,7 @@ from keisei_lightning.results_folder.ending import RECORD_NAME
 from keisei_lightning.system.paths import one_line
 from keisei_lightning.system.registry import nearest
 
-__all__ = ["LAST", "find_runs", "resolve_run"]
+__all__ = ["LAST", "find_runs", "name_of", "resolve_run"]
 
 LAST: Final = "last"
 """The run that began last."""
@@ -74,10 +74,11 @@ def resolve_run(word: str, folder: str | os.PathLike[str]) -> Path:
         raise ConfigError(f"{one_line(word)}: there are no runs in {folder}; name another folder by folder=...")
     if word == LAST:
         return max(runs, key=_began)
-    names = {_name(run, folder): run for run in runs}
+    names = {name_of(run, folder): run for run in runs}
     if word.strip("/") in names:
         return names[word.strip("/")]
-    found = [run for name, run in names.items() if word in name]
+    found = [run for name, run in names.items() if name.startswith(word)]
+    found = found or [run for name, run in names.items() if word in name]
     if not found:
         hint = nearest(word, [part for name in names for part in (name, *name.split("/"))])
         raise ConfigError(f"{one_line(word)}: no run in {folder} has this in its name{hint}")
@@ -89,12 +90,18 @@ def _only(word: str, found: Sequence[Path], folder: str | os.PathLike[str]) -> P
         return found[0]
     if not found:
         raise ConfigError(f"{one_line(word)}: is no run's folder, and there is none in it")
-    names = [one_line(_name(run, folder)) for run in sorted(found, key=_began)[-_SHOWN:]]
+    names = [one_line(name_of(run, folder)) for run in sorted(found, key=_began)[-_SHOWN:]]
     more = "" if len(found) == len(names) else f" and {len(found) - len(names)} others"
     raise ConfigError(f"{one_line(word)}: may be any of {', '.join(names)}{more}; give more of its name")
 
 
-def _name(run: Path, folder: str | os.PathLike[str]) -> str:
+def name_of(run: Path, folder: str | os.PathLike[str]) -> str:
+    """A run's folder as seen from the folder of all runs.
+
+    Args:
+        run: its folder.
+        folder: of all runs.
+    """
     return os.path.relpath(run, folder)
 
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from keisei_lightning.evaluation.bradley_terry import fit_without_bias
 from keisei_lightning.training.files import write_whole
 
-__all__ = ["LEARNER_NAME", "LeagueTable", "Period"]
+__all__ = ["LEARNER_NAME", "LeagueTable", "Period", "draw_league"]
 
 LEARNER_NAME = "learner"
 """The name of the period that has not ended."""
@@ -180,12 +180,23 @@ def _as_csv(periods: Sequence[Period], ratings: Mapping[str, float]) -> str:
     return text.getvalue()
 
 
-def _as_png(periods: Sequence[Period], ratings: Mapping[str, float]) -> bytes:
+def draw_league(periods: Sequence[Period], ratings: Mapping[str, float]) -> Figure:
+    """Draw who scored what against whom, and ratings over time.
+
+    Args:
+        periods: in their order, each with games.
+        ratings: Elo by the name of a period or of an opponent; who is not rated is left out.
+    """
     figure = Figure(figsize=(15, 6.5), layout="constrained")
     FigureCanvasAgg(figure)
     payoff, elo = figure.subplots(1, 2)
     _draw_payoff(payoff, periods[-_SHOWN:])
     _draw_elo(elo, periods, ratings)
+    return figure
+
+
+def _as_png(periods: Sequence[Period], ratings: Mapping[str, float]) -> bytes:
+    figure = draw_league(periods, ratings)
     picture = io.BytesIO()
     figure.savefig(picture, dpi=110, format="png")
     return picture.getvalue()

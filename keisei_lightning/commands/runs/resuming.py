@@ -14,7 +14,7 @@ from keisei_lightning.results_folder.options_of_run import read_overrides, worki
 from keisei_lightning.system.paths import one_line
 from keisei_lightning.training.integrity import checkpoint_files, corruption
 
-__all__ = ["command_of", "resume_line", "resume_runs"]
+__all__ = ["command_of", "newest_whole_checkpoint", "resume_line", "resume_runs"]
 
 
 def resume_runs(options: ResumeOptions) -> None:
@@ -61,7 +61,7 @@ def resume_line(run: Path, *, epochs: int | None = None) -> str:
     if summary.state == "running":
         raise ConfigError(f"{one_line(str(run))}: is going on ({summary.reason}); stop it first")
     program, verb, *task = command_of(run)
-    checkpoint = _newest_whole(run)
+    checkpoint = newest_whole_checkpoint(run)
     is_done = summary.epochs is not None and summary.max_epochs is not None and summary.epochs >= summary.max_epochs
     if epochs is None and is_done and summary.max_epochs is not None:
         epochs = 2 * summary.max_epochs
@@ -77,11 +77,18 @@ def resume_line(run: Path, *, epochs: int | None = None) -> str:
     return command if place == here else f"cd {shlex.quote(str(place))} && {command}"
 
 
-def _newest_whole(run: Path) -> Path:
-    """The newest checkpoint of a run that is whole."""
+def newest_whole_checkpoint(run: Path) -> Path:
+    """The newest checkpoint of a run that is whole.
+
+    Args:
+        run: its folder.
+
+    Raises:
+        ConfigError: there is none.
+    """
     files = checkpoint_files(run / "checkpoints") or sorted((run / "checkpoints").glob("*.ckpt"), reverse=True)
     for file in files:
         if corruption(file) is None:
             return file
     reason = "its checkpoints are corrupt" if files else "it has no checkpoint"
-    raise ConfigError(f"{one_line(str(run))}: {reason}, so that nothing can be resumed")
+    raise ConfigError(f"{one_line(str(run))}: {reason}, so that nothing can be read from it")

@@ -1,0 +1,103 @@
+"""Calibration of a value: of the positions where a network expects so much, how much came?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from keisei_lightning.analysis.self_play import PlayedPlies
+from keisei_lightning.errors import ConfigError
+from keisei_lightning.evaluation.results import wilson_interval
+
+__all__ = ["Bin", "Calibration", "calibrate"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bin:
+    """Positions of about the same expected score.
+
+    Attributes:
+        predicted: their mean expected score for the mover, from 0 (lost) to 1 (won).
+        actual: the mean of what came of them: a win is 1, a draw 1/2.
+        low: lower end of the 95 % interval of ``actual``.
+        high: its upper end.
+        positions: how many.
+        games: of how many games.
+    """
+
+    predicted: float
+    actual: float
+    low: float
+    high: float
+    positions: int
+    games: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """A value beside what came.
+
+    Attributes:
+        bins: of equal width, those without a position left out.
+        error: mean distance of expected and actual score, weighted by positions (expected calibration error).
+        brier: mean square of expected score minus result; 0 is perfect, and 1/4 is what "always 1/2" has without draws.
+        games: of how many games.
+        positions: of how many positions.
+    """
+
+    bins: tuple[Bin, ...]
+    error: float
+    brier: float
+    games: int
+    positions: int
+
+
+def calibrate(plies: PlayedPlies, num_bins: int = 10) -> Calibration:
+    """Compare what a network expected with what came.
+
+    The positions of a game share its result, so that the interval of a bin is Wilson's of as many trials as it has
+    games, not positions.
+
+    Args:
+        plies: of games that the network played against itself.
+        num_bins: of equal width, from 0 to 1.
+
+    Raises:
+        ConfigError: there is no position, or there are no bins.
+
+    References:
+        C. Guo et al. (2017), "On calibration of modern neural networks", https://arxiv.org/abs/1706.04599 (expected
+        calibration error).
+    """
+    if num_bins < 1:
+        raise ConfigError(f"num_bins={num_bins}: must be 1 or more")
+    if not len(plies.value):
+        raise ConfigError("calibration: no game has ended")
+    predicted = (np.clip(plies.value, -1.0, 1.0) + 1.0) / 2.0
+    actual = (plies.result.astype(np.float64) + 1.0) / 2.0
+    places = np.minimum((predicted * num_bins).astype(np.int64), num_bins - 1)
+    bins = []
+    for place in np.unique(places).tolist():
+        chosen = places == place
+        games = len(np.unique(plies.game[chosen]))
+        score = float(actual[chosen].mean())
+        low, high = wilson_interval(score, games)
+        bins.append(
+            Bin(
+                predicted=float(predicted[chosen].mean()),
+                actual=score,
+                low=low,
+                high=high,
+                positions=int(chosen.sum()),
+                games=games,
+            )
+        )
+    total = len(predicted)
+    return Calibration(
+        bins=tuple(bins),
+        error=sum(one.positions * abs(one.predicted - one.actual) for one in bins) / total,
+        brier=float(((predicted - actual) ** 2).mean()),
+        games=plies.num_games,
+        positions=total,
+    )
