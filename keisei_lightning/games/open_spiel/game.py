@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from open_spiel.python.observation import make_observation
 
 from keisei_lightning.errors import GameError, IllegalActionError, UnsupportedGameError
 from keisei_lightning.games.arrays import LegalMoves, OwnThread, as_actions, as_indices, check_options
+from keisei_lightning.games.open_spiel.drawings import Drawing, drawing_of
 from keisei_lightning.games.open_spiel.formats import OpenSpielFormats
 from keisei_lightning.games.open_spiel.library import load, longest_game
 from keisei_lightning.games.open_spiel.move_list import RESULT_WORDS
@@ -216,12 +218,12 @@ class OpenSpielGame(OpenSpielFormats):
 
     def move_parts(self, index: int, action: int) -> tuple[str, ...]:
         """What a person clicks to play a legal action; nothing for a pass, and where the board is not drawn."""
-        move, drawing = self._move(index, action), self._view.drawing
-        return () if drawing is None else drawing.move_parts(move)
+        move = self._move(index, action)
+        return () if self._drawing is None else self._drawing.move_parts(move)
 
     def render(self, index: int, format: RenderFormat = "text") -> str:
         """Draw one board; OpenSpiel's own text where it is unknown where the stones are."""
-        state, drawing = self._state(index), self._view.drawing
+        state, drawing = self._state(index), self._drawing
         if drawing is None:
             return text_svg(str(state)) if format == "svg" else str(state)
         board = drawing.squares(self._raw(state, 0))
@@ -265,6 +267,10 @@ class OpenSpielGame(OpenSpielFormats):
         if outcome == RESIGNATION:
             winner = 1 - int(self._mover[index])
         return SavedGame(start=NO_MOVES_YET, moves=tuple(moves), players=players, outcome=outcome, winner=winner)
+
+    @cached_property
+    def _drawing(self) -> Drawing | None:
+        return drawing_of(self._game, self._view.stones)
 
     def _ready(self) -> None:
         """Refuse another thread, and make the boards if there are none."""

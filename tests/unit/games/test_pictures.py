@@ -133,7 +133,7 @@ def test_the_stones_are_those_of_open_spiels_own_text(name: str, symbols: str) -
     for plies in (0, 5, 40):
         game = after_random_play(name, plies, seed=plies)
         assert isinstance(game, OpenSpielGame)
-        drawing, state = game._view.drawing, game.state(0)
+        drawing, state = game._drawing, game.state(0)
         assert drawing is not None
         board = drawing.squares(np.array(state.observation_tensor(0), np.float32)).tolist()
         expected = [[stone for stone in row if stone >= 0] for row in board]
