@@ -166,14 +166,16 @@ class SelfPlayDataModule(LightningDataModule):
 
         Raises:
             ConfigError: the strategy is not one for several learners; their collectors are not of one size; the
-                collector's policy is not the one that the module learns; or an option of the collector is out of its
-                bounds.
+                collector's policy is not the one that the module learns; the searches' game is not the collector's; or
+                an option of the collector is out of its bounds.
         """
         self._ranks = ranks_of(self.trainer)
         if stage not in (None, "fit"):
             return
         if self._game is not None:
             self._make_collector(self._game)
+        if self.search_targets is not None:
+            self.search_targets.check(self.collector.spec)
         interrupted, self._state_before, self._state_at_end = self._state_before, None, None
         self.collector.reopen()
         self._shared.begin()

@@ -18,7 +18,8 @@ from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from tensordict import TensorDict
 
-from keisei_lightning.games.protocol import Game, GameFactory, ResumableGame
+from keisei_lightning.errors import ConfigError
+from keisei_lightning.games.protocol import Game, GameFactory, GameSpec, ResumableGame
 from keisei_lightning.models import ActorCritic, evaluation_mode
 from keisei_lightning.search import Roots, SearchOptions, TreeSearch, copies_of
 from keisei_lightning.search.network import NetworkEvaluator
@@ -75,6 +76,19 @@ class SearchTargets:
     def is_empty(self) -> bool:
         """Whether there is nothing to learn from."""
         return self._window is None or len(self._window) == 0
+
+    def check(self, spec: GameSpec) -> None:
+        """Refuse a game that is not the one that is trained.
+
+        Args:
+            spec: of the game that is trained.
+
+        Raises:
+            ConfigError: the searches' is another.
+        """
+        own = self._factory(1).spec
+        if (own.name, own.num_actions, own.observation_shape) != (spec.name, spec.num_actions, spec.observation_shape):
+            raise ConfigError(f"search_targets: search {own.name}; must search {spec.name}, the game that is trained")
 
     def begin_iteration(self, trainer: Trainer, ranks: Ranks, *, iteration: int, plies: int) -> None:
         """Search, if so much of the training is done.

@@ -28,6 +28,7 @@ from keisei_lightning.training import (
     EvaluationCallback,
     LeagueCallback,
     PPOModule,
+    SearchTargets,
     SelfPlayDataModule,
     SelfPlayMetrics,
     WeightSyncCallback,
@@ -90,7 +91,7 @@ def source() -> str:
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """What a training logs that has everything: opponents, evaluations, an earlier policy, a ladder, clipping."""
+    """What a training logs that has everything: opponents, evaluations, an earlier policy, a ladder, searches."""
     torch.manual_seed(0)
     policy = ActorCritic(TinyNetwork())
     collector = SelfPlayCollector(
@@ -120,7 +121,9 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
             ),
         ],
     )
-    trainer.fit(PPOModule(policy), datamodule=SelfPlayDataModule(collector, minibatch_size=32, num_epochs=1))
+    targets = SearchTargets(counting_game(), games=4, simulations=4)
+    data = SelfPlayDataModule(collector, minibatch_size=32, num_epochs=1, search_targets=targets)
+    trainer.fit(PPOModule(policy), datamodule=data)
     return {name for name in trainer.callback_metrics if "/" in name}
 
 

@@ -328,3 +328,10 @@ def test_a_value_out_of_its_bounds_and_a_misspelt_one_are_refused() -> None:
         SearchTargets(counting_game(), from_fraction=1.0)
     with pytest.raises(TypeError, match="shares"):
         SearchTargets(counting_game(), shares=0.5)
+
+
+def test_searches_of_another_game_are_refused_before_anything_is_played(tmp_path: Path) -> None:
+    targets = SearchTargets(game_factory("tic_tac_toe"), games=4)
+    with pytest.raises(ConfigError, match="search_targets: search tic_tac_toe; must search counting"):
+        trained(tmp_path, targets)
+    assert targets.is_empty
