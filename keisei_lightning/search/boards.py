@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keisei_lightning.games.protocol import NO_MOVE, CopyableGame, Game, GameFactory, OpeningGame, ResumableGame, SolvingGame
+from keisei_lightning.games.protocol import (
+    NO_MOVE,
+    CopyableGame,
+    Game,
+    GameFactory,
+    OpeningGame,
+    ResumableGame,
+    SolvingGame,
+)
 
 __all__ = ["Boards", "Position", "copies_of", "put_copies"]
 
