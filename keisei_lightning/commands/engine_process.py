@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -88,4 +89,8 @@ def _load(settings: EngineSettings) -> Agent:
     count = torch.cuda.device_count() if settings.device != "cpu" else 0
     if errors := device_errors("device", settings.device, num_cuda_devices=count):
         raise ConfigError(errors)
-    return load_agent(settings.checkpoint, device=resolve_device_name(settings.device, num_cuda_devices=count))
+    agent = load_agent(settings.checkpoint, device=resolve_device_name(settings.device, num_cuda_devices=count))
+    # The collector of cycles would look at all that torch has made, which takes longer than a move may.
+    gc.collect()
+    gc.freeze()
+    return agent

@@ -2,7 +2,8 @@
 
 A move's time begins when the command is read. Of it are kept: ``delay_s`` for the way of the answer to the clock (at
 most half of the time), and as long as the slowest of the last steps took, since a search can only end between two
-of them. So nothing is lost on a machine that is as busy as it has just been.
+of them (a single slow one counts for at most half of the time). So nothing is lost on a machine that is as busy as it
+has just been; and where there is no time for one step, the policy plays alone.
 
 ==================== =================================================================================================
 given                taken
@@ -20,6 +21,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 from typing import Final
 
 from keisei_lightning.play import Analysis
@@ -30,6 +32,7 @@ _MOVES_LEFT: Final = 40  # that the time on the clock must last for
 _MOST_DELAY: Final = 0.5  # of a move's time
 _MOST_STEP: Final = 0.5  # likewise
 _STEPS: Final = 200
+_FADING: Final = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,10 +88,20 @@ class StepTimes:
         """Forget all but the last ones."""
         self._steps = deque(list(self._steps)[-kept:], maxlen=_STEPS)
 
-    @property
-    def slowest_s(self) -> float:
-        """Seconds of the slowest one."""
-        return max(self._steps, default=0.0)
+    def fade(self) -> None:
+        """Forget the first of them, as no step was made; else it would be kept in mind for ever."""
+        for _ in range(min(len(self._steps), _FADING)):
+            self._steps.popleft()
+
+    def expected_s(self, most_s: float) -> float:
+        """Seconds to keep for the next one: those of the slowest; of a single slow one at most so many.
+
+        Args:
+            most_s: no more than this, unless most steps take longer.
+        """
+        if not self._steps:
+            return 0.0
+        return max(min(max(self._steps), most_s), median(self._steps))
 
 
 class Task:
@@ -158,8 +171,8 @@ class Task:
         """Seconds within which the next step may begin; infinite where time does not matter."""
         if self._time_s is None:
             return float("inf")
-        kept = min(self._delay_s, _MOST_DELAY * self._time_s) + min(self._steps.slowest_s, _MOST_STEP * self._time_s)
-        return self._time_s - kept - self.elapsed_s
+        delay_s = min(self._delay_s, _MOST_DELAY * self._time_s)
+        return self._time_s - delay_s - self._steps.expected_s(_MOST_STEP * self._time_s) - self.elapsed_s
 
     def is_decided(self, analysis: Analysis) -> bool:
         """Whether the time left, which is worth something later, cannot change the move (for a move tried most)."""

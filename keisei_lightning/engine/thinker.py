@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -93,9 +92,6 @@ class Thinker:
                 analyst.analyse(session, simulations=_WARM_UP, goes_on=task.goes_on)
             self.new_game()
         self._steps.forget(_WARM_UP // SearchOptions().leaves * len(self._analysts))
-        # The collector of cycles looks at all that torch has made, which takes longer than a move may.
-        gc.collect()
-        gc.freeze()
         return True
 
     def new_game(self) -> None:
@@ -141,6 +137,7 @@ class Thinker:
                 simulations = 1
         if task.is_over:  # not even for one step
             simulations = 0
+            self._steps.fade()
 
         def watch(analysis: Analysis) -> bool:
             if report is not None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+import queue
 import re
 import threading
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
@@ -13,9 +15,11 @@ from typing import Final
 from typing_extensions import override
 
 import keisei_lightning
+from keisei_lightning.engine.channel import LineReader, LineWriter
 from keisei_lightning.engine.clock import Limits, Task
 from keisei_lightning.engine.program import Program
 from keisei_lightning.engine.settings import EngineSettings, option_lines, with_option
+from keisei_lightning.engine.thinker import Load
 from keisei_lightning.play import Analysis, RankedMove
 from keisei_lightning.play.analysis import AnyPosition
 
@@ -32,6 +36,18 @@ class UciProgram(Program):
 
     greeting: str
     """The word that the protocol begins with; ``ok`` behind it ends the answer."""
+
+    def __init__(
+        self,
+        reader: LineReader,
+        writer: LineWriter,
+        settings: EngineSettings,
+        load: Load,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(reader, writer, settings, load, clock=clock)
+        self._asked_ready: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     @override
     def handle(self, line: str) -> bool:
@@ -85,13 +101,23 @@ class UciProgram(Program):
             self._writer.write("readyok")
             return
         settings = self._settings
+        self._asked_ready.put(None)
 
         def answer() -> None:
             with self._kept_alive():
                 self.prepare(settings)
-            self._writer.write("readyok")
 
         self.submit(answer)
+
+    @override
+    def prepare(self, settings: EngineSettings) -> bool:
+        has_changed = super().prepare(settings)
+        # Also those who asked behind a search that waits for its policy, and may only end by a command of theirs.
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._asked_ready.get_nowait()
+                self._writer.write("readyok")
+        return has_changed
 
     @contextlib.contextmanager
     def _kept_alive(self) -> Iterator[None]:

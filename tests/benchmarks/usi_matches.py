@@ -3,7 +3,7 @@
     pip install shogiarena cshogi        # in an environment of their own; cshogi is GPL, and a referee here alone
     python tests/benchmarks/usi_matches.py --runner VENV/bin --games 100 --write results/usi_matches.json
 
-The runner is ShogiArena (MIT). It starts both engines, keeps the clocks without any grace, and decides games. The
+The runner is ShogiArena (MIT). It starts both engines, keeps the clocks (with 500 ms of grace, its own default), and decides games. The
 opponent is Fairy-Stockfish; games start from random openings, each played from both sides. Afterwards every recorded
 game is replayed with cshogi, which must find each move legal. The script ends with exit code 1 if our engine lost a
 game on time, by an illegal move or by a failure.
@@ -39,7 +39,7 @@ CONTROLS: dict[str, dict[str, int]] = {
     "byoyomi 100 ms": {"time_ms": 0, "byoyomi_ms": 100},
     "byoyomi 1 s": {"time_ms": 0, "byoyomi_ms": 1000},
     "10 s + 100 ms a move": {"time_ms": 10_000, "increment_ms": 100},
-    "400 nodes": {"node_limit": 400},
+    "50 nodes": {"node_limit": 50},
 }
 
 REFEREE = """
@@ -66,7 +66,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600, help="for each time control: what is not played is left")
     parser.add_argument("--checkpoint", default="published:shogi")
     parser.add_argument("--skill", type=int, default=-5, help="of Fairy-Stockfish")
-    parser.add_argument("--grace-ms", type=int, default=0, help="beyond the clock, before a game is lost on time")
+    parser.add_argument("--grace-ms", type=int, default=500, help="beyond the clock, before a game is lost on time")
     parser.add_argument("--seed", type=int, default=0, help="of the openings")
     parser.add_argument("--folder", type=Path, default=Path("results/usi_matches"))
     parser.add_argument("--write", type=Path, help="JSON file for the results")
