@@ -97,6 +97,7 @@ from keisei_lightning.commands.bench.options import BENCHES
 from keisei_lightning.commands.convert import run as converting
 from keisei_lightning.commands.evaluate import run as evaluation
 from keisei_lightning.commands.positions import run as packing
+from keisei_lightning.commands.play import run as playing
 
 register_game("my_game", lambda num_games, **options: make_game("tic_tac_toe", num_games))
 started = []
@@ -108,6 +109,7 @@ command.run_ranks = lambda function, num_ranks: started.append(num_ranks) or 0.5
 evaluation.evaluate = lambda options, names, command: started.append(command)
 export._export = lambda options: started.append(options.to)
 converting.convert = packing.write_positions = lambda options: started.append(str(options))
+playing.play = lambda options: started.append("play")
 for name in BENCHES:
     bench = importlib.import_module(f"keisei_lightning.commands.bench.{name}")
     bench.run = lambda options, name=name: started.append(name)

@@ -67,8 +67,11 @@ def _notes() -> str:
 
 
 def _play(options: PlayOptions) -> None:
+    from keisei_lightning.commands.play.checks import check_options  # NumPy and the games: help answers without them
+
+    check_options(options)
     # As it ends, the interpreter looks for cycles among all that torch has made, which takes seconds after a Ctrl-C.
     atexit.register(gc.freeze)
-    from keisei_lightning.commands.play.run import play  # NumPy and the games: help answers without them
+    from keisei_lightning.commands.play.run import play
 
     play(options)

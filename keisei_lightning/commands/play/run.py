@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 import numpy as np
 
 from keisei_lightning.agents import Agent, load_agent
-from keisei_lightning.commands.play.checks import check_options, named_game
+from keisei_lightning.commands.play.checks import named_game
 from keisei_lightning.commands.play.files import free_name, read_game, read_session, write_session
 from keisei_lightning.commands.play.menu import choose_policy, policy_of_game
 from keisei_lightning.commands.play.options import PlayOptions
@@ -39,13 +39,13 @@ def play(options: PlayOptions) -> None:
     """Play games until the person ends.
 
     Args:
-        options: read from the command line.
+        options: read from the command line, and checked
+            (:func:`~keisei_lightning.commands.play.checks.check_options`).
 
     Raises:
         ConfigError: something cannot work; nothing was played.
         Stopped: a signal ended it.
     """
-    check_options(options)
     quiet_libraries()
     terminal = Terminal(colour=wants_colour(options.colour))
     with Interrupts() as interrupts, ExitStack() as stack:

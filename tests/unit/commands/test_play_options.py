@@ -110,6 +110,18 @@ def test_an_opponent_by_name_plays_and_the_game_is_kept_after_each_move(
     assert "\x1b" not in out
 
 
+def test_players_play_each_other_and_the_same_seed_plays_the_same_game(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = []
+    for seed in (1, 1, 2):
+        typed(monkeypatch, "quit")
+        assert cli.main(["play", "game=othello", "opponent=random", "side=none", f"seed={seed}"]) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1] != shown[2]
+    assert shown[0].endswith("game over> quit\n")
+
+
 def test_a_game_is_loaded_in_mid_game_and_one_that_is_wrong_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
