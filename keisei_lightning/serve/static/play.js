@@ -193,7 +193,7 @@ async function evaluateMissing() {
 }
 
 async function hint() {
-  byId("hint").disabled = true;
+  allow("hint", false);
   await trying(async () => {
     const ply = shown;
     const found = await ask(path("/hint"), { ply, simulations: Math.max(state.simulations, 64) });
@@ -243,6 +243,11 @@ function status() {
   return `${told}${state.side === "both" ? ["First", "Second"][state.mover] + " to move." : "Your turn."}`;
 }
 
+/** Whether a button does anything now; it keeps the focus in any case. */
+function allow(id, can) {
+  byId(id).setAttribute("aria-disabled", !can);
+}
+
 function setText(element, text) {
   if (element.textContent !== text) element.textContent = text; // or it would be read aloud again
 }
@@ -253,11 +258,10 @@ function showPanel() {
   setText(byId("players"), `${state.game.replaceAll("_", " ")}: ${first} (first) and ${second} (second)`);
   setText(byId("status"), status());
   const canMove = state.waits_for === "person" && isLast();
-  byId("hint").disabled = (isLast() && state.is_over) || (isLast() && !canMove);
-  byId("undo").disabled = state.moves.length === 0;
-  byId("resign").disabled = state.waits_for !== "person";
+  allow("hint", !isLast() || canMove);
+  allow("undo", state.moves.length > 0);
+  allow("resign", state.waits_for === "person");
   byId("pause").hidden = state.side !== "none";
-  byId("move").disabled = !canMove;
   const loose = canMove ? state.legal.filter((move) => move.parts.length === 0) : [];
   const press = (name) => () => makeMove(name);
   byId("buttons").replaceChildren(...loose.map((move) => make("button", { type: "button", click: press(move.name) }, move.name)));
@@ -265,8 +269,8 @@ function showPanel() {
   byId("ply").max = state.moves.length;
   byId("ply").value = shown;
   byId("ply").setAttribute("aria-valuetext", shown ? `${shown}: ${state.moves[shown - 1].name}` : "the start");
-  byId("back").disabled = byId("start").disabled = shown === 0;
-  byId("forward").disabled = byId("end").disabled = isLast();
+  for (const id of ["back", "start"]) allow(id, shown > 0);
+  for (const id of ["forward", "end"]) allow(id, !isLast());
   byId("save").href = path("/record");
   for (const name of ["simulations", "temperature"]) {
     const field = byId(`now-${name}`);
@@ -314,6 +318,9 @@ function drawGraph() {
 
 // ---- listening
 
+document.addEventListener("click", (event) => {
+  if (event.target.closest?.("[aria-disabled=true]")) event.stopImmediatePropagation();
+}, true);
 byId("new").addEventListener("submit", begin);
 byId("game").addEventListener("change", listPolicies);
 byId("cancel").addEventListener("click", () => showSetup(false));

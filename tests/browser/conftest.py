@@ -1,0 +1,85 @@
+"""A browser for the tests of the site: Debian's Chromium, steered by Playwright."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
+PATIENCE_MS = 120_000
+"""When a test gives up what it waits for: far beyond what a machine that is busy with other work may need."""
+
+AXE = "axe-core@4.14.1"
+AXE_SHA256 = "e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745"
+SCREENSHOTS = os.environ.get("KEISEI_SCREENSHOTS")
+"""A folder for pictures of what the tests see; they look at it alone where it is named."""
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    """A browser of the test's own."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+    program = next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    if program is None:
+        pytest.skip("needs Chromium")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def new_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Makes pages; an error on one of them, or a breach of the site's own policy, fails the test."""
+    errors: list[str] = []
+
+    def make(**options: Any) -> Page:
+        page = browser.new_page(**{"viewport": {"width": 1200, "height": 860}, **options})
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        return page
+
+    yield make
+    assert errors == []
+
+
+@pytest.fixture
+def shoot() -> Callable[..., None]:
+    """Keeps a picture of a page where a person wants one."""
+
+    def keep(page: Page, name: str, **options: Any) -> None:
+        if SCREENSHOTS:
+            page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png", **options)
+
+    return keep
+
+
+@pytest.fixture(scope="session")
+def axe(pytestconfig: pytest.Config) -> str:
+    """The accessibility checker axe-core (MPL-2.0), fetched by npm once, for the tests alone."""
+    folder = pytestconfig.cache.mkdir("axe") if pytestconfig.cache else None
+    named = os.environ.get("KEISEI_AXE")
+    archive = Path(named) if named else None if folder is None else folder / "axe-core-4.14.1.tgz"
+    if archive is None or not archive.is_file():
+        if archive is None or shutil.which("npm") is None:
+            pytest.skip("needs npm, to fetch axe-core")
+        fetched = subprocess.run(["npm", "pack", "--silent", AXE], cwd=archive.parent, capture_output=True, timeout=300)
+        if fetched.returncode:
+            pytest.skip("npm could not fetch axe-core")
+    assert hashlib.sha256(archive.read_bytes()).hexdigest() == AXE_SHA256
+    with tarfile.open(archive) as packed:
+        member = packed.extractfile("package/axe.min.js")
+        assert member is not None
+        return member.read().decode()
