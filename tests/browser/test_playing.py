@@ -12,8 +12,8 @@ import pytest
 from running_site import running_site
 
 pytest.importorskip("playwright", reason="needs the package playwright")
-from board_hands import begin, click_parts, moves, wait_for_moves  # noqa: E402
-from playwright.sync_api import expect  # noqa: E402
+from board_hands import begin, click_parts, moves, wait_for_moves
+from playwright.sync_api import expect
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -66,9 +66,7 @@ def test_the_question_of_promotion_can_be_answered_by_no_and_taken_back(site: st
     wait_for_moves(page, 0)
 
 
-def test_a_game_of_connect_four_against_a_policy_survives_a_reload(
-    site: str, new_page: NewPage, shoot: Shoot
-) -> None:
+def test_a_game_of_connect_four_against_a_policy_survives_a_reload(site: str, new_page: NewPage, shoot: Shoot) -> None:
     page = new_page()
     begin(page, site, "connect_four", policy="connect_four (published)", simulations="0")
     count = 0
@@ -149,7 +147,9 @@ def test_the_board_is_turned_for_the_second_player_and_a_hint_is_drawn_on_it(
     site: str, new_page: NewPage, shoot: Shoot
 ) -> None:
     page = new_page(color_scheme="dark")
-    begin(page, site, "breakthrough(rows=6,columns=6)", policy="breakthrough (published)", side="second", simulations="64")
+    begin(
+        page, site, "breakthrough(rows=6,columns=6)", policy="breakthrough (published)", side="second", simulations="64"
+    )
     wait_for_moves(page, 1)
     expect(page.locator("#board svg.turned")).to_have_count(1)
     expect(page.locator("#status")).to_contain_text("Your turn")

@@ -19,8 +19,8 @@ import pytest
 from running_site import running_site
 
 pytest.importorskip("playwright", reason="needs the package playwright")
-from board_hands import begin, click_parts, wait_for_moves  # noqa: E402
-from playwright.sync_api import expect  # noqa: E402
+from board_hands import begin, click_parts, wait_for_moves
+from playwright.sync_api import expect
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -108,12 +108,18 @@ def curves(folder: Path, name: str, *, rate: float) -> None:
     (run / "csv").mkdir(parents=True)
     (run / ".hydra").mkdir()
     (run / ".hydra/config.yaml").write_text("env:\n  game: connect_four\n")
-    rows = ["step,self_play/plies,self_play/plies_per_s,train/entropy,train/loss_critic,train/loss_objective,eval/score_vs_random"]
+    rows = [
+        "step,self_play/plies,self_play/plies_per_s,train/entropy,train/loss_critic,train/loss_objective,eval/score_vs_random"
+    ]
     for step in range(1, 61):
         score = f"{1 - 0.5 * rate**step:.4f}" if step % 6 == 0 else ""
-        rows.append(f"{step},{step * 2048},{1500 + 40 * (step % 7)},{2 * rate**step:.4f},{rate**step:.4f},{-0.1 * rate**step:.4f},{score}")
+        rows.append(
+            f"{step},{step * 2048},{1500 + 40 * (step % 7)},{2 * rate**step:.4f},{rate**step:.4f},{-0.1 * rate**step:.4f},{score}"
+        )
     (run / "csv/metrics.csv").write_text("\n".join(rows) + "\n")
-    (run / "league.csv").write_text("period,opponent,wins,draws,losses,score,opponent_elo\nlearner,random,90,0,10,0.9,0.0\n")
+    (run / "league.csv").write_text(
+        "period,opponent,wins,draws,losses,score,opponent_elo\nlearner,random,90,0,10,0.9,0.0\n"
+    )
     (run / "train.log").write_text("epoch 59: policy scores 97.5 % against random\n")
     (run / "last_game.svg").write_text(
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9" width="90" height="90"><circle cx="4" cy="4" r="3"/></svg>'
@@ -157,7 +163,9 @@ def test_no_page_breaks_a_rule_of_accessibility(tmp_path: Path, browser: Browser
     curves(tmp_path, "fast", rate=0.93)
     with running_site(tmp_path) as address:
         # The checker's script is let in past the page's own policy.
-        page = browser.new_context(bypass_csp=True, color_scheme=scheme, viewport={"width": 1200, "height": 860}).new_page()
+        page = browser.new_context(
+            bypass_csp=True, color_scheme=scheme, viewport={"width": 1200, "height": 860}
+        ).new_page()
         page.add_init_script(axe)
         broken = {}
         page.goto(address)
