@@ -75,7 +75,7 @@ class Target:
 
     def _no_file(self, *, overwrite: bool) -> str:
         """Why the file cannot be written; empty where it can."""
-        if reason := no_path(self.file):
+        if reason := no_path(self.card):  # the longer name of the two
             return f"must be a file that can be written ({reason})"
         if not self.file.parent.is_dir():
             return f"must be in a folder that is there ({one_line(str(self.file.parent))} is none)"

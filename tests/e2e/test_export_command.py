@@ -123,6 +123,10 @@ def test_what_is_there_stays_unless_it_may_be_replaced(capsys: pytest.CaptureFix
             "",
             ["checkpoint: is missing; must be a checkpoint file", "to: is missing; must be a file to write, such as "],
         ),
+        (
+            f"checkpoint=a.ckpt to={'a' * 248}.pt2",
+            [f"to={'a' * 248}.pt2: must be a file that can be written (a name in "],
+        ),
         ("checkpoint=b.ckpt to=a.onnx", ["checkpoint=b.ckpt: there is no such file; must be a checkpoint file"]),
         (
             "checkpoint=notes.txt to=a.onnx",
