@@ -121,7 +121,7 @@ class Drawing:
     there: NDArray[np.bool_]
     row_to_win: int
     name_of: Callable[[int], str]
-    _where: dict[str, Square] = field(default_factory=dict)
+    _where: dict[str, Square] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Note where each part is."""
