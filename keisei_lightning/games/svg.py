@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from keisei_lightning.games.svg_cells import BoardStyle, Cells, Hexagons, make_piece, make_ring
+from keisei_lightning.games.svg_cells import BoardStyle, Cells, Dots, Hexagons, make_piece, make_ring
 from keisei_lightning.games.svg_elements import group, label, picture
 
 __all__ = ["BoardStyle", "Squares", "grid_svg", "grid_text", "text_svg"]
 
 Squares = Sequence[tuple[int, int]]
 """Squares by (row, column), top row first."""
-
-_BLOCKED: Final = 5
 
 
 def grid_svg(
@@ -54,10 +51,11 @@ def grid_svg(
     shift = (0.5 if skewed else 0.0) if shift is None else shift
     style = style or ("hexagons" if shift else "stones")
     margin = 26 if rows or columns else 2
-    cells = (Hexagons if style == "hexagons" else Cells)(style, squares, margin, shift)
+    cells = {"hexagons": Hexagons, "dots": Dots}.get(style, Cells)(style, squares, margin, shift)
     fill, stroke = cells.inks
     marks = [cells.mark(*square) for square in last]
-    above = style == "discs"  # a mark on the square would not be seen
+    above = style in ("discs", "dots")  # a mark on the square would not be seen
+    pieces = [cells.piece(*square, int(squares[square])) for square in cells.there if squares[square]]
     names = [label(name, *cells.row_label(row), 15) for row, name in enumerate(rows)]
     names += [label(name, *cells.column_label(column), 15) for column, name in enumerate(columns)]
     turn = [make_piece(style, mover, 13, 13, scale=0.5)] if mover is not None and (rows or columns) else []
@@ -67,26 +65,13 @@ def grid_svg(
         group("squares", drawn, fill=fill, stroke=stroke),
         group("last", [] if above else marks, pointer_events="none"),
         cells.lines(),
-        group("pieces", _pieces(squares, cells), pointer_events="none"),
+        group("pieces", pieces, pointer_events="none"),
         group("last", marks if above else [], pointer_events="none"),
         group("line", [make_ring(*cells.middle(*square)) for square in line], pointer_events="none"),
         group("coordinates", [name for name in names if name], fill="label", pointer_events="none"),
         group("mover", turn, pointer_events="none"),
     ]
     return picture(layers, width=cells.width, height=cells.height, title=title, shapes=cells.shapes)
-
-
-def _pieces(squares: NDArray[np.int64], cells: Cells) -> list[str]:
-    """What stands on the squares."""
-    drawn = []
-    for square in cells.there:
-        piece = int(squares[square])
-        if piece == _BLOCKED:
-            drawn.append(cells.blocked(*square))
-        elif piece:
-            seat = (piece - 1) % 2
-            drawn.append(make_piece(cells.style, seat, *cells.middle(*square), crowned=piece > 2))
-    return drawn
 
 
 def grid_text(

@@ -10,17 +10,19 @@ from numpy.typing import NDArray
 
 from keisei_lightning.games.svg_elements import element, group
 
-__all__ = ["BoardStyle", "Cells", "Hexagons", "make_piece", "make_ring"]
+__all__ = ["BoardStyle", "Cells", "Dots", "Hexagons", "make_piece", "make_ring"]
 
-BoardStyle = Literal["stones", "lines", "green", "pawns", "draughts", "marks", "discs", "hexagons"]
+BoardStyle = Literal["stones", "lines", "green", "pawns", "draughts", "marks", "discs", "hexagons", "dots"]
 """How a board and its pieces look: dark and light stones on wood, on the crossings of lines or on green felt, pawns or
-draughtsmen on a chequered board, crosses and circles, discs in a frame with holes, or stones on hexagons."""
+draughtsmen on a chequered board, crosses and circles, discs in a frame with holes, stones on hexagons, or dots with
+lines and boxes between them (every second row and column of the board is one of dots and lines)."""
 
 _CELL: Final = 40
 _HALF: Final = _CELL // 2
+_BLOCKED: Final = 5
 _HEXAGON: Final = 22.0  # from the middle to a corner
 _CHEQUERED: Final = ("pawns", "draughts")
-_PIECES: Final = {"marks": ("red", "blue"), "discs": ("red", "yellow"), "hexagons": ("red", "blue")}
+_PIECES: Final = {"discs": ("red", "yellow"), **dict.fromkeys(("marks", "hexagons", "dots"), ("red", "blue"))}
 _STONES: Final = ("black", "white")
 _RADII: Final = {"hexagons": 13, "lines": 18}
 _PAWN: Final = "M0 -12A5.5 5.5 0 0 1 3.5 -2.2Q5 5 9 8V12H-9V8Q-5 5 -3.5 -2.2A5.5 5.5 0 0 1 0 -12Z"
@@ -114,10 +116,12 @@ class Cells:
         outline = f"M{x - _HALF:g} {y - _HALF:g}h{_CELL}v{_CELL}h-{_CELL}z"
         return element("path", d=outline, fill="last", fill_opacity=0.75)
 
-    def blocked(self, row: int, column: int) -> str:
-        """A square that is no longer there."""
+    def piece(self, row: int, column: int, number: int) -> str:
+        """What stands on a square, by its number on the board."""
         x, y = self.middle(row, column)
-        return element("path", d=f"M{x - 15:g} {y - 15:g}h30v30h-30z", fill="line", fill_opacity=0.85)
+        if number == _BLOCKED:
+            return element("path", d=f"M{x - 15:g} {y - 15:g}h30v30h-30z", fill="line", fill_opacity=0.85)
+        return make_piece(self.style, (number - 1) % 2, x, y, crowned=number > 2)
 
 
 class Hexagons(Cells):
@@ -179,6 +183,40 @@ class Hexagons(Cells):
         return f"{x + across:.2f},{y + down:.2f}"
 
 
+class Dots(Cells):
+    """Dots, lines between them and boxes between the lines."""
+
+    def __init__(self, style: BoardStyle, squares: NDArray[np.int64], margin: int, shift: float) -> None:
+        super().__init__(style, squares, margin, shift)
+        self.width, self.height = (at + max(14, margin // 2) for at in self.middle(self.rows - 1, self.columns - 1))
+
+    @property
+    def inks(self) -> tuple[str, str]:
+        """Colours of what has not been taken."""
+        return "wood", "none"
+
+    def middle(self, row: int, column: int) -> tuple[float, float]:
+        """The middle of a dot, a line or a box."""
+        return self.margin + 12 + column * _HALF, self.margin + 12 + row * _HALF
+
+    def square(self, row: int, column: int, part: str | None) -> str:
+        """A line that can be clicked; dots and boxes cannot."""
+        x, y = self.middle(row, column)
+        if not row % 2 and not column % 2:
+            return element("circle", cx=x, cy=y, r=4, fill="ink")
+        place = _place(part, x, y) if (row + column) % 2 else {}
+        return element("path", d=_bar(row, column, x, y), **place)
+
+    def mark(self, row: int, column: int) -> str:
+        """The mark of the last move: a dot on its line."""
+        return element("path", d=_disc(*self.middle(row, column), 4), fill="last")
+
+    def piece(self, row: int, column: int, number: int) -> str:
+        """A line or a box that a player has taken."""
+        ink = _PIECES[self.style][number - 1]
+        return element("path", d=_bar(row, column, *self.middle(row, column)), fill=ink)
+
+
 def make_ring(x: float, y: float) -> str:
     """What shows a square that won."""
     return element("path", d=_disc(x, y, 17), fill="none", stroke="win", stroke_width=4)
@@ -205,6 +243,12 @@ def make_piece(style: BoardStyle, seat: int, x: float, y: float, *, scale: float
 def _place(part: str | None, x: float, y: float) -> dict[str, object]:
     """What a clickable element carries."""
     return {} if part is None else {"data_part": part, "data_x": x, "data_y": y}
+
+
+def _bar(row: int, column: int, x: float, y: float) -> str:
+    """A line between two dots, or a box between lines."""
+    across, down = (14 if at % 2 else 3 for at in (column, row))
+    return f"M{x - across:g} {y - down:g}h{2 * across}v{2 * down}h-{2 * across}z"
 
 
 def _disc(x: float, y: float, radius: int) -> str:

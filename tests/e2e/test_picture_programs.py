@@ -39,6 +39,7 @@ POSITIONS = {
     "go(board_size=5)": "12 7 13",
     "havannah(board_size=3)": "2 7 10",
     "checkers": "322 140",
+    "dots_and_boxes": "0 4 6",
 }
 Pixels = NDArray[np.float64]
 

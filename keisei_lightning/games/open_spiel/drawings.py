@@ -12,6 +12,7 @@ othello, hex, y, havannah, go         ``d3``, ``B d3``; ``pass``                
 pentago                               ``a1s``: the square, and what is turned       ``a1``
 breakthrough, clobber, checkers,      ``a7b6``, ``b1-h1``                           ``a7``, ``b6``
 lines_of_action
+dots_and_boxes                        ``P1(h,0,1)``: a line to the right (v: down)  ``h,0,1``
 ===================================== ============================================= ===================================
 """
 
@@ -45,7 +46,7 @@ class _Look:
 
     Attributes:
         style: how the board looks.
-        names: of the squares: a1 with row 1 on top or below, or 0,0 or 1,1 on top.
+        names: of the squares: a1 with row 1 on top or below, 0,0 or 1,1 on top, columns alone, or lines between dots.
         planes: of the tensor; empty: the view of the game knows them.
         shift: how many squares each row lies to the right of the one above.
         symbols: of an empty square, the two players' stones, their crowned ones and a blocked square in text.
@@ -56,7 +57,7 @@ class _Look:
     """
 
     style: BoardStyle
-    names: Literal["a1 on top", "a1 below", "0,0", "1,1", "columns"]
+    names: Literal["a1 on top", "a1 below", "0,0", "1,1", "columns", "lines"]
     planes: Planes = ()
     shift: float = 0.0
     symbols: str = ".xoXO#"
@@ -72,6 +73,7 @@ _LOOKS: Final[Mapping[str, _Look]] = {
     "checkers": _Look(style="draughts", names="a1 below", planes=((0,), (2,), (1,), (3,)), symbols=".o+8*"),
     "clobber": _Look(style="draughts", names="a1 below", planes=((0,), (1,)), symbols=".ox"),
     "connect_four": _Look(style="discs", names="columns", row_to_win=("x_in_row", 4), upwards=True, drops=True),
+    "dots_and_boxes": _Look(style="dots", names="lines", planes=((1,), (2,)), own_text=True),
     "go": _Look(style="lines", names="a1 below", planes=((0,), (1,)), upwards=True),
     "gomoku": _Look(style="lines", names="0,0", planes=((0,), (1,)), symbols=".bw", row_to_win=("connect", 5)),
     "havannah": _Look(style="hexagons", names="a1 on top", planes=((0,), (1,)), shift=-0.5, own_text=True),
@@ -83,7 +85,12 @@ _LOOKS: Final[Mapping[str, _Look]] = {
     "tic_tac_toe": _Look(style="marks", names="0,0", row_to_win=("", 3)),
     "y": _Look(style="hexagons", names="a1 on top", planes=((0,), (1,)), shift=0.5, own_text=True),
 }
-_SQUARES: Final = {"a1 on top": r"([a-z])(\d+)", "a1 below": r"([a-z])(\d+)", "columns": r"()(\d+)"}
+_SQUARES: Final = {
+    "a1 on top": r"([a-z])(\d+)",
+    "a1 below": r"([a-z])(\d+)",
+    "columns": r"()(\d+)",
+    "lines": r"([hv]),(\d+),(\d+)",
+}
 _PAIRS: Final = r"(\d+), ?(\d+)"
 
 
@@ -114,7 +121,7 @@ class Drawing:
     there: NDArray[np.bool_]
     row_to_win: int
     name_of: Callable[[int], str]
-    _where: dict[str, Square] = field(default_factory=dict)
+    _where: dict[str, Square] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Note where each part is."""
@@ -125,7 +132,9 @@ class Drawing:
     def squares(self, tensor: NDArray[np.float32]) -> NDArray[np.int64]:
         """The board as int64 [height, width], numbered as :func:`~keisei_lightning.games.svg.grid_svg` wants it."""
         planes = tensor.reshape(self.shape) > 0
-        board = np.zeros(self.shape[1:], np.int64)
+        if self.look.names == "lines":
+            planes = _lattice(planes, *self.there.shape)
+        board = np.zeros(self.there.shape, np.int64)
         for number, stones in enumerate(self.planes, start=1):
             for plane in stones:
                 board[planes[plane]] = number
@@ -138,9 +147,8 @@ class Drawing:
 
     def move_parts(self, action: int) -> tuple[str, ...]:
         """What a person clicks to make one of OpenSpiel's actions."""
-        between = "," if self.look.names in ("0,0", "1,1") else ""
-        pairs = re.findall(_SQUARES.get(self.look.names, _PAIRS), self.name_of(action))
-        return tuple(f"{one}{between}{other}" for one, other in pairs)
+        between = "," if self.look.names in ("0,0", "1,1", "lines") else ""
+        return tuple(map(between.join, re.findall(_SQUARES.get(self.look.names, _PAIRS), self.name_of(action))))
 
     def moved(self, board: NDArray[np.int64], action: int) -> tuple[Square, ...]:
         """Squares of the action that has just led to a board."""
@@ -196,24 +204,27 @@ def drawing_of(game: Any, planes: Planes = ()) -> Drawing | None:
     shape = game.observation_tensor_shape()
     if len(shape) == 2 and parameters.get("dims", 2) == 2:
         shape = [shape[0], parameters["size"], parameters["size"]]
-    if len(shape) != 3:
+    planes = planes or look.planes
+    if len(shape) != 3 or max(map(max, filter(None, planes))) >= shape[0] or parameters.get("egocentric"):
         return None
     start, (_, height, width) = game.new_initial_state(), shape
+    if look.names == "lines":
+        height, width = 2 * parameters["num_rows"] + 1, 2 * parameters["num_cols"] + 1
     rows, columns, parts = _names(look, height, width)
 
     def name_of(action: int) -> str:
         return str(start.action_to_string(0, action))
 
     there = np.ones((height, width), np.bool_)
-    if look.own_text:
+    if look.own_text and look.style == "hexagons":
         there = np.array(
             [[name_of(row * width + column) != "unknown" for column in range(width)] for row in range(height)]
         )
     key, default = look.row_to_win
     return Drawing(
         look=look,
-        shape=(shape[0], height, width),
-        planes=planes or look.planes,
+        shape=(shape[0], shape[1], shape[2]),
+        planes=planes,
         rows=rows,
         columns=columns,
         parts=parts,
@@ -227,6 +238,8 @@ def _names(
     look: _Look, height: int, width: int
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[tuple[str, ...], ...]]:
     """Names of the rows, the columns and the squares."""
+    if look.names == "lines":
+        return _line_names(height, width)
     first = 0 if look.names in ("0,0", "columns") else 1
     numbers = [str(number) for number in range(first, height + first)]
     rows = tuple(reversed(numbers) if look.names == "a1 below" else numbers)
@@ -237,6 +250,29 @@ def _names(
         return rows, columns, tuple(tuple(f"{row},{column}" for column in columns) for row in rows)
     columns = tuple(chr(ord("a") + column) for column in range(width))
     return rows, columns, tuple(tuple(f"{column}{row}" for column in columns) for row in rows)
+
+
+def _line_names(height: int, width: int) -> tuple[tuple[str, ...], tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Names where every second row and column is one of dots: of those, and of the lines between two dots."""
+    rows, columns = (tuple("" if at % 2 else str(at // 2) for at in range(size)) for size in (height, width))
+    kinds = {(0, 1): "h", (1, 0): "v"}
+    parts = tuple(
+        tuple(
+            f"{kind},{row // 2},{column // 2}" if (kind := kinds.get((row % 2, column % 2))) else ""
+            for column in range(width)
+        )
+        for row in range(height)
+    )
+    return rows, columns, parts
+
+
+def _lattice(planes: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
+    """Planes [n, dots, 3] (by dot: the line to its right, the line down, the box) as [n, height, width]."""
+    cells = planes.reshape(len(planes), (height + 1) // 2, (width + 1) // 2, 3)
+    lattice = np.zeros((len(planes), height, width), np.bool_)
+    lattice[:, ::2, 1::2], lattice[:, 1::2, ::2] = cells[:, :, :-1, 0], cells[:, :-1, :, 1]
+    lattice[:, 1::2, 1::2] = cells[:, :-1, :-1, 2]
+    return lattice
 
 
 def _in_row(board: NDArray[np.int64], square: Square, way: Square) -> list[Square]:

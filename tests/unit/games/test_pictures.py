@@ -21,7 +21,7 @@ from keisei_lightning.games.svg_elements import INKS, element, label
 XLINK = "{http://www.w3.org/1999/xlink}href"
 DRAWN = ["shogi", "tic_tac_toe", "connect_four", "othello", "breakthrough", "hex(board_size=7)", "mnk(m=6,n=5,k=4)"]
 DRAWN += ["go(board_size=7)", "gomoku(size=7)", "y(board_size=5)", "havannah(board_size=4)", "pentago", "clobber"]
-DRAWN += ["checkers", "lines_of_action", "amazons(board_size=6)"]
+DRAWN += ["checkers", "lines_of_action", "amazons(board_size=6)", "dots_and_boxes(num_rows=2,num_cols=3)"]
 
 # What OpenSpiel writes for an empty square, the two players' stones, their crowned ones and a blocked square.
 SYMBOLS = {
@@ -309,3 +309,15 @@ def test_an_undrawn_game_is_shown_as_text_and_has_no_parts() -> None:
     assert game.move_parts(0, int(np.flatnonzero(look(game).mask[0])[0])) == ()
     assert "<text" in game.render(0, "svg")
     assert NO_MOVE not in names(game).values()
+
+
+def test_lines_and_boxes_are_those_that_were_taken() -> None:
+    game = make_game("dots_and_boxes(num_rows=1,num_cols=2)", 1)
+    play(game, "P1(h,0,0)", "P2(h,1,0)", "P1(v,0,0)", "P2(v,0,1)")
+    svg = game.render(0, "svg")
+    taken = Counter(str(each.get("class")) for each in layer(svg, "pieces"))
+    assert taken == {"fill-red": 2, "fill-blue": 3}  # the second player's last line closed a box
+    assert {part for part in middles(svg) if part.startswith("v")} == {"v,0,0", "v,0,1", "v,0,2"}
+    x, y = middles(svg)["v,0,1"]
+    (mark,) = layer(svg, "last")
+    assert mark.get("d", "").startswith(f"M{x - 4:g} {y:g}a")
