@@ -166,10 +166,15 @@ class Dialogue:
 
     # ---- what happens
 
-    def greeting(self) -> list[Line]:
-        """What is shown first."""
+    def greeting(self, *, board: bool = True) -> list[Line]:
+        """What is shown first.
+
+        Args:
+            board: draw it too.
+        """
         title = f"{self.session.game.spec.name}: {self.seats}"
-        return [Line(title, "title"), Line("Type a move, or: moves, hint, undo, save FILE, help, quit."), *self.board()]
+        how = "Type a move, or: moves, hint, undo, save FILE, help, quit."
+        return [*(self.board() if board else []), Line(title, "title"), Line(how)]
 
     def board(self) -> list[Line]:
         """The board, and how the game ended if it has."""

@@ -57,11 +57,13 @@ class Terminal:
         sys.stdout.flush()
 
     def ask(self, prompt: str) -> str | None:
-        """A line; None: there is no further one.
+        """A line; None: there is no further one, or nobody sees what is asked any more (``| head``).
 
         Raises:
             Stopped: Ctrl-C.
         """
+        if getattr(sys.stdout, "failure", None) is not None:  # of the commands' own stream, see system.console
+            return None
         try:
             if self._is_terminal:
                 return input(prompt)
