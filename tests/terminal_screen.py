@@ -47,6 +47,7 @@ class Screen:
             signal.signal(signal.SIGINT, before)
             os.close(terminal)
         self.shown = ""
+        self._bytes = b""
         self._seen = 0  # characters of it, up to the end of what was read for last
 
     def __enter__(self) -> Screen:
@@ -93,6 +94,7 @@ class Screen:
             data = os.read(self._own, 65536)
         except OSError:  # Linux says so when the other side is closed
             return False
-        text = data.decode(errors="replace").replace("\r\n", "\n")
-        self.shown += re.sub(r"\x1b\[[\d;?]*[a-z]", "", text)
+        self._bytes += data  # all anew: a code or a character may come in two parts
+        text = self._bytes.decode(errors="replace").replace("\r\n", "\n")
+        self.shown = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", text)
         return bool(data)

@@ -129,8 +129,8 @@ def _games(argv: Sequence[str]) -> int:
         print(note)
     from keisei_lightning.published import published_card, published_names
 
-    print("a trained policy comes with the package for", end=" ")
-    print(", ".join(str(published_card(name)["game"]) for name in published_names()), end=": keisei play\n")
+    played = ", ".join(str(published_card(name)["game"]) for name in published_names())
+    print(f"a trained policy comes with the package for {played}: keisei play")
     return DONE
 
 

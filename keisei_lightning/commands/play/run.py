@@ -204,8 +204,9 @@ class _Table:
                 self._tell(error)
 
     def _let_move(self, opponent: Opponent) -> None:
+        shown = self._terminal.thinking(opponent.name, can_stop=isinstance(opponent, PolicyOpponent))
         try:
-            with self._interrupts.thinking(), self._terminal.thinking(opponent.name):
+            with self._interrupts.thinking(), shown:
                 choice = opponent.choose(self._dialogue.session, self._interrupts.going)
             self._terminal.show(self._dialogue.moved(choice))
         except KeiseiError as error:
@@ -245,7 +246,7 @@ class _Table:
     @property
     def _state(self) -> object:
         session = self._dialogue.session
-        return id(session), len(session.moves), session.is_over
+        return session, len(session.moves), session.is_over
 
     def _hint(self) -> None:
         policy = self._dialogue.seats.policy

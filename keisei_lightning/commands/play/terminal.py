@@ -83,12 +83,17 @@ class Terminal:
             raise
 
     @contextlib.contextmanager
-    def thinking(self, name: str) -> Iterator[None]:
-        """Context that tells on a terminal who thinks, and that it can be stopped."""
+    def thinking(self, name: str, *, can_stop: bool = True) -> Iterator[None]:
+        """Context that tells on a terminal who thinks.
+
+        Args:
+            name: of who does.
+            can_stop: whether Ctrl-C makes it move at once.
+        """
         if not self._is_terminal:
             yield
             return
-        told = f"{name} thinks; Ctrl-C: move now"
+        told = f"{name} thinks{'; Ctrl-C: move now' if can_stop else ''}"
         sys.stdout.write(told)
         sys.stdout.flush()
         try:

@@ -51,6 +51,8 @@ def offered(line: str) -> list[str]:
         ("keisei eval gre", ["greedy="]),
         ("keisei eval greedy=t", ["greedy=true "]),
         ("keisei eval games=", ["games=400 "]),
+        ("keisei play sid", ["side="]),
+        ("keisei play side=s", ["side=second "]),
         ("keisei games ", []),
         ("", []),
     ],
