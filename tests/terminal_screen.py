@@ -47,6 +47,8 @@ class Screen:
             signal.signal(signal.SIGINT, before)
             os.close(terminal)
         self.shown = ""
+        self._bytes = b""
+        self._seen = 0  # characters of it, up to the end of what was read for last
 
     def __enter__(self) -> Screen:
         return self
@@ -58,12 +60,13 @@ class Screen:
         os.close(self._own)
 
     def read_until(self, pattern: str) -> str:
-        """Read on to a regular expression; what was read up to there, without colours and carriage returns."""
-        begin, deadline = len(self.shown), time.monotonic() + PATIENCE_S
+        """Read on to the end of a regular expression; what was read up to there, without colours."""
+        begin, deadline = self._seen, time.monotonic() + PATIENCE_S
         while (found := re.search(pattern, self.shown[begin:])) is None:
             assert time.monotonic() < deadline, f"no {pattern!r} in {self.shown[begin:]!r}"
             assert self._read(), f"it ended without {pattern!r}: {self.shown[begin:]!r}"
-        return self.shown[begin : begin + found.end()]
+        self._seen = begin + found.end()
+        return self.shown[begin : self._seen]
 
     def type(self, line: str) -> None:
         """Type a line."""
@@ -91,6 +94,7 @@ class Screen:
             data = os.read(self._own, 65536)
         except OSError:  # Linux says so when the other side is closed
             return False
-        text = data.decode(errors="replace").replace("\r\n", "\n")
-        self.shown += re.sub(r"\x1b\[[\d;?]*[a-z]", "", text)
+        self._bytes += data  # all anew: a code or a character may come in two parts
+        text = self._bytes.decode(errors="replace").replace("\r\n", "\n")
+        self.shown = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", text)
         return bool(data)

@@ -10,10 +10,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Final
 
 from keisei_lightning.errors import ConfigError, GameError, KeiseiError
 from keisei_lightning.games.protocol import GameFactory
@@ -22,7 +21,7 @@ from keisei_lightning.play.analysis import Analysis
 from keisei_lightning.play.opponents import Choice, Opponent
 from keisei_lightning.play.seats import SIDES, Seats
 from keisei_lightning.play.session import GameSession
-from keisei_lightning.play.strength import StrengthOptions
+from keisei_lightning.play.strength import change_strength
 from keisei_lightning.play.typed_moves import find_moves
 from keisei_lightning.play.words import (
     Line,
@@ -97,7 +96,7 @@ class Reply:
         effect: what is to be done then; None: nothing.
     """
 
-    lines: list[Line] = dataclasses.field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
     effect: Effect | None = None
 
 
@@ -166,10 +165,15 @@ class Dialogue:
 
     # ---- what happens
 
-    def greeting(self) -> list[Line]:
-        """What is shown first."""
+    def greeting(self, *, board: bool = True) -> list[Line]:
+        """What is shown first.
+
+        Args:
+            board: draw it too.
+        """
         title = f"{self.session.game.spec.name}: {self.seats}"
-        return [Line(title, "title"), Line("Type a move, or: moves, hint, undo, save FILE, help, quit."), *self.board()]
+        how = "Type a move, or: moves, hint, undo, save FILE, help, quit."
+        return [*(self.board() if board else []), Line(title, "title"), Line(how)]
 
     def board(self) -> list[Line]:
         """The board, and how the game ended if it has."""
@@ -285,7 +289,7 @@ class Dialogue:
     def _undo(self, rest: str) -> Reply:
         if rest and not (rest.isascii() and rest.isdecimal() and int(rest[:9]) > 0):
             raise GameError(f"undo {_short(rest)}: must be 1 or more")
-        if self.session.outcome == "resignation":
+        if self.session.is_resigned:
             self.session.undo(0)
             return Reply(self.board())
         left, persons = len(self.session.moves), self.seats.opponents.count(None)
@@ -315,9 +319,8 @@ class Dialogue:
         if policy is None:
             raise GameError("strength: there is no policy; an opponent's strength is set when `keisei play` is started")
         if rest:
-            policy.strength = _changed(policy.strength, rest)
-        values = dataclasses.asdict(policy.strength)
-        return Reply([Line(" ".join(f"{key}={_written(value)}" for key, value in values.items()))])
+            policy.strength = change_strength(policy.strength, rest)
+        return Reply([Line(str(policy.strength))])
 
     def _evaluation(self, _: str) -> Reply:
         self._shows_evaluation = not self._shows_evaluation
@@ -353,35 +356,6 @@ class Dialogue:
 
     def _quit(self, _: str) -> Reply:
         return Reply(effect=Quit())
-
-
-def _changed(strength: StrengthOptions, words: str) -> StrengthOptions:
-    """A strength with some values changed.
-
-    Raises:
-        ConfigError: a word names no value, or a value is not legal.
-    """
-    known = {field.name: field for field in dataclasses.fields(strength)}
-    values: dict[str, Any] = {}
-    for word in words.split():
-        key, equals, text = word.partition("=")
-        if not equals or key not in known:
-            raise ConfigError(f"strength {_short(word)}: must be KEY=VALUE with KEY one of {', '.join(known)}")
-        values[key] = _read(text)
-    return dataclasses.replace(strength, **values)
-
-
-def _read(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return None if text in ("null", "none") else text
-
-
-def _written(value: float | None) -> str:
-    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _shown(is_shown: bool) -> str:

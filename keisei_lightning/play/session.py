@@ -79,6 +79,11 @@ class GameSession:
         return self._resigned or self._over
 
     @property
+    def is_resigned(self) -> bool:
+        """Whether a player has given up."""
+        return self._resigned
+
+    @property
     def outcome(self) -> str:
         """How the game ended, as a word or two; empty while it goes on."""
         return "resignation" if self._resigned else self.game.outcome(0)

@@ -83,7 +83,7 @@ def checkpoint_error(path: str) -> str | None:
     try:
         file = checkpoint_file(path)
     except ConfigError as error:
-        return error.errors[0].partition(": ")[2]
+        return error.errors[0].removeprefix(f"ckpt_path={path}: ")
     if not os.path.isfile(file):  # which also tells a name that is too long
         return "there is no such file; must be a checkpoint file"
     if not zipfile.is_zipfile(file):

@@ -60,7 +60,7 @@ def test_a_whole_game_on_a_terminal_with_everything_that_one_may_type(tmp_path: 
         screen.type("x2")
         follow(session, screen.read_until("move 3, you> "))
         screen.type("save first.json")
-        screen.read_until("saved as first.json")
+        assert "saved as first.json" in screen.read_until("move 3, you> ")
         said = play_to_the_end(screen, session)
         assert re.search(r"(wins?|A draw) after \d+ moves\.|win after", said)
         assert GameSession.from_json(CONNECT_FOUR, (tmp_path / "kept.json").read_text()).moves == session.moves

@@ -7,14 +7,14 @@ from typing import Literal
 
 from keisei_lightning.play.strength import StrengthOptions
 from keisei_lightning.published import PREFIX
-from keisei_lightning.system.options import option
+from keisei_lightning.system.options import Options, option
 
 __all__ = ["PlayOptions"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlayOptions(StrengthOptions):
-    """The keys of ``keisei play``."""
+class _GameOptions(Options):
+    """What is played, by whom, and what is shown and kept of it."""
 
     checkpoint: str | None = option(
         None,
@@ -50,3 +50,8 @@ class PlayOptions(StrengthOptions):
     seed: int | None = option(
         None, "Of temperature, of side=random, and of the opponent; null: another one each time.", low=0, high=2**32 - 1
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayOptions(StrengthOptions, _GameOptions):
+    """The keys of ``keisei play``: those of the game, then those of the policy's strength."""

@@ -18,13 +18,13 @@ from keisei_lightning.commands.play.options import PlayOptions
 from keisei_lightning.commands.play.terminal import Interrupts, Terminal, wants_colour
 from keisei_lightning.errors import ConfigError, GameError, KeiseiError
 from keisei_lightning.evaluation.registry import closing_player, make_player, player_errors, start_player
-from keisei_lightning.games import GameFactory
+from keisei_lightning.games import GameFactory, game_factory
 from keisei_lightning.play import Dialogue, GameSession, PlayerOpponent, PolicyOpponent, Seats, StrengthOptions
 from keisei_lightning.play.dialogue import Hint, Load, Quit, Save
 from keisei_lightning.play.opponents import Opponent
 from keisei_lightning.play.seats import Side
-from keisei_lightning.play.words import Line
-from keisei_lightning.published import PREFIX
+from keisei_lightning.play.words import Line, board_lines, plain
+from keisei_lightning.published import PREFIX, is_published, published_card
 from keisei_lightning.search.options import SearchOptions
 from keisei_lightning.system.console import quiet_libraries
 from keisei_lightning.system.paths import one_line
@@ -55,6 +55,8 @@ def play(options: PlayOptions) -> None:
         random = np.random.default_rng(options.seed)
         session = _session(options, game.factory)
         policy = None if game.agent is None else _policy(options, game.agent, random)
+        if policy is None and (options.hints or options.evaluation):
+            raise ConfigError("hints, evaluation: must be false without a policy; checkpoint=FILE names one")
         other = _opponent(options, session, random, stack)
         side: Side = ("first", "second")[random.integers(2)] if options.side == "random" else options.side
         dialogue = Dialogue(
@@ -62,17 +64,26 @@ def play(options: PlayOptions) -> None:
             game.factory,
             Seats(policy, other, side),
             evaluation=options.evaluation,
-            hints=options.hints and policy is not None,
+            hints=options.hints,
         )
-        _Table(dialogue, terminal, interrupts, save=options.save, load=options.load).run()
+        table = _Table(dialogue, terminal, interrupts, save=options.save, load=options.load)
+        terminal.show(dialogue.greeting(board=not game.is_drawn))
+        table.run()
 
 
 @dataclass(frozen=True, slots=True)
 class _ChosenGame:
-    """What is played, and the policy that is asked; None: there is none."""
+    """What is played.
+
+    Attributes:
+        factory: makes it.
+        agent: the policy; None: there is none.
+        is_drawn: its board is on the screen.
+    """
 
     factory: GameFactory
-    agent: Agent | None
+    agent: Agent | None = None
+    is_drawn: bool = False
 
 
 def _choose_game(options: PlayOptions, terminal: Terminal) -> _ChosenGame | None:
@@ -87,7 +98,7 @@ def _choose_game(options: PlayOptions, terminal: Terminal) -> _ChosenGame | None
     if checkpoint is None and name is not None:
         factory = named_game(name, key=key)
         if options.opponent is not None or options.side == "both":
-            return _ChosenGame(factory, None)
+            return _ChosenGame(factory)
         known = policy_of_game(factory(1).spec.name)
         if known is None:
             raise ConfigError(
@@ -100,9 +111,12 @@ def _choose_game(options: PlayOptions, terminal: Terminal) -> _ChosenGame | None
         if chosen is None:
             return None
         checkpoint = PREFIX + chosen
+    if is_published(checkpoint):  # its board is shown at once: to read a policy takes torch, and that takes seconds
+        game = str(published_card(checkpoint.removeprefix(PREFIX))["game"])
+        terminal.show(board_lines(_session(options, game_factory(game))))
     terminal.show([Line(f"reading {one_line(checkpoint)} ...", "note")])
     agent = load_agent(checkpoint)
-    return _ChosenGame(agent.game, agent)
+    return _ChosenGame(agent.game, agent, is_drawn=is_published(checkpoint))
 
 
 def _session(options: PlayOptions, factory: GameFactory) -> GameSession:
@@ -178,7 +192,6 @@ class _Table:
 
     def run(self) -> None:
         """Play until the person ends."""
-        self._terminal.show(self._dialogue.greeting())
         while True:
             opponent = self._dialogue.opponent
             if opponent is not None:
@@ -188,11 +201,12 @@ class _Table:
             try:
                 self._keep()
             except GameError as error:
-                self._terminal.show([Line(str(error), "error")])
+                self._tell(error)
 
     def _let_move(self, opponent: Opponent) -> None:
+        shown = self._terminal.thinking(opponent.name, can_stop=isinstance(opponent, PolicyOpponent))
         try:
-            with self._interrupts.thinking(), self._terminal.thinking(opponent.name):
+            with self._interrupts.thinking(), shown:
                 choice = opponent.choose(self._dialogue.session, self._interrupts.going)
             self._terminal.show(self._dialogue.moved(choice))
         except KeiseiError as error:
@@ -223,20 +237,27 @@ class _Table:
                     self._own_files.add(path)
                     self._terminal.show(self._dialogue.resume(session))
         except KeiseiError as error:
-            self._terminal.show([Line(" ".join(str(error).split()), "error")])
+            self._tell(error)
         return True
+
+    def _tell(self, error: KeiseiError) -> None:
+        self._terminal.show(plain(" ".join(str(error).split()), style="error"))
 
     @property
     def _state(self) -> object:
         session = self._dialogue.session
-        return id(session), len(session.moves), session.is_over
+        return session, len(session.moves), session.is_over
 
     def _hint(self) -> None:
         policy = self._dialogue.seats.policy
         assert policy is not None
-        with self._interrupts.thinking(), self._terminal.thinking(policy.name):
-            analysis = policy.analyse(self._dialogue.session, self._interrupts.going)
-        self._terminal.show(self._dialogue.advise(analysis))
+        try:
+            with self._interrupts.thinking(), self._terminal.thinking(policy.name):
+                analysis = policy.analyse(self._dialogue.session, self._interrupts.going)
+        except KeiseiError as error:
+            self._tell(error)
+        else:
+            self._terminal.show(self._dialogue.advise(analysis))
 
     def _keep(self) -> None:
         """Write the game into its own file where it has changed."""

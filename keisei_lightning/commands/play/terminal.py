@@ -57,11 +57,13 @@ class Terminal:
         sys.stdout.flush()
 
     def ask(self, prompt: str) -> str | None:
-        """A line; None: there is no further one.
+        """A line; None: there is no further one, or nobody sees what is asked any more (``| head``).
 
         Raises:
             Stopped: Ctrl-C.
         """
+        if getattr(sys.stdout, "failure", None) is not None:  # of the commands' own stream, see system.console
+            return None
         try:
             if self._is_terminal:
                 return input(prompt)
@@ -81,12 +83,17 @@ class Terminal:
             raise
 
     @contextlib.contextmanager
-    def thinking(self, name: str) -> Iterator[None]:
-        """Context that tells on a terminal who thinks, and that it can be stopped."""
+    def thinking(self, name: str, *, can_stop: bool = True) -> Iterator[None]:
+        """Context that tells on a terminal who thinks.
+
+        Args:
+            name: of who does.
+            can_stop: whether Ctrl-C makes it move at once.
+        """
         if not self._is_terminal:
             yield
             return
-        told = f"{name} thinks; Ctrl-C: move now"
+        told = f"{name} thinks{'; Ctrl-C: move now' if can_stop else ''}"
         sys.stdout.write(told)
         sys.stdout.flush()
         try:

@@ -53,6 +53,8 @@ def offered(line: str) -> list[str]:
         ("keisei eval games=", ["games=400 "]),
         ("keisei export for", ["format="]),
         ("keisei export format=t", ["format=torch_export "]),
+        ("keisei play sid", ["side="]),
+        ("keisei play side=s", ["side=second "]),
         ("keisei games ", []),
         ("", []),
     ],

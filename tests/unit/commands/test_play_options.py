@@ -20,6 +20,7 @@ from keisei_lightning.errors import GameError
 from keisei_lightning.games import game_factory
 from keisei_lightning.play import GameSession
 from keisei_lightning.play.words import Line
+from keisei_lightning.system.console import Output
 from keisei_lightning.system.stopping import Stopped
 
 TIC_TAC_TOE, SHOGI = game_factory("tic_tac_toe"), game_factory("shogi")
@@ -56,6 +57,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
         (["load=bad.ckpt"], "load=bad.ckpt: cannot be continued; must be a game that was saved as .json"),
         (["load=game.json"], "opponent: is missing, and no published policy plays tic_tac_toe; must be a player "),
         (["load=game.json", "game=othello", "side=both"], "load=game.json: saved game: game='tic_tac_toe'; must be "),
+        (["game=othello", "side=both", "hints=true"], "hints, evaluation: must be false without a policy; checkpoint="),
         (["save=game.json"], "save=game.json: is there already; must be a new file (load=game.json continues it)"),
         (["game=othello", "side=both", "save=no/x.json"], "save=no/x.json: cannot be written (No such file or "),
         (["game=othello", "side=both", "save=x.kifu"], "save=x.kifu: is of no known format; must end with one of "),
@@ -212,6 +214,19 @@ def test_what_a_screen_cannot_show_is_shown_in_ascii(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "stdout", screen)
     Terminal(colour=False).show([Line("歩", "board", "P"), Line("plain")])
     assert screen.buffer.getvalue() == b"P\nplain\n"  # type: ignore[attr-defined]
+
+
+def test_who_is_seen_by_nobody_any_more_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Output(Gone()))
+    typed(monkeypatch, "line")
+    terminal = Terminal(colour=False)
+    terminal.show([Line("board")])
+    assert terminal.ask("> ") is None
+    assert sys.stdin.read() == "line\n"
 
 
 def test_colours_are_shown_where_they_are_wanted(

@@ -67,7 +67,10 @@ def names_of(of: Dialogue) -> list[str]:
 
 def test_a_move_is_answered_by_the_opponents_and_the_board_is_drawn_once() -> None:
     game = dialogue()
-    assert next(line.text for line in game.greeting()) == "connect_four: you (first) against first move"
+    *board, title, _ = [line.text for line in game.greeting()]
+    assert title == "connect_four: you (first) against first move"
+    assert board == [line.text for line in game.board()]
+    assert game.greeting(board=False)[0].text == title
     assert game.prompt == "move 1, you> "
     assert text_of(game.enter("3")) == "you play x3"
     assert "first move plays o0" in answer(game)
