@@ -28,8 +28,7 @@ from keisei_lightning.models import ActorCritic, build_network
 from keisei_lightning.models.output_check import check_network
 from keisei_lightning.models.registry import OUR_NETWORKS, not_plain
 from keisei_lightning.published import checkpoint_file
-from keisei_lightning.training.checkpoint import AtomicCheckpointIO
-from keisei_lightning.training.checkpoint_header import CheckpointHeader, Recipe, network_errors
+from keisei_lightning.training.checkpoint_header import CheckpointHeader, Recipe, load_checked, network_errors
 from keisei_lightning.training.recorded import recorded_game, recorded_network
 from keisei_lightning.training.saved_weights import saved_weights
 
@@ -84,7 +83,7 @@ def load_policy(
     name, file = str(path), checkpoint_file(path)
     if not os.path.isfile(file):
         raise ConfigError(f"ckpt_path={name}: there is no such file")
-    checkpoint = AtomicCheckpointIO().load_checkpoint(file, map_location="cpu")  # type: ignore[arg-type]
+    checkpoint = load_checked(file, map_location="cpu")
     header = CheckpointHeader.from_checkpoint(checkpoint, path=name)
     recipe = Recipe.from_checkpoint(checkpoint, path=name) or _recipe_of_run(file)
     recipe = recipe or Recipe(game=header.game, game_options={}, model={})

@@ -31,7 +31,7 @@ from keisei_lightning.training.options import PPOOptions
 from keisei_lightning.training.ppo_loss import LOSS_TERMS, OUTCOME_LOG_PROBS, make_loss
 from keisei_lightning.training.random_state import random_state, restore_random_state
 from keisei_lightning.training.ranks import ranks_of
-from keisei_lightning.training.recorded import RecordedModule
+from keisei_lightning.training.recorded_module import RecordedModule
 from keisei_lightning.training.resuming import (
     RESUME_KEY,
     pending_gradients,
