@@ -8,8 +8,11 @@ from itertools import count
 from pathlib import Path
 from typing import Final, TypeVar
 
-from keisei_lightning.errors import GameError
+from keisei_lightning.commands.record_files import game_of_records
+from keisei_lightning.errors import ConfigError, GameError
 from keisei_lightning.games.protocol import GameFactory, RecordedGame
+from keisei_lightning.games.records import read_record_file
+from keisei_lightning.games.saved_game import RESIGNATION, ReplayableGame
 from keisei_lightning.play import GameSession
 from keisei_lightning.play.session import saved_game
 from keisei_lightning.system.paths import no_path, one_line
@@ -23,15 +26,18 @@ _MAX_BYTES: Final = 4_000_000
 T = TypeVar("T")
 
 
+def _is_record(path: str) -> bool:
+    """Whether it is of some game's own format, by its ending."""
+    return Path(path).suffix.lower() != JSON
+
+
 def _read_text(path: str) -> str:
-    """A file's text.
+    """A saved game's text.
 
     Raises:
         GameError: it is not there, or is no text of a game.
     """
     shown = one_line(path)
-    if Path(path).suffix.lower() != JSON:
-        raise GameError(f"{shown}: cannot be continued; must be a game that was saved as {JSON}")
     try:
         with Path(path).expanduser().open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
@@ -46,7 +52,7 @@ def _read_text(path: str) -> str:
 
 
 def read_session(factory: GameFactory, path: str) -> GameSession:
-    """A saved game.
+    """A saved game, or a record of one, to be continued.
 
     Args:
         factory: makes its game.
@@ -55,7 +61,18 @@ def read_session(factory: GameFactory, path: str) -> GameSession:
     Raises:
         GameError: it cannot be read, or is of another game.
     """
-    return _read(lambda text: GameSession.from_json(factory, text), path)
+    if not _is_record(path):
+        return _read(lambda text: GameSession.from_json(factory, text), path)
+    game = factory(1)
+    if not isinstance(game, ReplayableGame):
+        raise GameError(f"{one_line(path)}: {game.spec.name} reads no records; must be a game saved as {JSON}")
+    saved = read_record_file(game, Path(path).expanduser())
+    session = GameSession(factory, start=saved.start)
+    for move in saved.moves:
+        session.play_name(move)
+    if saved.outcome == RESIGNATION and not session.is_over:
+        session.resign()
+    return session
 
 
 def read_game(path: str) -> str:
@@ -65,8 +82,14 @@ def read_game(path: str) -> str:
         path: of the file.
 
     Raises:
-        GameError: it cannot be read.
+        GameError: it cannot be read, or does not tell.
     """
+    if _is_record(path):
+        try:
+            return game_of_records(None, [Path(path).expanduser()])(1).spec.name
+        except ConfigError as error:
+            told = f"{one_line(path)}: is no record that tells its game; add game=NAME, or load a game saved as {JSON}"
+            raise GameError(told) from error
     return _read(saved_game, path)
 
 

@@ -38,7 +38,9 @@ class _GameOptions(Options):
     position: str | None = option(
         None, "Where the game begins, in its own notation (SFEN for shogi); null: its start.", form="a position"
     )
-    load: str | None = option(None, "A saved game to continue.", form="a file")
+    load: str | None = option(
+        None, "A game to continue: one that was saved as .json, or a record such as game.kif.", form="a file"
+    )
     save: str | None = option(
         None, "A file that has the game, written after each move: .json, .txt, or a format of the game.", form="a file"
     )

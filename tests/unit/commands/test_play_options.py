@@ -17,7 +17,7 @@ from keisei_lightning.commands.play.files import free_name, read_session, write_
 from keisei_lightning.commands.play.menu import choose_policy, policy_of_game
 from keisei_lightning.commands.play.terminal import Interrupts, Terminal, wants_colour
 from keisei_lightning.errors import GameError
-from keisei_lightning.games import game_factory
+from keisei_lightning.games import ReplayableGame, game_factory
 from keisei_lightning.play import GameSession
 from keisei_lightning.play.words import Line
 from keisei_lightning.system.console import Output
@@ -54,7 +54,10 @@ def typed(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
         (["load=game.json", "position=xx"], "position=xx: must be null with load, whose game has its own start"),
         (["load=no.json"], "load=no.json: cannot be read (No such file or directory)"),
         (["load=bad.json"], "load=bad.json: saved game: cannot be read as JSON ("),
-        (["load=bad.ckpt"], "load=bad.ckpt: cannot be continued; must be a game that was saved as .json"),
+        (
+            ["load=bad.ckpt"],
+            "load=bad.ckpt: is no record that tells its game; add game=NAME, or load a game saved as .json",
+        ),
         (["load=game.json"], "opponent: is missing, and no published policy plays tic_tac_toe; must be a player "),
         (["load=game.json", "game=othello", "side=both"], "load=game.json: saved game: game='tic_tac_toe'; must be "),
         (["game=othello", "side=both", "hints=true"], "hints, evaluation: must be false without a policy; checkpoint="),
@@ -108,7 +111,7 @@ def test_an_opponent_by_name_plays_and_the_game_is_kept_after_each_move(
     assert "this game is saved as save-2.json" in out
     moves = {name: read_session(TIC_TAC_TOE, name).moves for name in ("save.json", "save-2.json")}
     assert [(len(played), played[0].name) for played in moves.values()] == [(2, "x(0,0)"), (2, "x(2,2)")]
-    assert Path("other.txt").read_text(encoding="utf-8").startswith("1. x(0,0) 2. o")
+    assert "\n1. x(0,0) 2. o" in Path("other.txt").read_text(encoding="utf-8")
     assert "\x1b" not in out
 
 
@@ -257,3 +260,22 @@ def test_a_first_interrupt_ends_the_thinking_and_a_second_one_the_program() -> N
         with pytest.raises(Stopped):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("ending", [".kifu", ".csa", ".usi", ".jkf"])
+def test_a_record_of_another_program_is_continued(
+    ending: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = GameSession(game_factory("shogi"))
+    for move in ("7g7f", "3c3d", "8h2b+"):
+        session.play_name(move)
+    game = session.game
+    assert isinstance(game, ReplayableGame)
+    files = game.record_files(0, players=("a", "b"), outcome="")
+    text = files.get(ending) or game.write_record(game.read_record(files[".kifu"], ".kifu"), ending)
+    Path(f"game{ending}").write_text(text, encoding="utf-8")
+    typed(monkeypatch, "3a2b", "save again.json")
+    assert cli.main(["play", f"load=game{ending}", "game=shogi", "side=both"]) == 0
+    assert "ply 3, second to move" in capsys.readouterr().out
+    again = GameSession.from_json(game_factory("shogi"), Path("again.json").read_text(encoding="utf-8"))
+    assert [move.name for move in again.moves] == ["7g7f", "3c3d", "8h2b+", "3a2b"]
