@@ -54,7 +54,9 @@ class EvalOptions(Options):
         "{kind:resnet,num_blocks:2,channels:32}.",
         factory=dict,
     )
-    records: bool = option(True, "Keep all games (KIF and CSA for shogi, move lists for others, SGF too for hex and othello).")
+    records: bool = option(
+        True, "Keep all games (KIF and CSA for shogi, move lists for others, SGF too for hex and othello)."
+    )
     output_dir: str | None = option(
         None,
         "Where results.csv, results.json and records/ are written; null: results/eval/DATE-TIME.",

@@ -140,6 +140,14 @@ class TestRoundTrips:
             again = kifu.read(kifu.write(saved, suffix), suffix)
             assert (again.players, again.headers["event"]) == (("a b", "c：d"), "x y")
 
+    def test_what_is_no_game_is_not_written(self) -> None:
+        for suffix in FORMATS:
+            written = kifu.write(SavedGame(start="startpos", moves=("7g7f",)), suffix)
+            assert kifu.read(written, suffix).start == Board().to_sfen()
+            for start, move in (("startpos", "7g7e"), ("startpos", "x"), ("nonsense", "7g7f")):
+                with pytest.raises(GameError, match="cannot"):
+                    kifu.write(SavedGame(start=start, moves=(move,)), suffix)
+
 
 class TestBoards:
     @pytest.mark.parametrize("suffix", FORMATS)
