@@ -140,6 +140,12 @@ class TestRoundTrips:
             again = kifu.read(kifu.write(saved, suffix), suffix)
             assert (again.players, again.headers["event"]) == (("a b", "c：d"), "x y")
 
+    def test_a_header_whose_name_means_something_else_in_kif_is_left_out(self) -> None:
+        names = ("先手", "手合割", "まで", "変化", "後手の持駒", "a b", "*a", "a：b", "|", "", "fine", "備考", "まえ")
+        saved = SavedGame(start="startpos", moves=("7g7f",), headers=dict.fromkeys(names, "x"))
+        for suffix in (".kifu", ".ki2", ".csa", ".jkf"):
+            assert set(kifu.read(kifu.write(saved, suffix), suffix).headers) == {"fine", "備考", "まえ"}
+
     def test_what_is_no_game_is_not_written(self) -> None:
         for suffix in FORMATS:
             written = kifu.write(SavedGame(start="startpos", moves=("7g7f",)), suffix)
