@@ -289,6 +289,24 @@ JKF = """{"header": {"後手": "B", "先手": "A", "棋戦": "E"}, "moves": [
 
 
 class TestOtherPrograms:
+    @pytest.mark.parametrize(
+        ("suffix", "text"),
+        # rsshogi does not know bookmarks (&).
+        [
+            (".kif", KIF_WINDOWS.replace("&しおり\n", "")),
+            (".kif", KIF_HANDICAP),
+            (".ki2", KI2),
+            (".csa", CSA_FLOODGATE),
+            (".csa", CSA_HANDICAP),
+        ],
+    )
+    def test_another_reader_finds_the_same_game_in_them(self, suffix: str, text: str) -> None:
+        saved, read = kifu.read(text, suffix), THEIR_READERS[suffix](text)
+        assert tuple(entry.move.to_usi() for entry in read.moves) == saved.moves
+        assert (read.result.is_black_win(), read.result.is_white_win()) == (saved.winner == 0, saved.winner == 1)
+        assert Board(read.init_position_sfen).to_sfen() == saved.start
+        assert (read.metadata.black_player or "", read.metadata.white_player or "") == saved.players
+
     def test_kif_as_kifu_for_windows_writes_it(self) -> None:
         saved = kifu.read(KIF_WINDOWS, ".kif")
         assert saved.moves == ("7g7f", "3c3d", "8h2b+", "3a2b", "B*4e")
