@@ -195,20 +195,20 @@ def _check_records_back(game: ReplayableGame, copy: Game) -> None:
             demand(saved.players == _PLAYERS, f"read_record: {suffix} has players {saved.players}")
             demand(saved.outcome == game.outcome(index), f"read_record: {suffix} has outcome {saved.outcome!r}")
             replay(copy, 0, saved)
-            _demand_there("read_record", suffix, game, index, copy)
+            _demand_there(suffix, game, index, copy)
     for suffix in game.record_formats:
         again = game.read_record(game.write_record(saved, suffix), suffix)
         demand(again.moves == saved.moves, f"write_record: {suffix} has other moves than it was given")
         _demand_refusal(game, suffix)
 
 
-def _demand_there(name: str, suffix: str, game: Game, index: int, copy: Game) -> None:
-    """A position may be told with another number of plies: some formats have no place for where a game begins."""
+def _demand_there(suffix: str, game: Game, index: int, copy: Game) -> None:
+    """The position itself may be told otherwise: some formats have no place for the number of plies before a start."""
     for key, expected, found in (
         ("outcome", game.outcome(index), copy.outcome(0)),
-        ("moves", observe(game).mask[index].tolist(), observe(copy).mask[0].tolist()),
+        ("legal moves", observe(game).mask[index].tolist(), observe(copy).mask[0].tolist()),
     ):
-        demand(expected == found, f"{name}: a game that is played again from {suffix} has another {key}")
+        demand(expected == found, f"read_record: a game that is played again from {suffix} has another {key}")
 
 
 def _demand_refusal(game: ReplayableGame, suffix: str) -> None:

@@ -50,7 +50,8 @@ def write_positions(options: PositionsOptions) -> None:
 
     Raises:
         ConfigError: the records, the game, the format or the checkpoint; nothing was written.
-        GameError: no record can be read, or some cannot; of the others positions are written.
+        GameError: no record can be read, or some cannot (of the others positions are written), or the file cannot be
+            written.
     """
     to = _target(options)
     files = find_records("records", options.records)
@@ -64,7 +65,11 @@ def write_positions(options: PositionsOptions) -> None:
         content = as_npz(positions, game_name=board.spec.name, files=[str(file) for file in records.files])
     else:
         content = _packed(board, positions, to.suffix.lower(), options.score_scale)
-    write_whole(to, content)
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(to, content)
+    except OSError as error:
+        raise GameError(f"to={to}: cannot be written ({error.strerror})") from error
     _report(records, to, len(positions), evaluated=evaluate is not None)
 
 

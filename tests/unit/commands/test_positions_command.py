@@ -69,8 +69,8 @@ def test_psv_has_every_position_with_its_move_and_result(records: Path, capsys: 
 
 
 def test_hcpe_names_the_winner(records: Path) -> None:
-    assert cli.main(["positions", "records=records", "to=train.hcpe"]) == 0
-    rows = list(HCPE.iter_unpack(Path("train.hcpe").read_bytes()))
+    assert cli.main(["positions", "records=records", "to=a/new/folder/train.hcpe"]) == 0
+    rows = list(HCPE.iter_unpack(Path("a/new/folder/train.hcpe").read_bytes()))
     assert [result for _, _, _, result, _ in rows] == [1, 1, 1, 4]
 
 

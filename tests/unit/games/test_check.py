@@ -18,6 +18,7 @@ from keisei_lightning.games import (
     GameFactory,
     GameSpec,
     RenderFormat,
+    SavedGame,
     StepResult,
     Symmetry,
     check_game,
@@ -356,8 +357,9 @@ class AcceptsAnyHistory(TicTacToe):
 
 
 class WritesFiles(TicTacToe):
-    """Keeps its promises."""
+    """Keeps its promises, and does not say that it reads."""
 
+    read_record = None  # type: ignore[assignment]
     files: Mapping[str, str] = {".txt": "{0} and {1}", ".log": "{1}, {0}"}
 
     def record_files(self, index: int, *, players: tuple[str, str], outcome: str) -> Mapping[str, str]:
@@ -374,6 +376,27 @@ class WritesFilesWithoutEndings(WritesFiles):
 
 class WritesFilesWithoutNames(WritesFiles):
     files: Mapping[str, str] = {".txt": "{0}"}
+
+
+class WritesMoreThanItReads(TicTacToe):
+    def record_files(self, index: int, *, players: tuple[str, str], outcome: str) -> Mapping[str, str]:
+        return {**super().record_files(index, players=players, outcome=outcome), ".log": " ".join(players)}
+
+
+class ReadsNonsense(TicTacToe):
+    def read_record(self, text: str, suffix: str) -> SavedGame:
+        return super().read_record(text or "1. x(0,0) *", suffix)
+
+
+class ForgetsTheLastMoveOfARecord(TicTacToe):
+    def read_record(self, text: str, suffix: str) -> SavedGame:
+        saved = super().read_record(text, suffix)
+        return dataclasses.replace(saved, moves=saved.moves[:-1])
+
+
+class ForgetsNamesInARecord(TicTacToe):
+    def read_record(self, text: str, suffix: str) -> SavedGame:
+        return dataclasses.replace(super().read_record(text, suffix), players=("", ""))
 
 
 class DescribesNothing(TicTacToe):
@@ -489,6 +512,10 @@ BROKEN: dict[GameFactory, str] = {
     ClicksWhereNothingIs: "move_parts: no element of the picture has 'square 0', a part of 'x(0,0)'",
     ClicksOutsideItsPicture: "the middle of part '0,0', 460 46, is not in the view box",
     ClicksNowhere: "the element of part '0,0' has no data-x and data-y",
+    WritesMoreThanItReads: "record_formats lacks .log, which record_files writes",
+    ReadsNonsense: "read_record takes '' for a game in .txt",
+    ForgetsTheLastMoveOfARecord: "a game that is played again from .txt has another",
+    ForgetsNamesInARecord: "read_record: .txt has players ('', '')",
     DescribesNothing: "implementation gives no text",
     HasAnotherBoardShape: "do not fit spec.board_shape=(9, 1)",
     IsAnotherGameEachTime: "spec.max_plies differs between two games of one factory",

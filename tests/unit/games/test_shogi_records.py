@@ -140,6 +140,20 @@ class TestRoundTrips:
             again = kifu.read(kifu.write(saved, suffix), suffix)
             assert (again.players, again.headers["event"]) == (("a b", "c：d"), "x y")
 
+    def test_a_header_whose_name_means_something_else_in_kif_is_left_out(self) -> None:
+        names = ("先手", "手合割", "まで", "変化", "後手の持駒", "a b", "*a", "a：b", "|", "", "fine", "備考", "まえ")
+        saved = SavedGame(start="startpos", moves=("7g7f",), headers=dict.fromkeys(names, "x"))
+        for suffix in (".kifu", ".ki2", ".csa", ".jkf"):
+            assert set(kifu.read(kifu.write(saved, suffix), suffix).headers) == {"fine", "備考", "まえ"}
+
+    def test_what_is_no_game_is_not_written(self) -> None:
+        for suffix in FORMATS:
+            written = kifu.write(SavedGame(start="startpos", moves=("7g7f",)), suffix)
+            assert kifu.read(written, suffix).start == Board().to_sfen()
+            for start, move in (("startpos", "7g7e"), ("startpos", "x"), ("nonsense", "7g7f")):
+                with pytest.raises(GameError, match="cannot"):
+                    kifu.write(SavedGame(start=start, moves=(move,)), suffix)
+
 
 class TestBoards:
     @pytest.mark.parametrize("suffix", FORMATS)
@@ -275,6 +289,24 @@ JKF = """{"header": {"後手": "B", "先手": "A", "棋戦": "E"}, "moves": [
 
 
 class TestOtherPrograms:
+    @pytest.mark.parametrize(
+        ("suffix", "text"),
+        # rsshogi does not know bookmarks (&).
+        [
+            (".kif", KIF_WINDOWS.replace("&しおり\n", "")),
+            (".kif", KIF_HANDICAP),
+            (".ki2", KI2),
+            (".csa", CSA_FLOODGATE),
+            (".csa", CSA_HANDICAP),
+        ],
+    )
+    def test_another_reader_finds_the_same_game_in_them(self, suffix: str, text: str) -> None:
+        saved, read = kifu.read(text, suffix), THEIR_READERS[suffix](text)
+        assert tuple(entry.move.to_usi() for entry in read.moves) == saved.moves
+        assert (read.result.is_black_win(), read.result.is_white_win()) == (saved.winner == 0, saved.winner == 1)
+        assert Board(read.init_position_sfen).to_sfen() == saved.start
+        assert (read.metadata.black_player or "", read.metadata.white_player or "") == saved.players
+
     def test_kif_as_kifu_for_windows_writes_it(self) -> None:
         saved = kifu.read(KIF_WINDOWS, ".kif")
         assert saved.moves == ("7g7f", "3c3d", "8h2b+", "3a2b", "B*4e")

@@ -12,7 +12,8 @@ from keisei_lightning.errors import GameError
 from keisei_lightning.games.saved_game import VOID, SavedGame
 from keisei_lightning.games.shogi.kifu.ends import terminal_of
 from keisei_lightning.games.shogi.kifu.formats import FORMATS
-from keisei_lightning.games.shogi.kifu.headers import START_PLIES, one_line
+from keisei_lightning.games.shogi.kifu.headers import START_PLIES, is_header, one_line
+from keisei_lightning.games.shogi.rules import parse_sfen
 
 __all__ = ["write"]
 
@@ -45,13 +46,12 @@ def write(saved: SavedGame, suffix: str) -> str:
 
 
 def _record(saved: SavedGame, outcome: str, winner: int | None) -> Record:
-    start = saved.start
-    plies = int(start.split()[-1]) - 1 if start.split()[-1].isdecimal() else 0
+    board = parse_sfen(saved.start)
     times = saved.times_s or (None,) * len(saved.moves)
     headers = {key: one_line(value) for key, value in saved.headers.items()}
-    others = {one_line(key): value for key, value in headers.items() if key not in _KNOWN}
-    if plies > 0:
-        others[START_PLIES] = str(plies)
+    others = {key: value for key, value in headers.items() if key not in _KNOWN and is_header(key)}
+    if board.game_ply > 1:
+        others[START_PLIES] = str(board.game_ply - 1)
     entries = [
         MoveEntry(
             Move.from_usi(move),
@@ -61,7 +61,7 @@ def _record(saved: SavedGame, outcome: str, winner: int | None) -> Record:
         for ply, (move, time) in enumerate(zip(saved.moves, times, strict=True), start=1)
     ]
     return Record.from_main_line(
-        start,
+        board.to_sfen(),
         entries,
         terminal=terminal_of(outcome, winner),
         metadata=RecordMetadata(
