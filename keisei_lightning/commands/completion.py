@@ -117,11 +117,11 @@ def candidates(line: str, commands: Sequence[str]) -> list[str]:
 
         found = list(_of_options(word, EvalOptions))
     elif command == "usi":
-        from keisei_lightning.commands.usi import UsiOptions
+        from keisei_lightning.commands.engine_options import UsiOptions
 
         found = list(_of_options(word, UsiOptions))
     elif command == "engine":
-        from keisei_lightning.commands.engine import EngineOptions
+        from keisei_lightning.commands.engine_options import EngineOptions
 
         found = list(_of_options(word, EngineOptions))
     else:
