@@ -126,7 +126,8 @@ def test_the_projects_own_client_plays_it_against_itself_and_others(checkpoint: 
 def test_it_ends_in_order_with_exit_code_0(checkpoint: Path, how: str) -> None:
     with keisei("usi", f"checkpoint={checkpoint}") as (talk, process):
         talk.ask("isready", "readyok")
-        talk.say("position startpos", "go infinite")
+        talk.say("position startpos")
+        talk.ask("go infinite", "info")
         if how == "quit":
             talk.say("quit")
         elif how == "end of input":
