@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
+from keisei_lightning.commands.engine_options import EngineOptions
 from keisei_lightning.commands.options_command import OptionsCommand
-from keisei_lightning.engine.settings import EngineSettings
-from keisei_lightning.system.options import option
 
-__all__ = ["EngineOptions", "main"]
+__all__ = ["main"]
 
 _ABOUT = """\
 Speaks a text protocol on standard input and output: GTP (hex, othello), or UGI, which is UCI for any game. For shogi
@@ -22,13 +19,6 @@ examples:
   keisei engine checkpoint=published:connect_four simulations=200
   printf 'genmove b\\nshowboard\\n' | keisei engine checkpoint=published:othello protocol=gtp
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineOptions(EngineSettings):
-    """The keys of ``keisei engine``."""
-
-    protocol: Literal["ugi", "gtp"] = option("ugi", "What is spoken.")
 
 
 def main(argv: Sequence[str]) -> int:

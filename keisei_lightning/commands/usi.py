@@ -7,18 +7,18 @@ import shlex
 import stat
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from keisei_lightning.commands.engine_options import UsiOptions
 from keisei_lightning.commands.options_command import OptionsCommand
 from keisei_lightning.engine.settings import EngineSettings
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.published import is_published
 from keisei_lightning.system.console import say
-from keisei_lightning.system.options import declared, option, spelled
+from keisei_lightning.system.options import declared, spelled
 
-__all__ = ["UsiOptions", "main"]
+__all__ = ["main"]
 
 _ABOUT = """\
 Speaks USI on standard input and output, for ShogiHome, ShogiGUI, ShogiArena and others. They open a program, and not
@@ -34,15 +34,6 @@ thousandths, MultiPV for lines, USI_Hash for hash_mb, NetworkDelay, MaxPlies, Th
 """
 
 _MARK: Final = "# keisei usi"
-
-
-@dataclass(frozen=True, kw_only=True)
-class UsiOptions(EngineSettings):
-    """The keys of ``keisei usi``."""
-
-    install: str | None = option(
-        None, "Write an executable file that is this engine with these keys, and end.", form="a file"
-    )
 
 
 def main(argv: Sequence[str]) -> int:

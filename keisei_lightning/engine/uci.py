@@ -200,7 +200,7 @@ def read_numbers(words: Sequence[str], known: Sequence[str], complain: Callable[
         complain: gets a line for each that has none.
     """
     numbers: dict[str, int] = {}
-    for word, value in zip(words, [*words[1:], ""], strict=True):
+    for word, value in zip(words, [*words, ""][1:], strict=True):
         if word not in known:
             continue
         try:

@@ -3,10 +3,10 @@
     pip install shogiarena cshogi        # in an environment of their own; cshogi is GPL, and a referee here alone
     python tests/benchmarks/usi_matches.py --runner VENV/bin --games 100 --write results/usi_matches.json
 
-The runner is ShogiArena (MIT). It starts both engines, keeps the clocks (with 500 ms of grace, its own default), and decides games. The
-opponent is Fairy-Stockfish; games start from random openings, each played from both sides. Afterwards every recorded
-game is replayed with cshogi, which must find each move legal. The script ends with exit code 1 if our engine lost a
-game on time, by an illegal move or by a failure.
+The runner is ShogiArena (MIT). It starts both engines, keeps the clocks (with 500 ms of grace, its own default), and
+decides games. The opponent is Fairy-Stockfish; games start from random openings, each played from both sides.
+Afterwards every recorded game is replayed with cshogi, which must find each move legal. The script ends with exit code
+1 if our engine lost a game on time, by an illegal move or by a failure.
 """
 
 from __future__ import annotations

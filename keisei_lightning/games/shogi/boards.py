@@ -138,6 +138,9 @@ class ShogiBoards(ABC):
         """One board as rsshogi's, with its history; not to be moved."""
 
 
+_CODE_BITS = 0xFFFF
+
+
 class LibraryBoards(ShogiBoards):
     """The boards as rsshogi plays them.
 
@@ -220,7 +223,8 @@ class LibraryBoards(ShogiBoards):
     def find_mates(self, rows: NDArray[np.int64], max_nodes: int, max_plies: NDArray[np.int64]) -> NDArray[np.int64]:
         found = [self._boards[row].solve_mate_in_one() for row in rows.tolist()]  # rsshogi knows no longer one
         labels = [
-            NO_MOVE if move is None else int(label_table()[self.mover[row], hash(move)])
+            # The solver's moves tell their pieces too, above the code.
+            NO_MOVE if move is None else int(label_table()[self.mover[row], hash(move) & _CODE_BITS])
             for row, move in zip(rows.tolist(), found, strict=True)
         ]
         return np.where(max_plies > 0, np.array(labels, np.int64), NO_MOVE)

@@ -31,8 +31,8 @@ def seconds_taken(
     return clock.now - 100.0
 
 
-@pytest.mark.parametrize("byoyomi_s", [0.1, 1.0, 30.0])
-@pytest.mark.parametrize("step_s", [0.001, 0.01, 0.3, 2.0])
+@pytest.mark.parametrize("byoyomi_s", [0.1, 1.0, 3.0])
+@pytest.mark.parametrize("step_s", [0.005, 0.03, 0.3, 5.0])
 @pytest.mark.parametrize("waited_s", [0.0, 0.05])
 def test_byoyomi_is_never_exceeded_by_steps_that_are_as_slow_as_before(
     byoyomi_s: float, step_s: float, waited_s: float
@@ -97,7 +97,7 @@ def test_a_moves_share_of_the_time(limits: Limits, seat: int, expected: float | 
 def test_a_whole_game_never_runs_out_of_time(increment_s: float) -> None:
     left = 10.0
     for _ in range(300):
-        taken = seconds_taken(Limits(clock_s=(left, 5.0), increment_s=(increment_s, 0.0)), step_s=0.004)
+        taken = seconds_taken(Limits(clock_s=(left, 5.0), increment_s=(increment_s, 0.0)), step_s=0.02)
         assert taken < left
         left += increment_s - taken
 

@@ -76,8 +76,9 @@ def test_searchmoves_are_the_only_ones() -> None:
         assert talk.ask("go nodes 20 searchmoves 1g1f", "bestmove").split()[1] == "1g1f"
 
 
-def test_ends_of_games_are_answered() -> None:
-    with talk_to(UsiProgram, SHOGI) as talk:
+@pytest.mark.parametrize("kernel", [None, False])
+def test_ends_of_games_are_answered(kernel: bool | None) -> None:
+    with talk_to(UsiProgram, agent_of("shogi", kernel=kernel)) as talk:
         talk.say(f"position {MATED}")
         assert talk.ask("go nodes 10", "bestmove") == "bestmove resign"
         talk.say(f"position {DECLARABLE}")
