@@ -112,6 +112,16 @@ def candidates(line: str, commands: Sequence[str]) -> list[str]:
             return [f"{name} " for name in BENCHES if name.startswith(word)]
         command, *before = before
         found = list(_of_options(word, BENCHES[command].options)) if command in BENCHES else []
+    elif command == "runs":
+        from keisei_lightning.commands.runs.options import VERBS
+
+        if not before:
+            return [f"{name} " for name in VERBS if name.startswith(word)]
+        found = list(_of_options(word, VERBS[before[0]].options)) if before[0] in VERBS else []
+    elif command == "doctor":
+        from keisei_lightning.commands.doctor import DoctorOptions
+
+        found = list(_of_options(word, DoctorOptions))
     elif command == "eval":
         from keisei_lightning.commands.evaluate.options import EvalOptions
 

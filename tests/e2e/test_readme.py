@@ -92,7 +92,7 @@ for program, *words in json.load(sys.stdin):
 DRIVER = """
 import importlib, json, sys
 from keisei_lightning import app, make_game, register_game
-from keisei_lightning.commands import main as cli, train as command
+from keisei_lightning.commands import doctor, main as cli, runs, train as command
 from keisei_lightning.commands.bench.options import BENCHES
 from keisei_lightning.commands.evaluate import run as evaluation
 
@@ -104,6 +104,8 @@ def train(config):
 app.run = train
 command.run_ranks = lambda function, num_ranks: started.append(num_ranks) or 0.5
 evaluation.evaluate = lambda options, names, command: started.append(command)
+doctor._examine = lambda options: started.append("doctor")
+runs._run = lambda name, options: started.append(name)
 for name in BENCHES:
     bench = importlib.import_module(f"keisei_lightning.commands.bench.{name}")
     bench.run = lambda options, name=name: started.append(name)

@@ -15,12 +15,19 @@ import yaml
 from keisei_lightning.commands import main as cli
 from keisei_lightning.commands.bench.options import BENCHES
 from keisei_lightning.commands.compose import compose_options
+from keisei_lightning.commands.doctor import DoctorOptions
 from keisei_lightning.commands.evaluate.options import EvalOptions
+from keisei_lightning.commands.runs.options import VERBS
 from keisei_lightning.config.reference import as_yaml
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.system.options import Declaration, declared
 
-COMMANDS: dict[str, type] = {"eval": EvalOptions} | {f"bench {name}": bench.options for name, bench in BENCHES.items()}
+COMMANDS: dict[str, type] = {
+    "eval": EvalOptions,
+    "doctor": DoctorOptions,
+    **{f"bench {name}": bench.options for name, bench in BENCHES.items()},
+    **{f"runs {name}": verb.options for name, verb in VERBS.items()},
+}
 KEYS = [(command, option) for command, options in COMMANDS.items() for option in declared(options)]
 IDS = [f"{command} {option.name}" for command, option in KEYS]
 
