@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from keisei_lightning.evaluation.solvers import policy_probabilities
+from keisei_lightning.errors import GameError
+from keisei_lightning.evaluation.solvers import PolicyFunction, policy_probabilities
 from keisei_lightning.games.protocol import Game, GameFactory
 from keisei_lightning.models import ActorCritic, evaluation_mode
 
@@ -43,6 +44,9 @@ def opening_tree(
         plies: of the tree.
         width: moves that are shown of each position, at most.
         least_reach: moves that a game reaches less often are not shown.
+
+    Raises:
+        GameError: the network's logits of the legal moves are not finite in some position.
     """
     board = game(1)
     if hasattr(board, "opening_plies"):
@@ -60,7 +64,7 @@ def opening_tree(
 
 
 def _expand(
-    board: Game, node: Opening, position: str, policy: object, width: int, least_reach: float
+    board: Game, node: Opening, position: str, policy: PolicyFunction, width: int, least_reach: float
 ) -> list[tuple[Opening, str]]:
     """Add the replies of one position; those after which the game goes on, with their positions."""
     spec = board.spec
@@ -68,8 +72,10 @@ def _expand(
     observation = np.zeros((1, *spec.observation_shape), dtype=np.uint8)
     legal = np.zeros((1, spec.mask_bytes), dtype=np.uint8)
     board.observe(observation, legal, np.zeros(1, dtype=np.int8))
-    assert callable(policy)
-    (probabilities,) = policy(observation, legal)
+    try:
+        (probabilities,) = policy(observation, legal)
+    except ValueError as error:
+        raise GameError(f"{error}, in position {position}") from error
     likeliest = np.argsort(-probabilities, kind="stable")[:width].tolist()
     chosen = [action for action in likeliest if node.reach * probabilities[action] >= least_reach]
     node.others = int(np.unpackbits(legal, axis=1, count=spec.num_actions).sum()) - len(chosen)

@@ -113,6 +113,12 @@ def candidates(line: str, commands: Sequence[str]) -> list[str]:
             return [f"{name} " for name in BENCHES if name.startswith(word)]
         command, *before = before
         found = list(_of_options(word, BENCHES[command].options)) if command in BENCHES else []
+    elif command == "runs":
+        from keisei_lightning.commands.runs.options import VERBS
+
+        if not before:
+            return [f"{name} " for name in VERBS if name.startswith(word)]
+        found = list(_of_options(word, VERBS[before[0]].options)) if before[0] in VERBS else []
     else:
         keys = COMMANDS[command].keys() if command in COMMANDS else None
         found = [] if keys is None else list(_of_options(word, keys))

@@ -139,7 +139,8 @@ def run_record(
 
 def _locked(folder: Path) -> IO[str]:
     folder.mkdir(parents=True, exist_ok=True)
-    file = open(folder / RECORD_NAME, "a+", encoding="utf-8")  # noqa: SIM115 - the lock lasts as long as it is open
+    descriptor = os.open(folder / RECORD_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    file = os.fdopen(descriptor, "r+", encoding="utf-8")  # the lock lasts as long as it is open
     for attempt in range(_TRIES):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -158,9 +159,9 @@ def _locked(folder: Path) -> IO[str]:
 def _write(file: IO[str], record: RunRecord) -> None:
     """Replace the content in place: a renamed file would be another one, without the lock."""
     file.seek(0)
-    file.truncate()
     file.write(json.dumps(asdict(record)) + "\n")
-    file.flush()
+    file.flush()  # one write of some hundred bytes: a reader finds the old or the new text at its beginning
+    file.truncate()
 
 
 def _why(error: BaseException) -> tuple[State, str]:

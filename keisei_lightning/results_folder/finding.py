@@ -68,7 +68,8 @@ def resolve_run(word: str, folder: str | os.PathLike[str]) -> Path:
     if word != LAST and typed.is_dir():
         if (inside := find_runs(typed)) == [typed]:
             return typed
-        return _only(word, inside, folder)
+        if inside:
+            return _only(word, inside, folder)
     runs = find_runs(folder)
     if not runs:
         raise ConfigError(f"{one_line(word)}: there are no runs in {folder}; name another folder by folder=...")
@@ -88,8 +89,6 @@ def resolve_run(word: str, folder: str | os.PathLike[str]) -> Path:
 def _only(word: str, found: Sequence[Path], folder: str | os.PathLike[str]) -> Path:
     if len(found) == 1:
         return found[0]
-    if not found:
-        raise ConfigError(f"{one_line(word)}: is no run's folder, and there is none in it")
     names = [one_line(name_of(run, folder)) for run in sorted(found, key=_began)[-_SHOWN:]]
     more = "" if len(found) == len(names) else f" and {len(found) - len(names)} others"
     raise ConfigError(f"{one_line(word)}: may be any of {', '.join(names)}{more}; give more of its name")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,7 @@ __all__ = [
     "flattened",
     "read_options",
     "read_overrides",
+    "read_sections",
     "working_folder",
 ]
 
@@ -42,6 +44,25 @@ def read_options(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ValueError(f"{OPTIONS_FILE} is no configuration")
     return content
+
+
+def read_sections(folder: str | os.PathLike[str], names: Sequence[str]) -> dict[str, Any]:
+    """Some sections of a run's options: several times as fast as :func:`read_options`, for a list of many runs.
+
+    Args:
+        folder: of the run.
+        names: of the sections; without all of them in the file, the whole of it is read.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        ValueError: it is no configuration.
+    """
+    text = _read(Path(folder, OPTIONS_FILE)).decode("utf-8", "replace")
+    # A section ends where the next line begins with another key; its own lines are indented, or items of a list.
+    found = {match[1]: match[0] for match in re.finditer(r"^(\w+):.*\n(?:[ \t#-].*\n|\n)*", text, re.MULTILINE)}
+    if not all(name in found for name in names):
+        return read_options(folder)
+    return dict(_parsed("".join(found[name] for name in names), Path(OPTIONS_FILE).name))
 
 
 def read_overrides(folder: str | os.PathLike[str]) -> list[str]:
@@ -75,14 +96,22 @@ def working_folder(folder: str | os.PathLike[str]) -> Path | None:
 
 
 def _load(file: Path) -> Any:
+    return _parsed(_read(file), file.name)
+
+
+def _read(file: Path) -> bytes:
     with file.open("rb") as stream:
         text = stream.read(_MAX_BYTES + 1)
     if len(text) > _MAX_BYTES:
         raise ValueError(f"{file.name} is larger than a configuration")
+    return text
+
+
+def _parsed(text: str | bytes, name: str) -> Any:
     try:
-        return yaml.load(text, Loader=_LOADER)
+        return yaml.load(text, Loader=_LOADER)  # a safe loader: plain data only
     except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file.name} is no YAML ({' '.join(str(error).split())[:200]})") from error
+        raise ValueError(f"{name} is no YAML ({' '.join(str(error).split())[:200]})") from error
 
 
 def flattened(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,12 +14,13 @@ from keisei_lightning.results_folder.disk import DiskUse, disk_use
 from keisei_lightning.results_folder.ending import Ending, State, how_it_ended, open_files_below
 from keisei_lightning.results_folder.finding import find_runs
 from keisei_lightning.results_folder.metrics import METRICS_FILE, newest_metrics
-from keisei_lightning.results_folder.options_of_run import OPTIONS_FILE, read_options
+from keisei_lightning.results_folder.options_of_run import OPTIONS_FILE, read_sections
 from keisei_lightning.training.metric_names import metric_name
 
 __all__ = ["SCORE_PREFIX", "RunSummary", "summarize_run", "summarize_runs"]
 
 SCORE_PREFIX = "eval/score_vs_"
+_SECTIONS = ("env", "evaluation", "trainer")
 _FILES = ("train.log", METRICS_FILE, "checkpoints/last.ckpt", "curves.png")
 """Files that a training writes until its end."""
 
@@ -87,7 +88,7 @@ def summarize_run(
         open_files: files that processes have open; None: it is looked up where it matters.
     """
     problems: list[str] = []
-    options = _told(problems, lambda: read_options(run), {}, OPTIONS_FILE)
+    options = _told(problems, lambda: read_sections(run, _SECTIONS), {}, OPTIONS_FILE)
     opponent = _first_opponent(options)
     metrics = _metrics(run, opponent, problems)
     if opponent is None:

@@ -19,6 +19,7 @@ from matplotlib.image import imread
 
 from keisei_lightning.models import num_parameters
 from keisei_lightning.training.evaluation import EvaluationCallback
+from keisei_lightning.training.league import LeagueCallback
 from keisei_lightning.training.report import CurvesCallback
 from keisei_lightning.training.saveable import plain
 from keisei_lightning.training.source import find_source
@@ -38,6 +39,7 @@ class ExperimentLog(Callback):
                                    and ``plies_per_epoch``; beside what Lightning logs of the module itself
     text ``last_game``             the record of a game of each evaluation (TensorBoard, W&B, MLflow)
     picture ``curves``             at the end, as a :class:`CurvesCallback` has drawn them (the same)
+    picture ``league``             at the end, payoff and ratings of a :class:`LeagueCallback` (the same)
     TensorBoard's table of runs    at the end, the hyperparameters with the last evaluation's score
     =============================  =================================================================================
 
@@ -72,7 +74,8 @@ class ExperimentLog(Callback):
         self._log_game(trainer)
         step = trainer.global_step
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
-        files = [file for callback in callbacks if isinstance(callback, CurvesCallback) for file in callback.files]
+        drawing = [callback for callback in callbacks if isinstance(callback, CurvesCallback | LeagueCallback)]
+        files = [file for callback in drawing for file in callback.files]
         for picture in [file for file in files if file.suffix == ".png"]:
             _for_each_logger(trainer, partial(log_picture, name=picture.stem, path=picture, step=step))
         evaluation = _evaluation(trainer)

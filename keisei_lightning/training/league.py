@@ -131,6 +131,8 @@ class LeagueCallback(SnapshotCallback):
         self.directory = Path(directory)
         self.join_score = LeagueOptions(join_score=join_score).join_score
         self.table = LeagueTable()
+        self.files: list[Path] = []
+        """What has been written last."""
         self._is_due = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -206,7 +208,7 @@ class LeagueCallback(SnapshotCallback):
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         try:
-            self.table.write(self.directory, self._present(trainer, epochs_done=epochs_done))
+            self.files = self.table.write(self.directory, self._present(trainer, epochs_done=epochs_done))
         except OSError as error:  # a table is worth no training's exit code; the checkpoint has what is in it
             log.warning("the league's table was not written to %s: %s", self.directory, error)
 

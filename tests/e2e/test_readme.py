@@ -92,7 +92,7 @@ for program, *words in json.load(sys.stdin):
 DRIVER = """
 import importlib, json, sys
 from keisei_lightning import app, make_game, register_game
-from keisei_lightning.commands import export, main as cli, train as command
+from keisei_lightning.commands import doctor, export, main as cli, runs, train as command
 from keisei_lightning.commands.bench.options import BENCHES
 from keisei_lightning.commands.convert import run as converting
 from keisei_lightning.commands.evaluate import run as evaluation
@@ -110,6 +110,8 @@ evaluation.evaluate = lambda options, names, command: started.append(command)
 export._export = lambda options: started.append(options.to)
 converting.convert = packing.write_positions = lambda options: started.append(str(options))
 playing.play = lambda options: started.append("play")
+doctor._examine = lambda options: started.append("doctor")
+runs._run = lambda name, options: started.append(name)
 for name in BENCHES:
     bench = importlib.import_module(f"keisei_lightning.commands.bench.{name}")
     bench.run = lambda options, name=name: started.append(name)

@@ -33,14 +33,19 @@ names:
 
 examples:
   keisei runs
+{examples}
+Brackets need quotation marks around the word, as the shell has a meaning of its own for them.
+"""
+
+_EXAMPLES = """\
+  keisei runs list folder=results/shogi json=true
   keisei runs show last
   keisei runs compare connect_four/2026-11-27_16 connect_four/2026-11-27_17
   keisei runs plot shogi/2026-11-27_19-43 last to=curves.png x=minutes
   keisei runs plot last 'what=[calibration,openings,errors]' games=400
   keisei runs resume last
   keisei runs delete smoke/2026-11-27_18-05 yes=true
-Brackets need quotation marks around the word, as the shell has a meaning of its own for them.
-"""
+  keisei runs disk"""
 
 _RUNS_ARE = """\
 RUN is the path of a run's folder, a part of its name that no other run has, or `last`."""
@@ -57,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     """
     if argv and argv[0] in ("-h", "--help", "help"):
         names = "\n".join(f"  {name:<8} {verb.help}" for name, verb in VERBS.items())
-        sys.stdout.write(_HELP.format(names=names))
+        sys.stdout.write(_HELP.format(names=names, examples=_EXAMPLES))
         return DONE
     name, words = ("list", list(argv)) if not argv or "=" in argv[0] or argv[0].startswith("-") else (argv[0], argv[1:])
     if name not in VERBS:
@@ -83,7 +88,8 @@ def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _command(name: str, runs: Sequence[str]) -> OptionsCommand[Any]:
     verb = VERBS[name]
-    notes = _RUNS_ARE + "\n" if verb.most != 0 else ""
+    examples = [line for line in _EXAMPLES.splitlines() if line.split()[2] == name]
+    notes = "\n".join([*([_RUNS_ARE, ""] if verb.most != 0 else []), "examples:", *examples, ""])
     return OptionsCommand(
         name=f"runs {name}",
         arguments=f"{verb.arguments} [KEY=VALUE ...]".strip(),

@@ -27,6 +27,7 @@ from keisei_lightning.system.devices import device_errors, resolve_device_name
 from keisei_lightning.system.paths import one_line
 
 if TYPE_CHECKING:
+    from keisei_lightning.analysis.mistakes import Grader
     from keisei_lightning.analysis.self_play import PlayedPlies
     from keisei_lightning.policies import LoadedPolicy
 
@@ -66,9 +67,13 @@ def _draw_of_run(run: Path, options: PlotOptions, *, is_alone: bool) -> None:
             policy = policy or _policy(run, options)
             if what == "openings":
                 figure = _openings(policy, name)
-            else:
+            elif what == "calibration":
                 games = games or _games(policy, options)
-                figure = _calibration(games, name) if what == "calibration" else _errors(policy, games, name)
+                figure = _calibration(games, name)
+            else:
+                grade = _grader(policy)  # before the games, which nobody needs if there is none
+                games = games or _games(policy, options)
+                figure = _errors(games, grade, name)
         _write(figure, what, run, options, is_alone=is_alone)
 
 
@@ -154,8 +159,14 @@ def _calibration(games: PlayedPlies, name: str) -> Figure:
     return draw_calibration(calibrate(games), name=name)
 
 
-def _errors(policy: LoadedPolicy, games: PlayedPlies, name: str) -> Figure:
-    from keisei_lightning.analysis.mistakes import find_mistakes, grader_of
+def _grader(policy: LoadedPolicy) -> Grader:
+    from keisei_lightning.analysis.mistakes import grader_of
+
+    return grader_of(policy.header.game)
+
+
+def _errors(games: PlayedPlies, grade: Grader, name: str) -> Figure:
+    from keisei_lightning.analysis.mistakes import find_mistakes
     from keisei_lightning.analysis.pictures.errors import draw_errors
 
-    return draw_errors(find_mistakes(games, grader_of(policy.header.game)), name=name)
+    return draw_errors(find_mistakes(games, grade), name=name)

@@ -70,6 +70,8 @@ def resume_line(run: Path, *, epochs: int | None = None) -> str:
     place = folder if folder is not None and folder.is_dir() else here
     absolute = checkpoint.resolve()
     path = os.path.relpath(absolute, place) if absolute.is_relative_to(place) else str(absolute)
+    if not f"{path}{place}".isprintable():
+        raise ConfigError(f"{one_line(str(run))}: its path holds control characters, which no command should have")
     words = [override_word("ckpt_path", path)]
     if epochs is not None:
         words.append(f"trainer.max_epochs={epochs}")

@@ -46,6 +46,7 @@ def plotted(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> l
     return (err if code else out).splitlines()
 
 
+@pytest.mark.slow
 def test_every_picture_of_a_run_is_written_and_says_what_it_shows(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -62,6 +63,7 @@ def test_every_picture_of_a_run_is_written_and_says_what_it_shows(
     assert "mistakes against perfect play" in text["errors"]
 
 
+@pytest.mark.slow
 def test_a_file_that_ends_with_png_is_one_and_without_a_name_it_is_in_the_runs_folder(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,6 +72,7 @@ def test_a_file_that_ends_with_png_is_one_and_without_a_name_it_is_in_the_runs_f
     assert plotted(capsys, "last") == ["results/tiny/2026-01-01/curves.svg"]
 
 
+@pytest.mark.slow
 def test_curves_of_several_runs_are_one_picture_and_other_pictures_are_one_for_each(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -99,3 +99,11 @@ def test_the_cursor_may_stand_within_the_line(
     monkeypatch.setenv("COMP_POINT", "9")
     assert cli.main(["-sc", "query=bash"]) == 0
     assert capsys.readouterr().out == "train \n"
+
+
+def test_runs_and_doctor_offer_their_words_and_keys() -> None:
+    assert offered("keisei runs com") == ["compare "]
+    assert offered("keisei runs plot last wh") == ["what="]
+    assert offered("keisei runs plot last x=m") == ["x=minutes "]
+    assert offered("keisei runs nosuch ") == []
+    assert offered("keisei doctor j") == ["json="]

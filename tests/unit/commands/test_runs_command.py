@@ -187,7 +187,9 @@ def test_help_names_every_word_and_each_has_its_own(capsys: pytest.CaptureFixtur
     out = printed(capsys, "--help")
     for name, verb in VERBS.items():
         assert f"  {name:<8} {verb.help}\n" in out
-        assert f"usage: keisei runs {name} " in printed(capsys, name, "--help")
+        own = printed(capsys, name, "--help")
+        assert f"usage: keisei runs {name} " in own
+        assert f"examples:\n  keisei runs {name}" in own
 
 
 @pytest.mark.parametrize(("num_bytes", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (123_456, "123 kB")])

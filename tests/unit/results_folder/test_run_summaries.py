@@ -24,6 +24,7 @@ from keisei_lightning.results_folder import (
     summarize_run,
     summarize_runs,
 )
+from keisei_lightning.results_folder.options_of_run import read_sections
 
 DONE = {"state": "finished", "epochs": 2}
 
@@ -89,6 +90,15 @@ def test_a_broken_file_is_a_line_and_the_list_still_comes(
     assert problem in "".join([*by_path[broken].problems, by_path[broken].reason])
     assert all("\n" not in line for line in by_path[broken].problems)
     assert not (tmp_path / "called").exists()
+
+
+def test_sections_alone_are_what_the_whole_file_says_of_them(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", options={"evaluation": {"opponents": ["a", "b(c=1)"], "ladder": None}, "seed": 1})
+    whole = read_options(run)
+    assert read_sections(run, ["trainer", "evaluation"]) == {name: whole[name] for name in ("trainer", "evaluation")}
+    assert read_sections(run, ["trainer", "nosuch"]) == whole
+    (run / ".hydra/config.yaml").write_text("env: {a: 1}\ntrainer:\n- 1\n# note\n\n- 2\nother: [")
+    assert read_sections(run, ["env", "trainer"]) == {"env": {"a": 1}, "trainer": [1, 2]}
 
 
 def test_a_yaml_file_that_repeats_itself_without_end_is_refused(tmp_path: Path) -> None:

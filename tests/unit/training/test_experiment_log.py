@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -18,6 +19,7 @@ from keisei_lightning.training import (
     CurvesCallback,
     EvaluationCallback,
     ExperimentLog,
+    LeagueCallback,
     PPOModule,
     SelfPlayDataModule,
     SelfPlayMetrics,
@@ -145,6 +147,20 @@ def test_tensorboard_has_games_as_text_curves_as_a_picture_and_a_row_in_the_tabl
     assert score.step == 4
     assert 0.0 <= score.value <= 1.0
     assert events.summary_metadata["_hparams_/session_start_info"].plugin_data.plugin_name == "hparams"
+
+
+def test_a_leagues_picture_is_logged_at_the_end(tmp_path: Path) -> None:
+    class Pictures(PlainLogger):
+        logged: ClassVar[list[dict[str, Any]]] = []
+
+        def log_image(self, **what: Any) -> None:
+            self.logged.append(what)
+
+    league = LeagueCallback(tmp_path)
+    league.files = [tmp_path / "league.csv", tmp_path / "league.png"]
+    trainer: Any = SimpleNamespace(callbacks=[league], global_step=4, loggers=[Pictures()], is_global_zero=True)
+    ExperimentLog().on_train_end(trainer, Any)
+    assert Pictures.logged == [{"key": "league", "images": [str(tmp_path / "league.png")]}]
 
 
 @pytest.mark.slow
