@@ -156,7 +156,7 @@ class LoggerOptions:
     """Where metrics go: each entry is a Lightning logger with a ``_target_``, or null."""
 
     csv: dict[str, Any] | None = option(None, "metrics.csv, from which the PNG of the curves is drawn.")
-    tensorboard: dict[str, Any] | None = option(None, "TensorBoard's event files.")
+    tensorboard: dict[str, Any] | None = option(None, "Event files for TensorBoard, which shows curves.")
     wandb: dict[str, Any] | None = option(None, "Weights & Biases (extra: tracking).")
     mlflow: dict[str, Any] | None = option(None, "MLflow (extra: tracking).")
     other: dict[str, Any] = option(factory=dict, sentence="Any further loggers by name.")
