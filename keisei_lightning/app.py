@@ -222,8 +222,7 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
     spec = game(1).spec
     actor_critic = ActorCritic(instantiate(cfg.model, _partial_=True, _convert_="all")(spec=spec))
     check_network(actor_critic, spec, key=f"model._target_={cfg.model._target_}: network")
-    options, workers, supervision = parallel_options(cfg)
-    pool = opponent_options(cfg)
+    (options, workers, supervision), pool = parallel_options(cfg), opponent_options(cfg)
     collector = SelfPlayCollector(
         game,
         actor_critic,

@@ -333,8 +333,7 @@ class SelfPlayCollector(WorkerControl, BaseCollector):
 
         ``worker_id``, ``name``, ``state``, ``pid``, ``incarnation``, ``restarts``, ``last_sign_of_life_s``;
         ``policy_version`` (the one that it says it has adopted) and ``policy_lag`` behind the latest, None before its
-        first; ``last_batch_age_s`` since its newest rollout, and the ``last_batch_play_s`` that it took; ``rss_bytes``;
-        ``paused``.
+        first; ``last_batch_age_s`` since its newest rollout, ``last_batch_play_s``; ``rss_bytes``; ``paused``.
         """
         return [] if self._session is None else self._session.health(self._version)
 

@@ -11,13 +11,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
 
 from keisei_lightning.errors import ConfigError, GameError, KeiseiError
 from keisei_lightning.games.protocol import GameFactory
 from keisei_lightning.games.turns import RESIGN
 from keisei_lightning.play.analysis import Analysis
+from keisei_lightning.play.effects import Effect, Hint, Load, Quit, Reply, Save
 from keisei_lightning.play.opponents import Choice, Opponent
 from keisei_lightning.play.seats import SIDES, Seats
 from keisei_lightning.play.session import GameSession
@@ -58,46 +58,6 @@ COMMANDS: Final = {
 _ALIASES: Final = {"?": "help", "exit": "quit"}
 _SHOWN: Final = 8
 _TYPED: Final = 40
-
-
-@dataclass(frozen=True, slots=True)
-class Save:
-    """Effect: write the game to a file."""
-
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """Effect: read a file, and :meth:`Dialogue.resume` its game."""
-
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class Hint:
-    """Effect: let the policy look at the board, and :meth:`Dialogue.advise`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Quit:
-    """Effect: the end."""
-
-
-Effect = Save | Load | Hint | Quit
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """The answer to a line.
-
-    Attributes:
-        lines: to show.
-        effect: what is to be done then; None: nothing.
-    """
-
-    lines: list[Line] = field(default_factory=list)
-    effect: Effect | None = None
 
 
 class Dialogue:
