@@ -185,13 +185,15 @@ def _play_part(
         # Both boards are set up: one that kept its history could repeat a position that its twin cannot.
         board.set_position(2 * pair, opening)
         board.set_position(2 * pair + 1, opening)
-    played = _play_out(board, players, np.repeat(times, 2), progress)
+    log: list[NDArray[np.int64]] = []
+    played = _play_out(board, players, np.repeat(times, 2), progress, log.append if keep_records else lambda _: None)
     last = _last_game(played)
     first, second = _names(players, int(played.seat[last]))
     return _Part(
         played=played,
         records=tuple(
-            _record(board, played, index, players) for index in range(board.num_games if keep_records else 0)
+            _record(board, played, index, players, start=openings[index // 2], actions=[each[index] for each in log])
+            for index in range(board.num_games if keep_records else 0)
         ),
         last={
             "last_record": board.record(last),
@@ -259,8 +261,12 @@ def _play_out(
     players: tuple[Player, Player],
     times: NDArray[np.int64],
     progress: Callable[[int], None],
+    log: Callable[[NDArray[np.int64]], object],
 ) -> _Played:
-    """Play all games to their ends. ``players[0]`` has seat 0 on even boards and seat 1 on odd ones."""
+    """Play all games to their ends. ``players[0]`` has seat 0 on even boards and seat 1 on odd ones.
+
+    Every ply's actions, with ``NO_MOVE`` on boards that are over, go to ``log``.
+    """
     num_games = board.num_games
     view, played = _View(board), _Played.before(times)
     seat = played.seat
@@ -281,6 +287,7 @@ def _play_out(
         going &= actions >= 0
         actions[~going] = NO_MOVE
         result = board.step(actions)
+        log(actions)
         played.plies += going
         played.moves = np.where(going, (played.moves + (actions + 1).astype(np.uint64)) * _HASH_FACTOR, played.moves)
         ended = going & (result.terminated | result.truncated)
@@ -353,7 +360,15 @@ def _names(players: tuple[Player, Player], seat: int) -> tuple[str, str]:
     return (one, other) if seat == 0 else (other, one)
 
 
-def _record(board: Game, played: _Played, index: int, players: tuple[Player, Player]) -> GameRecord:
+def _record(
+    board: Game,
+    played: _Played,
+    index: int,
+    players: tuple[Player, Player],
+    *,
+    start: str,
+    actions: Sequence[np.int64],
+) -> GameRecord:
     first, second = _names(players, int(played.seat[index]))
     return GameRecord(
         first=first,
@@ -364,6 +379,8 @@ def _record(board: Game, played: _Played, index: int, players: tuple[Player, Pla
         record=board.record(index),
         files=_files(board, played, index, (first, second)),
         times=int(played.times[index]),
+        start=start,
+        actions=tuple(int(action) for action in actions if action != NO_MOVE),
     )
 
 

@@ -149,6 +149,8 @@ class GameRecord:
         files: the game as files that other programs read, text by the ending of the file's name, where the game writes
             any (:class:`~keisei_lightning.games.RecordedGame`).
         times: how often it counts: an opening that was drawn again is not played again by deterministic players.
+        start: the position after the opening.
+        actions: labels of all moves from there.
     """
 
     first: str
@@ -159,6 +161,8 @@ class GameRecord:
     record: str
     files: Mapping[str, str] = field(default_factory=dict)
     times: int = 1
+    start: str = ""
+    actions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

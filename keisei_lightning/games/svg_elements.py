@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
 from importlib.resources import files
+from math import ceil
 from typing import Any, Final
 
 __all__ = ["INKS", "element", "group", "label", "letter", "picture"]
@@ -130,24 +131,27 @@ def picture(layers: Sequence[str], *, width: float, height: float, title: str, s
 
     Args:
         layers: what is on the board, the lowest first.
-        width: of the view, which begins at 0, 0.
+        width: of the view, which begins at 0, 0; rounded up.
         height: likewise.
         title: in words, for programs that read it aloud.
         shapes: elements with an ``id`` that layers use.
     """
+    width, height = ceil(width), ceil(height)
     board = element("g", "\n", *(f"{layer}\n" for layer in layers if layer), class_="board")
-    background = element("path", d=f"M0 0H{width:g}V{height:g}H0Z", fill="paper")
+    background = element("path", d=f"M0 0H{width}V{height}H0Z", fill="paper")
     codes = sorted(set(re.findall(r'"#letter-([0-9a-f]+)"', board + "".join(shapes))))
     letters = [element("path", id=f"letter-{code}", d=_outlines()[chr(int(code, 16))][1]) for code in codes]
-    head = f'<svg {_XMLNS} class="keisei" width="{width:g}" height="{height:g}" viewBox="0 0 {width:g} {height:g}">'
+    head = f'<svg {_XMLNS} class="keisei" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
     defs = element("defs", "\n", *(f"{shape}\n" for shape in [*shapes, *letters]))
-    style = element("style", _style("".join([defs, background, board])))
+    style = element("style", _style())
     parts = [head, element("title", escape(title)), style, defs, background, board, "</svg>"]
     return "\n".join(part for part in parts if part)
 
 
-def _style(body: str) -> str:
-    """How a board is turned, and the dark colours of what is in a picture."""
-    used = sorted(set(re.findall(r"\b(fill|stroke)-([a-z]+)\b", body)))
-    dark = "".join(f".keisei .{key}-{ink}{{{key}:{INKS[ink][1]}}}" for key, ink in used if ink in INKS)
+@cache
+def _style() -> str:
+    """How a board is turned, and the colours for dark surroundings."""
+    dark = "".join(
+        f".keisei .{key}-{name}{{{key}:{ink}}}" for key in ("fill", "stroke") for name, (_, ink) in INKS.items()
+    )
     return f"{_TURNS}@media (prefers-color-scheme:dark){{{dark}}}"

@@ -155,8 +155,11 @@ class TestMatches:
         assert cli.main(["eval", *words]) == 2
         assert capsys.readouterr().err == "keisei: players=['random']: must be two or more\n"
         words[1] = "opponents=[mcts(simulations=2)]"
-        assert cli.main(["eval", *words, "output_dir=out"]) == 0
+        assert cli.main(["eval", *words, "animations=1", "output_dir=out"]) == 0
         assert results(Path("out"))[1]["game"] == "hex(board_size=3)"
+        (animation,) = Path("out/records").rglob("*.svg")
+        assert animation.name == "game_0001.svg"
+        assert animation.read_text(encoding="utf-8").count("<animate") > 5
 
     def test_shogi_games_are_kept_as_kif_and_csa(self, capsys: pytest.CaptureFixture[str]) -> None:
         write_policy(Path("a.ckpt"), game="shogi", game_options={"opening_plies": 4, "max_plies": 12})

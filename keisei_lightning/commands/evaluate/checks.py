@@ -83,6 +83,8 @@ def _do_not_go_together(options: EvalOptions) -> Iterator[str]:
         yield f"temperature={options.temperature}: must be 1 with greedy=true (nothing is sampled); add greedy=false"
     if options.simulations and not options.greedy:
         yield f"simulations={options.simulations}: must be 0 with greedy=false (a search samples nothing)"
+    if options.animations and not options.records:
+        yield f"animations={options.animations}: must be 0 with records=false (no game is kept)"
     if options.checkpoint is None and not options.round_robin:
         yield "checkpoint: is missing; must be a checkpoint file (without one only round_robin=true plays)"
     if options.checkpoints and options.game is not None:

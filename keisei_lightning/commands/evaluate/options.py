@@ -55,6 +55,12 @@ class EvalOptions(Options):
         factory=dict,
     )
     records: bool = option(True, "Keep all games (KIF and CSA for shogi, move lists for others).")
+    animations: int = option(
+        0,
+        "Games of each match that are also kept as a picture that plays by itself (game_0001.svg), the first ones; 0: "
+        "none.",
+        low=0,
+    )
     output_dir: str | None = option(
         None,
         "Where results.csv, results.json and records/ are written; null: results/eval/DATE-TIME.",

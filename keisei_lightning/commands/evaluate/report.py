@@ -8,7 +8,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,24 @@ class Report:
         folder: where to write; made at the first match.
         about: what stands at the head of ``results.json``: the command, the game, the seed and so on.
         anchor: the player whose rating is 0; None: nobody is rated.
+        animate: draws a game as an SVG that plays by itself.
+        num_animations: games of each match that are drawn so.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], about: Mapping[str, Any], *, anchor: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        about: Mapping[str, Any],
+        *,
+        anchor: str | None = None,
+        animate: Callable[[GameRecord], str] = lambda _: "",
+        num_animations: int = 0,
+    ) -> None:
         self.folder = Path(folder)
         self.results: list[MatchResult] = []
         self._about = {**about, "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "machine": describe_machine()}
         self._anchor = anchor
+        self._animate, self._num_animations = animate, num_animations
 
     @property
     def ratings(self) -> dict[str, Rating]:
@@ -61,6 +72,8 @@ class Report:
             stems = [f"game_{number:04d}" for number in range(1, len(result.records) + 1)]
             for stem, record in zip(stems, result.records, strict=True):
                 write_game(folder / stem, record, game=result.game)
+            for stem, record in zip(stems[: self._num_animations], result.records, strict=False):
+                (folder / f"{stem}.svg").write_text(self._animate(record), encoding="utf-8")
             rows = zip(stems, result.records, strict=True)
             _write_csv(folder / "games.csv", [{"game": stem, **_game_row(record)} for stem, record in rows])
         self.write()

@@ -29,6 +29,7 @@ from keisei_lightning.evaluation.registry import (
     start_player,
 )
 from keisei_lightning.games import GameFactory, GameSpec
+from keisei_lightning.games.svg_animation import animate_game
 from keisei_lightning.policies import LoadedPolicy, load_policy
 from keisei_lightning.published import checkpoint_file
 from keisei_lightning.search import SearchOptions
@@ -77,7 +78,13 @@ def evaluate(options: EvalOptions, names: Mapping[str, PlayerName], *, command: 
     with ExitStack() as stack:
         players = _make_players(options, field, stack)
         folder = stack.enter_context(_output_folder(options.output_dir))
-        report = Report(folder, _about(options, field, command), anchor=ANCHOR if options.round_robin else None)
+        report = Report(
+            folder,
+            _about(options, field, command),
+            anchor=ANCHOR if options.round_robin else None,
+            animate=lambda record: animate_game(field.game, record.start, record.actions),
+            num_animations=options.animations,
+        )
         try:
             _play(options, field, players, report)
         except Stopped as stop:

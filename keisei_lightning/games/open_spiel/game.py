@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,11 @@ from open_spiel.python.observation import make_observation
 
 from keisei_lightning.errors import GameError, IllegalActionError, UnsupportedGameError
 from keisei_lightning.games.arrays import LegalMoves, OwnThread, as_actions, as_indices, check_options
+from keisei_lightning.games.open_spiel.drawings import Drawing, drawing_of
 from keisei_lightning.games.open_spiel.library import load, longest_game
 from keisei_lightning.games.open_spiel.views import seat_view
 from keisei_lightning.games.protocol import GameSpec, RenderFormat, StepResult
-from keisei_lightning.games.svg import grid_svg, text_svg
+from keisei_lightning.games.svg import text_svg
 
 __all__ = ["OpenSpielGame", "make"]
 
@@ -214,12 +216,12 @@ class OpenSpielGame:
 
     def move_parts(self, index: int, action: int) -> tuple[str, ...]:
         """What a person clicks to play a legal action; nothing for a pass, and where the board is not drawn."""
-        move, drawing = self._move(index, action), self._view.drawing
-        return () if drawing is None else drawing.move_parts(move)
+        move = self._move(index, action)
+        return () if self._drawing is None else self._drawing.move_parts(move)
 
     def render(self, index: int, format: RenderFormat = "text") -> str:
         """Draw one board; OpenSpiel's own text where it is unknown where the stones are."""
-        state, drawing = self._state(index), self._view.drawing
+        state, drawing = self._state(index), self._drawing
         if drawing is None:
             return text_svg(str(state)) if format == "svg" else str(state)
         board = drawing.squares(self._raw(state, 0))
@@ -228,19 +230,10 @@ class OpenSpielGame:
         mover = None if over else int(state.current_player())
         status = over if mover is None else f"{('first', 'second')[mover]} to move"
         if format == "text":
-            symbols = f"{drawing.symbols[1]} is first, {drawing.symbols[2]} second"
-            return f"{drawing.text(board, last)}\nply {len(played)}: {status} ({symbols})"
-        return grid_svg(
-            board,
-            style=drawing.style,
-            rows=drawing.rows,
-            columns=drawing.columns,
-            parts=drawing.parts,
-            last=last,
-            line=drawing.winning(board, last[-1]) if over.endswith("wins") and last else (),
-            mover=mover,
-            title=f"{self._name}, ply {len(played)}: {status}",
-        )
+            return f"{drawing.text(state, board, last)}\nply {len(played)}: {status}"
+        line = drawing.winning(board, last[-1]) if over.endswith("wins") and last else ()
+        title = f"{self._name}, ply {len(played)}: {status}"
+        return drawing.svg(board, last=last, line=line, mover=mover, title=title)
 
     def record(self, index: int) -> str:
         """The moves of one board's game, numbered, with the result at the end."""
@@ -250,6 +243,10 @@ class OpenSpielGame:
             replayed.apply_action(action)
         result = {0: "1/2-1/2", 1: "1-0", -1: "0-1"}[self._result[index]] if self._outcome[index] else "*"
         return " ".join([*words, result])
+
+    @cached_property
+    def _drawing(self) -> Drawing | None:
+        return drawing_of(self._game, self._view.stones)
 
     def _ready(self) -> None:
         """Refuse another thread, and make the boards if there are none."""

@@ -35,7 +35,7 @@ import numpy as np
 import pyspiel
 from numpy.typing import NDArray
 
-from keisei_lightning.games.open_spiel.drawings import Drawing, drawing_of
+from keisei_lightning.games.open_spiel.drawings import Planes
 from keisei_lightning.games.protocol import Symmetry
 
 __all__ = ["SeatView", "seat_view"]
@@ -53,14 +53,14 @@ class SeatView:
             the seat to move appended.
         to_label: int64 [2, A], by seat: action label of each of OpenSpiel's actions.
         symmetries: relabellings in the mover's view.
-        drawing: where the stones are; None where that is unknown.
+        stones: planes of the first player's tensor with the two players' stones; empty where that is unknown.
     """
 
     shape: tuple[int, int, int]
     observation_index: Index
     to_label: Index
     symmetries: tuple[Symmetry, ...] = ()
-    drawing: Drawing | None = None
+    stones: Planes = ()
 
     def turn(self, tensors: NDArray[np.uint8], movers: NDArray[np.int8]) -> NDArray[np.uint8]:
         """Observations in the mover's view.
@@ -153,7 +153,7 @@ def _alike_view(game: Any, *, symmetries: Callable[[int, int], Sequence[Symmetry
         ),
         to_label=np.stack([np.arange(game.num_distinct_actions())] * 2),
         symmetries=() if symmetries is None else tuple(symmetries(height, width)),
-        drawing=drawing_of(game, (3, height, width), first=(first,), second=(second,)),
+        stones=((first,), (second,)),
     )
 
 
@@ -211,12 +211,7 @@ def _hex_view(game: Any) -> SeatView | None:
         observation_index=np.stack([index.reshape(-1), index[list(_HEX_SECOND_VIEW)].transpose(0, 2, 1).reshape(-1)]),
         to_label=np.stack([squares, transposed]),
         symmetries=(_symmetry("rotation", squares[::-1].copy(), squares[::-1].copy(), _HEX_HALF_TURN),),
-        drawing=drawing_of(
-            game,
-            (planes, height, width),
-            first=(_HEX_STONE, _HEX_WINNING, _HEX_TOP, _HEX_BOTTOM),
-            second=_HEX_OTHERS,
-        ),
+        stones=((_HEX_STONE, _HEX_WINNING, _HEX_TOP, _HEX_BOTTOM), _HEX_OTHERS),
     )
 
 
@@ -242,7 +237,7 @@ def _breakthrough_view(game: Any) -> SeatView | None:
         observation_index=np.stack([index.reshape(-1), index[[1, 0, 2]][:, ::-1].reshape(-1)]),
         to_label=np.stack([actions.reshape(-1), turned]),
         symmetries=(_symmetry("mirror", squares, mirrored, range(3)),),
-        drawing=drawing_of(game, (3, height, width), first=(0,), second=(1,)),
+        stones=((0,), (1,)),
     )
 
 

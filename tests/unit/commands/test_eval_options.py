@@ -170,6 +170,10 @@ class TestErrors:
         lines = errors("gamez=4", "games=7", "seed=x")
         assert [line.partition("=")[0] for line in lines] == ["gamez", "seed", "games"]
 
+    def test_only_games_that_are_kept_are_animated(self) -> None:
+        (line,) = errors("checkpoint=a.ckpt", "animations=2", "records=false")
+        assert line == "animations=2: must be 0 with records=false (no game is kept)"
+
     def test_without_a_checkpoint_a_game_must_be_named(self) -> None:
         (line,) = errors("round_robin=true")
         assert line == "game: is missing; must be the name of a game where there is no checkpoint"

@@ -67,6 +67,15 @@ class TestFolder:
         assert whole["date"][:2] == "20"
         assert whole["ratings"] == {}
 
+    def test_the_first_games_are_animated_if_it_is_wanted(self, tmp_path: Path) -> None:
+        report = Report(tmp_path, {}, animate=lambda record: f"<svg>{record.plies}</svg>", num_animations=2)
+        result = match("me", "random", records=True)
+        report.add(result)
+        drawn = {path.name: path.read_text() for path in tmp_path.glob("records/*/*.svg")}
+        plies = [record.plies for record in result.records]
+        assert drawn == {f"game_000{number}.svg": f"<svg>{plies[number - 1]}</svg>" for number in (1, 2)}
+        assert len(list(tmp_path.glob("records/*/*.txt"))) == len(plies)
+
     def test_an_anchor_rates_the_players(self, tmp_path: Path) -> None:
         report = Report(tmp_path, {}, anchor="random")
         report.add(match("a", "b"))

@@ -500,6 +500,20 @@ def test_every_game_can_be_kept_as_a_record() -> None:
     assert play_match(counting_game(), RandomPlayer(3), RandomPlayer(3), num_games=2).records == ()
 
 
+def test_a_record_can_be_played_again() -> None:
+    factory = game_factory("connect_four")
+    players = (RandomPlayer(7, 1), RandomPlayer(7, 2))
+    result = play_match(factory, *players, num_games=6, opening_plies=3, seed=1, keep_records=True)
+    board = factory(1)
+    board.reset()
+    for record in result.records:
+        board.set_position(0, record.start)
+        for action in record.actions:
+            board.step(np.array([action]))
+        assert (board.record(0), board.outcome(0)) == (record.record, record.outcome)
+        assert len(record.actions) == record.plies
+
+
 def test_progress_gets_after_each_ply_how_many_games_have_ended() -> None:
     told: list[int] = []
     play_match(counting_game(), RandomPlayer(3, 1), RandomPlayer(3, 2), num_games=20, seed=4, progress=told.append)

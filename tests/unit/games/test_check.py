@@ -423,6 +423,21 @@ class MapsTwoActionsToOne(TicTacToe):
         self.with_spec(symmetries=symmetric(self._spec, squares=TURNED, actions=[0, *TURNED[1:]]))
 
 
+class ClicksWhereNothingIs(TicTacToe):
+    def move_parts(self, index: int, action: int) -> tuple[str, ...]:
+        return (f"square {action}",)
+
+
+class ClicksOutsideItsPicture(TicTacToe):
+    def render(self, index: int, format: RenderFormat = "text") -> str:
+        return super().render(index, format).replace('data-x="46"', 'data-x="460"')
+
+
+class ClicksNowhere(TicTacToe):
+    def render(self, index: int, format: RenderFormat = "text") -> str:
+        return super().render(index, format).replace("data-y", "data-z")
+
+
 BROKEN: dict[GameFactory, str] = {
     ForgetsAMove: "step accepts the illegal action 0 in position",
     InventsAMove: "refuses an action that legal allows",
@@ -471,6 +486,9 @@ BROKEN: dict[GameFactory, str] = {
     WritesNoFiles: "record_files gives no file",
     WritesFilesWithoutEndings: "'txt' is no ending of a file's name",
     WritesFilesWithoutNames: ".txt lacks a player's name",
+    ClicksWhereNothingIs: "move_parts: no element of the picture has 'square 0', a part of 'x(0,0)'",
+    ClicksOutsideItsPicture: "the middle of part '0,0', 460 46, is not in the view box",
+    ClicksNowhere: "the element of part '0,0' has no data-x and data-y",
     DescribesNothing: "implementation gives no text",
     HasAnotherBoardShape: "do not fit spec.board_shape=(9, 1)",
     IsAnotherGameEachTime: "spec.max_plies differs between two games of one factory",

@@ -275,7 +275,8 @@ def test_pictures_show_the_board() -> None:
     play(game, "x3", "o3")
     lines = game.render(0).splitlines()
     assert lines[0] == " 0 1 2 3 4 5 6"
-    assert lines[5:] == [" . . .[o]. . .", " . . . x . . .", "ply 2: first to move (x is first, o second)"]
+    assert lines[5:7] == [" . . .[o]. . .", " . . . x . . ."]
+    assert lines[7:] == ["x is the first player, o the second", "ply 2: first to move"]
     root = ElementTree.fromstring(game.render(0, "svg"))
     column = [drawn for drawn in root.iter() if drawn.get("data-part") == "3"]
     lowest, above = sorted((float(drawn.get("data-y", "")) for drawn in column), reverse=True)[:2]
