@@ -3,6 +3,7 @@
 ::
 
     python tests/benchmarks/serve_load.py clients            20 clients play and watch; memory before and after
+    python tests/benchmarks/serve_load.py watching           the server's own time for one open page of a run
     python tests/benchmarks/serve_load.py training           plies per second of a training, watched and not
 """
 
@@ -37,7 +38,7 @@ POLL_S = 2.0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["clients", "training"])
+    parser.add_argument("what", choices=["clients", "watching", "training"])
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=4, help="of requests by all clients, or of trainings in turn")
     parser.add_argument("--requests", type=int, default=150, help="of each client in a round")
@@ -47,6 +48,8 @@ def main() -> None:
     tell(f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}{versions}")
     if options.what == "clients":
         clients(options.clients, options.rounds, options.requests)
+    elif options.what == "watching":
+        watching(options.requests)
     else:
         beside_training(options.rounds, options.epochs)
 
@@ -98,6 +101,32 @@ def clients(number: int, rounds: int, requests: int) -> None:
                     f"memory {server.memory_info().rss / 2**20:.1f} MiB, threads {server.num_threads()}, "
                     f"files {server.num_fds()}"
                 )
+
+
+def watching(looks: int) -> None:
+    """Look at a run that grows by a row between two looks, as an open page does, and count the server's CPU time."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "run" / "csv" / "metrics.csv"
+        file.parent.mkdir(parents=True)
+        names = ["step", "self_play/plies", *(f"metric_{number}" for number in range(48))]
+        row = ",".join(["1.2345678"] * len(names))
+        file.write_text("\n".join([",".join(names), *[row] * 1500]) + "\n")
+        with served(Path(folder)) as (address, server), httpx.Client(base_url=address, timeout=120) as client:
+            key = client.get("/api/runs").json()["runs"][0]["key"]
+            told = client.get(f"/api/runs/{key}").json()
+            rows = len(told["columns"]["step"])
+            before = server.cpu_times()
+            for _ in range(looks):
+                with file.open("a") as stream:
+                    stream.write(f"{row}\n")
+                client.get("/api/runs")
+                told = client.get(f"/api/runs/{key}?generation={told['generation']}&row={rows}").json()
+                assert told["row"] == rows
+                rows += 1
+            after = server.cpu_times()
+    used = after.user + after.system - before.user - before.system
+    tell(f"{looks} looks: {1000 * used / looks:.1f} ms of the server's CPU time each")
+    tell(f"one look in {POLL_S:g} s is {100 * used / looks / POLL_S:.2f} % of one CPU")
 
 
 def play(address: str, requests: int, delays: list[float], refused: list[int]) -> None:

@@ -95,6 +95,7 @@ from keisei_lightning import app, make_game, register_game
 from keisei_lightning.commands import main as cli, train as command
 from keisei_lightning.commands.bench.options import BENCHES
 from keisei_lightning.commands.evaluate import run as evaluation
+from keisei_lightning.commands.serve import run as serving
 
 register_game("my_game", lambda num_games, **options: make_game("tic_tac_toe", num_games))
 started = []
@@ -104,6 +105,7 @@ def train(config):
 app.run = train
 command.run_ranks = lambda function, num_ranks: started.append(num_ranks) or 0.5
 evaluation.evaluate = lambda options, names, command: started.append(command)
+serving.serve = lambda options: started.append(options.port)
 for name in BENCHES:
     bench = importlib.import_module(f"keisei_lightning.commands.bench.{name}")
     bench.run = lambda options, name=name: started.append(name)
