@@ -56,8 +56,8 @@ def make_site(
     Raises:
         ConfigError: the checkpoint cannot be read.
     """
-    root = Path(folder).resolve()
-    policies = Policies(root, checkpoint=checkpoint, device=device)
+    folder = Path(folder)
+    policies = Policies(folder, checkpoint=checkpoint, device=device)
     games = Games(WorkThreads(threads), max_games=max_games)
     reader = WorkThread(max_waiting=_MAX_READS, name="keisei-files")
     loader = WorkThread(max_waiting=_MAX_LOADS, name="keisei-policies")
@@ -73,7 +73,7 @@ def make_site(
         routes=[
             *_static_routes(),
             *play_routes(games, policies, files=reader, loader=loader),
-            *watch_routes(root, reader),
+            *watch_routes(folder, reader),
         ],
         lifespan=lifespan,
         exception_handlers={KeiseiError: _failed, HTTPException: _refused},

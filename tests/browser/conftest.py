@@ -67,13 +67,12 @@ def shoot() -> Callable[..., None]:
 
 
 @pytest.fixture(scope="session")
-def axe(pytestconfig: pytest.Config) -> str:
+def axe(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The accessibility checker axe-core (MPL-2.0), fetched by npm once, for the tests alone."""
-    folder = pytestconfig.cache.mkdir("axe") if pytestconfig.cache else None
-    named = os.environ.get("KEISEI_AXE")
-    archive = Path(named) if named else None if folder is None else folder / "axe-core-4.14.1.tgz"
-    if archive is None or not archive.is_file():
-        if archive is None or shutil.which("npm") is None:
+    cache = getattr(pytestconfig, "cache", None)
+    archive = (cache.mkdir("axe") if cache else tmp_path_factory.mktemp("axe")) / "axe-core-4.14.1.tgz"
+    if not archive.is_file():
+        if shutil.which("npm") is None:
             pytest.skip("needs npm, to fetch axe-core")
         fetched = subprocess.run(["npm", "pack", "--silent", AXE], cwd=archive.parent, capture_output=True, timeout=300)
         if fetched.returncode:

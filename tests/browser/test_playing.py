@@ -16,7 +16,7 @@ from board_hands import begin, click_parts, moves, wait_for_moves
 from playwright.sync_api import expect
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -143,15 +143,22 @@ def test_two_tabs_see_the_same_game_and_play_different_ones(site: str, new_page:
     wait_for_moves(one, 2)
 
 
-def test_the_board_is_turned_for_the_second_player_and_a_hint_is_drawn_on_it(
-    site: str, new_page: NewPage, shoot: Shoot
-) -> None:
+def test_ones_own_pieces_are_below_from_either_seat(site: str, new_page: NewPage) -> None:
+    page = new_page()
+    for game, side, turned in [("shogi", "second", 1), ("shogi", "first", 0), ("breakthrough", "first", 1)]:
+        begin(page, site, game, side=side, simulations="0")
+        wait_for_moves(page, int(side == "second"))
+        expect(page.locator("#board svg.turned")).to_have_count(turned)
+        page.goto("about:blank")
+
+
+def test_a_hint_is_drawn_on_the_board_which_can_be_turned(site: str, new_page: NewPage, shoot: Shoot) -> None:
     page = new_page(color_scheme="dark")
     begin(
-        page, site, "breakthrough(rows=6,columns=6)", policy="breakthrough (published)", side="second", simulations="64"
+        page, site, "breakthrough(columns=6,rows=6)", policy="breakthrough (published)", side="second", simulations="64"
     )
     wait_for_moves(page, 1)
-    expect(page.locator("#board svg.turned")).to_have_count(1)
+    expect(page.locator("#board svg.turned")).to_have_count(0)
     expect(page.locator("#status")).to_contain_text("Your turn")
     page.get_by_role("button", name="Hint").click()
     expect(page.locator("#thoughts li").first).to_be_visible()
@@ -159,7 +166,8 @@ def test_the_board_is_turned_for_the_second_player_and_a_hint_is_drawn_on_it(
     expect(page.locator("#graph .dot")).to_be_attached()
     shoot(page, "hint_dark")
     page.get_by_role("button", name="Turn board").click()
-    expect(page.locator("#board svg.turned")).to_have_count(0)
+    expect(page.locator("#board svg.turned")).to_have_count(1)
+    expect(page.locator("#board .arrow").first).to_be_attached()
     page.get_by_role("button", name="Resign").click()
     expect(page.locator("#status")).to_have_text("You lose (resignation).")
 
@@ -178,8 +186,8 @@ def test_a_saved_game_is_opened_and_its_graph_is_filled(site: str, new_page: New
     expect(page.locator("#graph p")).to_have_text("First player: 50 %")
 
 
-def test_a_game_that_the_server_has_forgotten_is_told_in_a_line(site: str, browser: object, new_page: NewPage) -> None:
-    page = browser.new_page()  # type: ignore[attr-defined]  # the browser itself notes the 404 as an error
+def test_a_game_that_the_server_has_forgotten_is_told_in_a_line(site: str, browser: Browser) -> None:
+    page = browser.new_page()  # the browser itself notes the 404 as an error
     page.goto(f"{site}/#no-such-game")
     expect(page.get_by_role("alert")).to_have_text("there is no such game here (any more)")
     expect(page.locator("#setup")).to_be_visible()

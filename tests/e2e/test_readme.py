@@ -98,6 +98,7 @@ from keisei_lightning.commands.convert import run as converting
 from keisei_lightning.commands.evaluate import run as evaluation
 from keisei_lightning.commands.positions import run as packing
 from keisei_lightning.commands.play import run as playing
+from keisei_lightning.commands.serve import run as serving
 
 register_game("my_game", lambda num_games, **options: make_game("tic_tac_toe", num_games))
 started = []
@@ -112,6 +113,7 @@ converting.convert = packing.write_positions = lambda options: started.append(st
 playing.play = lambda options: started.append("play")
 doctor._examine = lambda options: started.append("doctor")
 runs._run = lambda name, options: started.append(name)
+serving.serve = lambda options: started.append(options.port)
 for name in BENCHES:
     bench = importlib.import_module(f"keisei_lightning.commands.bench.{name}")
     bench.run = lambda options, name=name: started.append(name)

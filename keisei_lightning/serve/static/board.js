@@ -85,6 +85,12 @@ export class Board {
     return all.sort((a, b) => distance(place(a), near) - distance(place(b), near))[0];
   }
 
+  /** How far down a part is: 0 at the top, 1 at the bottom. */
+  height(name) {
+    const part = this.at(name);
+    return part ? place(part)[1] / this.svg.viewBox.baseVal.height : 0.5;
+  }
+
   possible(parts) {
     return this.moves.filter((move) => parts.every((part, index) => move.parts[index] === part));
   }

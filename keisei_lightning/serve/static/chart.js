@@ -2,7 +2,7 @@
 
 import { draw, make, readable } from "./common.js";
 
-const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [420, 210, 50, 12, 10, 36];
+const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [380, 200, 50, 12, 10, 36];
 const ROWS = 25;
 
 /** Numbers for an axis from low to high: round, and about as many as asked for. */

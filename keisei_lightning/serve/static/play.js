@@ -127,16 +127,23 @@ const key = (each) => each.moves.map((move) => move.name).join(" ") + each.outco
 
 async function showNow() {
   byId("thoughts").hidden = true;
-  const turnsItself = state.side === "second" && state.legal.concat(state.seen || []).some((move) => move.parts.length > 1);
-  if (state.legal.length) board.turned = turned ?? turnsItself;
-  byId("turn").setAttribute("aria-pressed", board.turned);
   if (isLast()) {
-    const canMove = state.waits_for === "person";
-    board.show(state.svg, canMove ? state.legal : []);
+    board.show(state.svg, state.waits_for === "person" ? state.legal : []);
+    if (turned === null && state.legal.length) turned = turnsItself();
+    board.turn(turned === true);
+    byId("turn").setAttribute("aria-pressed", board.turned);
   } else {
     const at = await trying(() => ask(path(`/plies/${shown}`)));
     if (at && at.ply === shown) board.show(at.svg, []);
   }
+}
+
+/** Whether the person's pieces are in the upper half: they belong below. Where nothing is moved, nothing is turned. */
+function turnsItself() {
+  const person = state.side === "second" ? 1 : 0;
+  const heights = state.legal.filter((move) => move.parts.length > 1).map((move) => board.height(move.parts[0]));
+  const mean = heights.reduce((sum, each) => sum + each, 0) / heights.length;
+  return heights.length > 0 && (mean < 0.5) === (state.mover === person);
 }
 
 async function chooseMove(moves) {
