@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install train check test lint quick unit docs bench gpu strength soak clean
+.PHONY: help install train check test lint quick unit browser docs bench gpu strength soak clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -50,8 +50,14 @@ JOBS ?= 2
 quick: $(STAMP)
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not process and not slow" tests/unit
 
-unit: $(STAMP)
+unit: $(STAMP) browser
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+# For the tests of pages and pictures, where this user may install it; without it they are skipped, and say so.
+browser:
+	@command -v chromium > /dev/null || { test "$$(id -u)" = 0 && command -v apt-get > /dev/null && \
+		echo "installing chromium and rsvg-convert for the tests of pages" && timeout 300 sh -c \
+		"apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium librsvg2-bin" > /dev/null 2>&1; } || true
 
 docs: $(STAMP)  ## the pages as a site in site/, with the reference made from the code; a warning is an error
 	@NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/mkdocs build --quiet --strict --clean
