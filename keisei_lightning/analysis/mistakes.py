@@ -80,6 +80,20 @@ def _ply_of(position: str, ply: int) -> int:
     return len(words) if all(word.isdecimal() for word in words) else ply
 
 
+def _connect_four() -> Grader:
+    solver = ConnectFourSolver()
+
+    def grade(position: str, observation: bytes, action: int) -> tuple[int, int] | None:
+        columns = [] if position.strip() == "-" else [int(word) for word in position.split()]
+        return solver.grade(columns, action) if len(columns) >= _FIRST_SOLVED_PLY else None
+
+    return grade
+
+
+_SOLVERS: Final[dict[str, Callable[[], Grader]]] = {"connect_four": _connect_four}
+"""What makes a grader, for games that have a solver of their own."""
+
+
 def grader_of(game: str) -> Grader:
     """A solver of a game: of connect four from its middle on, and of each game that is small enough to enumerate.
 
@@ -89,14 +103,8 @@ def grader_of(game: str) -> Grader:
     Raises:
         UnsupportedGameError: there is none.
     """
-    if game == "connect_four":
-        solver = ConnectFourSolver()
-
-        def grade(position: str, observation: bytes, action: int) -> tuple[int, int] | None:
-            columns = [] if position.strip() == "-" else [int(word) for word in position.split()]
-            return solver.grade(columns, action) if len(columns) >= _FIRST_SOLVED_PLY else None
-
-        return grade
+    if (make := _SOLVERS.get(game)) is not None:
+        return make()
     why = (
         f"errors: no exact solver knows {game}; must be connect_four, or a game of OpenSpiel that is small enough to "
         "enumerate, such as tic_tac_toe"

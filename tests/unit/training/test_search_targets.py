@@ -36,8 +36,9 @@ def found_of(actions: list[int], policy: list[float], value: float) -> Found:
         actions=np.array(actions),
         visits=np.ones(len(actions), np.int64),
         values=np.zeros(len(actions)),
+        priors=np.array(policy),
         policy=np.array(policy),
-        variation=(actions[0],),
+        variations=((actions[0],),),
         result=None,
     )
 
