@@ -15,7 +15,7 @@ Evaluate = Callable[[NDArray[np.uint8], NDArray[np.uint8]], tuple[NDArray[np.flo
 [n, ceil(A / 8)] to log-probabilities of the legal moves [number of them], row after row by their labels, and values [n]
 of the mover, from -1 to 1."""
 
-NUM_BITS: Final = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
+NUM_BITS: Final = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.int64)
 """Int64 [256]: how many bits of a byte are set."""
 
 

@@ -13,6 +13,7 @@ from keisei_lightning.errors import ConfigError, GameError
 from keisei_lightning.games.protocol import GameSpec, Symmetry
 from keisei_lightning.models.output_check import output_errors
 from keisei_lightning.rl.symmetry import TensorSymmetry
+from keisei_lightning.search.cache import NUM_BITS
 
 if TYPE_CHECKING:
     from keisei_lightning.models.actor_critic import ActorCritic
@@ -52,7 +53,7 @@ class NetworkEvaluator:
             GameError: its outputs are not finite.
         """
         mask = np.unpackbits(legal, axis=1, count=self._spec.num_actions).view(np.bool_)
-        places, counts = np.flatnonzero(mask), mask.sum(axis=1)
+        places, counts = np.flatnonzero(mask), NUM_BITS[legal].sum(axis=1)
         with torch.inference_mode():
             given = torch.from_numpy(np.ascontiguousarray(observation)).to(self._device)
             inputs = [given, *(image.observation(given) for image in self._images)]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from keisei_lightning import ActorCritic, build_network, game_factory
+from keisei_lightning import ActorCritic, build_network, game_factory, keep_freed_memory
 from keisei_lightning.games import Game
 from keisei_lightning.search import Roots, SearchOptions, TreeSearch, copies_of
 from keisei_lightning.search.network import NetworkEvaluator
@@ -57,6 +57,7 @@ def main() -> int:
     parser.add_argument("--simulations", type=int, nargs="+", default=[64, 400], help="one number for each of --trees")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
+    keep_freed_memory()  # as commands and workers do
     torch.set_num_threads(1)
     torch.manual_seed(0)
     factory = game_factory(arguments.game)
