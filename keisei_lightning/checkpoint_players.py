@@ -5,11 +5,10 @@ from __future__ import annotations
 import zipfile
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
+from typing_extensions import override
 
 from keisei_lightning.errors import ConfigError
-from keisei_lightning.evaluation.players import Turn
+from keisei_lightning.evaluation.late_player import LatePlayer
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.published import checkpoint_file
 from keisei_lightning.search.options import SearchOptions
@@ -23,7 +22,7 @@ __all__ = ["CheckpointSearch", "make_search"]
 _DEFAULTS: Final = SearchOptions()
 
 
-class CheckpointSearch:
+class CheckpointSearch(LatePlayer):
     """A :class:`~keisei_lightning.evaluation.SearchPlayer` of a checkpoint, which is read when the player starts.
 
     Args:
@@ -34,25 +33,11 @@ class CheckpointSearch:
     """
 
     def __init__(self, checkpoint: str, spec: GameSpec, options: SearchOptions, *, name: str) -> None:
-        self._checkpoint, self._spec, self._options, self._name = checkpoint, spec, options, name
-        self._player: SearchPlayer | None = None
+        super().__init__(name=name, deterministic=options.simulations == 0)  # see SearchPlayer
+        self._checkpoint, self._spec, self._options = checkpoint, spec, options
 
-    @property
-    def name(self) -> str:
-        """A short word for tables and metric names."""
-        return self._name
-
-    @property
-    def deterministic(self) -> bool:
-        """Only without a search."""
-        return self._options.simulations == 0
-
-    def start(self) -> None:
-        """Read the checkpoint.
-
-        Raises:
-            ConfigError: it cannot be read, or is of another game.
-        """
+    @override
+    def make_player(self) -> SearchPlayer:
         # torch is imported where a player plays, and not to check its name.
         from keisei_lightning.evaluation.search_player import SearchPlayer
         from keisei_lightning.policies import load_policy
@@ -61,16 +46,8 @@ class CheckpointSearch:
             policy = load_policy(self._checkpoint)
             policy.header.check(self._spec, path=self._checkpoint)
         except ConfigError as error:
-            lines = [line.replace("ckpt_path=", "checkpoint=", 1) for line in error.errors]
-            raise ConfigError([f"player {self._name}: {line}" for line in lines]) from error
-        self._player = SearchPlayer(policy.actor_critic, policy.game, self._options, name=self._name)
-
-    def choose(self, turn: Turn) -> NDArray[np.int64]:
-        """See :meth:`~keisei_lightning.evaluation.Player.choose`."""
-        if self._player is None:
-            self.start()
-        assert self._player is not None
-        return self._player.choose(turn)
+            raise ConfigError([line.replace("ckpt_path=", "checkpoint=", 1) for line in error.errors]) from error
+        return SearchPlayer(policy.actor_critic, policy.game, self._options, name=self.name)
 
 
 def make_search(

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
+from typing_extensions import override
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluation.evaluator_player import EvaluatorPlayer
-from keisei_lightning.evaluation.players import Turn
+from keisei_lightning.evaluation.late_player import LatePlayer
 from keisei_lightning.export.onnx_policy import OnnxPolicy, load_onnx, missing_library
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.search.options import SearchOptions
@@ -21,7 +20,7 @@ __all__ = ["OnnxPlayer", "make_onnx"]
 _DEFAULTS: Final = SearchOptions()
 
 
-class OnnxPlayer:
+class OnnxPlayer(LatePlayer):
     """A player of an exported policy, which is read when the player starts.
 
     Args:
@@ -32,39 +31,15 @@ class OnnxPlayer:
     """
 
     def __init__(self, model: str, spec: GameSpec, options: SearchOptions, *, name: str) -> None:
-        self._model, self._spec, self._options, self._name = model, spec, options, name
-        self._player: EvaluatorPlayer | None = None
+        super().__init__(name=name, deterministic=options.simulations == 0)  # see EvaluatorPlayer
+        self._model, self._spec, self._options = model, spec, options
 
-    @property
-    def name(self) -> str:
-        """A short word for tables and metric names."""
-        return self._name
-
-    @property
-    def deterministic(self) -> bool:
-        """Only without a search."""
-        return self._options.simulations == 0
-
-    def start(self) -> None:
-        """Read the file.
-
-        Raises:
-            ConfigError: it cannot be read, or is of another game.
-        """
-        try:
-            policy = load_onnx(self._model)
-            _check_game(policy, self._spec, model=self._model)
-        except ConfigError as error:
-            raise ConfigError([f"player {self._name}: {line}" for line in error.errors]) from error
+    @override
+    def make_player(self) -> EvaluatorPlayer:
+        policy = load_onnx(self._model)
+        _check_game(policy, self._spec, model=self._model)
         evaluate = policy.evaluator(self._options.mirror)
-        self._player = EvaluatorPlayer(evaluate, policy.game, self._options, name=self._name)
-
-    def choose(self, turn: Turn) -> NDArray[np.int64]:
-        """See :meth:`~keisei_lightning.evaluation.Player.choose`."""
-        if self._player is None:
-            self.start()
-        assert self._player is not None
-        return self._player.choose(turn)
+        return EvaluatorPlayer(evaluate, policy.game, self._options, name=self.name)
 
 
 def _check_game(policy: OnnxPolicy, spec: GameSpec, *, model: str) -> None:
