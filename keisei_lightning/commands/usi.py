@@ -86,10 +86,7 @@ def _install(options: UsiOptions, file: Path) -> None:
         file.chmod(file.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
     except OSError as error:
         raise ConfigError(f"install={file}: cannot be written ({error.strerror})") from error
-    sys.stdout.write(
-        f"{file.absolute()}: written\n"
-        "Add this file as an engine: in ShogiHome Settings > USI engines > Add, in ShogiGUI Tools > Engines > Add.\n"
-    )
+    sys.stdout.write(f"{file.absolute()}: written\nAdd this file to the USI engines of your shogi program.\n")
 
 
 def _words(options: UsiOptions) -> list[str]:
