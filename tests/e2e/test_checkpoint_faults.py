@@ -271,7 +271,7 @@ def test_every_load_in_the_package_runs_no_code() -> None:
                 continue
             owner = node.func.value
             # Lightning's own, with weights_only=True unless the caller decides otherwise: RecordedModule.
-            is_lightnings = file.name == "recorded.py" and ast.unparse(owner) == "super()"
+            is_lightnings = file.name == "recorded_module.py" and ast.unparse(owner) == "super()"
             assert node.func.attr != "load_from_checkpoint" or is_lightnings, (
                 f"{file}:{node.lineno} loads past AtomicCheckpointIO"
             )

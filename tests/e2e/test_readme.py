@@ -92,7 +92,7 @@ for program, *words in json.load(sys.stdin):
 DRIVER = """
 import importlib, json, sys
 from keisei_lightning import app, make_game, register_game
-from keisei_lightning.commands import doctor, export, main as cli, runs, train as command
+from keisei_lightning.commands import doctor, engine_process, export, main as cli, runs, train as command, usi
 from keisei_lightning.commands.bench.options import BENCHES
 from keisei_lightning.commands.convert import run as converting
 from keisei_lightning.commands.evaluate import run as evaluation
@@ -112,6 +112,9 @@ export._export = lambda options: started.append(options.to)
 converting.convert = packing.write_positions = lambda options: started.append(str(options))
 playing.play = lambda options: started.append("play")
 doctor._examine = lambda options: started.append("doctor")
+engine_process.check_checkpoint = lambda checkpoint: started.append(checkpoint)
+engine_process.run_engine = lambda program, options: started.append(options.checkpoint or "published:shogi")
+usi._install = lambda options, file: started.append(str(file))
 runs._run = lambda name, options: started.append(name)
 serving.serve = lambda options: started.append(options.port)
 for name in BENCHES:

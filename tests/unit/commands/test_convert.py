@@ -9,7 +9,7 @@ import pytest
 
 from keisei_lightning.commands import main as cli
 from keisei_lightning.commands.convert.run import losses
-from keisei_lightning.games import SavedGame, make_game, read_record_file
+from keisei_lightning.games import SavedGame, make_game, read_record_file, register_game
 from keisei_lightning.games.shogi import Shogi, kifu
 
 START = "lnsgkgsnl/1r5b1/ppppppppp/9/9/9/PPPPPPPPP/1B5R1/LNSGKGSNL b - 1"
@@ -118,6 +118,17 @@ def test_the_game_is_told_by_a_record_or_is_the_only_one_that_can_read_it(
     assert len(told(capsys)) == 3
     assert cli.main(["convert", "record=small.sgf", "to=x.txt"]) == 2
     assert capsys.readouterr().err == "keisei: game=null: small.sgf does not tell it; must be one of hex, othello\n"
+
+
+def test_a_registered_game_that_cannot_be_made_is_no_matter_of_other_games(
+    record: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fragile(num_games: int) -> Shogi:
+        raise RuntimeError("a rule\nis missing")
+
+    register_game("needs_a_rule", fragile)
+    assert cli.main(["convert", "record=game.kifu", "to=x.csa"]) == 0
+    assert told(capsys) == ["game.kifu -> x.csa: 2 moves, resignation"]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -251,7 +250,7 @@ def test_a_first_interrupt_ends_the_thinking_and_a_second_one_the_program() -> N
     with Interrupts() as interrupts:
         with interrupts.thinking():
             assert interrupts.going()
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             assert not interrupts.going()
             with pytest.raises(Stopped):
                 signal.raise_signal(signal.SIGINT)
