@@ -22,7 +22,7 @@ class Agent:
     """A policy that is ready to play.
 
     Attributes:
-        name: of its file, for people.
+        name: of its file or its published name, for people.
         game: makes the game that it plays.
         spec: of that game.
         evaluator: makes what evaluates positions; its argument: as the mean over the game's symmetries.
@@ -71,4 +71,4 @@ def load_agent(path: str, *, device: str = "cpu") -> Agent:
     def evaluator(mirror: bool) -> Evaluate:
         return NetworkEvaluator(policy.actor_critic, spec, symmetries=spec.symmetries if mirror else ())
 
-    return Agent(name=path.removeprefix("published:"), game=policy.game, spec=spec, evaluator=evaluator)
+    return Agent(name=Path(path.removeprefix("published:")).name, game=policy.game, spec=spec, evaluator=evaluator)

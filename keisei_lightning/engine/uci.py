@@ -113,10 +113,10 @@ class UciProgram(Program):
     def prepare(self, settings: EngineSettings) -> bool:
         has_changed = super().prepare(settings)
         # Also those who asked behind a search that waits for its policy, and may only end by a command of theirs.
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._asked_ready.get_nowait()
-                self._writer.write("readyok")
+        # Not those who ask again once they have heard it: what they wait for is another policy.
+        for _ in range(self._asked_ready.qsize()):
+            self._asked_ready.get_nowait()
+            self._writer.write("readyok")
         return has_changed
 
     @contextlib.contextmanager
