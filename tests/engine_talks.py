@@ -14,7 +14,7 @@ from searches import uneven
 
 from keisei_lightning.agents import Agent
 from keisei_lightning.engine.channel import LineReader, LineWriter
-from keisei_lightning.engine.program import Program
+from keisei_lightning.engine.program import Host, Program
 from keisei_lightning.engine.settings import EngineSettings
 from keisei_lightning.games import game_factory
 
@@ -88,7 +88,8 @@ def talk_to(
     (engine_in, to_engine), (from_engine, engine_out) = os.pipe(), os.pipe()
     reader = LineReader(engine_in)
     load = (lambda _: agent) if isinstance(agent, Agent) else agent
-    engine = program(reader, LineWriter(engine_out, reader), settings or EngineSettings(), load, clock=clock)
+    host = Host(reader=reader, writer=LineWriter(engine_out, reader), load=load, clock=clock)
+    engine = program(host, settings or EngineSettings())
     failures: list[BaseException] = []
 
     def run() -> None:

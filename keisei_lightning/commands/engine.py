@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Final
 
 from keisei_lightning.commands.engine_options import EngineOptions
 from keisei_lightning.commands.options_command import OptionsCommand
@@ -21,26 +21,6 @@ examples:
 """
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run ``keisei engine ...``.
-
-    Args:
-        argv: words after ``keisei engine``.
-
-    Returns:
-        The exit code (:mod:`keisei_lightning.commands.exit_codes`); 0 after SIGTERM too.
-    """
-    command = OptionsCommand(
-        name="engine",
-        arguments="checkpoint=FILE [protocol=ugi|gtp] [KEY=VALUE ...]",
-        about=_ABOUT,
-        options=EngineOptions,
-        run=_run,
-        notes=lambda: _NOTES,
-    )
-    return command(argv)
-
-
 def _run(options: EngineOptions) -> None:
     from keisei_lightning.commands.engine_process import run_engine
 
@@ -52,3 +32,13 @@ def _run(options: EngineOptions) -> None:
     from keisei_lightning.engine.ugi import UgiProgram
 
     run_engine(UgiProgram, options)
+
+
+main: Final = OptionsCommand(
+    name="engine",
+    arguments="checkpoint=FILE [protocol=ugi|gtp] [KEY=VALUE ...]",
+    about=_ABOUT,
+    options=EngineOptions,
+    run=_run,
+    notes=lambda: _NOTES,
+)

@@ -55,6 +55,8 @@ def run_engine(program: type[Program], settings: EngineSettings) -> None:
         ConfigError: the policy cannot be read.
         Stopped: another signal came.
     """
+    from keisei_lightning.engine.program import Host  # the games, which a mistyped command does not wait for
+
     check_checkpoint(settings.checkpoint)
     # What anything else prints must not come between the protocol's lines: it goes to standard error.
     sys.stdout.flush()
@@ -62,7 +64,7 @@ def run_engine(program: type[Program], settings: EngineSettings) -> None:
     os.dup2(2, 1)
     try:
         reader = LineReader(0)
-        engine = program(reader, LineWriter(output, reader), settings, _load)
+        engine = program(Host(reader=reader, writer=LineWriter(output, reader), load=_load), settings)
         try:
             engine.run()
         except Stopped as stop:

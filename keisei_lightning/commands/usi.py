@@ -6,7 +6,6 @@ import os
 import shlex
 import stat
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -34,26 +33,6 @@ thousandths, MultiPV for lines, USI_Hash for hash_mb, NetworkDelay, MaxPlies, Th
 """
 
 _MARK: Final = "# keisei usi"
-
-
-def main(argv: Sequence[str]) -> int:
-    """Run ``keisei usi ...``.
-
-    Args:
-        argv: words after ``keisei usi``.
-
-    Returns:
-        The exit code (:mod:`keisei_lightning.commands.exit_codes`); 0 after SIGTERM too.
-    """
-    command = OptionsCommand(
-        name="usi",
-        arguments="[checkpoint=FILE] [KEY=VALUE ...]",
-        about=_ABOUT,
-        options=UsiOptions,
-        run=_run,
-        notes=lambda: _NOTES,
-    )
-    return command(argv)
 
 
 def _run(options: UsiOptions) -> None:
@@ -99,3 +78,13 @@ def _words(options: UsiOptions) -> list[str]:
         if value != key.default:
             words.append(f"{key.name}={spelled(value, none='null')}")
     return words
+
+
+main: Final = OptionsCommand(
+    name="usi",
+    arguments="[checkpoint=FILE] [KEY=VALUE ...]",
+    about=_ABOUT,
+    options=UsiOptions,
+    run=_run,
+    notes=lambda: _NOTES,
+)

@@ -11,7 +11,6 @@ rules let that colour move.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
@@ -19,11 +18,9 @@ from typing import Final
 from typing_extensions import override
 
 import keisei_lightning
-from keisei_lightning.engine.channel import LineReader, LineWriter
 from keisei_lightning.engine.clock import Limits
-from keisei_lightning.engine.program import Program
+from keisei_lightning.engine.program import Host, Program
 from keisei_lightning.engine.settings import EngineSettings
-from keisei_lightning.engine.thinker import Load
 from keisei_lightning.errors import ConfigError, KeiseiError
 from keisei_lightning.play import GameSession
 from keisei_lightning.search.options import SearchOptions
@@ -45,16 +42,8 @@ class GtpProgram(Program):
 
     patience_s = 3600.0  # a script is played to its end
 
-    def __init__(
-        self,
-        reader: LineReader,
-        writer: LineWriter,
-        settings: EngineSettings,
-        load: Load,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(reader, writer, settings, load, clock=clock)
+    def __init__(self, host: Host, settings: EngineSettings) -> None:
+        super().__init__(host, settings)
         self._session: GameSession | None = None
         self._main_s = self._byoyomi_s = 0.0
         self._stones = 0

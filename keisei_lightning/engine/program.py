@@ -8,6 +8,7 @@ import time
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from keisei_lightning.engine.channel import LineReader, LineWriter
@@ -16,7 +17,7 @@ from keisei_lightning.engine.settings import EngineSettings
 from keisei_lightning.engine.thinker import Load, Thinker
 from keisei_lightning.errors import ConfigError, KeiseiError
 
-__all__ = ["Program"]
+__all__ = ["Host", "Program"]
 
 _LOOK_EVERY_S: Final = 0.1
 
@@ -24,31 +25,37 @@ _LEAVE_S: Final = 2.0
 """How long an end waits for the step of a search that is under way, or for a policy that is being loaded."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Host:
+    """What an engine runs in.
+
+    Attributes:
+        reader: commands.
+        writer: answers.
+        load: reads policies.
+        clock: seconds; injected by tests.
+    """
+
+    reader: LineReader
+    writer: LineWriter
+    load: Load
+    clock: Callable[[], float] = time.monotonic
+
+
 class Program(ABC):
     """An engine. :meth:`run` ends with the input, with ``quit``, or when nobody reads its output any more.
 
     Args:
-        reader: commands.
-        writer: answers.
+        host: what it runs in.
         settings: at first.
-        load: reads policies.
-        clock: seconds; injected by tests.
     """
 
     patience_s = 60.0
     """How long the end of the input waits for answers that are still due before it stops them."""
 
-    def __init__(
-        self,
-        reader: LineReader,
-        writer: LineWriter,
-        settings: EngineSettings,
-        load: Load,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._reader, self._writer, self._settings = reader, writer, settings
-        self._thinker = Thinker(load, clock)
+    def __init__(self, host: Host, settings: EngineSettings) -> None:
+        self._reader, self._writer, self._settings = host.reader, host.writer, settings
+        self._thinker = Thinker(host.load, host.clock)
         self._tasks: list[Task] = []  # that are not answered; both threads only append and remove
         self._jobs: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         # A daemon: torch's import, or a step of a search, cannot be interrupted, and must not keep an end waiting.

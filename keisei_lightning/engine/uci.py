@@ -7,7 +7,6 @@ import math
 import queue
 import re
 import threading
-import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
@@ -15,11 +14,9 @@ from typing import Final
 from typing_extensions import override
 
 import keisei_lightning
-from keisei_lightning.engine.channel import LineReader, LineWriter
 from keisei_lightning.engine.clock import Limits, Task
-from keisei_lightning.engine.program import Program
+from keisei_lightning.engine.program import Host, Program
 from keisei_lightning.engine.settings import EngineSettings, option_lines, with_option
-from keisei_lightning.engine.thinker import Load
 from keisei_lightning.play import Analysis, RankedMove
 from keisei_lightning.play.analysis import AnyPosition
 
@@ -37,16 +34,8 @@ class UciProgram(Program):
     greeting: str
     """The word that the protocol begins with; ``ok`` behind it ends the answer."""
 
-    def __init__(
-        self,
-        reader: LineReader,
-        writer: LineWriter,
-        settings: EngineSettings,
-        load: Load,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(reader, writer, settings, load, clock=clock)
+    def __init__(self, host: Host, settings: EngineSettings) -> None:
+        super().__init__(host, settings)
         self._asked_ready: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     @override

@@ -11,17 +11,15 @@ finished game is answered by ``bestmove none``.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
 from typing_extensions import override
 
-from keisei_lightning.engine.channel import LineReader, LineWriter
 from keisei_lightning.engine.clock import Task
+from keisei_lightning.engine.program import Host
 from keisei_lightning.engine.settings import EngineSettings
-from keisei_lightning.engine.thinker import Load
 from keisei_lightning.engine.uci import UciProgram, limits_of, read_numbers
 from keisei_lightning.errors import GameError
 from keisei_lightning.play import GameSession
@@ -43,16 +41,8 @@ class UgiProgram(UciProgram):
 
     greeting = "ugi"
 
-    def __init__(
-        self,
-        reader: LineReader,
-        writer: LineWriter,
-        settings: EngineSettings,
-        load: Load,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(reader, writer, settings, load, clock=clock)
+    def __init__(self, host: Host, settings: EngineSettings) -> None:
+        super().__init__(host, settings)
         self._session: GameSession | None = None
         self._text: str | None = "startpos"
         """Of the last command ``position``; None: it could not be read."""

@@ -13,19 +13,17 @@ What is a matter of choice:
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
 from typing_extensions import override
 
 from keisei_lightning.agents import Agent
-from keisei_lightning.engine.channel import LineReader, LineWriter
 from keisei_lightning.engine.clock import Limits, Task
 from keisei_lightning.engine.mate import gives_check, mating_line
+from keisei_lightning.engine.program import Host
 from keisei_lightning.engine.settings import EngineSettings
-from keisei_lightning.engine.thinker import Load
 from keisei_lightning.engine.uci import UciProgram, limits_of, read_numbers
 from keisei_lightning.engine.usi_position import UsiPosition
 from keisei_lightning.errors import ConfigError, GameError
@@ -41,16 +39,8 @@ class UsiProgram(UciProgram):
 
     greeting = "usi"
 
-    def __init__(
-        self,
-        reader: LineReader,
-        writer: LineWriter,
-        settings: EngineSettings,
-        load: Load,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(reader, writer, settings, lambda asked: _shogi_player(load(asked)), clock=clock)
+    def __init__(self, host: Host, settings: EngineSettings) -> None:
+        super().__init__(replace(host, load=lambda asked: _shogi_player(host.load(asked))), settings)
         self._position: UsiPosition | None = None
         self._text: str | None = "startpos"
         """Of the last command ``position``; None: it could not be read."""

@@ -58,24 +58,17 @@ def export_policy(
     target = Target.of(to, file_format, overwrite=overwrite)
     policy = load_policy(checkpoint, model)
     spec, how = policy.game(1).spec, FILE_FORMATS[target.file_format]
-    origin, key = Origin.of(checkpoint, policy), f"ckpt_path={os.fspath(checkpoint)}"
     card = ExportCard(
         file=_file_facts(spec, target, how),
         game=_game_facts(spec, policy),
-        policy=PolicyFacts(
-            checkpoint=os.fspath(checkpoint),
-            model=dict(policy.recipe.model),
-            parameters=num_parameters(policy.actor_critic),
-            training=origin.training,
-            rating=origin.rating,
-        ),
+        policy=_policy_facts(checkpoint, policy),
         versions=_versions(target),
         date=time.strftime("%Y-%m-%d"),
     )
     try:
         exported = how.export(policy.actor_critic, spec)
     except ConfigError as error:
-        raise ConfigError([f"{key}: {line}" for line in error.errors]) from error
+        raise ConfigError([f"ckpt_path={os.fspath(checkpoint)}: {line}" for line in error.errors]) from error
     # What is compared is the file itself, but for its card, which has the figures.
     content = how.to_bytes(exported, "")
     run = how.to_run(content, policy.actor_critic, card)
@@ -86,6 +79,17 @@ def export_policy(
     text = card.to_json()
     target.write(how.to_bytes(exported, text), text)
     return card
+
+
+def _policy_facts(checkpoint: str | os.PathLike[str], policy: LoadedPolicy) -> PolicyFacts:
+    origin = Origin.of(checkpoint, policy)
+    return PolicyFacts(
+        checkpoint=os.fspath(checkpoint),
+        model=dict(policy.recipe.model),
+        parameters=num_parameters(policy.actor_critic),
+        training=origin.training,
+        rating=origin.rating,
+    )
 
 
 def _file_facts(spec: GameSpec, target: Target, how: FileFormat) -> FileFacts:

@@ -91,6 +91,7 @@ for program, *words in json.load(sys.stdin):
 # Types one command line after the other; what they would do is noted, and not done.
 DRIVER = """
 import importlib, json, sys
+from dataclasses import replace
 from keisei_lightning import app, make_game, register_game
 from keisei_lightning.commands import doctor, engine_process, export, main as cli, runs, train as command, usi
 from keisei_lightning.commands.bench.options import BENCHES
@@ -108,10 +109,10 @@ def train(config):
 app.run = train
 command.run_ranks = lambda function, num_ranks: started.append(num_ranks) or 0.5
 evaluation.evaluate = lambda options, names, command: started.append(command)
-export._export = lambda options: started.append(options.to)
+export.main = replace(export.main, run=lambda options: started.append(options.to))
 converting.convert = packing.write_positions = lambda options: started.append(str(options))
 playing.play = lambda options: started.append("play")
-doctor._examine = lambda options: started.append("doctor")
+doctor.main = replace(doctor.main, run=lambda options: started.append("doctor"))
 engine_process.check_checkpoint = lambda checkpoint: started.append(checkpoint)
 engine_process.run_engine = lambda program, options: started.append(options.checkpoint or "published:shogi")
 usi._install = lambda options, file: started.append(str(file))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from typing import Final
 
 from keisei_lightning.commands.convert.options import ConvertOptions
 from keisei_lightning.commands.options_command import OptionsCommand
@@ -24,27 +23,17 @@ examples:
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Convert as the command line says.
-
-    Args:
-        argv: words after ``keisei convert``; None takes ``sys.argv`` after its first two.
-
-    Returns:
-        The exit code (:mod:`keisei_lightning.commands.exit_codes`).
-    """
-    command = OptionsCommand(
-        name="convert",
-        arguments="record=FILE to=FILE [KEY=VALUE ...]",
-        about=_ABOUT,
-        options=ConvertOptions,
-        run=_convert,
-        notes=lambda: _NOTES,
-    )
-    return command(list(sys.argv[2:] if argv is None else argv))
-
-
 def _convert(options: ConvertOptions) -> None:
     from keisei_lightning.commands.convert.run import convert
 
     convert(options)
+
+
+main: Final = OptionsCommand(
+    name="convert",
+    arguments="record=FILE to=FILE [KEY=VALUE ...]",
+    about=_ABOUT,
+    options=ConvertOptions,
+    run=_convert,
+    notes=lambda: _NOTES,
+)

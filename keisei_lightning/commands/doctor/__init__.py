@@ -6,8 +6,9 @@ Torch is imported in a process of its own (``probe.py``), so that the doctor run
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from keisei_lightning.commands.doctor.findings import Finding
 from keisei_lightning.commands.options_command import OptionsCommand
@@ -33,26 +34,6 @@ class DoctorOptions(Options):
 
     json: bool = option(False, "Print JSON instead of text.")
     folder: str = option("results", "Where trainings will write their results.", form="a folder")
-
-
-def main(argv: Sequence[str]) -> int:
-    """Look at everything.
-
-    Args:
-        argv: words after ``keisei doctor``.
-
-    Returns:
-        The exit code (:mod:`keisei_lightning.commands.exit_codes`).
-    """
-    command = OptionsCommand(
-        name="doctor",
-        arguments="[KEY=VALUE ...]",
-        about=_ABOUT,
-        options=DoctorOptions,
-        run=_examine,
-        notes=lambda: _NOTES,
-    )
-    return command(argv)
 
 
 def _examine(options: DoctorOptions) -> None:
@@ -85,3 +66,13 @@ def _findings(options: DoctorOptions) -> Iterator[Finding]:
     yield from software.check_engines()
     yield from software.check_extras()
     yield from software.check_entry_points(probe)
+
+
+main: Final = OptionsCommand(
+    name="doctor",
+    arguments="[KEY=VALUE ...]",
+    about=_ABOUT,
+    options=DoctorOptions,
+    run=_examine,
+    notes=lambda: _NOTES,
+)

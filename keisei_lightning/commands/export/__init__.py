@@ -9,9 +9,9 @@
 from __future__ import annotations
 
 import os
-import sys
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import Final
 
 from keisei_lightning.commands.export.options import ExportOptions
 from keisei_lightning.commands.options_command import OptionsCommand
@@ -31,26 +31,6 @@ examples:
   keisei export checkpoint=last.ckpt to=weights.safetensors overwrite=true
   keisei eval game=shogi 'opponents=["onnx(model=shogi.onnx,simulations=64)"]' round_robin=true games=20
 """
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Export as the command line says.
-
-    Args:
-        argv: words after ``keisei export``; None takes ``sys.argv`` after its first two.
-
-    Returns:
-        The exit code (:mod:`keisei_lightning.commands.exit_codes`).
-    """
-    command = OptionsCommand(
-        name="export",
-        arguments="checkpoint=FILE to=FILE [KEY=VALUE ...]",
-        about=_ABOUT,
-        options=ExportOptions,
-        run=_export,
-        notes=lambda: _NOTES,
-    )
-    return command(list(sys.argv[2:] if argv is None else argv))
 
 
 def _export(options: ExportOptions) -> None:
@@ -124,3 +104,13 @@ def _checkpoint_errors(checkpoint: str) -> Iterator[str]:
         yield f"checkpoint={checkpoint}: there is no such file; must be a checkpoint file"
     elif not zipfile.is_zipfile(file):
         yield f"checkpoint={checkpoint}: cannot be read as a checkpoint (corrupt or truncated: it is no zip file)"
+
+
+main: Final = OptionsCommand(
+    name="export",
+    arguments="checkpoint=FILE to=FILE [KEY=VALUE ...]",
+    about=_ABOUT,
+    options=ExportOptions,
+    run=_export,
+    notes=lambda: _NOTES,
+)

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import atexit
 import gc
-import sys
-from collections.abc import Sequence
+from typing import Final
 
 from keisei_lightning.commands.options_command import OptionsCommand
 from keisei_lightning.commands.play.options import PlayOptions
@@ -42,26 +41,6 @@ Brackets and blanks need quotation marks around the word, as the shell has a mea
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Play as the command line says.
-
-    Args:
-        argv: words after ``keisei play``; None takes ``sys.argv`` after its first two.
-
-    Returns:
-        The exit code (:mod:`keisei_lightning.commands.exit_codes`).
-    """
-    command = OptionsCommand(
-        name="play",
-        arguments="[checkpoint=FILE] [KEY=VALUE ...]",
-        about=_ABOUT,
-        options=PlayOptions,
-        run=_play,
-        notes=_notes,
-    )
-    return command(list(sys.argv[2:] if argv is None else argv))
-
-
 def _notes() -> str:
     return _NOTES.format(policies=", ".join(PREFIX + name for name in published_names()))
 
@@ -75,3 +54,13 @@ def _play(options: PlayOptions) -> None:
     from keisei_lightning.commands.play.run import play
 
     play(options)
+
+
+main: Final = OptionsCommand(
+    name="play",
+    arguments="[checkpoint=FILE] [KEY=VALUE ...]",
+    about=_ABOUT,
+    options=PlayOptions,
+    run=_play,
+    notes=_notes,
+)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from typing import Final
 
 from keisei_lightning.commands.options_command import OptionsCommand
 from keisei_lightning.commands.positions.options import PositionsOptions
@@ -22,27 +21,17 @@ examples:
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write positions as the command line says.
-
-    Args:
-        argv: words after ``keisei positions``; None takes ``sys.argv`` after its first two.
-
-    Returns:
-        The exit code (:mod:`keisei_lightning.commands.exit_codes`).
-    """
-    command = OptionsCommand(
-        name="positions",
-        arguments="records=FOLDER to=FILE [KEY=VALUE ...]",
-        about=_ABOUT,
-        options=PositionsOptions,
-        run=_write,
-        notes=lambda: _NOTES,
-    )
-    return command(list(sys.argv[2:] if argv is None else argv))
-
-
 def _write(options: PositionsOptions) -> None:
     from keisei_lightning.commands.positions.run import write_positions
 
     write_positions(options)
+
+
+main: Final = OptionsCommand(
+    name="positions",
+    arguments="records=FOLDER to=FILE [KEY=VALUE ...]",
+    about=_ABOUT,
+    options=PositionsOptions,
+    run=_write,
+    notes=lambda: _NOTES,
+)

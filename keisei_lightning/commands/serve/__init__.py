@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import Final
 
 from keisei_lightning.commands.options_command import OptionsCommand
 from keisei_lightning.commands.serve.options import ServeOptions
@@ -24,26 +23,6 @@ examples:
 It ends with Ctrl-C. It needs starlette and uvicorn: pip install 'keisei-lightning[serve]'"""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Serve as the command line says, until a signal ends it.
-
-    Args:
-        argv: words after ``keisei serve``; None takes ``sys.argv`` after its first two.
-
-    Returns:
-        The exit code (:mod:`keisei_lightning.commands.exit_codes`).
-    """
-    command = OptionsCommand(
-        name="serve",
-        arguments="[KEY=VALUE ...]",
-        about=_ABOUT,
-        options=ServeOptions,
-        run=_serve,
-        notes=lambda: f"{_NOTES}\n",
-    )
-    return command(sys.argv[2:] if argv is None else argv)
-
-
 def _serve(options: ServeOptions) -> None:
     if missing := [name for name in ("starlette", "uvicorn") if find_spec(name) is None]:
         raise ConfigError(
@@ -52,3 +31,13 @@ def _serve(options: ServeOptions) -> None:
     from keisei_lightning.commands.serve.run import serve
 
     serve(options)
+
+
+main: Final = OptionsCommand(
+    name="serve",
+    arguments="[KEY=VALUE ...]",
+    about=_ABOUT,
+    options=ServeOptions,
+    run=_serve,
+    notes=lambda: f"{_NOTES}\n",
+)
