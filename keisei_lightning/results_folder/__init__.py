@@ -5,7 +5,7 @@
     results/NAME/DATE-TIME/
       run.json               whose process it is and how it ended; locked while it is going on    ending.py
       .hydra/config.yaml     every option                                                         options_of_run.py
-      csv/metrics.csv        a row for each epoch                                                 metrics.py
+      csv/metrics.csv        a row for each epoch                                                 metrics.py, curves.py
       checkpoints/*.ckpt     not read here: their sizes only                                      disk.py
 
 Nothing in a run folder is called, and nothing there can stop a list: a file that cannot be read becomes a line of text
@@ -14,6 +14,7 @@ in :attr:`RunSummary.problems`. This room needs no torch.
 
 from __future__ import annotations
 
+from keisei_lightning.results_folder.curves import CurveReader
 from keisei_lightning.results_folder.deletion import delete_run
 from keisei_lightning.results_folder.disk import DiskUse, disk_use
 from keisei_lightning.results_folder.ending import Ending, RunRecord, how_it_ended, run_record
@@ -23,6 +24,7 @@ from keisei_lightning.results_folder.options_of_run import different_options, fl
 from keisei_lightning.results_folder.summary import RunSummary, summarize_run, summarize_runs
 
 __all__ = [
+    "CurveReader",
     "DiskUse",
     "Ending",
     "RunRecord",

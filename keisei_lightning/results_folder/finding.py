@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -24,21 +25,24 @@ _DEEPEST = 6  # folders below the results; a run is two or three below
 _SHOWN = 8  # candidates in a message
 
 
-def find_runs(folder: str | os.PathLike[str]) -> list[Path]:
+def find_runs(folder: str | os.PathLike[str], *, max_folders: int | None = None) -> list[Path]:
     """The folders of all runs below a folder, or that folder itself if it is a run's.
 
     Links are not followed, and nothing below a run is looked at.
 
     Args:
         folder: such as ``results``.
+        max_folders: look at so many folders at the most, since it may be any folder; None: at all.
 
     Returns:
         Sorted by path; empty where there is no such folder.
     """
-    return sorted(_below(os.fspath(folder), 0))
+    return sorted(_below(os.fspath(folder), 0, count() if max_folders is None else iter(range(max_folders))))
 
 
-def _below(folder: str, depth: int) -> Iterator[Path]:
+def _below(folder: str, depth: int, looks: Iterator[int]) -> Iterator[Path]:
+    if next(looks, None) is None:
+        return
     if any(os.path.lexists(os.path.join(folder, mark)) for mark in _MARKS):
         yield Path(folder)
         return
@@ -50,7 +54,7 @@ def _below(folder: str, depth: int) -> Iterator[Path]:
     except OSError:  # not there, or it may not be read
         return
     for path in inner:
-        yield from _below(path, depth + 1)
+        yield from _below(path, depth + 1, looks)
 
 
 def resolve_run(word: str, folder: str | os.PathLike[str]) -> Path:

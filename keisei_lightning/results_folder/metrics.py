@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-__all__ = ["METRICS_FILE", "newest_metrics", "read_history"]
+__all__ = ["METRICS_FILE", "cells_of", "newest_metrics", "number_in", "read_history"]
 
 METRICS_FILE: Final = "csv/metrics.csv"
 """In the run's folder."""
@@ -72,7 +72,7 @@ def read_history(path: str | os.PathLike[str]) -> list[dict[str, float]]:
 
 
 def _header(line: bytes) -> list[str]:
-    names = next(csv.reader([line.decode("utf-8", "replace").strip()]), [])
+    names = cells_of(line.decode("utf-8", "replace").strip())
     if not {"epoch", "step"} & set(names):
         raise ValueError(f"{Path(METRICS_FILE).name} has no header")
     return names
@@ -80,17 +80,23 @@ def _header(line: bytes) -> list[str]:
 
 def _rows(names: Sequence[str], lines: Iterator[str] | Sequence[str]) -> Iterator[dict[str, float]]:
     for line in lines:
-        try:
-            cells = next(csv.reader([line]), [])
-        except csv.Error:  # a field that is longer than csv allows
-            continue
+        cells = cells_of(line)
         if len(cells) == len(names):
             yield {
-                name: number for name, cell in zip(names, cells, strict=True) if (number := _number(cell)) is not None
+                name: number for name, cell in zip(names, cells, strict=True) if (number := number_in(cell)) is not None
             }
 
 
-def _number(cell: str) -> float | None:
+def cells_of(line: str) -> list[str]:
+    """The cells of a line; none where one is longer than csv allows."""
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:
+        return []
+
+
+def number_in(cell: str) -> float | None:
+    """The number in a cell; None: there is none, or it is not finite."""
     try:
         number = float(cell) if cell else math.nan
     except ValueError:

@@ -19,7 +19,7 @@ from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.published import PREFIX, published_card, published_names
 from keisei_lightning.search.cache import Evaluate
 from keisei_lightning.serve.fields import RequestError
-from keisei_lightning.serve.run_files import RunFolder, find_runs
+from keisei_lightning.serve.run_files import RunFolder, run_folders
 from keisei_lightning.system.devices import device_errors, resolve_device_name
 
 __all__ = ["Policies", "Policy", "uniform_evaluator"]
@@ -180,7 +180,7 @@ def _searches() -> list[Policy]:
 
 def _checkpoints(folder: Path) -> list[Policy]:
     found = []
-    for run in find_runs(folder):
+    for run in run_folders(folder):
         for file in run.checkpoints():
             found.append(_of_run(run, file))
             if len(found) == _MAX_CHECKPOINTS:

@@ -11,8 +11,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from keisei_lightning.results_folder import CurveReader
 from keisei_lightning.serve.fields import RequestError
-from keisei_lightning.serve.run_files import CurveReader, RunFolder, find_runs, read_tail
+from keisei_lightning.serve.run_files import RunFolder, read_tail, run_folders
 from keisei_lightning.serve.work_threads import WorkThread
 
 __all__ = ["watch_routes"]
@@ -66,7 +67,7 @@ class _Runs:
 
     def list(self) -> list[RunFolder]:
         if time.monotonic() - self._listed[0] >= _LISTED_S:
-            self._listed = (time.monotonic(), find_runs(self._folder))
+            self._listed = (time.monotonic(), run_folders(self._folder))
         return self._listed[1]
 
     def to_json(self) -> dict[str, Any]:

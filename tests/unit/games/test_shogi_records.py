@@ -527,12 +527,12 @@ class TestFuzz:
         for place, cut, put in edits:
             at = int(place * len(text))
             text = text[:at] + put + text[at + cut :]
-        self.read_or_refuse(text, suffix)
+        self.assert_read_or_refused(text, suffix)
 
     @settings(max_examples=150, deadline=None)
     @given(text=st.text(max_size=60), suffix=st.sampled_from(FORMATS))
     def test_any_text_is_a_game_or_a_game_error(self, text: str, suffix: str) -> None:
-        self.read_or_refuse(text, suffix)
+        self.assert_read_or_refused(text, suffix)
 
     @settings(max_examples=150, deadline=None)
     @given(data=st.binary(max_size=60))
@@ -540,7 +540,7 @@ class TestFuzz:
         text = refused_or(lambda: decode_record(data))
         assert text is None or data.decode("utf-8-sig", "replace") == text or data.decode("cp932") == text
 
-    def read_or_refuse(self, text: str, suffix: str) -> None:
+    def assert_read_or_refused(self, text: str, suffix: str) -> None:
         saved = refused_or(lambda: kifu.read(text, suffix))
         if saved is None:
             return

@@ -322,3 +322,5 @@ def test_nothing_that_is_typed_is_an_exception(lines: list[str]) -> None:
     game = dialogue("both", factory=TIC_TAC_TOE)
     for line in lines:
         game.enter(line)
+        again = GameSession.from_json(TIC_TAC_TOE, game.session.to_json())
+        assert (again.moves, again.outcome) == (game.session.moves, game.session.outcome)

@@ -201,3 +201,11 @@ def test_the_reader_needs_no_torch() -> None:
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+
+
+def test_no_more_folders_are_looked_at_than_is_wanted(tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / f"run_{number}" / "csv").mkdir(parents=True)
+        (tmp_path / f"run_{number}" / "csv" / "metrics.csv").write_text("epoch\n")
+    assert len(find_runs(tmp_path)) == 20
+    assert len(find_runs(tmp_path, max_folders=6)) == 5  # the first look is at the folder itself

@@ -38,7 +38,7 @@ def playing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Cl
         yield client, client.post("/api/games", json=body).json(), key
 
 
-def check(answer: httpx.Response) -> None:
+def assert_answered(answer: httpx.Response) -> None:
     assert answer.status_code < 500, (answer.request.url, answer.request.content, answer.text)
     if answer.status_code >= 400:
         error = answer.json()["error"]
@@ -55,7 +55,7 @@ def test_any_fields_on_any_route_are_answered(
     client, game, _ = playing
     headers = {"content-type": "application/json"}
     path = f"/api/games/{game['id']}/{route}".rstrip("/")
-    check(client.request(method, path, content=json.dumps(body).encode(), headers=headers))
+    assert_answered(client.request(method, path, content=json.dumps(body).encode(), headers=headers))
 
 
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -65,7 +65,7 @@ def test_any_fields_of_a_new_game_are_answered(
 ) -> None:
     client, _, key = playing
     legal = {"policy": key, "side": "both", "simulations": 0, "temperature": 0}
-    check(client.post("/api/games", json={**body, **{name: legal[name] for name in fixed}}))
+    assert_answered(client.post("/api/games", json={**body, **{name: legal[name] for name in fixed}}))
 
 
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -75,9 +75,9 @@ def test_any_path_and_any_bytes_are_answered(
 ) -> None:
     client, game, _ = playing
     headers = {"content-type": "application/json"}
-    check(client.post(f"/api/games/{game['id']}/moves", content=body, headers=headers))
+    assert_answered(client.post(f"/api/games/{game['id']}/moves", content=body, headers=headers))
     for prefix in ("/", "/api/", "/api/runs/", "/static/", "/api/games/"):
-        check(
+        assert_answered(
             client.get(
                 httpx.URL(str(client.base_url) + prefix).copy_with(path=prefix + path.replace("?", "").replace("#", ""))
             )
