@@ -26,6 +26,7 @@ train and measure:
   runs [NAME] [RUN ...] [KEY=VALUE ...]      list, show, compare, plot, resume, delete runs
   bench NAME [KEY=VALUE ...]                 speed on this machine, and what suits it
   doctor [KEY=VALUE ...]                     this machine and this installation: what is wrong, and what mends it
+  games                                      games that are known by name
 
 play:
   play [checkpoint=FILE] [KEY=VALUE ...]     a game against a trained policy, here
@@ -38,7 +39,6 @@ take it elsewhere:
   convert record=FILE to=FILE                records of games in another format
   positions records=FOLDER to=FILE           training positions for other programs
 
-games                                        games that are known by name
 -sc install=SHELL                            completion by TAB for bash, fish and zsh: eval "$(keisei -sc install=bash)"
 
 examples:
@@ -86,7 +86,9 @@ def _main(words: list[str]) -> int:
             return complete(words[index + 1 :], list(COMMANDS))
     command = COMMANDS.get(words[0])
     if command is None:
-        say(f"{words[0]}: no such command; must be one of {', '.join(COMMANDS)}")
+        from keisei_lightning.system.registry import nearest  # entry points, which nobody else waits for
+
+        say(f"{words[0]}: no such command{nearest(words[0], COMMANDS)}; must be one of {', '.join(COMMANDS)}")
         return BAD_USAGE
     keep_freed_memory()
     limit_spinning()

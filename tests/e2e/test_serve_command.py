@@ -78,6 +78,13 @@ def test_an_address_that_is_taken_is_told_in_a_line(capsys: pytest.CaptureFixtur
     assert re.fullmatch(rf"keisei: host=127.0.0.1 port={port}: must be an address to listen at \(.+\)\n", told)
 
 
+def test_a_file_is_no_folder_of_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "results"
+    file.write_text("")
+    assert keisei(["serve", f"folder={file}", "open=false"]) == 2
+    assert capsys.readouterr().err == f"keisei: folder={file}: is no folder; must be the folder of all runs\n"
+
+
 def test_without_its_packages_it_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

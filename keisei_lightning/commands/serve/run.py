@@ -31,9 +31,11 @@ def serve(options: ServeOptions) -> None:
         options: read from the command line.
 
     Raises:
-        ConfigError: nothing can listen there, or the checkpoint cannot be read.
+        ConfigError: nothing can listen there, the checkpoint cannot be read, or the folder is none.
         Stopped: a signal ended it.
     """
+    if os.path.lexists(options.folder) and not os.path.isdir(options.folder):
+        raise ConfigError(f"folder={options.folder}: is no folder; must be the folder of all runs")
     token = options.token
     if token is None and not is_loopback(options.host):
         token = secrets.token_urlsafe(24)

@@ -67,11 +67,15 @@ class TestWords:
     def test_help_names_every_command(self, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(words) == 0
         out = capsys.readouterr().out
-        assert all(f"  {command} " in out for command in cli.COMMANDS)
+        assert all(f"\n  {command} " in out for command in cli.COMMANDS)
 
     def test_an_unknown_command_names_those_there_are(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(["fly"]) == 2
         assert capsys.readouterr().err == f"keisei: fly: no such command; must be one of {', '.join(cli.COMMANDS)}\n"
+
+    def test_a_command_that_is_nearly_one_is_guessed(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["plya"]) == 2
+        assert capsys.readouterr().err.startswith("keisei: plya: no such command (did you mean play?); must be one of ")
 
     def test_games_are_listed(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(["games"]) == 0
