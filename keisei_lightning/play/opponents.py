@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -19,8 +19,6 @@ __all__ = ["Choice", "Going", "Opponent", "PlayerOpponent", "PolicyOpponent"]
 
 Going = Callable[[], bool]
 """Says whether to go on thinking; it is asked often."""
-
-_WATCH_EVERY_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +80,7 @@ class PolicyOpponent:
             session,
             simulations=self.strength.simulations,
             seconds=self.strength.seconds,
-            watch=lambda _: going(),
-            watch_every_s=_WATCH_EVERY_S,
+            goes_on=going,
         )
 
     def choose(self, session: GameSession, going: Going) -> Choice:

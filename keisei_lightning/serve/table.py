@@ -24,7 +24,6 @@ Side = Literal["first", "second", "both", "none"]
 SIDES: Final[tuple[Side, ...]] = ("first", "second", "both", "none")
 """Seats of the person: first, second, both (two people), or none (the policy plays itself)."""
 
-_WATCH_EVERY_S: Final = 0.1
 _MAX_SECONDS: Final = 60.0
 _SHOWN_MOVES: Final = 12
 _CONSIDERED_PLIES: Final = 64
@@ -238,9 +237,7 @@ class Table:
     def _analyse(self, session: GameSession, simulations: int, stop: Stop) -> Analysis:
         if self._analyst is None:
             self._analyst = self._agent.analyst(SearchOptions(seconds=_MAX_SECONDS))
-        return self._analyst.analyse(
-            session, simulations=simulations, watch=lambda _: not stop(), watch_every_s=_WATCH_EVERY_S
-        )
+        return self._analyst.analyse(session, simulations=simulations, goes_on=lambda: not stop())
 
     def _note(self, ply: int, analysis: Analysis, mover: int) -> None:
         self._values += [None] * (ply + 1 - len(self._values))

@@ -272,9 +272,8 @@ class SelfPlayDataModule(LightningDataModule):
         self._current = current
         minibatches = current.minibatches(seed=self.seed, number=self.iteration)
         if self.search_targets is not None:
-            minibatches = self.search_targets.join(
-                *(minibatches, device), iteration=self.iteration, taken=current.taken, rank=self._ranks.rank
-            )
+            place = {"iteration": self.iteration, "taken": current.taken, "rank": self._ranks.rank}
+            minibatches = self.search_targets.join(minibatches, device, **place)
         try:
             yield from minibatches
         finally:
