@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -27,15 +27,22 @@ class Screen:
         words: after ``keisei``.
         folder: where it runs.
         environment: further variables.
+        program: what Python runs in place of ``keisei``.
     """
 
-    def __init__(self, words: list[str], folder: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        words: list[str],
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        program: Sequence[str] = ("-m", "keisei_lightning"),
+    ) -> None:
         self._own, terminal = pty.openpty()
         variables = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "80", **(environment or {})}
         before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a child of a shell's background job has it ignored
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "keisei_lightning", *words],
+                [sys.executable, *program, *words],
                 cwd=folder,
                 env=variables,
                 stdin=terminal,

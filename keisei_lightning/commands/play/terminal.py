@@ -13,6 +13,7 @@ from typing import Final
 
 from keisei_lightning.play.words import Line, Style
 from keisei_lightning.system.stopping import Stopped
+from keisei_lightning.system.waking import woken_by_signals
 
 __all__ = ["Interrupts", "Terminal", "wants_colour"]
 
@@ -65,11 +66,12 @@ class Terminal:
         if getattr(sys.stdout, "failure", None) is not None:  # of the commands' own stream, see system.console
             return None
         try:
-            if self._is_terminal:
-                return input(prompt)
-            sys.stdout.write(prompt)
-            sys.stdout.flush()
-            line = sys.stdin.readline()
+            with woken_by_signals():
+                if self._is_terminal:
+                    return input(prompt)
+                sys.stdout.write(prompt)
+                sys.stdout.flush()
+                line = sys.stdin.readline()
             if not line:
                 raise EOFError
             text = line.rstrip("\r\n")

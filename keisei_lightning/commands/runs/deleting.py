@@ -10,6 +10,7 @@ from keisei_lightning.errors import ConfigError, KeiseiError
 from keisei_lightning.results_folder import delete_run, disk_use, resolve_run
 from keisei_lightning.results_folder.deletion import check_deletable
 from keisei_lightning.system.paths import one_line
+from keisei_lightning.system.waking import woken_by_signals
 
 __all__ = ["delete_runs"]
 
@@ -47,4 +48,5 @@ def delete_runs(options: DeleteOptions) -> None:
 def _agreed(question: str) -> bool:
     sys.stdout.write(question)
     sys.stdout.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    with woken_by_signals():
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
