@@ -116,9 +116,8 @@ class Chaos:
 
     def _make(self, how: str, rng: random.Random) -> None:
         """Make one fault, on the node of a worker that is running."""
-        victims = [
-            worker for worker in self._health() if worker["state"] == "running" and self._may_suffer(worker, how)
-        ]
+        while not (victims := self._victims(how)):  # all are being replaced
+            time.sleep(0.2)
         victim = rng.choice(victims)
         agent = actor_of(victim["pid"])
         lives = [
@@ -138,6 +137,9 @@ class Chaos:
         fault.over_s = time.monotonic()
         self.faults.append(fault)
         CONSOLE.print(f"{fault.at_s - self.blocks[0][0]:7.1f} s: {how}, workers {[worker for worker, _ in lives]}")
+
+    def _victims(self, how: str) -> list[dict[str, Any]]:
+        return [worker for worker in self._health() if worker["state"] == "running" and self._may_suffer(worker, how)]
 
     def _health(self) -> list[dict[str, Any]]:
         return [worker for worker in self.accounts.collector.health() if worker["pid"] is not None]
