@@ -20,6 +20,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from lightning.pytorch.callbacks import LambdaCallback
 from tensordict import TensorDict, TensorDictBase
 
+from keisei_lightning import make_league
 from keisei_lightning.evaluation import MatchResult, PolicyPlayer
 from keisei_lightning.games import GameSpec, game_factory
 from keisei_lightning.models import ActorCritic, build_network
@@ -27,6 +28,7 @@ from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
 from keisei_lightning.training import (
     AtomicCheckpointIO,
     EvaluationCallback,
+    LeagueCallback,
     PPOModule,
     SearchTargets,
     SelfPlayDataModule,
@@ -104,6 +106,7 @@ def parts(
     minibatch_size: int,
     two_in_one: bool,
     search: dict[str, Any] | None = None,
+    members: list[str] | None = None,
     **collector: Any,
 ) -> tuple[Any, Any]:
     """The module and its data, of the same weights on every rank."""
@@ -113,7 +116,8 @@ def parts(
     options = {"mode": "serial", "num_workers": workers, "games_per_worker": GAMES, "plies_per_rollout": PLIES}
     options |= {"threads_per_worker": 1, "seed": 3, "zero_copy": True}
     if "opponents" in collector:
-        collector["opponents"] = OpponentOptions(**collector["opponents"])
+        pool = OpponentOptions(**collector["opponents"])
+        collector["opponents"] = pool if members is None else make_league(pool, members, policy)
     source = SelfPlayCollector(make_game, policy, **(options | collector))
     data = (OfTwoRanks if two_in_one else SelfPlayDataModule)(
         source,
@@ -152,13 +156,19 @@ def training(
     accumulate: int = 1,
     resume: str | None = None,
     save: dict[str, str] | None = None,
+    members: list[str] | None = None,
     **collector: Any,
 ) -> dict[str, Any]:
     """Train, and keep gradients, weights and metrics by the optimiser step."""
     seen = Seen({int(step): folder / name for step, name in (save or {}).items()})
     size = GAMES * PLIES * workers // MINIBATCHES
-    module, data = parts(game, workers=workers, minibatch_size=size, two_in_one=two_in_one, **collector)
-    pools = [SnapshotCallback(1)] if "opponents" in collector else []
+    module, data = parts(
+        game, workers=workers, minibatch_size=size, two_in_one=two_in_one, members=members, **collector
+    )
+    pools: list[SnapshotCallback] = []
+    if "opponents" in collector:
+        league = folder / f"league.{rank()}"
+        pools = [SnapshotCallback(1) if members is None else LeagueCallback(league, 1)]
     callbacks = [WeightSyncCallback(), *pools, SelfPlayMetrics(), seen]
     standings: list[Any] = []
     callbacks.append(LambdaCallback(on_train_end=lambda trainer, module: standings.extend(data.collector.snapshots)))
@@ -169,6 +179,7 @@ def training(
         "weights": seen.weights,
         "metrics": seen.metrics,
         "standings": [(each.version, each.games, each.score) for each in standings],
+        "league": [pool.state_dict() for pool in pools],
         "searched": None if data.search_targets is None else data.search_targets.state_dict(),
     }
 

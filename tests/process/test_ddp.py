@@ -22,8 +22,9 @@ TRAININGS = {
     "tic_tac_toe": {"game": "tic_tac_toe"},
     "connect_four": {"game": "connect_four", "opponents": {"share": 0.5}},
     "hex": {"game": "hex(board_size=4)"},
+    "league": {"game": "connect_four", "opponents": {"share": 0.5}, "members": ["random", "alpha_beta(depth=1)"]},
 }
-"""Three games; in one of them the learner meets snapshots, whose plies are not learned from."""
+"""Three games. In one of them the learner meets snapshots, whose plies are not learned from; then players too."""
 
 SEARCHED = {**TRAININGS["tic_tac_toe"], "search": {"games": 4, "simulations": 8, "share": 0.2, "minibatch_size": 8}}
 """A training that learns from searches too."""
@@ -174,6 +175,15 @@ def test_the_pools_hold_the_same_snapshots_with_the_results_of_both(runs: Path) 
     assert first == second == alone(runs, "connect_four")["standings"]
     assert len(first) == 5
     assert sum(games for _, games, _ in first) > 0
+
+
+def test_the_table_of_a_league_has_the_games_of_both(runs: Path) -> None:
+    first, second, one = seen(runs, "league", 0), seen(runs, "league", 1), alone(runs, "league")
+    assert first["league"] == second["league"] == one["league"]
+    (table,) = first["league"]
+    assert {"random", "alpha_beta(depth=1)"} < set(table["before"])
+    assert (runs / "league.0/league.csv").read_text() == (runs / "alone/league.0/league.csv").read_text()
+    assert not (runs / "league.1").exists()
 
 
 def test_a_match_that_is_shared_out_is_the_match_of_one(runs: Path) -> None:
