@@ -48,6 +48,7 @@ def main() -> None:
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train, kill engines at equal distances, stop as Ctrl-C does, and count."""
     folder = arguments.folder.resolve()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and its children do
     training = subprocess.Popen(
         [
             sys.executable,
