@@ -6,6 +6,7 @@ import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -26,6 +27,11 @@ LEAK_GRACE_S = 30.0
 """How long a thing may take to disappear after its test has ended (a process that is being reaped, say)."""
 
 mark_shared_memory()
+
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # so starts what a shell runs in its background, and all its children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LASTING_THREADS: tuple[str, ...] = (
     "keisei-openmp-team",  # of the whole run's governor of spinning: it comes and goes with what else the machine does

@@ -39,7 +39,6 @@ class Screen:
     ) -> None:
         self._own, terminal = pty.openpty()
         variables = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "80", **(environment or {})}
-        before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a child of a shell's background job has it ignored
         try:
             self.process = subprocess.Popen(
                 [sys.executable, *program, *words],
@@ -51,7 +50,6 @@ class Screen:
                 start_new_session=True,
             )
         finally:
-            signal.signal(signal.SIGINT, before)
             os.close(terminal)
         self.shown = ""
         self._bytes = b""

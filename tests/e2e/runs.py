@@ -58,19 +58,15 @@ class StagedRun:
     ) -> None:
         self.folder = folder
         self._marker = folder / f"{stage}.marker"
-        before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a child of a shell's background job has it ignored
-        try:
-            self.process = subprocess.Popen(
-                [*command, *words] if command else [*STAGED, stage, str(self._marker), *TINY, *words],
-                cwd=folder,
-                env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **(environment or {})},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-            )
-        finally:
-            signal.signal(signal.SIGINT, before)
+        self.process = subprocess.Popen(
+            [*command, *words] if command else [*STAGED, stage, str(self._marker), *TINY, *words],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **(environment or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
 
     def __enter__(self) -> StagedRun:
         return self

@@ -26,16 +26,8 @@ pytestmark = pytest.mark.process
 
 def start(words: list[str], folder: Path, command: list[str] | None = None) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a child of a shell's background job inherits it ignored
-    try:
-        return _open(words, folder, command or TRAIN, environment)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _open(words: list[str], folder: Path, command: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*command, *words],
+        [*(command or TRAIN), *words],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,

@@ -54,18 +54,14 @@ def one_logit_network(spec: object) -> OneLogit:
 
 
 def start(*words: str) -> subprocess.Popen[str]:
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a child of a shell's background job has it ignored
-    try:
-        return subprocess.Popen(
-            [*EVAL, *words],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-    finally:
-        signal.signal(signal.SIGINT, before)
+    return subprocess.Popen(
+        [*EVAL, *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 class TestMatches:

@@ -61,18 +61,14 @@ class Sweep:
         self.mark = uuid.uuid4().hex
         path = os.pathsep.join((str(ROOT), str(folder)))
         environment = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "200", MARK: self.mark}
-        before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a child of a shell's background job has it ignored
-        try:
-            with (folder / "out.txt").open("w") as out, (folder / "err.txt").open("w") as err:
-                self.process = subprocess.Popen(
-                    [sys.executable, str(ROOT / "train.py"), *TINY, *words],
-                    cwd=folder,
-                    env={**os.environ, **environment},
-                    stdout=out,
-                    stderr=err,
-                )
-        finally:
-            signal.signal(signal.SIGINT, before)
+        with (folder / "out.txt").open("w") as out, (folder / "err.txt").open("w") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, str(ROOT / "train.py"), *TINY, *words],
+                cwd=folder,
+                env={**os.environ, **environment},
+                stdout=out,
+                stderr=err,
+            )
 
     def __enter__(self) -> Sweep:
         return self

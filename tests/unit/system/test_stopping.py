@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -22,14 +21,6 @@ from keisei_lightning.system.stopping import (
     stop_together,
     uninterruptible,
 )
-
-
-@pytest.fixture(autouse=True)
-def _nobody_ignores_a_signal() -> Iterator[None]:
-    """Whoever runs tests in the background of a shell has SIGINT ignored, and what is ignored stays so."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def test_a_signal_raises_at_once_and_the_handlers_are_put_back() -> None:
