@@ -17,17 +17,18 @@ class PositionsOptions(Options):
     """The keys of ``keisei positions``."""
 
     records: list[str] = option(
-        sentence="Games: records/ of an evaluation, any folder of records, or files.", factory=lambda: ["."]
+        sentence="Games: records/ of an evaluation, any folder of records, or files, also .hcpe3.",
+        factory=lambda: ["."],
     )
     to: str | None = option(
         None,
-        "The file that is written: its ending tells the format, .npz for every game, .psv and .hcpe for shogi.",
+        "The file that is written: its ending tells the format, .npz for every game, .psv, .hcpe and .hcpe3 for shogi.",
         form="a file",
     )
     checkpoint: str | None = option(
         None,
         f"Evaluates each position: a checkpoint file of a training run, or {PREFIX}NAME, which comes with the package; "
-        "null: positions have no value and no policy.",
+        "null: values and policies are those of an .hcpe3 record, others have none.",
         form="a checkpoint file",
     )
     simulations: int = option(
