@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keisei_lightning.published import PREFIX
-from keisei_lightning.system.devices import DEVICE_NAMES, DEVICE_PATTERN
+from keisei_lightning.system.devices import device_option
 from keisei_lightning.system.options import Options, option
 
 __all__ = ["PositionsOptions"]
@@ -50,6 +50,4 @@ class PositionsOptions(Options):
         factory=dict,
     )
     overwrite: bool = option(False, "Replace the file if it is there already.")
-    device: str = option(
-        "auto", "Of the network; auto: cuda if there is one.", pattern=DEVICE_PATTERN, form=DEVICE_NAMES
-    )
+    device: str = device_option()

@@ -22,7 +22,6 @@ from keisei_lightning.results_folder import read_history, resolve_run
 from keisei_lightning.results_folder.finding import name_of
 from keisei_lightning.results_folder.metrics import METRICS_FILE
 from keisei_lightning.system.console import quiet_libraries
-from keisei_lightning.system.devices import device_errors, resolve_device_name
 from keisei_lightning.system.paths import one_line
 from keisei_lightning.training.picture_style import save
 
@@ -129,14 +128,9 @@ def _positions(run: Path, history: Sequence[dict[str, float]], x: str) -> NDArra
 
 def _policy(run: Path, options: PlotOptions) -> LoadedPolicy:
     checkpoint = newest_whole_checkpoint(run)
-    import torch
+    from keisei_lightning.policies import device_of, load_policy
 
-    from keisei_lightning.policies import load_policy
-
-    number = torch.cuda.device_count()
-    if errors := device_errors("device", options.device, num_cuda_devices=number):
-        raise ConfigError(errors)
-    return load_policy(checkpoint, device=resolve_device_name(options.device, num_cuda_devices=number))
+    return load_policy(checkpoint, device=device_of(options.device))
 
 
 def _games(policy: LoadedPolicy, options: PlotOptions) -> PlayedPlies:
