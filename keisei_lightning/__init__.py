@@ -104,6 +104,7 @@ if TYPE_CHECKING:
     from keisei_lightning.system.stopping import Stopped
     from keisei_lightning.training import (
         AtomicCheckpointIO,
+        CalibrationCallback,
         CurvesCallback,
         EvaluationCallback,
         EvaluationOptions,
@@ -128,6 +129,7 @@ __all__ = [
     "AtomicCheckpointIO",
     "BatchOptions",
     "BoardGameEnv",
+    "CalibrationCallback",
     "ClickableGame",
     "CollectorClosedError",
     "CollectorOptions",
@@ -286,6 +288,7 @@ _EXPORTS: dict[str, tuple[str, ...]] = {
     "system.stopping": ("Stopped",),
     "training": (
         "AtomicCheckpointIO",
+        "CalibrationCallback",
         "CurvesCallback",
         "EvaluationCallback",
         "EvaluationOptions",

@@ -51,6 +51,7 @@ from keisei_lightning.system.stopping import Stopped, StopSignals, requested
 from keisei_lightning.training import (
     AtomicCheckpointIO,
     BestCheckpoint,
+    CalibrationCallback,
     CurvesCallback,
     EvaluationCallback,
     ExperimentLog,
@@ -250,7 +251,7 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
     ]
     callbacks = [
         *with_users(callbacks, build_callbacks(cfg)),  # these know the metrics of an epoch, and may end the training
-        curves,
+        *(curves, CalibrationCallback(folder)),
         ExperimentLog(_plain(cfg)),
         *([BestCheckpoint(evaluation, last.parent)] if last is not None and cfg.checkpoint.keep_best else []),
     ]
@@ -390,8 +391,7 @@ def _end_rows(parts: Run, checkpoint: Path | None, section: str) -> list[tuple[s
     names = {".png": "curves", ".svg": "last game"}
     rows += [(names.get(file.suffix, "its record"), _short(file)) for file in parts.curves.files]
     if checkpoint is not None:
-        resume = resume_command(_short(checkpoint), 2 * (parts.trainer.max_epochs or 1), section)
-        rows.append(("resume with", resume))
+        rows.append(("resume with", resume_command(_short(checkpoint), 2 * (parts.trainer.max_epochs or 1), section)))
     return rows
 
 

@@ -28,11 +28,12 @@ from keisei_lightning.models import ActorCritic, build_network
 from keisei_lightning.models.output_check import check_network
 from keisei_lightning.models.registry import OUR_NETWORKS, not_plain
 from keisei_lightning.published import checkpoint_file
+from keisei_lightning.system.devices import device_errors, resolve_device_name
 from keisei_lightning.training.checkpoint_header import CheckpointHeader, Recipe, load_checked, network_errors
 from keisei_lightning.training.recorded import recorded_game, recorded_network
 from keisei_lightning.training.saved_weights import saved_weights
 
-__all__ = ["LoadedPolicy", "load_policy"]
+__all__ = ["LoadedPolicy", "device_of", "load_policy"]
 
 _GIVE_IT = (
     "and no .hydra/config.yaml is in its run's folder; give it, such as model={kind:resnet,num_blocks:2,channels:32}"
@@ -57,6 +58,22 @@ class LoadedPolicy:
     game: GameFactory
     header: CheckpointHeader
     recipe: Recipe
+
+
+def device_of(name: str, *, key: str = "device") -> str:
+    """The device that an option names.
+
+    Args:
+        name: "auto", "cpu", "cuda" or "cuda:N".
+        key: of the option, for the message.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    count = torch.cuda.device_count() if name != "cpu" else 0
+    if errors := device_errors(key, name, num_cuda_devices=count):
+        raise ConfigError(errors)
+    return resolve_device_name(name, num_cuda_devices=count)
 
 
 def load_policy(

@@ -75,7 +75,11 @@ class Screen:
 
     def type(self, line: str) -> None:
         """Type a line."""
-        os.write(self._own, line.encode() + b"\n")
+        self.press(f"{line}\n")
+
+    def press(self, keys: str) -> None:
+        """Press keys."""
+        os.write(self._own, keys.encode())
 
     def interrupt(self) -> None:
         """Ctrl-C."""

@@ -14,7 +14,6 @@ from keisei_lightning.engine.channel import LineReader, LineWriter
 from keisei_lightning.engine.settings import EngineSettings
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.published import checkpoint_file
-from keisei_lightning.system.devices import device_errors, resolve_device_name
 from keisei_lightning.system.stopping import Stopped, end_now
 
 if TYPE_CHECKING:
@@ -87,11 +86,10 @@ def _load(settings: EngineSettings) -> Agent:
         return load_agent(settings.checkpoint)
     import torch
 
+    from keisei_lightning.policies import device_of
+
     torch.set_num_threads(settings.threads)
-    count = torch.cuda.device_count() if settings.device != "cpu" else 0
-    if errors := device_errors("device", settings.device, num_cuda_devices=count):
-        raise ConfigError(errors)
-    agent = load_agent(settings.checkpoint, device=resolve_device_name(settings.device, num_cuda_devices=count))
+    agent = load_agent(settings.checkpoint, device=device_of(settings.device))
     # The collector of cycles would look at all that torch has made, which takes longer than a move may.
     gc.collect()
     gc.freeze()

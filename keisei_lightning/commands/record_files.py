@@ -9,7 +9,9 @@ from pathlib import Path
 
 from keisei_lightning.errors import ConfigError, GameError
 from keisei_lightning.games import (
+    Game,
     GameFactory,
+    PackedGame,
     ReplayableGame,
     game_factory,
     game_names,
@@ -120,7 +122,7 @@ def _told_game(files: Sequence[Path]) -> str:
         if told := re.fullmatch(r"game: (.+)", _first_line(file)):
             return told[1]
     file = files[0]
-    having = [name for name in game_names() if file.suffix.lower() in _formats(name)]
+    having = [name for name in game_names() if file.suffix.lower() in (*_formats(name), *_packed_formats(name))]
     able = having if len(having) == 1 else [name for name in having if _can_read(name, file)]
     if len(able) == 1:
         return able[0]
@@ -145,15 +147,26 @@ def _can_read(name: str, file: Path) -> bool:
 
 
 def _formats(name: str) -> Sequence[str]:
-    """Endings of the records that a registered game reads; none where it cannot be made without more options.
+    """Endings of the records that a registered game reads."""
+    game = _made(name)
+    return tuple(game.record_formats) if isinstance(game, ReplayableGame) else ()
+
+
+def _packed_formats(name: str) -> Sequence[str]:
+    """Endings of files of packed games that a registered game reads."""
+    game = _made(name)
+    return tuple(game.readable_formats) if isinstance(game, PackedGame) else ()
+
+
+def _made(name: str) -> Game | None:
+    """A registered game; None where it cannot be made without more options.
 
     Nobody asked for this game: what another package's raises is told where it is named.
     """
     try:
-        game = make_game(name, 1)
+        return make_game(name, 1)
     except Exception:  # noqa: BLE001
-        return ()
-    return tuple(game.record_formats) if isinstance(game, ReplayableGame) else ()
+        return None
 
 
 def _listed(suffixes: set[str]) -> str:

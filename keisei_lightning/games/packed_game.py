@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -21,6 +21,7 @@ class LabelledPosition:
         value: what the position is worth to its mover, from -1 to 1; None: nobody has said.
         result: of the game to the mover: 1, 0 or -1.
         outcome: how the game ended.
+        policy: probabilities of legal moves by their names; None: nobody has said.
     """
 
     position: str
@@ -28,13 +29,14 @@ class LabelledPosition:
     value: float | None
     result: int
     outcome: str
+    policy: Mapping[str, float] | None = None
 
 
 @runtime_checkable
 class PackedGame(Game, Protocol):
     """A game for which other programs train, and whose formats of training positions are public.
 
-    Optional. ``keisei positions`` writes them.
+    Optional. ``keisei positions`` writes them, and reads those that hold whole games.
     """
 
     @property
@@ -42,15 +44,33 @@ class PackedGame(Game, Protocol):
         """Formats by the ending of a file's name, each with a few words about it."""
         ...
 
-    def pack_position(self, labelled: LabelledPosition, suffix: str, *, scale: float) -> bytes:
-        """One position with its labels, of as many bytes for each; a file is these bytes one after the other.
+    @property
+    def readable_formats(self) -> Collection[str]:
+        """Those of :attr:`position_formats` that hold games move by move, so that :meth:`unpack_games` reads them."""
+        ...
+
+    def pack_game(self, positions: Sequence[LabelledPosition], suffix: str, *, scale: float) -> bytes:
+        """Positions of one game with their labels; a file has the bytes of its games one after the other.
 
         Args:
-            labelled: the position.
+            positions: one or more, each reached from the one before by its move.
             suffix: the format, one of :attr:`position_formats`.
             scale: points of an evaluation by which the odds of winning grow e-fold.
 
         Raises:
-            GameError: the position or the move cannot be read, or there is no such format.
+            GameError: a position or a move cannot be read, or there is no such format.
+        """
+        ...
+
+    def unpack_games(self, content: bytes, suffix: str, *, scale: float) -> list[list[LabelledPosition]]:
+        """The games of a file, as :meth:`pack_game` takes them; every move is legal.
+
+        Args:
+            content: of the file.
+            suffix: the format, one of :attr:`readable_formats`.
+            scale: see :meth:`pack_game`.
+
+        Raises:
+            GameError: one line that says what is wrong and where; nothing else is ever raised, whatever the bytes are.
         """
         ...

@@ -19,7 +19,7 @@ A game of your own, step by step:
    :class:`OpeningGame` (random openings), :class:`ResumableGame` (resumes in mid-game), :class:`CopyableGame` (is
    searched quickly), :class:`RecordedGame` (writes records that other programs read),
    :class:`~keisei_lightning.games.ReplayableGame` (reads records back),
-   :class:`~keisei_lightning.games.PackedGame` (writes positions that other trainers read), :class:`ClickableGame` (is
+   :class:`~keisei_lightning.games.PackedGame` (writes and reads other trainers' files), :class:`ClickableGame` (is
    played on its picture), :class:`DescribedGame` (says how its moves are made).
 
 ``examples/own_game.py`` is a complete game of 60 lines.

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
-__all__ = ["DEVICE_NAMES", "DEVICE_PATTERN", "cuda_index", "device_errors", "resolve_device_name"]
+from keisei_lightning.system.options import option
+
+__all__ = ["DEVICE_NAMES", "DEVICE_PATTERN", "cuda_index", "device_errors", "device_option", "resolve_device_name"]
 
 DEVICE_NAMES: Final = "auto, cpu, cuda or cuda:N"
 """What may be given, in words."""
 
 DEVICE_PATTERN: Final = r"auto|cpu|cuda(:\d+)?"
 """The same, as a regular expression."""
+
+
+def device_option() -> Any:
+    """The option ``device`` of a command that reads policies."""
+    sentence = "Of the networks; auto: cuda if there is one. An exported model (.onnx) is evaluated on the CPU."
+    return option("auto", sentence, pattern=DEVICE_PATTERN, form=DEVICE_NAMES)
 
 
 def cuda_index(name: str) -> int | None:

@@ -17,6 +17,7 @@ from keisei_lightning.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     from keisei_lightning.training.best_checkpoint import BestCheckpoint
+    from keisei_lightning.training.calibration import CalibrationCallback
     from keisei_lightning.training.checkpoint import AtomicCheckpointIO
     from keisei_lightning.training.checkpoint_header import (
         CheckpointHeader,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AtomicCheckpointIO",
     "BestCheckpoint",
+    "CalibrationCallback",
     "CheckpointHeader",
     "CurvesCallback",
     "EvaluationCallback",
@@ -80,6 +82,7 @@ __all__ = [
 _MODULE_OF = {
     "AtomicCheckpointIO": "checkpoint",
     "BestCheckpoint": "best_checkpoint",
+    "CalibrationCallback": "calibration",
     "CheckpointHeader": "checkpoint_header",
     "CurvesCallback": "report",
     "EvaluationCallback": "evaluation",

@@ -28,6 +28,7 @@ from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
 from keisei_lightning.system.options import with_keywords
 from keisei_lightning.system.stopping import interruptible
 from keisei_lightning.training.collection import SharedCollection
+from keisei_lightning.training.finished_games import FinishedGames
 from keisei_lightning.training.iteration import Iteration
 from keisei_lightning.training.loader import MinibatchLoader
 from keisei_lightning.training.minibatches import add_advantages_of_all, add_outcomes, decouple
@@ -131,6 +132,7 @@ class SelfPlayDataModule(LightningDataModule):
         self.save_hyperparameters({"data": {**recorded, "seed": seed}})
         self.iteration = 0
         """PPO iterations begun, over all runs that this one resumes."""
+        self.finished_games = FinishedGames()  # values and results of plies
         self._rollouts: Iterator[TensorDictBase] | None = None
         self._current: Iteration | None = None
         self._left_over: Iteration | None = None
@@ -230,6 +232,7 @@ class SelfPlayDataModule(LightningDataModule):
             rollout = None
         self._shared.add_results([result or {} for result in results])
         if rollout is not None:
+            self.finished_games.add(rollout)
             self.iteration += 1
         elif self.trainer is not None:
             self.trainer.should_stop = True

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from matplotlib.image import imread
 
 from keisei_lightning.models import num_parameters
+from keisei_lightning.training.calibration import CalibrationCallback
 from keisei_lightning.training.evaluation import EvaluationCallback
 from keisei_lightning.training.league import LeagueCallback
 from keisei_lightning.training.report import CurvesCallback
@@ -28,6 +29,7 @@ __all__ = ["ExperimentLog", "log_picture", "log_text", "software_versions"]
 
 log = logging.getLogger(__name__)
 
+_DRAWING = (CurvesCallback, CalibrationCallback, LeagueCallback)
 _PACKAGES = ("keisei-lightning", "torch", "lightning", "torchrl", "tensordict", "numpy")
 
 
@@ -39,12 +41,13 @@ class ExperimentLog(Callback):
                                    and ``plies_per_epoch``; beside what Lightning logs of the module itself
     text ``last_game``             the record of a game of each evaluation (TensorBoard, W&B, MLflow)
     picture ``curves``             at the end, as a :class:`CurvesCallback` has drawn them (the same)
+    picture ``calibration``        at the end, of the value, by a :class:`CalibrationCallback` (the same)
     picture ``league``             at the end, payoff and ratings of a :class:`LeagueCallback` (the same)
     TensorBoard's table of runs    at the end, the hyperparameters with the last evaluation's score
     =============================  =================================================================================
 
     A logger that fails at one of these is a warning, never the end of a training. Put it after the
-    :class:`EvaluationCallback` and the :class:`CurvesCallback`.
+    :class:`EvaluationCallback`, the :class:`CurvesCallback` and the :class:`CalibrationCallback`.
 
     Args:
         hyperparameters: nested options by name, such as the whole configuration, with the seed.
@@ -74,7 +77,7 @@ class ExperimentLog(Callback):
         self._log_game(trainer)
         step = trainer.global_step
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
-        drawing = [callback for callback in callbacks if isinstance(callback, CurvesCallback | LeagueCallback)]
+        drawing = [callback for callback in callbacks if isinstance(callback, _DRAWING)]
         files = [file for callback in drawing for file in callback.files]
         for picture in [file for file in files if file.suffix == ".png"]:
             _for_each_logger(trainer, partial(log_picture, name=picture.stem, path=picture, step=step))

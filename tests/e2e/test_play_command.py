@@ -40,6 +40,28 @@ def play_to_the_end(screen: Screen, session: GameSession) -> str:
             return shown
 
 
+def test_tab_completes_games_moves_commands_and_files(tmp_path: Path) -> None:
+    with Screen(["play"], tmp_path) as screen:
+        screen.read_until("quit> ")
+        screen.type("conn\t")
+        assert "connect_four" in screen.read_until("move 1, you> ")
+        screen.press("sa\t")
+        screen.read_until("save")
+        screen.type(" one.json")
+        screen.read_until("saved as one.json")
+        screen.read_until("move 1, you> ")
+        screen.type("loa\t o\t")
+        screen.read_until("load one.json")
+        screen.read_until("move 1, you> ")
+        screen.press("x\t\t")  # there are several: they are shown
+        assert re.search(r"x0\s+x1\s+x2", screen.read_until("x6"))
+        screen.type("3")
+        screen.read_until("you play x3")
+        screen.read_until("move 3, you> ")
+        screen.type("q\t")
+        assert screen.end() == 0
+
+
 def test_a_whole_game_on_a_terminal_with_everything_that_one_may_type(tmp_path: Path) -> None:
     with Screen(["play", "evaluation=true", "save=kept.json"], tmp_path) as screen:
         assert "2  connect_four" in screen.read_until("quit> ")

@@ -25,6 +25,7 @@ from keisei_lightning.evaluation.results import Tally
 from keisei_lightning.models import ActorCritic
 from keisei_lightning.parallel import OpponentOptions, SelfPlayCollector
 from keisei_lightning.training import (
+    CalibrationCallback,
     EvaluationCallback,
     LeagueCallback,
     PPOModule,
@@ -116,6 +117,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
             WeightSyncCallback(),
             LeagueCallback(tmp_path_factory.mktemp("league"), 1),
             SelfPlayMetrics(),
+            CalibrationCallback(tmp_path_factory.mktemp("calibration")),
             EvaluationCallback(
                 counting_game(opening_plies=6), num_games=40, every_n_epochs=1, against_epochs_ago=1, ladder=ladder
             ),

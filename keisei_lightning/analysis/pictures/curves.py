@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, PercentFormatter
 from numpy.typing import NDArray
 
-from keisei_lightning.analysis.pictures.style import COLOURS, GREY, new_figure, tidy
+from keisei_lightning.training.picture_style import COLOURS, GREY, new_figure, tidy
 
 __all__ = ["CurvesOfRun", "draw_curves"]
 

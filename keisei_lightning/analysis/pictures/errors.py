@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from keisei_lightning.analysis.mistakes import KINDS, Mistakes
-from keisei_lightning.analysis.pictures.style import COLOURS, GREY, new_figure, tidy
+from keisei_lightning.training.picture_style import COLOURS, GREY, new_figure, tidy
 
 __all__ = ["draw_errors"]
 

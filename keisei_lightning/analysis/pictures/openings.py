@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from keisei_lightning.analysis.openings import Opening
-from keisei_lightning.analysis.pictures.style import COLOURS, GREY, new_figure
+from keisei_lightning.training.picture_style import COLOURS, GREY, new_figure
 
 __all__ = ["draw_openings"]
 

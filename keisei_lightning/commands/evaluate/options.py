@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keisei_lightning.published import PREFIX, is_checkpoint
-from keisei_lightning.system.devices import DEVICE_NAMES, DEVICE_PATTERN
+from keisei_lightning.system.devices import device_option
 from keisei_lightning.system.options import Options, option
 
 __all__ = ["EvalOptions"]
@@ -68,9 +68,7 @@ class EvalOptions(Options):
         "Where results.csv, results.json and records/ are written; null: results/eval/DATE-TIME.",
         form="a folder",
     )
-    device: str = option(
-        "auto", "Of the networks; auto: cuda if there is one.", pattern=DEVICE_PATTERN, form=DEVICE_NAMES
-    )
+    device: str = device_option()
 
     @property
     def checkpoints(self) -> list[str]:

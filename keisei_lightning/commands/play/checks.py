@@ -52,6 +52,8 @@ def named_game(name: str, *, key: str = "game") -> GameFactory:
 def _do_not_go_together(options: PlayOptions) -> Iterator[str]:
     if options.checkpoint is not None and options.game is not None:
         yield f"game={options.game}: must be null where there is a checkpoint, which tells its own game"
+    if options.checkpoint is not None and options.checkpoint.endswith(_MODEL) and options.device not in ("auto", "cpu"):
+        yield f"device={options.device}: must be auto or cpu with a model ({_MODEL}), which is evaluated on the CPU"
     if options.opponent is not None and options.side == "both":
         yield f"opponent={options.opponent}: must be null with side=both, where two persons play"
     if options.load is not None and options.position is not None:

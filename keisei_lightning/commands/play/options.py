@@ -7,6 +7,7 @@ from typing import Literal
 
 from keisei_lightning.play.strength import StrengthOptions
 from keisei_lightning.published import PREFIX
+from keisei_lightning.system.devices import device_option
 from keisei_lightning.system.options import Options, option
 
 __all__ = ["PlayOptions"]
@@ -49,6 +50,7 @@ class _GameOptions(Options):
     colour: Literal["auto", "always", "never"] = option(
         "auto", "Colours on the screen; auto: on a terminal, unless NO_COLOR is set."
     )
+    device: str = device_option()
     seed: int | None = option(
         None, "Of temperature, of side=random, and of the opponent; null: another one each time.", low=0, high=2**32 - 1
     )

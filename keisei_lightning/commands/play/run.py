@@ -6,12 +6,14 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
 
 import numpy as np
 
 from keisei_lightning.agents import Agent, load_agent
 from keisei_lightning.commands.play.checks import named_game
+from keisei_lightning.commands.play.completion import beginning_with, suggestions
 from keisei_lightning.commands.play.files import free_name, read_game, read_session, write_session
 from keisei_lightning.commands.play.menu import choose_policy, policy_of_game
 from keisei_lightning.commands.play.options import PlayOptions
@@ -24,7 +26,7 @@ from keisei_lightning.play.dialogue import Hint, Load, Quit, Save
 from keisei_lightning.play.opponents import Opponent
 from keisei_lightning.play.seats import Side
 from keisei_lightning.play.words import Line, board_lines, plain
-from keisei_lightning.published import PREFIX, is_published, published_card
+from keisei_lightning.published import PREFIX, is_published, published_card, published_names
 from keisei_lightning.search.options import SearchOptions
 from keisei_lightning.system.console import quiet_libraries
 from keisei_lightning.system.paths import one_line
@@ -47,6 +49,8 @@ def play(options: PlayOptions) -> None:
         Stopped: a signal ended it.
     """
     quiet_libraries()
+    if options.device not in ("auto", "cpu"):  # only then torch is imported before anything is shown
+        _device(options)
     terminal = Terminal(colour=wants_colour(options.colour))
     with Interrupts() as interrupts, ExitStack() as stack:
         game = _choose_game(options, terminal)
@@ -107,6 +111,7 @@ def _choose_game(options: PlayOptions, terminal: Terminal) -> _ChosenGame | None
             )
         checkpoint = PREFIX + known
     if checkpoint is None:
+        terminal.completion.suggest = partial(beginning_with, words=published_names())
         chosen = choose_policy(terminal.ask, terminal.show)
         if chosen is None:
             return None
@@ -115,8 +120,19 @@ def _choose_game(options: PlayOptions, terminal: Terminal) -> _ChosenGame | None
         game = str(published_card(checkpoint.removeprefix(PREFIX))["game"])
         terminal.show(board_lines(_session(options, game_factory(game))))
     terminal.show([Line(f"reading {one_line(checkpoint)} ...", "note")])
-    agent = load_agent(checkpoint)
+    agent = load_agent(checkpoint, device="cpu" if checkpoint.endswith(".onnx") else _device(options))
     return _ChosenGame(agent.game, agent, is_drawn=is_published(checkpoint))
+
+
+def _device(options: PlayOptions) -> str:
+    """Where the policy is put.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    from keisei_lightning.policies import device_of  # torch
+
+    return device_of(options.device)
 
 
 def _session(options: PlayOptions, factory: GameFactory) -> GameSession:
@@ -182,6 +198,7 @@ class _Table:
         self._dialogue, self._terminal, self._interrupts = dialogue, terminal, interrupts
         self._save = self._first_save = save
         self._own_files = {path for path in (save, load) if path is not None}
+        terminal.completion.suggest = partial(suggestions, dialogue)
         self._kept: object = None
         self._kept_session: GameSession | None = None
         self._hinted: object = None

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from types import FrameType, TracebackType
 from typing import Final
 
+from keisei_lightning.commands.play.completion import LineCompletion
 from keisei_lightning.play.words import Line, Style
 from keisei_lightning.system.stopping import Stopped
 from keisei_lightning.system.waking import woken_by_signals
@@ -38,14 +39,15 @@ class Terminal:
 
     Args:
         colour: show colours.
+
+    Attributes:
+        completion: what TAB completes.
     """
 
     def __init__(self, *, colour: bool) -> None:
         self._colour = colour
         self._is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
-        if self._is_terminal:
-            with contextlib.suppress(ImportError):
-                import readline  # noqa: F401 - input() edits lines once it is loaded
+        self.completion = LineCompletion(is_on=self._is_terminal)
         if hasattr(sys.stdin, "reconfigure"):
             sys.stdin.reconfigure(errors="backslashreplace")  # what cannot be read is no move, and no error
 

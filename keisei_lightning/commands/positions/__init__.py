@@ -17,7 +17,8 @@ _NOTES = """\
 examples:
   keisei positions records=results/eval/RUN/records to=train.psv
   keisei positions records=results/eval/RUN/records to=train.hcpe checkpoint=last.ckpt
-  keisei positions records=games to=train.npz checkpoint=published:shogi simulations=64
+  keisei positions records=games to=train.hcpe3 checkpoint=published:shogi simulations=64
+  keisei positions records=train.hcpe3 to=train.npz
 """
 
 

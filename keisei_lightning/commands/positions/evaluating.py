@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from keisei_lightning.commands.positions.options import PositionsOptions
 from keisei_lightning.commands.positions.replaying import Evaluation, Evaluator, Looked
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import Game, GameFactory
-from keisei_lightning.policies import LoadedPolicy, load_policy
+from keisei_lightning.policies import LoadedPolicy, device_of, load_policy
 from keisei_lightning.search import Roots, SearchOptions, TreeSearch, copies_of
 from keisei_lightning.search.network import NetworkEvaluator
-from keisei_lightning.system.devices import device_errors
 
 __all__ = ["make_evaluator", "read_policy"]
 
@@ -23,13 +21,9 @@ def read_policy(options: PositionsOptions) -> LoadedPolicy:
     Raises:
         ConfigError: it cannot be read, or there is no such device.
     """
-    if errors := device_errors("device", options.device, num_cuda_devices=torch.cuda.device_count()):
-        raise ConfigError(errors)
-    wanted = options.device
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_of(options.device)
     try:
-        return load_policy(str(options.checkpoint), options.model or None, wanted)
+        return load_policy(str(options.checkpoint), options.model or None, device)
     except ConfigError as error:
         raise ConfigError([line.replace("ckpt_path=", "checkpoint=", 1) for line in error.errors]) from error
 

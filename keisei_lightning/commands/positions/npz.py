@@ -20,7 +20,8 @@ array              dtype, shape         meaning
 ``policy``         float32 [entries]    their probabilities
 ================== ==================== ==============================================================================
 
-The last four are there only where a checkpoint evaluated.
+The last four are there only where a checkpoint evaluated, or a record has values and policies; a position without has
+the value NaN and no entries.
 """
 
 from __future__ import annotations
@@ -57,14 +58,14 @@ def as_npz(positions: Sequence[Position], *, game_name: str, files: Sequence[str
         "result": np.array([each.result for each in positions], dtype=np.int8),
         "outcome": np.array([each.outcome for each in positions]),
     }
-    evaluations = [each.evaluation for each in positions if each.evaluation is not None]
-    if evaluations:
-        sizes = [len(each.actions) for each in evaluations]
+    evaluations = [each.evaluation for each in positions]
+    if known := [each for each in evaluations if each is not None]:
+        sizes = [0 if each is None else len(each.actions) for each in evaluations]
         arrays |= {
-            "value": np.array([each.value for each in evaluations], dtype=np.float32),
+            "value": np.array([np.nan if each is None else each.value for each in evaluations], dtype=np.float32),
             "policy_offsets": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-            "policy_actions": np.concatenate([each.actions for each in evaluations]).astype(np.int32),
-            "policy": np.concatenate([each.policy for each in evaluations]),
+            "policy_actions": np.concatenate([each.actions for each in known]).astype(np.int32),
+            "policy": np.concatenate([each.policy for each in known]),
         }
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)

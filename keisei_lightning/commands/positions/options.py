@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keisei_lightning.published import PREFIX
-from keisei_lightning.system.devices import DEVICE_NAMES, DEVICE_PATTERN
+from keisei_lightning.system.devices import device_option
 from keisei_lightning.system.options import Options, option
 
 __all__ = ["PositionsOptions"]
@@ -17,17 +17,18 @@ class PositionsOptions(Options):
     """The keys of ``keisei positions``."""
 
     records: list[str] = option(
-        sentence="Games: records/ of an evaluation, any folder of records, or files.", factory=lambda: ["."]
+        sentence="Games: records/ of an evaluation, any folder of records, or files, also .hcpe3.",
+        factory=lambda: ["."],
     )
     to: str | None = option(
         None,
-        "The file that is written: its ending tells the format, .npz for every game, .psv and .hcpe for shogi.",
+        "The file that is written: its ending tells the format, .npz for every game, .psv, .hcpe and .hcpe3 for shogi.",
         form="a file",
     )
     checkpoint: str | None = option(
         None,
         f"Evaluates each position: a checkpoint file of a training run, or {PREFIX}NAME, which comes with the package; "
-        "null: positions have no value and no policy.",
+        "null: values and policies are those of an .hcpe3 record, others have none.",
         form="a checkpoint file",
     )
     simulations: int = option(
@@ -49,6 +50,4 @@ class PositionsOptions(Options):
         factory=dict,
     )
     overwrite: bool = option(False, "Replace the file if it is there already.")
-    device: str = option(
-        "auto", "Of the network; auto: cuda if there is one.", pattern=DEVICE_PATTERN, form=DEVICE_NAMES
-    )
+    device: str = device_option()

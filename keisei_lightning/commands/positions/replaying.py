@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keisei_lightning.errors import GameError
-from keisei_lightning.games import NO_MOVE, Game, ReplayableGame, SavedGame
+from keisei_lightning.games import NO_MOVE, ReplayableGame, SavedGame
 
 __all__ = ["Evaluation", "Evaluator", "Looked", "Position", "positions_of"]
 
@@ -21,14 +21,16 @@ class Looked:
 
     Attributes:
         indices: int64 [n], the boards.
-        keys: n words for the games that are played on them.
+        keys: the numbers of the n games that are played on them.
+        plies: moves of those games before these positions.
         observation: uint8 [n, *observation_shape].
         legal: uint8 [n, ceil(A / 8)], bit-packed.
         mover: int8 [n].
     """
 
     indices: NDArray[np.int64]
-    keys: Sequence[Hashable]
+    keys: Sequence[int]
+    plies: Sequence[int]
     observation: NDArray[np.uint8]
     legal: NDArray[np.uint8]
     mover: NDArray[np.int8]
@@ -46,8 +48,8 @@ class Evaluation:
 class Evaluator(Protocol):
     """Evaluates positions, all at once."""
 
-    def __call__(self, game: Game, looked: Looked) -> list[Evaluation]:
-        """An evaluation of each of some boards of a game."""
+    def __call__(self, game: ReplayableGame, looked: Looked) -> Sequence[Evaluation | None]:
+        """An evaluation of each of some boards of a game; None where it has none."""
         ...
 
 
@@ -65,7 +67,7 @@ class Position:
         action: its label.
         result: of the game to the mover: 1, 0 or -1.
         outcome: how the game ended.
-        evaluation: None: there is no checkpoint.
+        evaluation: None: nobody has evaluated it.
     """
 
     game: int
@@ -115,6 +117,7 @@ def positions_of(
         looked = Looked(
             indices=rows,
             keys=[at[0] for at in playing if at is not None],
+            plies=[at[1] for at in playing if at is not None],
             observation=observation[rows],
             legal=legal[rows],
             mover=mover[rows],

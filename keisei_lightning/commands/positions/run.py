@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from keisei_lightning.commands.positions.npz import as_npz
 from keisei_lightning.commands.positions.options import PositionsOptions
+from keisei_lightning.commands.positions.packed import LabelledGames, as_packed, game_of, is_packed, read_packed
 from keisei_lightning.commands.positions.replaying import Evaluator, Position, positions_of
 from keisei_lightning.commands.record_files import each_once, find_records, game_of_records, replayable, target_errors
 from keisei_lightning.errors import ConfigError, GameError
@@ -32,14 +33,18 @@ __all__ = ["write_positions"]
 _NPZ = ".npz"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class _Records:
-    """Games that have a result, the files that they are from, and how many files were passed over."""
+    """Games that have a result, the files that they are from, and how many files were passed over.
 
-    games: list[SavedGame]
-    files: list[Path]
-    no_result: int
-    unreadable: int
+    Of games that a file has with values and policies, ``labels`` has the positions, by the games' numbers.
+    """
+
+    games: list[SavedGame] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    labels: dict[int, list[LabelledPosition]] = field(default_factory=dict)
+    no_result: int = 0
+    unreadable: int = 0
 
 
 def write_positions(options: PositionsOptions) -> None:
@@ -56,15 +61,15 @@ def write_positions(options: PositionsOptions) -> None:
     to = _target(options)
     files = find_records("records", options.records)
     factory, evaluate = _game(options, files, to)
-    records = _read(replayable(factory, 1), files)
+    records = _read(replayable(factory, 1), files, options.score_scale)
     board = replayable(factory, min(options.batch_size, max(1, len(records.games))))
-    positions = _play_all(board, records, evaluate)
+    positions = _play_all(board, records, evaluate or (LabelledGames(records.labels) if records.labels else None))
     if not positions:
         raise GameError(f"records={options.records[0]}: there is no position of a game that has a result")
     if to.suffix.lower() == _NPZ:
         content = as_npz(positions, game_name=board.spec.name, files=[str(file) for file in records.files])
     else:
-        content = _packed(board, positions, to.suffix.lower(), options.score_scale)
+        content = as_packed(board, positions, to.suffix.lower(), options.score_scale)
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
         write_whole(to, content)
@@ -120,22 +125,6 @@ def _play_all(board: ReplayableGame, records: _Records, evaluate: Evaluator | No
     return sorted(found, key=lambda position: (position.game, position.ply))
 
 
-def _packed(board: ReplayableGame, positions: Sequence[Position], suffix: str, scale: float) -> bytes:
-    """Positions one after the other, as the game packs them."""
-    assert isinstance(board, PackedGame)
-    labelled = (
-        LabelledPosition(
-            position=each.position,
-            move=each.move,
-            value=None if each.evaluation is None else each.evaluation.value,
-            result=each.result,
-            outcome=each.outcome,
-        )
-        for each in positions
-    )
-    return b"".join(board.pack_position(each, suffix, scale=scale) for each in labelled)
-
-
 def _target(options: PositionsOptions) -> Path:
     """The file to write.
 
@@ -165,22 +154,37 @@ def _check_format(to: Path, factory: GameFactory) -> None:
         raise ConfigError(f"to={to}: must end with one of {', '.join([*formats, _NPZ])} for {game.spec.name}")
 
 
-def _read(game: ReplayableGame, files: Sequence[Path]) -> _Records:
+def _read(game: ReplayableGame, files: Sequence[Path], scale: float) -> _Records:
     """Games of files; a game that lies there in several formats is read once."""
-    games, kept, no_result, unreadable = [], [], 0, 0
-    for file in each_once(files, game):
+    packed = [file for file in files if is_packed(game, file)]
+    records = _Records()
+    for file in (*each_once([file for file in files if file not in packed], game), *packed):
         try:
-            saved = read_record_file(game, file)
+            found = _games_of(game, file, scale)
         except GameError as error:
-            unreadable += 1
+            records.unreadable += 1
             say(" ".join(str(error).split()))
             continue
-        if saved.outcome in ("", VOID):
-            no_result += 1
-            continue
-        games.append(saved)
-        kept.append(file)
-    return _Records(games=games, files=kept, no_result=no_result, unreadable=unreadable)
+        for saved, labels in found:
+            if saved.outcome in ("", VOID):
+                records.no_result += 1
+                continue
+            if labels is not None:
+                records.labels[len(records.games)] = labels
+            records.games.append(saved)
+            records.files.append(file)
+    return records
+
+
+def _games_of(game: ReplayableGame, file: Path, scale: float) -> list[tuple[SavedGame, list[LabelledPosition] | None]]:
+    """Games of a file, with the labels of their positions if it has them.
+
+    Raises:
+        GameError: it cannot be read.
+    """
+    if is_packed(game, file):
+        return [(game_of(game, labels), labels) for labels in read_packed(game, file, scale)]
+    return [(read_record_file(game, file), None)]
 
 
 def _report(records: _Records, to: Path, num_positions: int, *, evaluated: bool) -> None:
@@ -192,7 +196,8 @@ def _report(records: _Records, to: Path, num_positions: int, *, evaluated: bool)
     rows: dict[str, object] = {"positions": num_positions, "games": len(records.games)}
     if records.no_result:
         rows["games without a result, left out"] = records.no_result
-    rows["values and policies"] = "of the checkpoint" if evaluated else "none: the score is 0"
+    own = "of the records that have them" if records.labels else "none: the score is 0"
+    rows["values and policies"] = "of the checkpoint" if evaluated else own
     rows["file"] = to
     print_table("", rows)
     if records.unreadable:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from keisei_lightning.system.devices import DEVICE_NAMES, DEVICE_PATTERN
+from keisei_lightning.system.devices import device_option
 from keisei_lightning.system.options import Options, option
 
 __all__ = [
@@ -85,9 +85,7 @@ class PlotOptions(RunsOptions):
         200, "Games that a policy plays against itself, for calibration and errors.", low=1, high=100_000
     )
     seed: int = option(0, "Root seed of these games.", low=0, high=2**32 - 1)
-    device: str = option(
-        "auto", "Of the network; auto: cuda if there is one.", pattern=DEVICE_PATTERN, form=DEVICE_NAMES
-    )
+    device: str = device_option()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from keisei_lightning.analysis.pictures.curves import CurvesOfRun, draw_curves
 from keisei_lightning.analysis.pictures.payoff import LEAGUE_FILE, draw_payoff
-from keisei_lightning.analysis.pictures.style import save
 from keisei_lightning.commands.runs.options import Picture, PlotOptions
 from keisei_lightning.commands.runs.resuming import newest_whole_checkpoint
 from keisei_lightning.commands.runs.text import print_lines
@@ -23,8 +22,8 @@ from keisei_lightning.results_folder import read_history, resolve_run
 from keisei_lightning.results_folder.finding import name_of
 from keisei_lightning.results_folder.metrics import METRICS_FILE
 from keisei_lightning.system.console import quiet_libraries
-from keisei_lightning.system.devices import device_errors, resolve_device_name
 from keisei_lightning.system.paths import one_line
+from keisei_lightning.training.picture_style import save
 
 if TYPE_CHECKING:
     from keisei_lightning.analysis.mistakes import Grader
@@ -129,14 +128,9 @@ def _positions(run: Path, history: Sequence[dict[str, float]], x: str) -> NDArra
 
 def _policy(run: Path, options: PlotOptions) -> LoadedPolicy:
     checkpoint = newest_whole_checkpoint(run)
-    import torch
+    from keisei_lightning.policies import device_of, load_policy
 
-    from keisei_lightning.policies import load_policy
-
-    number = torch.cuda.device_count()
-    if errors := device_errors("device", options.device, num_cuda_devices=number):
-        raise ConfigError(errors)
-    return load_policy(checkpoint, device=resolve_device_name(options.device, num_cuda_devices=number))
+    return load_policy(checkpoint, device=device_of(options.device))
 
 
 def _games(policy: LoadedPolicy, options: PlotOptions) -> PlayedPlies:
@@ -153,10 +147,10 @@ def _openings(policy: LoadedPolicy, name: str) -> Figure:
 
 
 def _calibration(games: PlayedPlies, name: str) -> Figure:
-    from keisei_lightning.analysis.calibration import calibrate
-    from keisei_lightning.analysis.pictures.calibration import draw_calibration
+    from keisei_lightning.evaluation.calibration import calibrate
+    from keisei_lightning.training.calibration_picture import draw_calibration
 
-    return draw_calibration(calibrate(games), name=name)
+    return draw_calibration(calibrate(games.value, games.result, games.game), name=name)
 
 
 def _grader(policy: LoadedPolicy) -> Grader:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
+from keisei_lightning.errors import GameError
 from keisei_lightning.games.packed_game import LabelledPosition
 from keisei_lightning.games.saved_game import SavedGame
-from keisei_lightning.games.shogi import kifu
+from keisei_lightning.games.shogi import hcpe3, kifu
 from keisei_lightning.games.shogi.packing import POSITION_FORMATS, pack_position
 
 __all__ = ["ShogiFormats"]
+
+_HCPE3: Final = ".hcpe3"
 
 
 class ShogiFormats(ABC):
@@ -69,12 +73,31 @@ class ShogiFormats(ABC):
     @property
     def position_formats(self) -> Mapping[str, str]:
         """Public formats of training positions by the endings of files."""
-        return POSITION_FORMATS
+        return {**POSITION_FORMATS, _HCPE3: "games with scores and visits of each move (dlshogi)"}
 
-    def pack_position(self, labelled: LabelledPosition, suffix: str, *, scale: float) -> bytes:
-        """One training position; see :mod:`keisei_lightning.games.shogi.packing`.
+    @property
+    def readable_formats(self) -> Collection[str]:
+        """hcpe3, which alone holds games move by move."""
+        return (_HCPE3,)
+
+    def pack_game(self, positions: Sequence[LabelledPosition], suffix: str, *, scale: float) -> bytes:
+        """One game's positions; see :mod:`keisei_lightning.games.shogi.packing` and ``.hcpe3`` beside it.
 
         Raises:
-            GameError: the position or the move cannot be read.
+            GameError: a position or a move cannot be read.
         """
-        return pack_position(labelled, suffix, scale=scale)
+        if suffix not in self.position_formats:
+            raise GameError(f"{suffix}: must be one of {', '.join(self.position_formats)}")
+        if suffix == _HCPE3:
+            return hcpe3.pack_game(positions, scale=scale)
+        return b"".join(pack_position(each, suffix, scale=scale) for each in positions)
+
+    def unpack_games(self, content: bytes, suffix: str, *, scale: float) -> list[list[LabelledPosition]]:
+        """Games of a file; see :mod:`keisei_lightning.games.shogi.hcpe3`.
+
+        Raises:
+            GameError: it is damaged, or of another format.
+        """
+        if suffix != _HCPE3:
+            raise GameError(f"{suffix}: must be {_HCPE3}")
+        return hcpe3.unpack_games(content, scale=scale)

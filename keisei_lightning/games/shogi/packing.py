@@ -34,7 +34,7 @@ from keisei_lightning.errors import GameError
 from keisei_lightning.games.packed_game import LabelledPosition
 from keisei_lightning.games.shogi.rules import DECLARATION, MAX_PLIES, PERPETUAL_CHECK, REPETITION, parse_sfen
 
-__all__ = ["MAX_SCORE", "POSITION_FORMATS", "pack_position", "score_of"]
+__all__ = ["MAX_SCORE", "POSITION_FORMATS", "apery_move", "hcp_result", "pack_position", "score_of"]
 
 MAX_SCORE: Final = 10_000
 """Largest score; beyond it programs write mates."""
@@ -73,20 +73,40 @@ def pack_position(labelled: LabelledPosition, suffix: str, *, scale: float) -> b
         GameError: the position or the move cannot be read, or there is no such format.
     """
     board = parse_sfen(labelled.position)
-    try:
-        move = Move.from_usi(labelled.move)
-    except ValueError as error:
-        raise GameError(f"shogi: {labelled.move!r} is no move in USI") from error
     score = score_of(labelled.value, scale)
     if suffix == ".psv":
         number = min(board.game_ply, 2**16 - 1)
-        return _PSV.pack(bytes(board.to_packed_sfen()), score, hash(move), number, labelled.result, 0)
+        return _PSV.pack(bytes(board.to_packed_sfen()), score, hash(_move(labelled.move)), number, labelled.result, 0)
     if suffix == ".hcpe":
-        apery = int(board.apery_move32_from_move(move).to_apery_move())
-        return _HCPE.pack(bytes(board.to_hcp()), score, apery, _hcpe_result(board, labelled), 0)
+        return _HCPE.pack(bytes(board.to_hcp()), score, apery_move(labelled.move), hcp_result(board, labelled), 0)
     raise GameError(f"{suffix}: must be one of {', '.join(POSITION_FORMATS)}")
 
 
-def _hcpe_result(board: Board, labelled: LabelledPosition) -> int:
+def apery_move(name: str) -> int:
+    """A move as Apery and dlshogi write it, uint16.
+
+    Args:
+        name: in USI.
+
+    Raises:
+        GameError: it is no move.
+    """
+    return int(_move(name).to_apery())
+
+
+def _move(name: str) -> Move:
+    try:
+        return Move.from_usi(name)
+    except ValueError as error:
+        raise GameError(f"shogi: {name!r} is no move in USI") from error
+
+
+def hcp_result(board: Board, labelled: LabelledPosition) -> int:
+    """The result of a game as hcpe and hcpe3 write it, uint8.
+
+    Args:
+        board: the position.
+        labelled: the same with the result to its mover.
+    """
     winner_is_black = (labelled.result > 0) == board.turn.is_black()
     return (0 if labelled.result == 0 else 1 if winner_is_black else 2) + _ENDS.get(labelled.outcome, 0)

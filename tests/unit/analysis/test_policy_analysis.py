@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from keisei_lightning.analysis.calibration import calibrate
 from keisei_lightning.analysis.mistakes import find_mistakes, grader_of
 from keisei_lightning.analysis.openings import opening_tree
-from keisei_lightning.analysis.self_play import PlayedPlies, play_self
+from keisei_lightning.analysis.self_play import play_self
 from keisei_lightning.errors import ConfigError, UnsupportedGameError
+from keisei_lightning.evaluation.calibration import Calibration, calibrate
 from keisei_lightning.evaluation.connect_four_solver import ConnectFourSolver
 from keisei_lightning.evaluation.results import wilson_interval
 from keisei_lightning.evaluation.solvers import SmallGame
@@ -37,17 +37,8 @@ class FixedNetwork(nn.Module):
         return self.logits.expand(count, -1), torch.full((count, 1), self.value)
 
 
-def plies(value: list[float], result: list[int], game: list[int]) -> PlayedPlies:
-    count = len(value)
-    return PlayedPlies(
-        game=np.array(game),
-        ply=np.arange(count),
-        value=np.array(value, dtype=np.float64),
-        result=np.array(result, dtype=np.int8),
-        action=np.zeros(count, dtype=np.int64),
-        position=["-"] * count,
-        observation=[b""] * count,
-    )
+def calibrated(value: list[float], result: list[int], game: list[int], **options: int) -> Calibration:
+    return calibrate(np.array(value), np.array(result, dtype=np.int8), np.array(game, dtype=np.int64), **options)
 
 
 def test_a_game_against_oneself_is_recorded_with_its_result_for_each_mover() -> None:
@@ -72,7 +63,7 @@ def test_games_of_one_seed_are_the_same_and_draw_their_moves() -> None:
 
 
 def test_calibration_puts_positions_into_bins_and_counts_games_for_the_interval() -> None:
-    found = calibrate(plies([0.9, 0.9, 0.9, -1.0], [1, 1, -1, -1], [0, 0, 1, 1]), num_bins=10)
+    found = calibrated([0.9, 0.9, 0.9, -1.0], [1, 1, -1, -1], [0, 0, 1, 1], num_bins=10)
     low, high = found.bins
     assert (low.predicted, low.actual, low.positions, low.games) == (0.0, 0.0, 1, 1)
     assert (high.predicted, high.positions, high.games) == (pytest.approx(0.95), 3, 2)
@@ -83,11 +74,11 @@ def test_calibration_puts_positions_into_bins_and_counts_games_for_the_interval(
 
 
 def test_a_value_outside_of_its_range_is_at_its_end_and_nothing_is_no_calibration() -> None:
-    assert calibrate(plies([1.5], [1], [0])).bins[0].predicted == 1.0
+    assert calibrated([1.5], [1], [0]).bins[0].predicted == 1.0
     with pytest.raises(ConfigError, match="no game has ended"):
-        calibrate(plies([], [], []))
+        calibrated([], [], [])
     with pytest.raises(ConfigError, match="num_bins=0"):
-        calibrate(plies([1.0], [1], [0]), num_bins=0)
+        calibrated([1.0], [1], [0], num_bins=0)
 
 
 def test_openings_are_the_likeliest_moves_with_their_probabilities() -> None:

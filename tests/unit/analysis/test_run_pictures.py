@@ -18,10 +18,10 @@ from keisei_lightning.analysis.pictures.curves import CurvesOfRun, draw_curves
 from keisei_lightning.analysis.pictures.errors import draw_errors
 from keisei_lightning.analysis.pictures.openings import draw_openings
 from keisei_lightning.analysis.pictures.payoff import read_league
-from keisei_lightning.analysis.pictures.style import save
 from keisei_lightning.commands.main import main
 from keisei_lightning.commands.runs.times import minutes_by_step
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.training.picture_style import save
 
 LEAGUE = """\
 period,epoch,plies,opponent,wins,draws,losses,void,score,elo,opponent_elo

@@ -8,14 +8,17 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+import torch
 
 from keisei_lightning.commands import main as cli
+from keisei_lightning.commands.play import run
 from keisei_lightning.commands.play.files import free_name, read_session, write_session
 from keisei_lightning.commands.play.menu import choose_policy, policy_of_game
 from keisei_lightning.commands.play.terminal import Interrupts, Terminal, wants_colour
-from keisei_lightning.errors import GameError
+from keisei_lightning.errors import ConfigError, GameError
 from keisei_lightning.games import ReplayableGame, game_factory
 from keisei_lightning.play import GameSession
 from keisei_lightning.play.words import Line
@@ -43,6 +46,8 @@ def typed(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
         (["checkpoint=no.ckpt"], "checkpoint=no.ckpt: there is no such file; must be a checkpoint file"),
         (["checkpoint=bad.ckpt"], "checkpoint=bad.ckpt: cannot be read as a checkpoint (corrupt or truncated: "),
         (["checkpoint=no.onnx"], "checkpoint=no.onnx: there is no such file; must be an exported model"),
+        (["checkpoint=a.onnx", "device=cuda"], "device=cuda: must be auto or cpu with a model (.onnx), which is "),
+        (["device=tpu"], "device=tpu: must be auto, cpu, cuda or cuda:N"),
         (["checkpoint=published:go"], "checkpoint=published:go: there is no such published policy; must be one of "),
         (["checkpoint=published:hex", "game=hex"], "game=hex: must be null where there is a checkpoint, "),
         (["opponent=foo"], "opponent=foo: player foo: there is none; must be one of "),
@@ -69,6 +74,7 @@ def test_what_cannot_be_played_is_one_line_and_exit_code_2(
     words: list[str], line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("bad.ckpt").write_bytes(b"PK")
+    Path("a.onnx").touch()
     Path("bad.json").write_text("{", encoding="utf-8")
     Path("game.json").write_text(GameSession(TIC_TAC_TOE).to_json(), encoding="utf-8")
     before = {file.name: file.read_bytes() for file in Path.cwd().iterdir()}
@@ -78,6 +84,30 @@ def test_what_cannot_be_played_is_one_line_and_exit_code_2(
     assert err.count("\n") == 1
     assert err.startswith(f"keisei: {line}")
     assert {file.name: file.read_bytes() for file in Path.cwd().iterdir()} == before
+
+
+def test_a_device_that_is_not_there_is_told_before_anything_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert cli.main(["play", "checkpoint=published:connect_four", "device=cuda:1"]) == 2
+    assert capsys.readouterr() == ("", "keisei: device=cuda:1: must be cpu (there is no GPU here)\n")
+
+
+@pytest.mark.parametrize(
+    ("device", "num_gpus", "used"),
+    [("auto", 2, "cuda:0"), ("auto", 0, "cpu"), ("cuda:1", 2, "cuda:1"), ("cuda", 1, "cuda"), ("cpu", 2, "cpu")],
+)
+def test_the_policy_is_put_on_the_device(
+    device: str, num_gpus: int, used: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(path: str, *, device: str) -> NoReturn:
+        raise ConfigError(f"{path} on {device}")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
+    monkeypatch.setattr(run, "load_agent", load)
+    assert cli.main(["play", "checkpoint=published:connect_four", f"device={device}"]) == 2
+    assert capsys.readouterr().err == f"keisei: published:connect_four on {used}\n"
 
 
 def test_all_mistakes_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:

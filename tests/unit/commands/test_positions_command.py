@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import struct
+from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from policy_checkpoints import write_policy
 from rsshogi.core import Board, Move
 
@@ -17,6 +22,7 @@ from keisei_lightning.games.shogi import kifu
 from keisei_lightning.search.network import NetworkEvaluator
 
 START = "lnsgkgsnl/1r5b1/ppppppppp/9/9/9/PPPPPPPPP/1B5R1/LNSGKGSNL b - 1"
+ORACLE = Path(__file__).parents[2] / "data" / "shogi_records" / "hcpe3_by_cshogi.json"
 PSV, HCPE = struct.Struct("<32shHHbB"), struct.Struct("<32shHbB")
 GAMES = {
     "a": SavedGame(start=START, moves=("7g7f", "3c3d", "8h2b+"), outcome="resignation", winner=0),
@@ -74,6 +80,50 @@ def test_hcpe_names_the_winner(records: Path) -> None:
     assert [result for _, _, _, result, _ in rows] == [1, 1, 1, 4]
 
 
+def policies_of(data: Mapping[str, NDArray[Any]]) -> list[dict[int, float]]:
+    parts = [slice(*pair) for pair in pairwise(data["policy_offsets"].tolist())]
+    return [dict(zip(data["policy_actions"][p].tolist(), data["policy"][p].tolist(), strict=True)) for p in parts]
+
+
+def test_hcpe3_of_another_program_is_read_with_its_values_and_policies_beside_records_without(
+    records: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    oracle = json.loads(ORACLE.read_text(encoding="utf-8"))
+    Path("theirs.hcpe3").write_bytes(bytes.fromhex(oracle["hcpe3"]))
+    assert cli.main(["positions", "records=[records,theirs.hcpe3]", "to=x.npz", "score_scale=756"]) == 0
+    assert "values and policies of the records that have them" in " ".join(capsys.readouterr().out.split())
+    data = np.load("x.npz", allow_pickle=False)
+    assert data["move"].tolist()[4:] == oracle["moves"]
+    assert np.isnan(data["value"][:4]).all()
+    np.testing.assert_allclose(data["value"][4:], np.tanh(np.array(oracle["scores"]) / (2 * 756)), atol=1e-6)
+    assert data["result"].tolist()[4:] == [-1, 1] * 30
+    policies = policies_of(data)
+    assert policies[:4] == [{}] * 4
+    game = make_game("shogi", 1)
+    for position, visits, policy in zip(data["position"].tolist()[4:], oracle["visits"], policies[4:], strict=True):
+        game.set_position(0, position)
+        named = {game.action_name(0, action): share for action, share in policy.items()}
+        assert named == {move: pytest.approx(count / 65_535) for move, count in visits.items()}
+
+
+def test_hcpe3_is_written_again_byte_for_byte_and_converted(records: Path) -> None:
+    oracle = json.loads(ORACLE.read_text(encoding="utf-8"))
+    Path("theirs.hcpe3").write_bytes(bytes.fromhex(oracle["hcpe3"]) * 2)
+    assert cli.main(["positions", "records=theirs.hcpe3", "to=again.hcpe3"]) == 0
+    assert Path("again.hcpe3").read_bytes() == Path("theirs.hcpe3").read_bytes()
+    assert cli.main(["positions", "records=theirs.hcpe3", "to=theirs.psv"]) == 0
+    assert [score for _, score, *_ in PSV.iter_unpack(Path("theirs.psv").read_bytes())] == oracle["scores"] * 2
+
+
+def test_a_damaged_hcpe3_file_is_one_line(records: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("theirs.hcpe3").write_bytes(b"abc")
+    assert cli.main(["positions", "records=[theirs.hcpe3,records]", "to=x.psv"]) == 1
+    assert capsys.readouterr().err == (
+        "keisei: theirs.hcpe3: game 1: the file ends within it\nkeisei: 1 records could not be read\n"
+    )
+    assert Path("x.psv").stat().st_size == 160
+
+
 @pytest.mark.slow
 def test_a_checkpoint_gives_each_position_its_value_and_policy(records: Path) -> None:
     words = ["positions", "records=records", "checkpoint=published:shogi", "batch_size=2"]
@@ -94,6 +144,14 @@ def test_a_checkpoint_gives_each_position_its_value_and_policy(records: Path) ->
         part = slice(*data["policy_offsets"][row : row + 2])
         assert game.action_name(0, int(data["action"][row])) == data["move"][row]
         assert data["action"][row] in data["policy_actions"][part]
+    assert cli.main([*words, "to=train.hcpe3"]) == 0
+    assert cli.main(["positions", "records=train.hcpe3", "to=back.npz"]) == 0
+    back = np.load("back.npz", allow_pickle=False)
+    for name in ("observation", "action", "mover", "result", "move"):
+        np.testing.assert_array_equal(back[name], data[name])
+    np.testing.assert_allclose(back["value"], data["value"], atol=0.5 / 600)
+    for old, new in zip(policies_of(data), policies_of(back), strict=True):
+        assert all(abs(new.get(action, 0.0) - share) <= 1.001 / 65_535 for action, share in old.items())
     scores = [score for _, score, *_ in PSV.iter_unpack(Path("train.psv").read_bytes())]
     for score, value in zip(scores, data["value"].tolist(), strict=True):
         assert score == pytest.approx(756 * math.log((1 + value) / (1 - value)), abs=0.51)
@@ -147,7 +205,7 @@ def test_what_cannot_be_used_is_told_and_the_rest_is_written(records: Path, caps
     [
         ("records=[] to=x.psv", "records=[]: must hold one or more"),
         ("records=records", "to: is missing; must be a file"),
-        ("records=records to=x.bin", "to=x.bin: must end with one of .psv, .hcpe, .npz for shogi"),
+        ("records=records to=x.bin", "to=x.bin: must end with one of .psv, .hcpe, .hcpe3, .npz for shogi"),
         ("records=nosuch to=x.psv", "records=nosuch: there is no such file or folder; must be a record or a folder"),
         ("records=records to=records", "to=records: is a folder; must be a file"),
         ("records=records to=old.psv", "to=old.psv: is there already; must be another file (or overwrite=true)"),

@@ -92,12 +92,14 @@ def test_a_score_gives_back_the_expected_score() -> None:
 def test_what_is_no_position_no_move_or_no_format_is_refused() -> None:
     game, start = Shogi(1), {"sfen": "startpos", "move": "7g7f"}
     assert isinstance(game, PackedGame)
-    assert set(game.position_formats) == {".psv", ".hcpe"}
-    assert len(game.pack_position(labelled(start), ".psv", scale=600)) == 40
+    assert set(game.position_formats) == {".psv", ".hcpe", ".hcpe3"}
+    assert list(game.readable_formats) == [".hcpe3"]
+    assert len(game.pack_game([labelled(start)], ".psv", scale=600)) == 40
     for wrong, suffix, message in (
         (start | {"sfen": "9/9 b - 1"}, ".psv", "cannot read the SFEN"),
         (start | {"move": "7g"}, ".psv", "'7g' is no move in USI"),
-        (start, ".bin", r"\.bin: must be one of \.psv, \.hcpe"),
+        (start, ".bin", r"\.bin: must be one of \.psv, \.hcpe, \.hcpe3"),
+        (start | {"move": "7g"}, ".hcpe3", "'7g' is no move in USI"),
     ):
         with pytest.raises(GameError, match=message):
-            game.pack_position(labelled(wrong), suffix, scale=600)
+            game.pack_game([labelled(wrong)], suffix, scale=600)

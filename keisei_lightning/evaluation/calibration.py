@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from keisei_lightning.analysis.self_play import PlayedPlies
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluation.results import wilson_interval
 
@@ -53,14 +53,18 @@ class Calibration:
     positions: int
 
 
-def calibrate(plies: PlayedPlies, num_bins: int = 10) -> Calibration:
+def calibrate(
+    value: NDArray[np.floating], result: NDArray[np.int8], game: NDArray[np.int64], *, num_bins: int = 10
+) -> Calibration:
     """Compare what a network expected with what came.
 
     The positions of a game share its result, so that the interval of a bin is Wilson's of as many trials as it has
     games, not positions.
 
     Args:
-        plies: of games that the network played against itself.
+        value: float [n], the result that a network expects for the mover of each position, from -1 to 1.
+        result: int8 [n], what came of it for the mover: 1, 0 or -1.
+        game: int64 [n], a number for the game of each position.
         num_bins: of equal width, from 0 to 1.
 
     Raises:
@@ -72,15 +76,15 @@ def calibrate(plies: PlayedPlies, num_bins: int = 10) -> Calibration:
     """
     if num_bins < 1:
         raise ConfigError(f"num_bins={num_bins}: must be 1 or more")
-    if not len(plies.value):
+    if not len(value):
         raise ConfigError("calibration: no game has ended")
-    predicted = (np.clip(plies.value, -1.0, 1.0) + 1.0) / 2.0
-    actual = (plies.result.astype(np.float64) + 1.0) / 2.0
+    predicted = (np.clip(value.astype(np.float64), -1.0, 1.0) + 1.0) / 2.0
+    actual = (result.astype(np.float64) + 1.0) / 2.0
     places = np.minimum((predicted * num_bins).astype(np.int64), num_bins - 1)
     bins = []
     for place in np.unique(places).tolist():
         chosen = places == place
-        games = len(np.unique(plies.game[chosen]))
+        games = len(np.unique(game[chosen]))
         score = float(actual[chosen].mean())
         low, high = wilson_interval(score, games)
         bins.append(
@@ -98,6 +102,6 @@ def calibrate(plies: PlayedPlies, num_bins: int = 10) -> Calibration:
         bins=tuple(bins),
         error=sum(one.positions * abs(one.predicted - one.actual) for one in bins) / total,
         brier=float(((predicted - actual) ** 2).mean()),
-        games=plies.num_games,
+        games=len(np.unique(game)),
         positions=total,
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
-from keisei_lightning.analysis.calibration import Calibration
-from keisei_lightning.analysis.pictures.style import COLOURS, GREY, new_figure, tidy
+from keisei_lightning.evaluation.calibration import Calibration
+from keisei_lightning.training.picture_style import COLOURS, GREY, new_figure, tidy
 
 __all__ = ["draw_calibration"]
 
