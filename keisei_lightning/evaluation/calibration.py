@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluation.results import wilson_interval
 
-__all__ = ["Bin", "Calibration", "calibrate"]
+__all__ = ["Bin", "Calibration", "calibrate", "calibration_numbers"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,34 +74,58 @@ def calibrate(
         C. Guo et al. (2017), "On calibration of modern neural networks", https://arxiv.org/abs/1706.04599 (expected
         calibration error).
     """
+    predicted, actual, places = _placed(value, result, num_bins)
+    _, numbered = np.unique(game, return_inverse=True)
+    games = np.bincount(np.unique(numbered * num_bins + places) % num_bins, minlength=num_bins)
+    positions = np.bincount(places, minlength=num_bins)
+    expected, scored = (np.bincount(places, weights, num_bins) for weights in (predicted, actual))
+    bins = []
+    for place in np.flatnonzero(positions).tolist():
+        score = float(scored[place] / positions[place])
+        low, high = wilson_interval(score, int(games[place]))
+        bins.append(
+            Bin(
+                predicted=float(expected[place] / positions[place]),
+                actual=score,
+                low=low,
+                high=high,
+                positions=int(positions[place]),
+                games=int(games[place]),
+            )
+        )
+    error, brier = calibration_numbers(value, result, num_bins=num_bins)
+    return Calibration(
+        bins=tuple(bins), error=error, brier=brier, games=int(numbered.max()) + 1, positions=len(predicted)
+    )
+
+
+def calibration_numbers(
+    value: NDArray[np.floating], result: NDArray[np.int8], *, num_bins: int = 10
+) -> tuple[float, float]:
+    """``error`` and ``brier`` of :func:`calibrate` alone, a few times as fast.
+
+    Args:
+        value: as there.
+        result: as there.
+        num_bins: as there.
+
+    Raises:
+        ConfigError: as there.
+    """
+    predicted, actual, places = _placed(value, result, num_bins)
+    difference = predicted - actual
+    error = np.abs(np.bincount(places, difference, num_bins)).sum() / len(difference)
+    return float(error), float((difference**2).mean())
+
+
+def _placed(
+    value: NDArray[np.floating], result: NDArray[np.int8], num_bins: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Expected scores, actual ones, and bins of positions."""
     if num_bins < 1:
         raise ConfigError(f"num_bins={num_bins}: must be 1 or more")
     if not len(value):
         raise ConfigError("calibration: no game has ended")
     predicted = (np.clip(value.astype(np.float64), -1.0, 1.0) + 1.0) / 2.0
     actual = (result.astype(np.float64) + 1.0) / 2.0
-    places = np.minimum((predicted * num_bins).astype(np.int64), num_bins - 1)
-    bins = []
-    for place in np.unique(places).tolist():
-        chosen = places == place
-        games = len(np.unique(game[chosen]))
-        score = float(actual[chosen].mean())
-        low, high = wilson_interval(score, games)
-        bins.append(
-            Bin(
-                predicted=float(predicted[chosen].mean()),
-                actual=score,
-                low=low,
-                high=high,
-                positions=int(chosen.sum()),
-                games=games,
-            )
-        )
-    total = len(predicted)
-    return Calibration(
-        bins=tuple(bins),
-        error=sum(one.positions * abs(one.predicted - one.actual) for one in bins) / total,
-        brier=float(((predicted - actual) ** 2).mean()),
-        games=len(np.unique(game)),
-        positions=total,
-    )
+    return predicted, actual, np.minimum((predicted * num_bins).astype(np.int64), num_bins - 1)
