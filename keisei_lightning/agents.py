@@ -44,10 +44,10 @@ def load_agent(path: str, *, device: str = "cpu") -> Agent:
     Args:
         path: a checkpoint of a training run, a published policy such as ``"published:shogi"``, or a model that
             ``keisei export`` wrote (``.onnx``), for which no torch is needed.
-        device: where a checkpoint's network is put.
+        device: where a checkpoint's network is put: "cpu", "cuda", "cuda:N", or "auto" (cuda if there is one).
 
     Raises:
-        ConfigError: there is no such file, or it cannot be read.
+        ConfigError: there is no such file or device, or the file cannot be read.
     """
     if path.endswith(_ONNX):
         # onnxruntime is of an extra, and is imported where it is needed.
@@ -59,11 +59,12 @@ def load_agent(path: str, *, device: str = "cpu") -> Agent:
             raise ConfigError([line.replace("model=", "checkpoint=", 1) for line in error.errors]) from error
         return Agent(name=Path(path).stem, game=model.game, spec=model.spec, evaluator=model.evaluator)
     # torch is imported where a checkpoint is read, and not to look at a model without it.
-    from keisei_lightning.policies import load_policy
+    from keisei_lightning.policies import device_of, load_policy
     from keisei_lightning.search.network import NetworkEvaluator
 
+    where = device_of(device)
     try:
-        policy = load_policy(path, device=device)
+        policy = load_policy(path, device=where)
     except ConfigError as error:
         raise ConfigError([line.replace("ckpt_path=", "checkpoint=", 1) for line in error.errors]) from error
     spec = policy.game(1).spec

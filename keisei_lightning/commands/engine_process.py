@@ -86,10 +86,8 @@ def _load(settings: EngineSettings) -> Agent:
         return load_agent(settings.checkpoint)
     import torch
 
-    from keisei_lightning.policies import device_of
-
     torch.set_num_threads(settings.threads)
-    agent = load_agent(settings.checkpoint, device=device_of(settings.device))
+    agent = load_agent(settings.checkpoint, device=settings.device)
     # The collector of cycles would look at all that torch has made, which takes longer than a move may.
     gc.collect()
     gc.freeze()

@@ -13,14 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keisei_lightning.agents import Agent, load_agent
-from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import game_factory, game_names
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.published import PREFIX, published_card, published_names
 from keisei_lightning.search.cache import Evaluate
 from keisei_lightning.serve.fields import RequestError
 from keisei_lightning.serve.run_files import RunFolder, run_folders
-from keisei_lightning.system.devices import device_errors, resolve_device_name
 
 __all__ = ["Policies", "Policy", "uniform_evaluator"]
 
@@ -101,7 +99,7 @@ class Policies:
         file = Path(policy.path)
         key = (policy.path, file.stat().st_mtime_ns if file.is_file() else 0)
         if key not in self._agents:
-            self._agents[key] = load_agent(policy.path, device=_device(self._device))
+            self._agents[key] = load_agent(policy.path, device=self._device)
             while len(self._agents) > _KEPT:
                 self._agents.popitem(last=False)
         self._agents.move_to_end(key)
@@ -111,7 +109,7 @@ class Policies:
         """The one of the command line, whose game is known once it is loaded, which tells a mistake at once."""
         if self._checkpoint is None:
             return []
-        agent = load_agent(self._checkpoint, device=_device(self._device))
+        agent = load_agent(self._checkpoint, device=self._device)
         policy = Policy(
             key=_key(self._checkpoint),
             name=Path(agent.name).name,
@@ -138,20 +136,6 @@ def _search_agent(game: str) -> Agent:
     factory = game_factory(game)
     spec = factory(1).spec
     return Agent(name="search", game=factory, spec=spec, evaluator=lambda _: uniform_evaluator(spec))
-
-
-def _device(wanted: str) -> str:
-    """The device of a name that may be "auto"; torch is imported where a network is needed anyway.
-
-    Raises:
-        ConfigError: this machine has no such device.
-    """
-    import torch
-
-    count = torch.cuda.device_count()
-    if errors := device_errors("device", wanted, num_cuda_devices=count):
-        raise ConfigError(errors)
-    return resolve_device_name(wanted, num_cuda_devices=count)
 
 
 def _key(text: str) -> str:

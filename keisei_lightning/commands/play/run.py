@@ -49,8 +49,10 @@ def play(options: PlayOptions) -> None:
         Stopped: a signal ended it.
     """
     quiet_libraries()
-    if options.device not in ("auto", "cpu"):  # only then torch is imported before anything is shown
-        _device(options)
+    if options.device not in ("auto", "cpu"):
+        from keisei_lightning.policies import device_of  # only then torch is imported before anything is shown
+
+        device_of(options.device)
     terminal = Terminal(colour=wants_colour(options.colour))
     with Interrupts() as interrupts, ExitStack() as stack:
         game = _choose_game(options, terminal)
@@ -120,19 +122,8 @@ def _choose_game(options: PlayOptions, terminal: Terminal) -> _ChosenGame | None
         game = str(published_card(checkpoint.removeprefix(PREFIX))["game"])
         terminal.show(board_lines(_session(options, game_factory(game))))
     terminal.show([Line(f"reading {one_line(checkpoint)} ...", "note")])
-    agent = load_agent(checkpoint, device="cpu" if checkpoint.endswith(".onnx") else _device(options))
+    agent = load_agent(checkpoint, device=options.device)
     return _ChosenGame(agent.game, agent, is_drawn=is_published(checkpoint))
-
-
-def _device(options: PlayOptions) -> str:
-    """Where the policy is put.
-
-    Raises:
-        ConfigError: there is no such device.
-    """
-    from keisei_lightning.policies import device_of  # torch
-
-    return device_of(options.device)
 
 
 def _session(options: PlayOptions, factory: GameFactory) -> GameSession:

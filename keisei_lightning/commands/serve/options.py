@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from keisei_lightning.published import PREFIX
-from keisei_lightning.system.devices import DEVICE_NAMES, DEVICE_PATTERN
+from keisei_lightning.system.devices import device_option
 from keisei_lightning.system.options import Options, option
 
 __all__ = ["ServeOptions"]
@@ -38,6 +38,4 @@ class ServeOptions(Options):
         64, "Games that are kept; for a further one the one that was idle longest goes.", low=1, high=10_000
     )
     threads: int = option(2, "Searches that run side by side.", low=1, high=64)
-    device: str = option(
-        "auto", "Of the networks; auto: cuda if there is one.", pattern=DEVICE_PATTERN, form=DEVICE_NAMES
-    )
+    device: str = device_option()
