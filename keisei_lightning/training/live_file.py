@@ -48,7 +48,7 @@ class LiveBoard:
     Attributes:
         worker: number of the worker that plays it.
         board: which of the worker's boards.
-        ply: how many plies of the game have been played.
+        ply: how many plies of the game have been played, without random opening plies.
         mover: the seat to move, 0 or 1.
         svg: the picture.
     """

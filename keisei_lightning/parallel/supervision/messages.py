@@ -91,7 +91,7 @@ class BoardView:
 
     Attributes:
         board: which of the worker's boards.
-        ply: how many plies of its game have been played.
+        ply: how many plies of its game have been played, without random opening plies.
         mover: the seat to move, 0 or 1.
         svg: the picture, as the game draws it.
     """
