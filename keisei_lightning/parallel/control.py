@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 
+from keisei_lightning.errors import ConfigError
 from keisei_lightning.parallel.session import Session
 from keisei_lightning.parallel.supervision.messages import BoardView
 
@@ -59,7 +60,12 @@ class WorkerControl:
         They are of as many workers as possible, always of the first boards, so that asking again and again shows the
         same games go on. A drawing costs the worker about a millisecond, and never more than half a percent of its
         time. Before the start it does nothing.
+
+        Raises:
+            ConfigError: the number is negative.
         """
+        if num_boards < 0:
+            raise ConfigError(f"num_boards={num_boards}: must be at least 0")
         if self._session is not None:
             self._session.intake.draw_boards(num_boards)
 

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.training.files import write_whole
 from keisei_lightning.training.live_file import LIVE_NAME, LiveBoard, LiveState, LiveWorker
-from keisei_lightning.training.source import RolloutSource, WatchableSource, source_of
+from keisei_lightning.training.source import WatchableSource, source_of
 
 __all__ = ["LiveStateCallback"]
 
@@ -93,17 +94,12 @@ class LiveStateCallback(Callback):
 
     def _write(self, trainer: Trainer) -> None:
         source = source_of(trainer)
-        state = LiveState(
-            time_s=time.time(),
-            epoch=trainer.current_epoch,
-            plies=int(source.stats().get("plies", 0)),
-            workers=_workers(source),
-            boards=_boards(source, self.num_boards),
-        )
+        state = LiveState(time_s=time.time(), epoch=trainer.current_epoch, plies=int(source.stats().get("plies", 0)))
+        if isinstance(source, WatchableSource):
+            state = replace(state, workers=_workers(source), boards=_boards(source)[: self.num_boards])
+            source.draw_boards(self.num_boards)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(self.path, state.to_json().encode())
-        if isinstance(source, WatchableSource) and self.num_boards:
-            source.draw_boards(self.num_boards)
 
     def _remove(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:
@@ -111,9 +107,7 @@ class LiveStateCallback(Callback):
                 self.path.unlink(missing_ok=True)
 
 
-def _workers(source: RolloutSource) -> tuple[LiveWorker, ...]:
-    if not isinstance(source, WatchableSource):
-        return ()
+def _workers(source: WatchableSource) -> tuple[LiveWorker, ...]:
     return tuple(
         LiveWorker(
             name=worker["name"],
@@ -128,12 +122,9 @@ def _workers(source: RolloutSource) -> tuple[LiveWorker, ...]:
     )
 
 
-def _boards(source: RolloutSource, num_boards: int) -> tuple[LiveBoard, ...]:
-    if not isinstance(source, WatchableSource):
-        return ()
-    boards = [
+def _boards(source: WatchableSource) -> tuple[LiveBoard, ...]:
+    return tuple(
         LiveBoard(worker=worker, board=view.board, ply=view.ply, mover=view.mover, svg=view.svg)
         for worker, views in source.drawn_boards.items()
         for view in views
-    ]
-    return tuple(boards[:num_boards])
+    )

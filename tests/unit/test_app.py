@@ -144,7 +144,7 @@ def test_the_state_of_a_run_is_written_where_the_run_is_unless_it_is_switched_of
     assert live() == [(tmp_path / "live.json", 2.0)]
     assert live("live_every_s=0.5") == [(tmp_path / "live.json", 0.5)]
     assert live("live_every_s=0") == []
-    with pytest.raises(ConfigError, match=r"^live_every_s=-1\.0: must be"):
+    with pytest.raises(ConfigError, match=r"^live_every_s=-1: must be a number, from 0"):
         live("live_every_s=-1")
 
 

@@ -23,7 +23,7 @@ function showBoards(key, live) {
     const name = `worker ${board.worker}, board ${board.board}`;
     if (image.getAttribute("src") !== source) image.src = source;
     image.alt = `Game in progress: ${name}`;
-    caption.textContent = `${name}: ${board.ply} ${board.ply === 1 ? "ply" : "plies"} played`;
+    caption.textContent = `${name}: ${board.ply} ${board.ply === 1 ? "ply" : "plies"}`;
   });
   byId("live-age").textContent = live ? `After the newest rollouts, as of ${ago(live.age_s)}.` : "";
 }

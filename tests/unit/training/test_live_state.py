@@ -113,7 +113,7 @@ def test_no_more_boards_are_written_than_are_asked_for(tmp_path: Path) -> None:
     _, states = trained(tmp_path, collector, every_s=1.0, num_boards=0)
     assert states[-1] is not None
     assert states[-1].boards == ()
-    assert collector.asked == []
+    assert set(collector.asked) == {0}
 
 
 def test_a_source_that_tells_of_no_workers_is_written_without_them(tmp_path: Path) -> None:
