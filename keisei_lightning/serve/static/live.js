@@ -16,17 +16,20 @@ function showBoards(key, live) {
   const boards = live?.boards || [];
   const list = byId("boards");
   while (list.children.length > boards.length) list.lastChild.remove();
-  while (list.children.length < boards.length) list.append(make("li", {}, make("img", { class: "picture" }), make("span", { class: "small" })));
+  while (list.children.length < boards.length) list.append(make("li", {}, make("img", { class: "picture" }), caption(), caption()));
   boards.forEach((board, number) => {
-    const [image, caption] = list.children[number].children;
+    const [image, who, when] = list.children[number].children;
     const source = `/api/runs/${key}/boards/${number}.svg?${live.stamp}`;
     const name = `worker ${board.worker}, board ${board.board}`;
     if (image.getAttribute("src") !== source) image.src = source;
     image.alt = `Game in progress: ${name}`;
-    caption.textContent = `${name}: ${board.ply} ${board.ply === 1 ? "ply" : "plies"}`;
+    who.textContent = name;
+    when.textContent = `${board.ply} ${board.ply === 1 ? "ply" : "plies"} of self-play`; // an opening's random ones are not counted
   });
   byId("live-age").textContent = live ? `After the newest rollouts, as of ${ago(live.age_s)}.` : "";
 }
+
+const caption = () => make("span", { class: "small" });
 
 function showWorkers(live) {
   const head = make("tr", {}, ...COLUMNS.map((name) => make("th", { scope: "col" }, name)));
