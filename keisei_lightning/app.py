@@ -57,6 +57,7 @@ from keisei_lightning.training import (
     ExperimentLog,
     FinalCheckpoint,
     LeagueCallback,
+    LiveStateCallback,
     OrderlyStop,
     PPOModule,
     SearchTargets,
@@ -131,8 +132,7 @@ def run(config: DictConfig | ValidatedConfig) -> float:
             that has been, which is not checked again.
 
     Returns:
-        The objective for sweeps: the final score against the first of ``evaluation.opponents`` in [0, 1], NaN if no
-        match was played.
+        The objective for sweeps: the final score against the first of ``evaluation.opponents``; NaN: none was played.
 
     Raises:
         ConfigError: the configuration cannot work, or an opponent's engine cannot be started; no worker was.
@@ -248,6 +248,7 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
         SelfPlayMetrics(),
         evaluation,
         *([TrainingProgress()] if cfg.trainer.enable_progress_bar else []),
+        *([LiveStateCallback(folder, every_s=cfg.live_every_s)] if cfg.live_every_s else []),
     ]
     callbacks = [
         *with_users(callbacks, build_callbacks(cfg)),  # these know the metrics of an epoch, and may end the training

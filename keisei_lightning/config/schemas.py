@@ -174,6 +174,13 @@ class RunOptions(SeedOptions):
     )
     results_dir: str = option("results", "Holds a folder for each name, which holds a folder for each run.")
     output_dir: str = option(sentence="The folder of this run.")
+    live_every_s: float = option(
+        2.0,
+        "Seconds between two states of workers and games in progress that `keisei serve` shows (live.json, there while "
+        "the run goes on); 0: none.",
+        low=0,
+        high=1e6,
+    )
     env: Any = option(sentence="The game.")
     model: Any = option(sentence="The network; one of your own is a file with a _target_ and keys of its own.")
     ppo: Any = option(sentence="The learning rule: PPO with two-player advantages.")

@@ -331,9 +331,9 @@ class SelfPlayCollector(WorkerControl, BaseCollector):
     def health(self) -> list[dict[str, Any]]:
         """One entry for each worker, and after them one for the inference process of ``mode="central"``.
 
-        ``worker_id``, ``name``, ``state``, ``pid``, ``incarnation``, ``restarts``, ``last_sign_of_life_s``;
-        ``policy_version`` (the one that it says it has adopted) and ``policy_lag`` behind the latest, None before its
-        first; ``last_batch_age_s`` since its newest rollout, ``last_batch_play_s``; ``rss_bytes``; ``paused``.
+        ``worker_id``, ``name``, ``state``, ``pid``, ``incarnation``, ``restarts``, ``last_sign_of_life_s``, ``paused``,
+        ``rss_bytes``; ``policy_version`` (that it says it has adopted) and ``policy_lag`` behind the latest, None until
+        the first; of its newest rollout ``last_batch_age_s``, ``last_batch_play_s`` and ``last_batch_plies_per_s``.
         """
         return [] if self._session is None else self._session.health(self._version)
 

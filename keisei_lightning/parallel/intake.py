@@ -18,7 +18,7 @@ from keisei_lightning.parallel.backend import Backend
 from keisei_lightning.parallel.memory.slots import ColumnKey, SlotBoard, Slots, SlotState
 from keisei_lightning.parallel.opponents.pool import SnapshotPool
 from keisei_lightning.parallel.options import Schedule
-from keisei_lightning.parallel.supervision.messages import Failure, Play, RolloutHeader
+from keisei_lightning.parallel.supervision.messages import BoardView, Failure, Play, RolloutHeader
 from keisei_lightning.rl import StalenessBudget, policy_lag
 
 __all__ = ["NOTHING_UNDELIVERED", "Intake", "to_batch"]
@@ -55,6 +55,7 @@ class Intake:
         paused: workers that get no grants now.
         undelivered: the present counts.
         last_headers: the newest header of each worker.
+        boards: the newest pictures of each worker's games (:meth:`draw_boards`).
     """
 
     def __init__(
@@ -81,6 +82,8 @@ class Intake:
         self.undelivered = {**NOTHING_UNDELIVERED, **(undelivered or {})}
         self.last_headers: dict[int, RolloutHeader] = {}
         self._last_arrivals: dict[int, float] = {}
+        self.boards: dict[int, tuple[BoardView, ...]] = {}
+        self._boards_to_draw: dict[int, int] = {}
 
     def open(self) -> None:
         """Grant the slots that need no request: every free one, if workers play ahead (``schedule="async"``)."""
@@ -141,6 +144,17 @@ class Intake:
         header = self.last_headers.get(worker_id)
         return None if header is None else header.play_s
 
+    def last_plies_per_s(self, worker_id: int) -> float | None:
+        """How fast a worker played its newest rollout; None before its first."""
+        header = self.last_headers.get(worker_id)
+        return None if header is None or header.play_s <= 0 else header.plies / header.play_s
+
+    def draw_boards(self, num_boards: int) -> None:
+        """Have the next rollouts bring pictures of so many boards in all, from as many workers as possible."""
+        active = [worker_id for worker_id in range(self._slots.layout.num_workers) if worker_id not in self.paused]
+        for number, worker_id in enumerate(active[:num_boards]):
+            self._boards_to_draw[worker_id] = num_boards // len(active) + (number < num_boards % len(active))
+
     def _active_workers(self) -> list[int]:
         active = [worker_id for worker_id in range(self._slots.layout.num_workers) if worker_id not in self.paused]
         if not active:
@@ -191,6 +205,8 @@ class Intake:
                 self._pool.note(header)
             if header.failure is None:
                 self.last_headers[header.worker_id] = header
+                if header.boards:
+                    self.boards[header.worker_id] = header.boards
                 self._last_arrivals[header.worker_id] = time.monotonic()
         for index in reversed(range(len(self._ready))):  # all are in the queue: an error loses none of the others
             if (failure := self._ready[index].failure) is not None:
@@ -229,7 +245,8 @@ class Intake:
     def _grant(self, worker_id: int, slot: int) -> None:
         self._board.move(worker_id, slot, SlotState.GRANTED)
         opponent = None if self._pool is None else self._pool.draw(worker_id, slot)
-        self._backend.grant(worker_id, Play(slot=slot, opponent=opponent))
+        boards_to_draw = self._boards_to_draw.pop(worker_id, 0)
+        self._backend.grant(worker_id, Play(slot=slot, opponent=opponent, boards_to_draw=boards_to_draw))
 
     def _play_again(self, header: RolloutHeader) -> None:
         """Have another rollout played in place of one that is not delivered."""

@@ -346,6 +346,7 @@ class Session:
                 else policy_lag(latest_version, worker.policy_version),
                 "last_batch_age_s": self.intake.last_batch_age_s(worker.worker_id),
                 "last_batch_play_s": self.intake.last_play_s(worker.worker_id),
+                "last_batch_plies_per_s": self.intake.last_plies_per_s(worker.worker_id),
                 "paused": worker.worker_id in self.intake.paused,
             }
             for worker in self._workers()

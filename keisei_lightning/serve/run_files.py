@@ -1,4 +1,4 @@
-"""What clients may see of a training's folder: its configuration, the league's table, its log. No torch."""
+"""What clients may see of a training's folder: its configuration, the league's table, its log, its state. No torch."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import csv
 import hashlib
 import io
 import os
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-from keisei_lightning.results_folder import find_runs, read_options
+from keisei_lightning.results_folder import find_runs, how_it_ended, read_options
+from keisei_lightning.results_folder.ending import RECORD_NAME
 from keisei_lightning.results_folder.metrics import METRICS_FILE
 from keisei_lightning.results_folder.options_of_run import OPTIONS_FILE
+from keisei_lightning.training.live_file import LIVE_NAME, LiveState
 
 __all__ = ["RunFolder", "read_tail", "run_folders"]
 
@@ -22,6 +25,8 @@ _MAX_RUNS: Final = 500
 _MAX_FOLDERS: Final = 20_000
 _MAX_CONFIG_BYTES: Final = 200_000
 _MAX_LEAGUE_BYTES: Final = 1 << 20
+_MAX_LIVE_BYTES: Final = 1 << 22
+_MAX_LIVE_AGE_S: Final = 60.0  # of a run that cannot be seen to be alive
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ class RunFolder:
     @property
     def changed_at(self) -> float:
         """Seconds since 1970 of its newest file of those that are read here; 0: there is none."""
-        files = (METRICS_FILE, OPTIONS_FILE, "train.log")
+        files = (METRICS_FILE, OPTIONS_FILE, "train.log", LIVE_NAME)
         return max((stat.st_mtime for file in files if (stat := self._stat(file)) is not None), default=0.0)
 
     def file(self, relative: str | Path) -> Path | None:
@@ -99,9 +104,26 @@ class RunFolder:
         last = rows[-1].get("period") if rows else None
         return [{key: value or "" for key, value in row.items()} for row in rows if row.get("period") == last][:100]
 
+    def live(self) -> tuple[LiveState, float] | None:
+        """What is going on in it, and how many seconds ago that was; None: it has ended, or does not tell."""
+        stat = self._stat(LIVE_NAME)
+        if stat is None or stat.st_size > _MAX_LIVE_BYTES:
+            return None
+        age_s = max(0.0, time.time() - stat.st_mtime)
+        state = "unknown"  # a Trainer of somebody's own keeps no record
+        if self.file(RECORD_NAME) is not None:
+            state = how_it_ended(self.path, is_complete=False, open_files=set).state
+        if state != "running" and (state != "unknown" or age_s > _MAX_LIVE_AGE_S):
+            return None
+        with contextlib.suppress(OSError, ValueError):  # it has just been removed, or is not ours
+            return LiveState.parse(_read(self.path / LIVE_NAME, _MAX_LIVE_BYTES)), age_s
+        return None
+
     def _stat(self, relative: str) -> os.stat_result | None:
         file = self.file(relative)
-        return None if file is None else file.stat()
+        with contextlib.suppress(OSError):  # it has just been removed
+            return None if file is None else file.stat()
+        return None
 
 
 @lru_cache(maxsize=2 * _MAX_RUNS)

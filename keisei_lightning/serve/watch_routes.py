@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from keisei_lightning.results_folder import CurveReader
 from keisei_lightning.serve.fields import RequestError
 from keisei_lightning.serve.run_files import RunFolder, read_tail, run_folders
 from keisei_lightning.serve.work_threads import WorkThread
+from keisei_lightning.training.live_file import LiveBoard
 
 __all__ = ["watch_routes"]
 
 _KEPT = 32
-"""Runs whose curves are kept in memory."""
+"""Runs whose curves, and whose games in progress, are kept in memory."""
 
 _LISTED_S = 1.0
 _LOG_BYTES = 6000
@@ -48,13 +50,23 @@ def watch_routes(folder: Path, files: WorkThread) -> list[Route]:
 
     async def picture(request: Request) -> Response:
         text = await files.run(lambda _: runs.picture(request.path_params["key"]))
-        return Response(text, media_type="image/svg+xml", headers={"content-security-policy": _PICTURE_POLICY})
+        return _picture(text)
+
+    async def board(request: Request) -> Response:
+        key, number = request.path_params["key"], request.path_params["number"]
+        return _picture(await files.run(lambda _: runs.board(key, number)))
 
     return [
         Route("/api/runs", listed),
         Route("/api/runs/{key}", one),
         Route("/api/runs/{key}/last_game.svg", picture),
+        Route("/api/runs/{key}/boards/{number:int}.svg", board),
     ]
+
+
+def _picture(svg: bytes | str) -> Response:
+    """A picture in which nothing can run."""
+    return Response(svg, media_type="image/svg+xml", headers={"content-security-policy": _PICTURE_POLICY})
 
 
 class _Runs:
@@ -64,6 +76,7 @@ class _Runs:
         self._folder = folder
         self._listed: tuple[float, list[RunFolder]] = (-_LISTED_S, [])
         self._curves: OrderedDict[str, CurveReader] = OrderedDict()
+        self._boards: OrderedDict[str, tuple[LiveBoard, ...]] = OrderedDict()
 
     def list(self) -> list[RunFolder]:
         if time.monotonic() - self._listed[0] >= _LISTED_S:
@@ -99,7 +112,30 @@ class _Runs:
             "log": read_tail(run.file("train.log"), _LOG_BYTES),
             "config": run.config_text(),
             "picture": 0 if picture is None else picture.stat().st_mtime_ns // 1_000_000,
+            "live": self._live(run),
         }
+
+    def _live(self, run: RunFolder) -> dict[str, Any] | None:
+        found = run.live()
+        if found is None:
+            return None
+        state, age_s = found
+        self._boards[run.key] = state.boards  # the pictures that a client asks for next are of this state
+        self._boards.move_to_end(run.key)
+        while len(self._boards) > _KEPT:
+            self._boards.popitem(last=False)
+        return {
+            "age_s": age_s,
+            "stamp": round(1000 * state.time_s),
+            "workers": [asdict(worker) for worker in state.workers],
+            "boards": [{"worker": each.worker, "board": each.board, "ply": each.ply} for each in state.boards],
+        }
+
+    def board(self, key: str, number: int) -> str:
+        boards = self._boards.get(key, ())
+        if number >= len(boards):
+            raise RequestError(404, "there is no such game in progress")
+        return boards[number].svg
 
     def picture(self, key: str) -> bytes:
         file = self._find(key).file("last_game.svg")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from keisei_lightning.training.experiment_log import ExperimentLog
     from keisei_lightning.training.integrity import remove_stale_temporaries
     from keisei_lightning.training.league import LeagueCallback, make_league
+    from keisei_lightning.training.live_state import LiveStateCallback
     from keisei_lightning.training.metrics import SelfPlayMetrics
     from keisei_lightning.training.module import PPOModule
     from keisei_lightning.training.options import EvaluationOptions, MinibatchOptions, PPOOptions, SearchTargetOptions
@@ -55,6 +56,7 @@ __all__ = [
     "ExperimentLog",
     "FinalCheckpoint",
     "LeagueCallback",
+    "LiveStateCallback",
     "MinibatchOptions",
     "OrderlyStop",
     "PPOModule",
@@ -90,6 +92,7 @@ _MODULE_OF = {
     "ExperimentLog": "experiment_log",
     "FinalCheckpoint": "orderly_stop",
     "LeagueCallback": "league",
+    "LiveStateCallback": "live_state",
     "MinibatchOptions": "options",
     "OrderlyStop": "orderly_stop",
     "PPOModule": "module",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch import Trainer
@@ -14,10 +14,12 @@ from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models import ActorCritic
 from keisei_lightning.parallel.opponents.pool import SnapshotPool
 from keisei_lightning.parallel.state.figures import Figure
+from keisei_lightning.parallel.supervision.messages import BoardView
 
 __all__ = [
     "RankedSource",
     "RolloutSource",
+    "WatchableSource",
     "actor_critic_of",
     "check_same_policy",
     "find_source",
@@ -107,6 +109,24 @@ class RankedSource(RolloutSource, Protocol):
 
     def figures(self) -> Mapping[str, Figure]:
         """The numbers of :meth:`stats`, to be combined with those of other ranks."""
+        ...
+
+
+@runtime_checkable
+class WatchableSource(RolloutSource, Protocol):
+    """A source that tells of single workers and shows games in progress, as a ``SelfPlayCollector`` does."""
+
+    @property
+    def drawn_boards(self) -> Mapping[int, Sequence[BoardView]]:
+        """The newest pictures of games in progress, by worker."""
+        ...
+
+    def draw_boards(self, num_boards: int) -> None:
+        """Have the next rollouts bring such pictures."""
+        ...
+
+    def health(self) -> list[dict[str, Any]]:
+        """One entry for each worker (see ``SelfPlayCollector.health``)."""
         ...
 
 

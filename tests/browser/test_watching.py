@@ -18,6 +18,9 @@ import psutil
 import pytest
 from running_site import running_site
 
+from keisei_lightning.games import make_game
+from keisei_lightning.training.live_file import LiveBoard, LiveState, LiveWorker
+
 pytest.importorskip("playwright", reason="needs the package playwright")
 from board_hands import begin, click_parts, wait_for_moves
 from playwright.sync_api import expect
@@ -93,13 +96,42 @@ def test_a_running_training_is_watched_while_a_worker_of_it_is_killed(
         expect(page.get_by_role("img", name=re.compile(r"^Speed: "))).to_be_visible()
         epoch = number(page, "epoch").inner_text()
         expect(number(page, "epoch")).not_to_have_text(epoch, timeout=120_000)
+        boards = page.get_by_role("list", name="Games in progress").get_by_role("img")
+        expect(boards).to_have_count(4, timeout=120_000)
+        expect(boards.first).to_have_accessible_name("Game in progress: worker 0, board 0")
+        rows = page.locator("#worker-rows tbody tr")
+        expect(rows).to_have_count(2)
+        expect(rows.locator("td:nth-child(2)")).to_have_text(["running", "running"], timeout=120_000)
+        expect(rows.locator("td:nth-child(3)")).to_have_text(["0", "0"])
+        assert {games_move_on(page, address) for _ in range(2)} == {True}
         a_worker(process).kill()
         expect(number(page, "restarts")).to_have_text("1", timeout=120_000)
+        expect(rows.locator("td:nth-child(3)").filter(has_text="1")).to_have_count(1, timeout=120_000)
+        expect(rows.locator("td:nth-child(2)")).to_have_text(["running", "running"], timeout=120_000)
         expect(page.locator("#log")).to_contain_text("was ended by SIGKILL", timeout=120_000)
-        shoot(page, "watch_live")
+        shoot(page, "watch_live", full_page=True)
         page.locator("summary", has_text="Configuration").click()
         expect(page.locator("#config")).to_contain_text("game: tic_tac_toe")
         expect(page.locator("#no-picture")).to_be_visible()
+        process.send_signal(signal.SIGINT)
+        expect(page.locator("#live")).to_be_hidden(timeout=120_000)
+        expect(page.locator("#workers")).to_be_hidden()
+
+
+def games_move_on(page: Page, address: str) -> bool:
+    """Whether the first game's picture becomes another one, which is drawn."""
+    image = page.locator("#boards img").first
+    expect(image).to_have_js_property("complete", True)
+    before = image.get_attribute("src")
+    assert before is not None
+    drawn = page.request.get(f"{address}{before}").text()
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        expect(image).not_to_have_attribute("src", image.get_attribute("src") or "", timeout=120_000)
+        now = page.request.get(f"{address}{image.get_attribute('src')}").text()
+        if now != drawn:
+            return bool(image.evaluate("async (image) => { await image.decode(); return image.naturalWidth > 0; }"))
+    return False
 
 
 def curves(folder: Path, name: str, *, rate: float) -> None:
@@ -126,6 +158,18 @@ def curves(folder: Path, name: str, *, rate: float) -> None:
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9" width="90" height="90">'
         '<circle cx="4" cy="4" r="3"/></svg>'
     )
+
+
+def live(run: Path) -> None:
+    """What a training that goes on writes into its folder."""
+    game = make_game("connect_four", num_games=1)
+    boards = tuple(LiveBoard(worker=n, board=0, ply=0, mover=0, svg=game.render(0, "svg")) for n in range(3))
+    workers = tuple(
+        LiveWorker(name=f"worker {n}", state="running", policy_lag=n, plies_per_s=1234.5, last_rollout_s=0.5)
+        for n in range(2)
+    )
+    state = LiveState(time_s=time.time(), epoch=3, plies=4096, workers=workers, boards=boards)
+    (run / "live.json").write_text(state.to_json())
 
 
 def test_a_finished_training_is_shown_whole_and_several_are_compared(
@@ -191,6 +235,12 @@ def test_no_page_breaks_a_rule_of_accessibility(tmp_path: Path, browser: Browser
         broken["watch, narrow"] = violations(page)
         page.set_viewport_size({"width": 1200, "height": 860})
         broken["watch"] = violations(page)
+        live(tmp_path / "connect_four/fast")
+        expect(page.locator("#boards img")).to_have_count(3, timeout=120_000)
+        broken["watch, live"] = violations(page)
+        page.set_viewport_size({"width": 320, "height": 640})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 320
+        broken["watch, live, narrow"] = violations(page)
     assert {name: found for name, found in broken.items() if found} == {}
 
 

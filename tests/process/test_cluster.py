@@ -237,6 +237,19 @@ def test_a_cluster_that_is_not_there_is_named() -> None:
         collector_of(mode="ray", ray_address="127.0.0.1:1", num_agents="auto")
 
 
+def test_games_of_each_agents_workers_are_shown(cluster: SimulatedCluster) -> None:
+    with on(cluster, num_agents=2, num_workers=1) as collector:
+        assert collector.drawn_boards == {}
+        batches = iter(collector)
+        next(batches)
+        collector.draw_boards(3)
+        next(batches)
+        shown = collector.drawn_boards
+        assert all(worker["last_batch_plies_per_s"] > 0 for worker in collector.health()[:2])
+    assert {worker: [view.board for view in views] for worker, views in shown.items()} == {0: [0, 1], 1: [0]}
+    assert all(view.svg.startswith("<svg") for views in shown.values() for view in views)
+
+
 # ---- a cluster of our own
 
 

@@ -64,6 +64,26 @@ def test_reset_games_begins_new_games_of_the_chosen_workers() -> None:
     )
 
 
+def test_games_in_progress_are_drawn_for_who_asks_after_the_start() -> None:
+    collector = collector_of(game=counting_game())
+    with pytest.raises(ConfigError, match=r"^num_boards=-1: must be at least 0$"):
+        collector.draw_boards(-1)
+    collector.draw_boards(3)
+    with collector:
+        batches = iter(collector)
+        next(batches)
+        assert collector.drawn_boards == {}
+        collector.draw_boards(3)
+        next(batches)
+        shown = collector.drawn_boards
+        assert {worker: [view.board for view in views] for worker, views in shown.items()} == {0: [0, 1], 1: [0]}
+        speeds = [worker["last_batch_plies_per_s"] for worker in collector.health()]
+        assert len(speeds) == WORKERS
+        assert min(speeds) > 0
+        next(batches)
+        assert collector.drawn_boards == shown
+
+
 def slow_boot(num_games: int, *, learner: int) -> CountingGame:
     if os.getpid() != learner:
         time.sleep(1.5)  # longer than a heartbeat

@@ -28,6 +28,7 @@ from keisei_lightning.system.stopping import Stopped
 from keisei_lightning.training import (
     BestCheckpoint,
     EvaluationCallback,
+    LiveStateCallback,
     PPOModule,
     SnapshotCallback,
     TrainingProgress,
@@ -133,6 +134,18 @@ def test_every_key_reaches_its_part(tmp_path: Path) -> None:
     assert checkpoint._every_n_epochs == 2
     assert isinstance(best, BestCheckpoint)
     assert best.monitor == "eval/score_vs_random"
+
+
+def test_the_state_of_a_run_is_written_where_the_run_is_unless_it_is_switched_off(tmp_path: Path) -> None:
+    def live(*overrides: str) -> list[tuple[Path, float]]:
+        callbacks = build(validated(tmp_path, *overrides)).trainer.callbacks
+        return [(each.path, each.every_s) for each in callbacks if isinstance(each, LiveStateCallback)]
+
+    assert live() == [(tmp_path / "live.json", 2.0)]
+    assert live("live_every_s=0.5") == [(tmp_path / "live.json", 0.5)]
+    assert live("live_every_s=0") == []
+    with pytest.raises(ConfigError, match=r"^live_every_s=-1: must be a number, from 0"):
+        live("live_every_s=-1")
 
 
 def test_the_learner_and_the_workers_share_one_network(tmp_path: Path) -> None:

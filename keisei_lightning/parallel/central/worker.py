@@ -35,7 +35,7 @@ from keisei_lightning.parallel.playing.worker import (
 )
 from keisei_lightning.parallel.policy.inference_requests import InferenceRequest, InferenceResult, PolicyServer
 from keisei_lightning.parallel.supervision.heartbeats import HeartbeatBoard
-from keisei_lightning.parallel.supervision.messages import Opponent, Play, RolloutHeader
+from keisei_lightning.parallel.supervision.messages import BoardView, Opponent, Play, RolloutHeader
 
 __all__ = ["CentralBoot", "GroupedPlayer", "run_central_worker", "split_games"]
 
@@ -190,6 +190,14 @@ class GroupedPlayer(Player):
     def close(self) -> None:
         for player in self._players:
             player.close()
+
+    @override
+    def draw_boards(self, num_boards: int) -> tuple[BoardView, ...]:
+        views: list[BoardView] = []
+        for player, rows in zip(self._players, self._rows, strict=True):
+            drawn = player.draw_boards(max(0, num_boards - rows.start))
+            views += [replace(view, board=rows.start + view.board) for view in drawn]
+        return tuple(views)
 
     @override
     def play(

@@ -19,10 +19,11 @@ from keisei_lightning.games import NO_MOVE, Game, ResumableGame, StepResult
 from keisei_lightning.games.turns import RESIGN
 from keisei_lightning.parallel.memory.slots import ColumnKey
 from keisei_lightning.parallel.opponents.boards import OpponentBoards
+from keisei_lightning.parallel.playing.drawing import BoardDrawer
 from keisei_lightning.parallel.playing.streams import RolloutStreams
 from keisei_lightning.parallel.playing.view import PolicyView
 from keisei_lightning.parallel.policy.inference_requests import LEARNER, InferenceRequest, InferenceResult, PolicyServer
-from keisei_lightning.parallel.supervision.messages import Opponent
+from keisei_lightning.parallel.supervision.messages import BoardView, Opponent
 
 __all__ = ["RolloutPlayer", "RolloutResult"]
 
@@ -80,7 +81,7 @@ class RolloutPlayer:
         opponents: OpponentBoards | None = None,
     ) -> None:
         self._game, self._server, self._num_plies, self._streams = game, server, num_plies, streams
-        self._opponents = opponents
+        self._opponents, self._drawer = opponents, BoardDrawer(game)
         symmetry = game.spec.symmetries[0] if augment_symmetry and game.spec.symmetries else None
         self._view = PolicyView(game, symmetry)
         self._next_trajectory = streams.first_trajectory
@@ -100,6 +101,10 @@ class RolloutPlayer:
         """End what opponents hold, such as engines' processes; may be repeated."""
         if self._opponents is not None:
             self._opponents.close()
+
+    def draw_boards(self, num_boards: int) -> tuple[BoardView, ...]:
+        """Draw the first boards, after a rollout (:class:`BoardDrawer`)."""
+        return self._drawer.draw(num_boards, self._length.tolist(), self._view.mover.tolist())
 
     def _begin_streams(self, opponent: Opponent | None) -> tuple[int, int]:
         seeds = self._streams.next_seeds()

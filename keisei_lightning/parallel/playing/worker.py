@@ -35,6 +35,7 @@ from keisei_lightning.parallel.playing.streams import RolloutStreams
 from keisei_lightning.parallel.policy.inference_requests import PolicyServer
 from keisei_lightning.parallel.supervision.heartbeats import IDLE_BEAT_S, HeartbeatBoard
 from keisei_lightning.parallel.supervision.messages import (
+    BoardView,
     Failure,
     LogRecord,
     Opponent,
@@ -164,6 +165,10 @@ class Player(Protocol):
         """Play one rollout into a slot's columns [G, T, ...]."""
         ...
 
+    def draw_boards(self, num_boards: int) -> tuple[BoardView, ...]:
+        """Draw the first boards, after a rollout."""
+        ...
+
     def reset_games(self) -> None:
         """Begin new games, on all boards, with the next rollout."""
         ...
@@ -233,6 +238,8 @@ class RolloutWorker(Worker):
         except (RolloutError, GameError) as error:
             failure = failure_of(error)
             self._player.reset_games()
+        play_s = time.perf_counter() - adopted
+        beat()
         header = RolloutHeader(
             worker_id=self._worker_id,
             incarnation=self._incarnation,
@@ -244,11 +251,12 @@ class RolloutWorker(Worker):
             game_plies=result.game_plies,
             results=dict(result.results),
             outcomes=dict(result.outcomes),
-            play_s=time.perf_counter() - adopted,
+            play_s=play_s,
             wait_s=wait_s,
             opponents_in_use=result.opponents_in_use,
             opponent_results=result.opponent_results,
             opponent_voids=result.opponent_voids,
+            boards=self._player.draw_boards(grant.boards_to_draw) if grant.boards_to_draw and not failure else (),
             failure=failure,
         )
         self._sequence += 1

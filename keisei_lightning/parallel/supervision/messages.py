@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 __all__ = [
     "BeginRound",
+    "BoardView",
     "Failure",
     "LogRecord",
     "Opponent",
@@ -41,10 +42,12 @@ class Play:
     Attributes:
         slot: which slot to write to.
         opponent: of games that begin during this rollout and are not self-play; None: all are self-play.
+        boards_to_draw: how many of its boards the worker draws after the rollout, for people.
     """
 
     slot: int
     opponent: Opponent | None = None
+    boards_to_draw: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +86,23 @@ class LogRecord:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class BoardView:
+    """A game in progress, drawn for people.
+
+    Attributes:
+        board: which of the worker's boards.
+        ply: how many plies of its game have been played, without random opening plies.
+        mover: the seat to move, 0 or 1.
+        svg: the picture, as the game draws it.
+    """
+
+    board: int
+    ply: int
+    mover: int
+    svg: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RolloutHeader:
     """Worker to learner: the slot now holds a complete rollout. It is sent after the payload was written.
 
@@ -105,6 +125,7 @@ class RolloutHeader:
         opponent_results: the learner's wins, draws and losses in finished games, by its opponent's version.
         opponent_voids: games that ended without a result, because the opponent had no move, likewise.
         lost_rollouts: rollouts begun before this one and aborted, because the inference process was replaced.
+        boards: those that were to be drawn (:attr:`Play.boards_to_draw`), as far as the game can.
         failure: why the rollout is invalid and must not be delivered; the worker continues with new games.
     """
 
@@ -124,6 +145,7 @@ class RolloutHeader:
     opponent_results: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
     opponent_voids: Mapping[int, int] = field(default_factory=dict)
     lost_rollouts: int = 0
+    boards: tuple[BoardView, ...] = ()
     failure: Failure | None = None
 
 

@@ -2,6 +2,7 @@
 
 import { ask, byId, make, readable, repeat } from "./common.js";
 import { Chart } from "./chart.js";
+import { showLive } from "./live.js";
 
 const POLL_MS = 2000;
 const LIST_MS = 5000;
@@ -130,7 +131,8 @@ function show(all) {
   byId("run-title").textContent = all.length > 1 ? `${all.length} trainings` : run.name;
   byId("about").textContent = all.length > 1 ? all.map((each) => each.name).join(" · ") : `${run.game.replaceAll("_", " ")}, ${ago(run.idle_s)}`;
   byId("numbers").replaceChildren(...(all.length > 1 ? [] : NUMBERS.flatMap(([label, names]) => number(run, label, names))));
-  byId("workers-note").hidden = byId("more").hidden = all.length > 1;
+  byId("more").hidden = all.length > 1;
+  showLive(run.key, all.length > 1 ? null : run.live);
   byId("metric-label").hidden = all.length < 2;
   if (all.length > 1) compare(all);
   else showCharts(GROUPS.map(([title, unit, fits]) => {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from keisei_lightning.games import GameSpec
 from keisei_lightning.parallel.intake import Intake
 from keisei_lightning.parallel.memory.slots import SlotLayout, Slots
 from keisei_lightning.parallel.supervision.events import WorkerHealth
-from keisei_lightning.parallel.supervision.messages import Failure, Play, RolloutHeader
+from keisei_lightning.parallel.supervision.messages import BoardView, Failure, Play, RolloutHeader
 
 NUM_WORKERS, NUM_GAMES, NUM_PLIES = 3, 2, 4
 
@@ -36,6 +37,7 @@ class FakeBackend:
         self.version_of = [0] * NUM_WORKERS
         self.slow: set[int] = set()
         self.failure_of: dict[int, Failure] = {}
+        self.boards_to_draw: list[tuple[int, int]] = []
 
     def start(self) -> None: ...
     def games_in_flight(self) -> list[dict[str, Any]]:
@@ -48,6 +50,8 @@ class FakeBackend:
 
     def grant(self, worker_id: int, play: Play) -> None:
         self.granted.append((worker_id, play.slot))
+        if play.boards_to_draw:
+            self.boards_to_draw.append((worker_id, play.boards_to_draw))
 
     def wait(self, timeout_s: float) -> list[RolloutHeader]:
         if not self.granted:
@@ -66,6 +70,12 @@ class FakeBackend:
                 slot=slot,
                 policy_version=self.version_of[worker_id],
                 plies=NUM_GAMES * NUM_PLIES,
+                boards=tuple(
+                    BoardView(board=board, ply=sequence, mover=0, svg="<svg/>")
+                    for asked, number in self.boards_to_draw
+                    for board in range(number)
+                    if asked == worker_id
+                ),
                 failure=self.failure_of.get(worker_id),
             )
         ]
@@ -339,3 +349,49 @@ def test_an_error_about_one_rollout_loses_none_of_those_that_came_with_it() -> N
     backend.failure_of = {}
     assert rollouts(intake) == [4, 100, 200]
     assert intake.undelivered["quarantined_batches"] == 4
+
+
+@pytest.mark.parametrize("schedule", ["sync", "async"])
+def test_the_next_grants_ask_for_boards_once(schedule: Literal["sync", "async"]) -> None:
+    intake, backend = intake_of(schedule)
+    intake.draw_boards(4)
+    for _ in range(3):
+        rollouts(intake)
+    assert sorted(backend.boards_to_draw) == [(0, 2), (1, 1), (2, 1)]
+    assert {worker: len(boards) for worker, boards in intake.boards.items()} == {0: 2, 1: 1, 2: 1}
+
+
+def test_boards_are_of_workers_that_play() -> None:
+    intake, backend = intake_of("sync", paused=[0])
+    intake.draw_boards(1)
+    rollouts_of_two, _ = intake.take(0, dict)
+    assert rollouts_of_two["action"].shape[0] == 2 * NUM_GAMES
+    assert backend.boards_to_draw == [(1, 1)]
+    intake.set_paused(range(NUM_WORKERS))
+    intake.draw_boards(5)
+    intake.set_paused([])
+    intake.draw_boards(0)
+    rollouts(intake)
+    assert backend.boards_to_draw == [(1, 1)]
+
+
+def test_boards_stay_until_newer_ones_come() -> None:
+    intake, backend = intake_of("sync")
+    intake.draw_boards(1)
+    rollouts(intake)
+    (first,) = intake.boards[0]
+    backend.boards_to_draw.clear()
+    rollouts(intake)
+    assert intake.boards == {0: (first,)}
+    intake.draw_boards(1)
+    rollouts(intake)
+    assert [view.ply for view in intake.boards[0]] == [first.ply + 2]
+
+
+def test_the_speed_of_the_newest_rollout_is_known_once_there_is_one() -> None:
+    intake, _ = intake_of("sync")
+    assert intake.last_plies_per_s(0) is None
+    rollouts(intake)
+    intake.last_headers[0] = replace(intake.last_headers[0], play_s=0.25)
+    assert intake.last_plies_per_s(0) == NUM_GAMES * NUM_PLIES / 0.25
+    assert intake.last_plies_per_s(1) is None  # it took no time

@@ -9,6 +9,8 @@ import httpx
 import pytest
 from running_site import site_client
 
+from keisei_lightning.training.live_file import LiveBoard, LiveState, LiveWorker
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -80,3 +82,42 @@ def test_no_path_of_a_clients_is_ever_opened(client: httpx.Client, path: str) ->
 def test_a_query_that_is_no_number_is_refused(client: httpx.Client, query: str) -> None:
     (run,) = client.get("/api/runs").json()["runs"]
     assert client.get(f"/api/runs/{run['key']}?{query}").status_code == 400
+
+
+@pytest.fixture
+def live_run(client: httpx.Client, folder: Path) -> Iterator[tuple[str, Path]]:
+    """The key of a run that tells what is going on, and the file that tells it."""
+    (run,) = client.get("/api/runs").json()["runs"]
+    file = folder / "connect_four/one/live.json"
+    boards = tuple(LiveBoard(worker=2, board=n, ply=5 + n, mover=0, svg=f"<svg>{n}</svg>") for n in range(2))
+    workers = (LiveWorker(name="worker 0", state="running", restarts=3, plies_per_s=12.5),)
+    file.write_text(LiveState(time_s=1e9, epoch=4, plies=64, workers=workers, boards=boards).to_json())
+    yield run["key"], file
+    file.unlink(missing_ok=True)
+
+
+def test_workers_and_games_in_progress_are_told_and_drawn(client: httpx.Client, live_run: tuple[str, Path]) -> None:
+    key, file = live_run
+    live = client.get(f"/api/runs/{key}").json()["live"]
+    (worker,) = live["workers"]
+    assert (worker["name"], worker["restarts"], worker["plies_per_s"]) == ("worker 0", 3, 12.5)
+    assert live["boards"] == [{"worker": 2, "board": 0, "ply": 5}, {"worker": 2, "board": 1, "ply": 6}]
+    assert live["age_s"] >= 0
+    assert live["stamp"] == 10**12
+    picture = client.get(f"/api/runs/{key}/boards/1.svg?{live['stamp']}")
+    assert picture.text == "<svg>1</svg>"
+    assert picture.headers["content-type"] == "image/svg+xml"
+    assert picture.headers["content-security-policy"] == "sandbox; default-src 'none'; style-src 'unsafe-inline'"
+    file.unlink()  # the training has ended meanwhile: a page may still ask for what it was told of
+    assert client.get(f"/api/runs/{key}/boards/0.svg").text == "<svg>0</svg>"
+    assert client.get(f"/api/runs/{key}").json()["live"] is None
+
+
+@pytest.mark.parametrize("number", ["2", "-1", "x", "1e3", "9" * 30, "..%2f..%2fsecret.txt"])
+def test_a_game_that_is_not_told_of_has_no_picture(
+    client: httpx.Client, live_run: tuple[str, Path], number: str
+) -> None:
+    key, _ = live_run
+    assert client.get(f"/api/runs/{key}").json()["live"] is not None
+    assert client.get(f"/api/runs/{key}/boards/{number}.svg").status_code == 404
+    assert client.get(f"/api/runs/{'0' * 16}/boards/0.svg").status_code == 404
