@@ -269,8 +269,7 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
 
 
 def _opponents(cfg: DictConfig, options: OpponentOptions, actor_critic: ActorCritic) -> OpponentOptions | League:
-    is_league = cfg.opponents.mode == "league"
-    return make_league(options, cfg.opponents.members, actor_critic) if is_league else options
+    return make_league(options, cfg.opponents.members, actor_critic) if cfg.opponents.mode == "league" else options
 
 
 def _snapshots(cfg: DictConfig, folder: Path, game: str) -> SnapshotCallback:

@@ -13,8 +13,8 @@ from typing import NoReturn
 import pytest
 import torch
 
+from keisei_lightning import policies
 from keisei_lightning.commands import main as cli
-from keisei_lightning.commands.play import run
 from keisei_lightning.commands.play.files import free_name, read_session, write_session
 from keisei_lightning.commands.play.menu import choose_policy, policy_of_game
 from keisei_lightning.commands.play.terminal import Interrupts, Terminal, wants_colour
@@ -105,7 +105,7 @@ def test_the_policy_is_put_on_the_device(
         raise ConfigError(f"{path} on {device}")
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
-    monkeypatch.setattr(run, "load_agent", load)
+    monkeypatch.setattr(policies, "load_policy", load)
     assert cli.main(["play", "checkpoint=published:connect_four", f"device={device}"]) == 2
     assert capsys.readouterr().err == f"keisei: published:connect_four on {used}\n"
 
