@@ -26,10 +26,12 @@ def open_storage(storage: str) -> BaseStorage:
     from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend
     from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.pool import NullPool
 
     try:
         if "://" in storage:
-            return RDBStorage(storage)
+            # A connection is closed after each use: trials are seldom, and nobody says when the last one was.
+            return RDBStorage(storage, engine_kwargs={"poolclass": NullPool})
         Path(storage).parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(storage))
     except (OSError, SQLAlchemyError, ImportError) as error:  # ImportError: there is no driver for such a database

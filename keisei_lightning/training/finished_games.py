@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tensordict import TensorDictBase
 
+from keisei_lightning.models.transfers import to_host
+
 __all__ = ["FinishedGames", "ValuedPlies"]
 
 _KEPT: Final = 20_000
@@ -82,7 +84,7 @@ class FinishedGames:
         if rollout.get(("collector", "traj_ids"), None) is None:
             return
         game, mover, value, trainable, reward, done, terminated = (
-            rollout.get(key).detach().flatten().cpu().numpy() for key in _KEYS
+            to_host(rollout.get(key).detach().flatten()).numpy() for key in _KEYS
         )
         own = trainable.astype(np.bool_)
         new = ValuedPlies(

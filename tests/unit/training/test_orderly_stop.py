@@ -203,5 +203,5 @@ def test_what_is_plain_can_be_read_back(tmp_path: Path) -> None:
         "e": [0, 1, 2],
     }
     assert first_unsaveable(plain(values)) is None
-    assert first_unsaveable({"b": values["b"]}) == "a key of checkpoint['b'] is a pathlib.PosixPath"
+    assert first_unsaveable({"b": values["b"]}) == f"a key of checkpoint['b'] is a {type(Path()).__module__}.PosixPath"
     assert first_unsaveable({"list": [0, (1, values["d"])]}, "x").startswith("x['list'][1][1] is a test_orderly_stop.")
