@@ -33,6 +33,7 @@ from keisei_lightning.parallel.options import (
     WorkerOptions,
 )
 from keisei_lightning.system.options import Bounds, Declaration, SeedOptions, declared, option
+from keisei_lightning.training.live_file import LIVE_EVERY_S
 from keisei_lightning.training.options import (
     CheckpointOptions,
     EvaluationOptions,
@@ -175,7 +176,7 @@ class RunOptions(SeedOptions):
     results_dir: str = option("results", "Holds a folder for each name, which holds a folder for each run.")
     output_dir: str = option(sentence="The folder of this run.")
     live_every_s: float = option(
-        2.0,
+        LIVE_EVERY_S,
         "Seconds between two states of workers and games in progress that `keisei serve` shows (live.json, there while "
         "the run goes on); 0: none.",
         low=0,

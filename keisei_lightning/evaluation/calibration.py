@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.evaluation.results import wilson_interval
 
-__all__ = ["Bin", "Calibration", "calibrate", "calibration_numbers"]
+__all__ = ["Bin", "Calibration", "calibrate", "error_and_brier_score"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,13 +93,13 @@ def calibrate(
                 games=int(games[place]),
             )
         )
-    error, brier = calibration_numbers(value, result, num_bins=num_bins)
+    error, brier = error_and_brier_score(value, result, num_bins=num_bins)
     return Calibration(
         bins=tuple(bins), error=error, brier=brier, games=int(numbered.max()) + 1, positions=len(predicted)
     )
 
 
-def calibration_numbers(
+def error_and_brier_score(
     value: NDArray[np.floating], result: NDArray[np.int8], *, num_bins: int = 10
 ) -> tuple[float, float]:
     """``error`` and ``brier`` of :func:`calibrate` alone, a few times as fast.

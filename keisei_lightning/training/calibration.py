@@ -8,7 +8,7 @@ from pathlib import Path
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from keisei_lightning.evaluation.calibration import calibrate, calibration_numbers
+from keisei_lightning.evaluation.calibration import calibrate, error_and_brier_score
 from keisei_lightning.training.calibration_picture import draw_calibration
 from keisei_lightning.training.finished_games import FinishedGames, ValuedPlies
 from keisei_lightning.training.picture_style import save
@@ -43,7 +43,7 @@ class CalibrationCallback(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the present numbers."""
         if len((plies := _plies(trainer)).game):
-            error, brier = calibration_numbers(plies.value, plies.result)
+            error, brier = error_and_brier_score(plies.value, plies.result)
             numbers = {"self_play/calibration_error": error, "self_play/brier_score": brier}
             pl_module.log_dict(numbers, batch_size=1)
 

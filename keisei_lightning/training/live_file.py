@@ -6,10 +6,13 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-__all__ = ["LIVE_NAME", "LiveBoard", "LiveState", "LiveWorker"]
+__all__ = ["LIVE_EVERY_S", "LIVE_NAME", "LiveBoard", "LiveState", "LiveWorker"]
 
 LIVE_NAME: Final = "live.json"
 """In the run's folder, while the training goes on."""
+
+LIVE_EVERY_S: Final = 2.0
+"""Seconds between two states, where nobody says otherwise."""
 
 _MAX_WORKERS: Final = 4096
 _MAX_BOARDS: Final = 64

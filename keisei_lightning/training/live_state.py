@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.training.files import write_whole
-from keisei_lightning.training.live_file import LIVE_NAME, LiveBoard, LiveState, LiveWorker
+from keisei_lightning.training.live_file import LIVE_EVERY_S, LIVE_NAME, LiveBoard, LiveState, LiveWorker
 from keisei_lightning.training.source import WatchableSource, source_of
 
 __all__ = ["LiveStateCallback"]
@@ -48,7 +48,7 @@ class LiveStateCallback(Callback):
         self,
         directory: str | Path,
         *,
-        every_s: float = 2.0,
+        every_s: float = LIVE_EVERY_S,
         num_boards: int = 4,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -1,4 +1,4 @@
-"""What is said of a policy: calibration, openings, mistakes, each beside numbers that are known."""
+"""What is said of a policy: openings, mistakes, each beside numbers that are known."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from torch import Tensor, nn
 from keisei_lightning.analysis.mistakes import find_mistakes, grader_of
 from keisei_lightning.analysis.openings import opening_tree
 from keisei_lightning.analysis.self_play import play_self
-from keisei_lightning.errors import ConfigError, UnsupportedGameError
-from keisei_lightning.evaluation.calibration import Calibration, calibrate
+from keisei_lightning.errors import UnsupportedGameError
 from keisei_lightning.evaluation.connect_four_solver import ConnectFourSolver
-from keisei_lightning.evaluation.results import wilson_interval
 from keisei_lightning.evaluation.solvers import SmallGame
 from keisei_lightning.games import game_factory
 from keisei_lightning.models import ActorCritic
@@ -35,10 +33,6 @@ class FixedNetwork(nn.Module):
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         count = len(observation)
         return self.logits.expand(count, -1), torch.full((count, 1), self.value)
-
-
-def calibrated(value: list[float], result: list[int], game: list[int], **options: int) -> Calibration:
-    return calibrate(np.array(value), np.array(result, dtype=np.int8), np.array(game, dtype=np.int64), **options)
 
 
 def test_a_game_against_oneself_is_recorded_with_its_result_for_each_mover() -> None:
@@ -60,25 +54,6 @@ def test_games_of_one_seed_are_the_same_and_draw_their_moves() -> None:
     assert one.position == two.position
     assert one.position != other.position
     assert len({tuple(one.action[one.game == game].tolist()) for game in range(20)}) > 10
-
-
-def test_calibration_puts_positions_into_bins_and_counts_games_for_the_interval() -> None:
-    found = calibrated([0.9, 0.9, 0.9, -1.0], [1, 1, -1, -1], [0, 0, 1, 1], num_bins=10)
-    low, high = found.bins
-    assert (low.predicted, low.actual, low.positions, low.games) == (0.0, 0.0, 1, 1)
-    assert (high.predicted, high.positions, high.games) == (pytest.approx(0.95), 3, 2)
-    assert high.actual == pytest.approx(2 / 3)
-    assert (high.low, high.high) == pytest.approx(wilson_interval(2 / 3, 2))  # two games, not three positions
-    assert found.error == pytest.approx(3 / 4 * (0.95 - 2 / 3))
-    assert found.brier == pytest.approx((2 * 0.05**2 + 0.95**2 + 0.0) / 4)
-
-
-def test_a_value_outside_of_its_range_is_at_its_end_and_nothing_is_no_calibration() -> None:
-    assert calibrated([1.5], [1], [0]).bins[0].predicted == 1.0
-    with pytest.raises(ConfigError, match="no game has ended"):
-        calibrated([], [], [])
-    with pytest.raises(ConfigError, match="num_bins=0"):
-        calibrated([1.0], [1], [0], num_bins=0)
 
 
 def test_openings_are_the_likeliest_moves_with_their_probabilities() -> None:

@@ -47,6 +47,7 @@ def test_ctrl_c_just_before_a_line_is_waited_for_is_not_lost(tmp_path: Path) -> 
             screen.read_until("ready> ")
             screen.interrupt()
             screen.read_until("exit code 130")
+        assert screen.shown.count("exit code 130") == 3
 
 
 def test_a_line_from_a_pipe_is_waited_for_until_a_signal_comes() -> None:
