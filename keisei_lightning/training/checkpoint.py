@@ -18,7 +18,7 @@ from lightning.fabric.plugins import CheckpointIO
 
 from keisei_lightning.system.stopping import temporary_file, uninterruptible
 from keisei_lightning.training.checkpoint_header import load_checked, refused_global
-from keisei_lightning.training.integrity import corruption, lock, remove_stale_temporaries, temporary_path
+from keisei_lightning.training.integrity import corruption, create_locked, remove_stale_temporaries, temporary_path
 from keisei_lightning.training.saveable import first_unsaveable
 
 __all__ = ["AtomicCheckpointIO", "UnsaveableStateError"]
@@ -64,8 +64,11 @@ class AtomicCheckpointIO(CheckpointIO):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             remove_stale_temporaries(target.parent)
-            with uninterruptible(), temporary_file(temporary_path(target)) as temporary, temporary.open("wb") as file:
-                lock(file)
+            with (
+                uninterruptible(),
+                temporary_file(temporary_path(target)) as temporary,
+                create_locked(temporary) as file,
+            ):
                 _write(checkpoint, file)
                 _check_written(temporary, target, checkpoint)
                 os.replace(temporary, target)

@@ -16,7 +16,7 @@ import zlib
 from pathlib import Path
 from typing import IO
 
-__all__ = ["checkpoint_files", "corruption", "lock", "remove_stale_temporaries", "temporary_path"]
+__all__ = ["checkpoint_files", "corruption", "create_locked", "remove_stale_temporaries", "temporary_path"]
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +69,28 @@ def temporary_path(target: Path) -> Path:
     return target.with_name(f".{target.name}.{os.getpid()}.tmp")
 
 
-def lock(file: IO[bytes]) -> None:
-    """Mark an open temporary file as being written, while it is open in this process."""
-    with contextlib.suppress(OSError):  # a file system without locks: no clean-up can take one either
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def create_locked(path: Path) -> IO[bytes]:
+    """Create a temporary file that no clean-up takes away while it is open in this process.
+
+    Another process may clean up between the creation and the lock: then the file is made anew.
+    """
+    while True:
+        file = path.open("wb")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)  # a clean-up holds it for an instant
+        except OSError:  # a file system without locks: no clean-up can take one either
+            return file
+        if _is_at(path, file):
+            return file
+        file.close()
+
+
+def _is_at(path: Path, file: IO[bytes]) -> bool:
+    """Whether an open file is still the one at its path."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def remove_stale_temporaries(folder: Path, *, recursive: bool = False) -> None:
@@ -87,5 +105,7 @@ def remove_stale_temporaries(folder: Path, *, recursive: bool = False) -> None:
     for file in folder.rglob(_TEMPORARIES) if recursive else folder.glob(_TEMPORARIES):
         with contextlib.suppress(OSError), file.open("rb") as stale:  # OSError: it is being written, or it is gone
             fcntl.flock(stale, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_at(file, stale):  # another clean-up was quicker, and its place is taken
+                continue
             file.unlink()
             log.info("removed %s, which a killed process left half-written", file)

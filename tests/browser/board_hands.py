@@ -30,7 +30,7 @@ def begin(
     page.select_option("#simulations", simulations)
     page.fill("#position", position)
     page.click("#begin")
-    expect(page.locator("#play")).to_be_visible(timeout=120_000)
+    expect(page.locator("#play")).to_be_visible()
 
 
 def click_parts(page: Page, *parts: str) -> None:
@@ -46,4 +46,4 @@ def moves(page: Page) -> list[str]:
 
 def wait_for_moves(page: Page, count: int) -> None:
     """Wait until so many are listed."""
-    expect(page.locator("#moves li")).to_have_count(count, timeout=120_000)
+    expect(page.locator("#moves li")).to_have_count(count)

@@ -30,6 +30,7 @@ SCREENSHOTS = os.environ.get("KEISEI_SCREENSHOTS")
 def browser() -> Iterator[Browser]:
     """A browser of the test's own."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+    playwright.expect.set_options(timeout=PATIENCE_MS)
     program = next(filter(None, map(shutil.which, CHROMIUMS)), None)
     if program is None:
         pytest.skip("needs Chromium")

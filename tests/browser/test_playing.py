@@ -74,7 +74,7 @@ def test_a_game_of_connect_four_against_a_policy_survives_a_reload(site: str, ne
         column = page.evaluate("document.querySelector('#legal').options[0].value").lstrip("xo")
         click_parts(page, column)
         expect(page.locator("#moves li")).not_to_have_count(count)
-        expect(page.locator("#status")).to_have_text(TURN_OR_END, timeout=120_000)
+        expect(page.locator("#status")).to_have_text(TURN_OR_END)
         count = len(moves(page))
         if count == 4:
             before = moves(page)
@@ -101,7 +101,7 @@ def test_tic_tac_toe_is_played_by_the_keyboard_alone(site: str, new_page: NewPag
     page.keyboard.type("tic")
     press_tab_until(page, "begin")
     page.keyboard.press("Enter")
-    expect(page.locator("#board")).to_be_focused(timeout=120_000)
+    expect(page.locator("#board")).to_be_focused()
     heard = page.locator("#heard")
     page.keyboard.press("ArrowUp")
     expect(heard).to_have_text("1,1, 1 move")
@@ -113,13 +113,13 @@ def test_tic_tac_toe_is_played_by_the_keyboard_alone(site: str, new_page: NewPag
     wait_for_moves(page, 2)
     press_tab_until(page, "move")
     for turn in range(1, 5):
-        expect(page.locator("#status")).to_have_text(TURN_OR_END, timeout=120_000)
+        expect(page.locator("#status")).to_have_text(TURN_OR_END)
         if "turn" not in page.locator("#status").inner_text():
             break
         page.keyboard.type(page.evaluate("document.querySelector('#legal').options[0].value"))
         page.keyboard.press("Enter")
         expect(page.locator("#moves li")).not_to_have_count(2 * turn)
-    expect(page.locator("#status")).to_have_text(ENDED, timeout=120_000)
+    expect(page.locator("#status")).to_have_text(ENDED)
 
 
 def test_two_tabs_see_the_same_game_and_play_different_ones(site: str, new_page: NewPage) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import fcntl
 import logging
 import os
 import random
@@ -14,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 import pytest
@@ -31,7 +32,7 @@ from keisei_lightning.training import (
     read_checkpoint_header,
     remove_stale_temporaries,
 )
-from keisei_lightning.training.integrity import corruption
+from keisei_lightning.training.integrity import corruption, create_locked, temporary_path
 
 SOAK = os.environ.get("KEISEI_SOAK") == "1"
 SPEC = GameSpec(name="shogi", num_actions=2187, observation_shape=(98,), max_plies=256)
@@ -245,14 +246,53 @@ def test_a_save_of_another_process_is_not_cleaned_up(
     path = tmp_path / "last.ckpt"
     pid, kill = start_saving(path)
     wait_for(path.exists)
-    seen, until = 0, time.monotonic() + 0.5
-    while time.monotonic() < until:
-        seen += bool(list(tmp_path.glob(".*.tmp")))
+    for _ in range(300):
+        wait_for(lambda: list(tmp_path.glob(".*.tmp")) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
         remove_stale_temporaries(tmp_path)
-    assert seen > 10
     assert psutil.Process(pid).status() != psutil.STATUS_ZOMBIE, "its file was taken away"
     kill()
     assert corruption(path) is None
+
+
+@pytest.fixture
+def before_a_lock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
+    """Has something happen just before a file is locked, once."""
+
+    def arrange(happen: Callable[[], None]) -> None:
+        lock, waiting = fcntl.flock, [happen]
+
+        def lock_late(file: IO[bytes], operation: int) -> None:
+            while waiting:
+                waiting.pop()()
+            lock(file, operation)
+
+        monkeypatch.setattr(fcntl, "flock", lock_late)
+
+    return arrange
+
+
+def test_a_clean_up_just_before_the_lock_costs_no_save(
+    tmp_path: Path, before_a_lock: Callable[[Callable[[], None]], None]
+) -> None:
+    before_a_lock(lambda: remove_stale_temporaries(tmp_path))
+    with create_locked(temporary_path(tmp_path / "last.ckpt")) as file:
+        file.write(b"new")
+    assert temporary_path(tmp_path / "last.ckpt").read_bytes() == b"new"
+
+
+def test_a_clean_up_leaves_the_next_file_of_the_same_name(
+    tmp_path: Path, before_a_lock: Callable[[Callable[[], None]], None]
+) -> None:
+    file = tmp_path / ".last.ckpt.1.tmp"
+
+    def replace() -> None:
+        file.unlink()
+        file.write_bytes(b"new")
+
+    file.write_bytes(b"old")
+    before_a_lock(replace)
+    remove_stale_temporaries(tmp_path)
+    assert file.read_bytes() == b"new"
 
 
 # ---- code in a checkpoint

@@ -76,7 +76,7 @@ def test_each_crash_of_an_engine_costs_the_game_that_waited_for_it(diary: Path, 
 
 
 def test_an_idle_engine_that_somebody_kills_twice_is_started_again_and_costs_nothing(diary: Path) -> None:
-    with engine_collector(diary) as collector:
+    with engine_collector(diary, schedule="sync") as collector:  # nobody plays while no batch is requested
         for _ in range(2):
             take(collector, 2)
             engine = lives(diary)[-1]

@@ -29,21 +29,23 @@ export class RequestError extends Error {
   }
 }
 
+const READ_LIMIT_MS = 120_000; // a search may take longer, what is only read does not
+
 /** The answer to a request as JSON; null: nothing new. With a body it is a POST. */
-export async function ask(path, body, signal) {
-  const options = body === undefined ? {} : {
+export async function ask(path, body) {
+  const options = body === undefined ? { signal: AbortSignal.timeout(READ_LIMIT_MS) } : {
     method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body),
   };
   let answer;
   try {
-    answer = await fetch(path, { ...options, signal });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
+    answer = await fetch(path, options);
+  } catch {
     throw new RequestError(0, "the server does not answer");
   }
   if (answer.status === 204) return null;
-  const told = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new RequestError(answer.status, told.error || `the server answers ${answer.status}`);
+  const told = await answer.json().catch(() => null);
+  if (!answer.ok) throw new RequestError(answer.status, told?.error || `the server answers ${answer.status}`);
+  if (told === null) throw new RequestError(answer.status, "the server's answer is cut off");
   return told;
 }
 
@@ -64,7 +66,11 @@ const trim = (value) => String(Number(value.toPrecision(3)));
 /** Calls a function again and again while the page is seen; it may take its time. */
 export function repeat(work, everyMs) {
   const run = async () => {
-    if (!document.hidden) await work();
+    try {
+      if (!document.hidden) await work();
+    } catch (error) {
+      reportError(error); // in the browser's console; the page goes on
+    }
     setTimeout(run, everyMs);
   };
   document.addEventListener("visibilitychange", () => { if (!document.hidden) work(); });

@@ -18,7 +18,6 @@ const board = new Board(byId("board"), chooseMove, (text) => { byId("heard").tex
 // ---- telling
 
 function fail(error) {
-  if (error.name === "AbortError") return;
   byId("error").textContent = error.message;
   byId("error").hidden = false;
   if (!(error instanceof RequestError)) console.error(error);
