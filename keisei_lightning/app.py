@@ -38,9 +38,8 @@ from keisei_lightning.games import game_factory
 from keisei_lightning.launching import run_ranks
 from keisei_lightning.launching.logs import log_as_rank
 from keisei_lightning.models import ActorCritic, num_parameters
-from keisei_lightning.models.output_check import check_network
 from keisei_lightning.parallel import BatchOptions, ClusterOptions, League, OpponentOptions, SelfPlayCollector
-from keisei_lightning.plug_ins import build_callbacks, build_loggers, with_users
+from keisei_lightning.plug_ins import build_callbacks, build_loggers, build_policy, with_users
 from keisei_lightning.results_folder import run_record
 from keisei_lightning.system.allocator import keep_freed_memory
 from keisei_lightning.system.console import print_table, quiet_libraries
@@ -219,10 +218,8 @@ def build(config: DictConfig | ValidatedConfig) -> Run:
     seed_everything(cfg.seed, verbose=False)
     folder = Path(cfg.output_dir)
     game = game_factory(cfg.env.game, **game_options(cfg))
-    # Partial: Hydra would turn a dataclass among the arguments, such as the spec, into a dictionary.
     spec = game(1).spec
-    actor_critic = ActorCritic(instantiate(cfg.model, _partial_=True, _convert_="all")(spec=spec))
-    check_network(actor_critic, spec, key=f"model._target_={cfg.model._target_}: network")
+    actor_critic = build_policy(cfg, spec)
     (options, workers, supervision), pool = parallel_options(cfg), opponent_options(cfg)
     collector = SelfPlayCollector(
         game,

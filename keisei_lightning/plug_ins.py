@@ -1,4 +1,4 @@
-"""What the user plugs into a run by ``_target_``: loggers and callbacks."""
+"""What the user plugs into a run by ``_target_``: the network, loggers and callbacks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,36 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
+from keisei_lightning.config.validation import as_initial_policy
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.games import GameSpec
+from keisei_lightning.models import ActorCritic
+from keisei_lightning.models.output_check import check_network
 from keisei_lightning.training import WeightSyncCallback
+from keisei_lightning.training.policy_weights import load_weights
 
-__all__ = ["build_callbacks", "build_loggers", "with_users"]
+__all__ = ["build_callbacks", "build_loggers", "build_policy", "with_users"]
+
+
+def build_policy(cfg: DictConfig, spec: GameSpec) -> ActorCritic:
+    """The policy that a training begins with.
+
+    Args:
+        cfg: a valid configuration.
+        spec: of its game.
+
+    Raises:
+        ConfigError: the network does not fit the game, or the weights of ``initial_policy`` do not fit the network.
+    """
+    # Partial: Hydra would turn a dataclass among the arguments, such as the spec, into a dictionary.
+    policy = ActorCritic(instantiate(cfg.model, _partial_=True, _convert_="all")(spec=spec))
+    check_network(policy, spec, key=f"model._target_={cfg.model._target_}: network")
+    if cfg.initial_policy is not None and cfg.ckpt_path is None:
+        try:
+            load_weights(policy, cfg.initial_policy, spec)
+        except ConfigError as error:
+            raise ConfigError([as_initial_policy(line) for line in error.errors]) from error
+    return policy
 
 
 def build_loggers(cfg: DictConfig) -> list[Logger]:

@@ -29,18 +29,15 @@ from keisei_lightning.models.output_check import check_network
 from keisei_lightning.models.registry import OUR_NETWORKS, not_plain
 from keisei_lightning.published import checkpoint_file
 from keisei_lightning.system.devices import device_errors, resolve_device_name
-from keisei_lightning.training.checkpoint_header import CheckpointHeader, Recipe, load_checked, network_errors
+from keisei_lightning.training.checkpoint_header import CheckpointHeader, Recipe
+from keisei_lightning.training.policy_weights import put_weights, read_checkpoint
 from keisei_lightning.training.recorded import recorded_game, recorded_network
-from keisei_lightning.training.saved_weights import saved_weights
 
 __all__ = ["LoadedPolicy", "device_of", "load_policy"]
 
 _GIVE_IT = (
     "and no .hydra/config.yaml is in its run's folder; give it, such as model={kind:resnet,num_blocks:2,channels:32}"
 )
-
-_PREFIX = "actor_critic."
-"""Where the module keeps the policy in its state dictionary."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,10 +95,7 @@ def load_policy(
             told, cannot be made, or is not the one of the weights.
     """
     name, file = str(path), checkpoint_file(path)
-    if not os.path.isfile(file):
-        raise ConfigError(f"ckpt_path={name}: there is no such file")
-    checkpoint = load_checked(file, map_location="cpu")
-    header = CheckpointHeader.from_checkpoint(checkpoint, path=name)
+    checkpoint, header = read_checkpoint(path)
     recipe = Recipe.from_checkpoint(checkpoint, path=name) or _recipe_of_run(file)
     recipe = recipe or Recipe(game=header.game, game_options={}, model={})
     game, spec = recorded_game(recipe, path=name)
@@ -110,14 +104,7 @@ def load_policy(
         actor_critic = ActorCritic(recorded_network(recipe.model, spec, path=name, otherwise=_GIVE_IT))
     else:
         actor_critic = ActorCritic(_named_network(model, spec))
-    weights = {
-        key.removeprefix(_PREFIX): value
-        for key, value in saved_weights(checkpoint, path=name).items()
-        if key.startswith(_PREFIX)
-    }
-    if errors := network_errors(weights, actor_critic.state_dict(), path=name):
-        raise ConfigError(errors)
-    actor_critic.load_state_dict(weights)
+    put_weights(checkpoint, actor_critic, path=name)
     check_network(actor_critic, spec, key=f"ckpt_path={name}: network")
     return LoadedPolicy(
         actor_critic=actor_critic.to(device).eval(),

@@ -164,6 +164,11 @@ def positions_of_play(
 # ---- the card
 
 
+def trainings(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A training, and those before it that made the policy which it began with, the newest first."""
+    return [training, *(trainings(training["began_with"]) if "began_with" in training else [])]
+
+
 def training_of(checkpoint: Path, beside: str) -> dict[str, Any]:
     """How a run made its policy, from the run's own records.
 
@@ -177,7 +182,11 @@ def training_of(checkpoint: Path, beside: str) -> dict[str, Any]:
     overrides = yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"))
     logged = yaml.safe_load((run / "csv" / "hparams.yaml").read_text(encoding="utf-8"))
     last = history[-1]
+    start = configuration.get("initial_policy") or ""
+    name = start.removeprefix(published.PREFIX)
+    before = published.published_card(name) if published.is_published(start) else None
     return {
+        **({"began_with": before["training"]} if before else {}),
         "command": shlex.join(["python", "train.py", *overrides]),
         "seed": configuration["seed"],
         "epochs": int(last["epoch"]),
@@ -296,22 +305,21 @@ def overview(cards: list[dict[str, Any]]) -> Iterator[str]:
     yield "| policy | game | parameters | file, KB | plies | minutes | score against `random`, % |"
     yield "|---|---|---|---|---|---|---|"
     for card in cards:
-        training = card["training"]
+        all_of_it = trainings(card["training"])
+        plies, minutes = (sum(each[key] for each in all_of_it) for key in ("plies", "minutes"))
         against_random = next(row for row in card["strength"]["matches"] if row["opponent"] == "random")
         yield (
             f"| `published:{card['name']}` | `{card['game']}` | {card['parameters']:,} | {card['bytes'] / 1000:.0f} | "
-            f"{training['plies']:,} | {training['minutes']:.1f} | {percent(against_random['score'])} |"
+            f"{plies:,} | {minutes:.1f} | {percent(against_random['score'])} |"
         )
     yield f"| together | | | {sum(card['bytes'] for card in cards) / 1000:.0f} | | | |"
     yield ""
 
 
-def part(card: Mapping[str, Any]) -> Iterator[str]:
-    """The section of one policy."""
-    training, strength, compact = card["training"], card["strength"], card["compact"]
-    machine, match = training["machine"], compact["match"]
+def part_of_training(training: Mapping[str, Any], *, is_first: bool) -> Iterator[str]:
+    """How a policy was made, or the one that it began with."""
+    machine = training["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in training["versions"].items())
-    yield f"## {card['name']}\n"
     ended = (
         ""
         if training["epochs"] >= training["max_epochs"]
@@ -320,12 +328,22 @@ def part(card: Mapping[str, Any]) -> Iterator[str]:
             "learning rate had not fallen to the last."
         )
     )
+    began = "Trained" if is_first else "It began with the weights of the policy that was published before, trained"
     yield from wrapped(
-        f"Trained on {training['date']} with seed {training['seed']}: {training['plies']:,} plies in "
+        f"{began} on {training['date']} with seed {training['seed']}: {training['plies']:,} plies in "
         f"{training['minutes']:.1f} minutes on {machine['cpus']} CPUs ({machine['processor']}; {training['beside']})."
         f"{ended} Versions: {versions}. The command:"
     )
     yield "\n```text\n" + command_lines(training["command"]) + "\n```\n"
+
+
+def part(card: Mapping[str, Any]) -> Iterator[str]:
+    """The section of one policy."""
+    strength, compact = card["strength"], card["compact"]
+    match = compact["match"]
+    yield f"## {card['name']}\n"
+    for number, training in enumerate(trainings(card["training"])):
+        yield from part_of_training(training, is_first=number == 0)
     yield from wrapped(
         f"In fewer bits it plays as it was trained: on {compact['positions']:,} positions of its own play, logits of "
         f"legal moves differ by at most {compact['max_logit_difference']:.2g}, values by "

@@ -24,8 +24,8 @@ __all__ = ["PATH_KEYS", "override_word", "quote_texts", "resume_command", "resum
 
 PATH_KEYS = frozenset(
     {
-        *("checkpoint", "ckpt_path", "folder", "hydra.run.dir", "hydra.sweep.dir", "load", "opponents.folder"),
-        *("output_dir", "results_dir", "save", "to", "write"),
+        *("checkpoint", "ckpt_path", "folder", "hydra.run.dir", "hydra.sweep.dir", "initial_policy", "load"),
+        *("opponents.folder", "output_dir", "results_dir", "save", "to", "write"),
     },
 )
 """Keys whose values are paths."""

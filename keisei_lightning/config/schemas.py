@@ -173,6 +173,11 @@ class RunOptions(SeedOptions):
         "null: start anew; last: resume from the newest whole checkpoint of this name; auto: the same where there is "
         "one (for jobs that are queued again); else a checkpoint file.",
     )
+    initial_policy: str | None = option(
+        None,
+        "A new training begins with the weights of this checkpoint file or published policy, of the same game and "
+        "network; null: with new ones.",
+    )
     results_dir: str = option("results", "Holds a folder for each name, which holds a folder for each run.")
     output_dir: str = option(sentence="The folder of this run.")
     live_every_s: float = option(

@@ -28,7 +28,15 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameSpec
 from keisei_lightning.training.checkpoint_header import check_checkpoint, newest_checkpoint
 
-__all__ = ["ValidatedConfig", "config_warnings", "resolve_workers", "section_of", "unresolved_errors", "validate"]
+__all__ = [
+    "ValidatedConfig",
+    "as_initial_policy",
+    "config_warnings",
+    "resolve_workers",
+    "section_of",
+    "unresolved_errors",
+    "validate",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +98,8 @@ def _validated(cfg: DictConfig, section: str) -> ValidatedConfig:
         _refuse(
             [
                 *(*target_errors(cfg), *gpu_errors(cfg)),
-                *(*_resolve_checkpoint(cfg, spec), *member_checkpoint_errors(cfg, spec)),
+                *(*_resolve_checkpoint(cfg, spec), *_initial_policy_errors(cfg, spec)),
+                *member_checkpoint_errors(cfg, spec),
             ]
         )
     OmegaConf.set_readonly(cfg, True)
@@ -126,7 +135,7 @@ def _missing(name: str, word: str) -> str:
 
 def _expand_home(cfg: DictConfig) -> None:
     """Put the home folder in the place of a ``~`` that a path begins with; the shell leaves it in KEY=VALUE."""
-    for key in ("results_dir", "output_dir", "ckpt_path"):
+    for key in ("results_dir", "output_dir", "ckpt_path", "initial_policy"):
         if not OmegaConf.is_interpolation(cfg, key) and cfg[key] is not None:
             cfg[key] = os.path.expanduser(cfg[key])
 
@@ -173,6 +182,22 @@ def _resolve_checkpoint(cfg: DictConfig, spec: GameSpec) -> list[str]:
             "checkpoint of a run"
         ]
     return []
+
+
+def _initial_policy_errors(cfg: DictConfig, spec: GameSpec) -> list[str]:
+    """Whether a new training can begin with a policy, as far as its file's header tells."""
+    if cfg.initial_policy is None or cfg.ckpt_path is not None:  # a training that resumes has weights
+        return []
+    try:
+        check_checkpoint(cfg.initial_policy, spec)
+    except ConfigError as error:
+        return [as_initial_policy(line) for line in error.errors]
+    return []
+
+
+def as_initial_policy(line: str) -> str:
+    """An error of a checkpoint's, told of the key ``initial_policy``."""
+    return line.replace("ckpt_path=", "initial_policy=", 1)
 
 
 def config_warnings(cfg: DictConfig) -> list[str]:

@@ -14,8 +14,8 @@ from keisei_lightning.system.registry import nearest
 
 __all__ = ["POSITIONS_PER_MB", "EngineSettings", "option_lines", "with_option"]
 
-POSITIONS_PER_MB: Final = 100
-"""Positions of a tree that a megabyte holds: with 80 legal moves each one takes about 10 kB."""
+POSITIONS_PER_MB: Final = 200
+"""Positions of a tree that a megabyte holds: with 80 legal moves each one takes 4 to 5 kB."""
 
 
 @dataclass(frozen=True, kw_only=True)

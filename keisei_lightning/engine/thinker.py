@@ -116,6 +116,7 @@ class Thinker:
         task: Task,
         settings: EngineSettings,
         report: Callable[[Analysis], None] | None = None,
+        complain: Callable[[str], None] | None = None,
     ) -> Analysis:
         """Search a position until the task's limits are reached.
 
@@ -124,6 +125,7 @@ class Thinker:
             task: its limits.
             settings: of this search.
             report: is shown what has been found from time to time.
+            complain: is told when the tree is full before the limits are reached.
 
         Raises:
             ConfigError, GameError: of the network or the game.
@@ -142,7 +144,7 @@ class Thinker:
         def watch(analysis: Analysis) -> bool:
             if report is not None:
                 report(analysis)
-            return not (count is None and task.is_decided(analysis))
+            return count is not None or not task.is_decided(analysis)
 
         analysis = analyst.analyse(
             position,
@@ -152,6 +154,9 @@ class Thinker:
             goes_on=task.goes_on,
             lines=settings.lines,
         )
+        is_left = count is None and simulations > 1 and not (task.is_over or task.is_decided(analysis))
+        if is_left and analysis.result is None and complain is not None:
+            complain(f"the tree is full; with more than {settings.hash_mb} MB (USI_Hash) the search would go on")
         task.wait_for_release()
         return analysis
 

@@ -138,7 +138,9 @@ class UciProgram(Program):
         Returns:
             What was found, and the move to play.
         """
-        analysis = self._thinker.think(position, task, settings, lambda found: self._writer.write(*info_lines(found)))
+        analysis = self._thinker.think(
+            position, task, settings, lambda found: self._writer.write(*info_lines(found)), self.complain
+        )
         self._writer.write(*info_lines(analysis))
         return analysis, self._thinker.choose(analysis, settings)
 

@@ -64,6 +64,41 @@ def winged_network(spec: GameSpec, *, wings: int) -> nn.Module:
     return build_network(spec, kind="mlp", num_blocks=1, channels=8 * wings)
 
 
+def test_a_new_training_begins_with_the_weights_of_its_initial_policy(tmp_path: Path) -> None:
+    first = build(validated(tmp_path / "first", "seed=1"))
+    first.fit()
+    trained = first.module.actor_critic.state_dict()
+    start = f"initial_policy={first.last_checkpoint}"
+    second = build(validated(tmp_path / "second", "seed=2", start, "ppo.learning_rate=1e-5"))
+    assert all(torch.equal(weight, trained[name]) for name, weight in second.module.actor_critic.state_dict().items())
+    assert second.data.collector.policy_version == 0
+    second.fit()
+    assert (second.trainer.current_epoch, read_checkpoint_header(second.last_checkpoint).epoch) == (1, 1)
+    resumed = ["seed=3", f"initial_policy={tmp_path / 'gone.ckpt'}", f"ckpt_path={second.last_checkpoint}"]
+    third = build(validated(tmp_path / "third", *resumed))  # which has weights of its own
+    assert not torch.equal(next(third.module.actor_critic.parameters()), next(iter(trained.values())))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["initial_policy=gone.ckpt"], "initial_policy=gone.ckpt: there is no such file"),
+        (
+            ["initial_policy=published:hex"],
+            "initial_policy=published:hex: its game is hex(board_size=5), this run's is tic_tac_toe",
+        ),
+        (
+            ["env=connect_four", "initial_policy=published:connect_four"],
+            "initial_policy=published:connect_four: another network's checkpoint (",
+        ),
+    ],
+)
+def test_an_initial_policy_that_does_not_fit_is_refused(tmp_path: Path, overrides: list[str], line: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        build(composed(tmp_path, *overrides))
+    assert [each[: len(line)] for each in refused.value.errors] == [line]
+
+
 def test_every_key_reaches_its_part(tmp_path: Path) -> None:
     ladder = tmp_path / "results.json"
     ladder.write_text(

@@ -44,6 +44,18 @@ def test_it_tells_its_options_and_answers_before_a_policy_is_loaded() -> None:
     assert talk.heard[0].startswith("id name keisei-lightning ")
 
 
+def test_a_tree_that_is_full_is_told_while_the_search_waits_for_stop() -> None:
+    with talk_to(UsiProgram, SHOGI, EngineSettings(hash_mb=1)) as talk:
+        talk.say("position startpos")
+        told = talk.ask("go infinite", "info string")
+        assert told == "info string the tree is full; with more than 1 MB (USI_Hash) the search would go on"
+        assert talk.ask("stop", "bestmove").startswith("bestmove ")
+        talk.ask("go nodes 40", "bestmove")
+        talk.say("position startpos moves 7g7f")
+        talk.ask("go movetime 1", "bestmove")
+    assert sum(line.startswith("info string") for line in talk.heard) == 1
+
+
 def test_a_fixed_number_of_positions_is_searched_and_told() -> None:
     with talk_to(UsiProgram, SHOGI) as talk:
         talk.say("position startpos moves 7g7f")
