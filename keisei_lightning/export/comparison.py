@@ -36,7 +36,8 @@ class Comparison:
         positions: how many were compared.
         seed: of the games.
         games: that were begun for them.
-        max_log_prob_difference: the largest, of all legal moves.
+        max_log_prob_difference: the largest, of all legal moves; of a log-probability beyond -1 it is a part of that
+            number, since sums in float32 in another order differ by a part of their size.
         max_value_difference: the largest.
         same_move: share of positions whose likeliest move is the same.
         tolerance: no difference is larger.
@@ -124,7 +125,8 @@ def compare(
         wanted, wanted_value = _by_module(actor_critic, observation, legal)
         log_probs, values = run(observation, legal)
         wrong += int(((log_probs == -np.inf) != ~legal).any(axis=1).sum())
-        log_prob_differences.append(float(np.abs(log_probs[legal] - wanted[legal]).max()))
+        sizes = np.maximum(np.abs(wanted[legal]), 1.0)
+        log_prob_differences.append(float((np.abs(log_probs[legal] - wanted[legal]) / sizes).max()))
         value_differences.append(float(np.abs(values - wanted_value).max()))
         same += int((log_probs.argmax(axis=1) == wanted.argmax(axis=1)).sum())
     return Comparison(

@@ -34,7 +34,9 @@ class ExportOptions(Options):
         1000, "Positions of random games on which the file is compared with the checkpoint.", low=1, high=1_000_000
     )
     tolerance: float = option(
-        1e-4, "The largest difference of a log-probability or a value with which the file is written.", above=0
+        1e-4,
+        "The largest difference of a value or a log-probability (beyond -1: a part of it) in a file that is written.",
+        above=0,
     )
     seed: int = option(0, "Seed of these games.", low=0, high=2**31 - 1)
     overwrite: bool = option(False, "Replace the file if it is there.")
