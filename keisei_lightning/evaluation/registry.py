@@ -55,6 +55,7 @@ PLAYERS: Final[Registry[PlayerMaker]] = Registry(
     group="keisei_lightning.players",
     built_in={  # a test holds them to pyproject.toml
         "alpha_beta": "keisei_lightning.evaluation.search:make_alpha_beta",
+        "blend": "keisei_lightning.evaluation.blend_player:make_blend",
         "fairy_stockfish": "keisei_lightning.evaluation.usi.players:make_fairy_stockfish",
         "greedy_capture": "keisei_lightning.evaluation.shogi_players:make_greedy_capture",
         "mate_in_one": "keisei_lightning.evaluation.shogi_players:make_mate_in_one",

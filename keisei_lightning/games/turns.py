@@ -40,6 +40,12 @@ class Turn:
     observation: NDArray[np.uint8]
     legal: NDArray[np.uint8]
 
+    def take(self, rows: NDArray[np.int64]) -> Turn:
+        """Some of the boards: rows of this turn, int64 [m]."""
+        return Turn(
+            game=self.game, indices=self.indices[rows], observation=self.observation[rows], legal=self.legal[rows]
+        )
+
 
 @runtime_checkable
 class Player(Protocol):
