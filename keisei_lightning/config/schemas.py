@@ -176,7 +176,7 @@ class RunOptions(SeedOptions):
     initial_policy: str | None = option(
         None,
         "A new training begins with the weights of this checkpoint file or published policy, of the same game and "
-        "network; null: with new ones.",
+        "network (a resnet may have more blocks); null: with new ones.",
     )
     results_dir: str = option("results", "Holds a folder for each name, which holds a folder for each run.")
     output_dir: str = option(sentence="The folder of this run.")

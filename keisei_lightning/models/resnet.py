@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -89,6 +90,25 @@ class ResidualNetwork(TwoHeads):
         )
         self.value_head = ValueHead(num_features=head_features, board_shape=spec.board_shape, kind=value_head)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def further_blocks(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of the blocks that a shallower network has not got, as the identity.
+
+        With them this network computes what the shallower one does, and has more to learn with (T. Chen,
+        I. Goodfellow, J. Shlens, "Net2Net: Accelerating Learning via Knowledge Transfer", arXiv:1511.05641).
+
+        Args:
+            weights: state dictionary of a network that is like this one but for the number of its blocks.
+
+        Returns:
+            What completes it; nothing where it has as many blocks.
+        """
+        return {
+            f"tower.{at}.{name}": torch.zeros_like(weight) if name.startswith("conv2.") else weight
+            for at, block in enumerate(self.tower)
+            if not any(name.startswith(f"tower.{at}.") for name in weights)
+            for name, weight in block.state_dict().items()
+        }
 
     @override
     def _evaluate(self, observation: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from keisei_lightning.errors import ConfigError
 from keisei_lightning.games.protocol import GameSpec
 from keisei_lightning.models import ActorCritic
+from keisei_lightning.models.resnet import ResidualNetwork
 from keisei_lightning.published import checkpoint_file
 from keisei_lightning.training.checkpoint_header import CheckpointHeader, load_checked, network_errors
 from keisei_lightning.training.saved_weights import saved_weights
@@ -17,9 +18,14 @@ __all__ = ["load_weights", "put_weights", "read_checkpoint"]
 _PREFIX: Final = "actor_critic."
 """Where the module keeps the policy in its state dictionary."""
 
+_NETWORK: Final = "network."
+"""Where the policy keeps its network."""
+
 
 def load_weights(policy: ActorCritic, path: str | os.PathLike[str], spec: GameSpec) -> None:
     """Give a policy the weights of a checkpoint; whatever else is in the file is left alone.
+
+    A residual network takes those of a shallower one too, and computes the same then.
 
     Args:
         policy: of any network.
@@ -32,7 +38,7 @@ def load_weights(policy: ActorCritic, path: str | os.PathLike[str], spec: GameSp
     """
     checkpoint, header = read_checkpoint(path)
     header.check(spec, path=str(path))
-    put_weights(checkpoint, policy, path=str(path))
+    put_weights(checkpoint, policy, path=str(path), deepens=True)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], CheckpointHeader]:
@@ -54,19 +60,23 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Check
     return checkpoint, CheckpointHeader.from_checkpoint(checkpoint, path=str(path))
 
 
-def put_weights(checkpoint: dict[str, Any], policy: ActorCritic, *, path: str) -> None:
+def put_weights(checkpoint: dict[str, Any], policy: ActorCritic, *, path: str, deepens: bool = False) -> None:
     """Put the weights of a checkpoint that was read into a policy.
 
     Args:
         checkpoint: its content.
         policy: that takes them.
         path: for the message.
+        deepens: a residual network may have more blocks than that of the file.
 
     Raises:
         ConfigError: they are another network's.
     """
     saved = saved_weights(checkpoint, path=path)
     weights = {key.removeprefix(_PREFIX): value for key, value in saved.items() if key.startswith(_PREFIX)}
+    if deepens and isinstance(policy.network, ResidualNetwork):
+        of_network = {key.removeprefix(_NETWORK): value for key, value in weights.items()}
+        weights |= {_NETWORK + key: value for key, value in policy.network.further_blocks(of_network).items()}
     if errors := network_errors(weights, policy.state_dict(), path=path):
         raise ConfigError(errors)
     policy.load_state_dict(weights)

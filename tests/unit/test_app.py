@@ -23,7 +23,9 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.games import GameSpec, register_game
 from keisei_lightning.games.registry import GAMES
 from keisei_lightning.models import build_network
+from keisei_lightning.models.resnet import ResidualNetwork
 from keisei_lightning.parallel import OpponentOptions
+from keisei_lightning.policies import load_policy
 from keisei_lightning.system.stopping import Stopped
 from keisei_lightning.training import (
     BestCheckpoint,
@@ -48,6 +50,15 @@ TINY = [
     "parallel.plies_per_rollout=16",
     "trainer.max_epochs=1",
     "evaluation.num_games=2",
+]
+
+
+AS_PUBLISHED = [
+    "env=connect_four",
+    "model=small",
+    "model.equivariant=true",
+    "model.channels=32",
+    "initial_policy=published:connect_four",
 ]
 
 
@@ -79,9 +90,32 @@ def test_a_new_training_begins_with_the_weights_of_its_initial_policy(tmp_path: 
     assert not torch.equal(next(third.module.actor_critic.parameters()), next(iter(trained.values())))
 
 
+def test_a_deeper_network_begins_as_its_initial_policy_and_learns_with_all_its_blocks(tmp_path: Path) -> None:
+    parts = build(composed(tmp_path, *AS_PUBLISHED, "model.num_blocks=4"))
+    published, own = load_policy("published:connect_four"), parts.module.actor_critic
+    assert isinstance(own.network, ResidualNetwork)
+    assert len(own.network.tower) == 4
+    shape = published.game(1).spec.observation_shape
+    observation = torch.randint(2, (32, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        for ours, theirs in zip(own(observation), published.actor_critic(observation), strict=True):
+            assert torch.equal(ours, theirs)
+    assert not own.network.tower[3].conv2.weight.any()
+    parts.fit()
+    assert own.network.tower[3].conv2.weight.any()
+
+
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
+        (
+            [*AS_PUBLISHED, "model.num_blocks=1"],
+            "initial_policy=published:connect_four: another network's checkpoint (network.tower.1.conv1.bias is only",
+        ),
+        (
+            [*AS_PUBLISHED, "model.num_blocks=3", "model.channels=64"],
+            "initial_policy=published:connect_four: another network's checkpoint (",
+        ),
         (["initial_policy=gone.ckpt"], "initial_policy=gone.ckpt: there is no such file"),
         (
             ["initial_policy=published:hex"],
