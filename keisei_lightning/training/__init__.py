@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from keisei_lightning.system.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from keisei_lightning.training.averaging import PolicyAverage
     from keisei_lightning.training.best_checkpoint import BestCheckpoint
     from keisei_lightning.training.calibration import CalibrationCallback
     from keisei_lightning.training.checkpoint import AtomicCheckpointIO
@@ -61,6 +62,7 @@ __all__ = [
     "OrderlyStop",
     "PPOModule",
     "PPOOptions",
+    "PolicyAverage",
     "RolloutSource",
     "ScoreEarlyStopping",
     "ScorePruning",
@@ -97,6 +99,7 @@ _MODULE_OF = {
     "OrderlyStop": "orderly_stop",
     "PPOModule": "module",
     "PPOOptions": "options",
+    "PolicyAverage": "averaging",
     "RolloutSource": "source",
     "ScoreEarlyStopping": "early_stopping",
     "ScorePruning": "pruning",

@@ -32,6 +32,7 @@ from keisei_lightning.models import ActorCritic, evaluation_mode
 from keisei_lightning.search import SearchOptions
 from keisei_lightning.system.options import with_keywords
 from keisei_lightning.system.stopping import Stopped, deferred, interruptible
+from keisei_lightning.training.averaging import averaged_weights
 from keisei_lightning.training.metric_names import metric_name
 from keisei_lightning.training.options import EvaluationOptions
 from keisei_lightning.training.ranks import ALONE, Ranks, ranks_of
@@ -193,13 +194,13 @@ class EvaluationCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; with ``at_start``, evaluate the weights that training starts from."""
         self._started, self._spent_s = self._clock(), 0.0
-        self._remember(trainer.current_epoch, pl_module)
+        self._remember(trainer.current_epoch, trainer, pl_module)
         if self.options.at_start:
             self._log_aside(trainer, self.play(trainer, pl_module))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate if it is time."""
-        self._remember(trainer.current_epoch + 1, pl_module)
+        self._remember(trainer.current_epoch + 1, trainer, pl_module)
         if self.should_evaluate(trainer):
             pl_module.log_dict(self.play(trainer, pl_module), batch_size=1)
 
@@ -209,7 +210,7 @@ class EvaluationCallback(Callback):
             self._log_aside(trainer, self.play(trainer, pl_module))
 
     def play(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
-        """Play a match against each opponent with the module's present weights.
+        """Play a match against each opponent with the module's present weights, or with their average if it is kept.
 
         A signal that asks the program to stop ends the matches; training ends after this, with a checkpoint.
 
@@ -225,7 +226,8 @@ class EvaluationCallback(Callback):
         results: dict[str, MatchResult] = {}
         with isolate_rng():
             try:
-                with interruptible() if self._ranks.size == 1 else nullcontext():
+                alone = self._ranks.size == 1
+                with averaged_weights(trainer, pl_module), interruptible() if alone else nullcontext():
                     for opponent in self._opponents(pl_module):
                         before = self._clock()
                         result = self._play_match(trainer, pl_module, opponent)
@@ -297,13 +299,14 @@ class EvaluationCallback(Callback):
         values = {"eval/rating": rating.value, "eval/rating_low": rating.low, "eval/rating_high": rating.high}
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
-    def _remember(self, epochs_done: int, pl_module: LightningModule) -> None:
+    def _remember(self, epochs_done: int, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the weights for a later match against them."""
         self._epochs_done = epochs_done
         if self.options.against_epochs_ago is None or epochs_done % self.options.every_n_epochs:
             return
-        weights = self._policy(pl_module).state_dict()
-        self._past[epochs_done] = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+        with averaged_weights(trainer, pl_module):
+            weights = self._policy(pl_module).state_dict()
+            self._past[epochs_done] = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
         for epoch in [epoch for epoch in self._past if epoch < epochs_done - self.options.against_epochs_ago]:
             del self._past[epoch]
 

@@ -23,6 +23,7 @@ from keisei_lightning.training import (
     CurvesCallback,
     FinalCheckpoint,
     OrderlyStop,
+    PolicyAverage,
     PPOModule,
     SearchTargets,
     SelfPlayDataModule,
@@ -235,6 +236,37 @@ def test_games_against_snapshots_resume_as_if_there_had_been_no_stop(step: int, 
     assert_same_run(resumed, whole)
     ring = loaded(whole.path)["SelfPlayDataModule"]["collector"]["opponents"]["ring"]
     assert sum(snapshot["games"] for snapshot in ring) > 0
+
+
+@pytest.mark.parametrize("step", [1, STEPS, STEPS + 3], ids=lambda step: f"step {step}")
+def test_averaged_weights_resume_as_if_there_had_been_no_stop(step: int, tmp_path: Path, whole: Parts) -> None:
+    averaged = Parts(tmp_path / "averaged", callbacks=(PolicyAverage(share=0.2),))
+    averaged.fit()
+    first = Parts(tmp_path / "first", callbacks=(PolicyAverage(share=0.2), SignalAtStep(step)))
+    first.fit_until_stopped()
+    resumed = Parts(tmp_path / "resumed", callbacks=(PolicyAverage(share=0.2),), seed=99)
+    resumed.fit(first.path)
+    assert_same_run(resumed, averaged)
+    for key in ("current_model_state", "averaging_state"):
+        assert_same(loaded(resumed.path)[key], loaded(averaged.path)[key], key)
+    # What is trained is what is trained without an average.
+    assert_same(loaded(averaged.path)["current_model_state"], loaded(whole.path)["state_dict"], "weights")
+    assert averaged.metrics() == whole.metrics()
+
+
+def test_a_checkpoint_of_the_end_goes_on_with_the_weights_that_were_trained(tmp_path: Path) -> None:
+    whole = Parts(tmp_path / "whole", constant=True, callbacks=(PolicyAverage(),))
+    whole.fit()
+    first = Parts(tmp_path / "first", max_epochs=2, constant=True, callbacks=(PolicyAverage(),))
+    first.fit()  # FinalCheckpoint stands behind the average, and saves when the module has it
+    content = loaded(first.path)
+    assert_same(first.module.state_dict(), content["state_dict"], "average")
+    assert any(
+        not torch.equal(each, content["current_model_state"][name]) for name, each in content["state_dict"].items()
+    )
+    resumed = Parts(tmp_path / "resumed", constant=True, seed=99, callbacks=(PolicyAverage(),))
+    resumed.fit(first.path)
+    assert_same_run(resumed, whole)
 
 
 @pytest.mark.parametrize("step", [STEPS, 2 * STEPS, 2 * STEPS + 3], ids=lambda step: f"step {step}")
