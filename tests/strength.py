@@ -48,6 +48,8 @@ Rows = Iterator[tuple[str, float, str]]
 
 SHOGI_LADDER = {  # rung -> games; fewer where the score is near 0 or 1, and nothing is claimed
     "random": GAMES,
+    "blend(player=greedy_capture,share=0.35)": GAMES // 4,
+    "blend(player=greedy_capture,share=0.75)": GAMES // 4,
     "greedy_capture": GAMES // 2,
     "mate_in_one": GAMES,
     "fairy_stockfish(skill=-10,nodes=1000)": GAMES // 2,

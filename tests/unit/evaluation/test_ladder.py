@@ -37,6 +37,16 @@ def test_the_ladder_of_shogi_is_part_of_the_library() -> None:
     assert len({frozenset(match[:2]) for match in ladder.matches}) == len(ladder.matches) == count * (count - 1) // 2
 
 
+def test_the_ladder_of_shogi_has_no_holes() -> None:
+    matches = load_ladder("shogi").matches
+    scores = {(one, other): tally.score for one, other, tally in matches}
+    scores |= {(other, one): 1 - score for (one, other), score in scores.items()}
+    above = {one: [score for (player, _), score in scores.items() if player == one] for one, _ in scores}
+    # A player between two rungs neither always loses to one of them nor always beats it.
+    alone = {one for one, own in above.items() if not any(0.15 <= score <= 0.4 for score in own)}
+    assert alone <= {"fairy_stockfish(skill=0,nodes=1000)"}  # the strongest
+
+
 def test_a_ladder_that_is_not_there_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_ladder(tmp_path / "nowhere.json")
