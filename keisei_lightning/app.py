@@ -359,6 +359,7 @@ def _start_rows(cfg: DictConfig, parts: Run) -> dict[str, object]:
         "plies": f"{collector.frames_per_batch:,} per epoch x {parts.trainer.max_epochs:,} epochs",
         "ranks": parts.trainer.world_size if parts.trainer.world_size > 1 else None,
         "learning": f"{cfg.ppo.epochs} passes, minibatches of {cfg.ppo.minibatch_size} plies",
+        "learned from": None if cfg.ppo.advantage_share == 1 else f"{cfg.ppo.advantage_share:.0%} of the plies",
         "callbacks": ", ".join(name for name, entry in cfg.callbacks.items() if entry is not None) or None,
         "resumes from": cfg.ckpt_path,
         "results": _short(parts.folder),

@@ -40,6 +40,7 @@ from keisei_lightning.system.limits import MemoryDemand, memory_errors
 from keisei_lightning.system.options import declared
 from keisei_lightning.system.paths import no_path, one_line, path_errors
 from keisei_lightning.training.integrity import checkpoint_files
+from keisei_lightning.training.options import MinibatchOptions
 
 __all__ = [
     "declared_errors",
@@ -263,6 +264,7 @@ def publishes_per_iteration(cfg: DictConfig) -> tuple[int, str]:
     every = cfg.weight_sync.every_n_steps
     if every is None:
         return 1, "published once per iteration"
-    minibatches = math.ceil(_plies_per_batch(cfg) / cfg.ppo.minibatch_size)
+    options = made(MinibatchOptions, cfg.ppo)
+    minibatches = math.ceil(options.learned(_plies_per_batch(cfg)) / options.minibatch_size)
     steps = math.ceil(cfg.ppo.epochs * minibatches / cfg.trainer.accumulate_grad_batches)
     return math.ceil(steps / every), f"{steps} optimiser steps / weight_sync.every_n_steps={every}"

@@ -31,7 +31,7 @@ from keisei_lightning.training.collection import SharedCollection
 from keisei_lightning.training.finished_games import FinishedGames
 from keisei_lightning.training.iteration import Iteration
 from keisei_lightning.training.loader import MinibatchLoader
-from keisei_lightning.training.minibatches import add_advantages_of_all, add_outcomes, decouple
+from keisei_lightning.training.minibatches import add_advantages_of_all, add_outcomes, decouple, largest_advantages
 from keisei_lightning.training.module import PPOModule
 from keisei_lightning.training.options import MinibatchOptions
 from keisei_lightning.training.ranks import ALONE, Ranks, ranks_of
@@ -161,7 +161,7 @@ class SelfPlayDataModule(LightningDataModule):
     @property
     def num_minibatches(self) -> int:
         """Minibatches in one pass over a rollout."""
-        return math.ceil(self.collector.frames_per_batch / self.options.minibatch_size)
+        return math.ceil(self.options.learned(self.collector.frames_per_batch) / self.options.minibatch_size)
 
     def setup(self, stage: str | None = None) -> None:
         """Make the collector, or reopen it after a fit; nothing is started.
@@ -288,6 +288,7 @@ class SelfPlayDataModule(LightningDataModule):
         plies, trainable, counts = add_advantages_of_all(
             rollout, ranks, gamma=options.gamma, lmbda=options.lmbda, normalize=options.normalize_advantage
         )
+        trainable = largest_advantages(plies, trainable, options.learned(len(trainable)))
         plies = self._add_outcomes(plies_to_device(plies, device), rollout)
         if options.decoupled:
             plies = self._decouple(plies, trainable)
@@ -296,7 +297,7 @@ class SelfPlayDataModule(LightningDataModule):
             trainable,
             self.num_epochs,
             self.num_minibatches,
-            counts=counts,
+            counts=[options.learned(count) for count in counts],
             rank=ranks.rank,
             num_ranks=ranks.size,
         )
@@ -395,6 +396,4 @@ class SelfPlayDataModule(LightningDataModule):
 def _minibatch_errors(size: int, collector: RolloutSource | None) -> list[str]:
     """Whether a rollout has so many plies."""
     plies = size if collector is None else collector.frames_per_batch
-    if size <= plies:
-        return []
-    return [f"minibatch_size={size}: must be from 1 to {plies}, the plies of one rollout"]
+    return [] if size <= plies else [f"minibatch_size={size}: must be from 1 to {plies}, the plies of one rollout"]

@@ -28,6 +28,7 @@ __all__ = [
     "add_advantages_of_all",
     "add_outcomes",
     "decouple",
+    "largest_advantages",
     "minibatches",
     "shuffle_generator",
 ]
@@ -96,6 +97,23 @@ def add_advantages_of_all(
         normal = AdvantageMoments.combined(moments).normalize(own)
         plies.set("advantage", torch.zeros_like(advantage).index_copy_(0, trainable, normal))
     return plies, trainable, [part.count for part in moments]
+
+
+def largest_advantages(plies: TensorDict, trainable: Tensor, count: int) -> Tensor:
+    """The plies of which most is to be learned: those whose results differ most from what was expected.
+
+    Args:
+        plies: TensorDict [M] with ``advantage`` float32 [M, 1].
+        trainable: int64 [N], rows of it, on the CPU.
+        count: how many of them, N at most.
+
+    Returns:
+        int64 [count], in the order of ``trainable``; of equal advantages those of the first rows.
+    """
+    if count >= len(trainable):
+        return trainable
+    sizes = plies.get("advantage").squeeze(-1)[trainable].abs()
+    return trainable[sizes.argsort(descending=True, stable=True)[:count].sort().values]
 
 
 @torch.no_grad()

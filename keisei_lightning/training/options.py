@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -68,6 +69,14 @@ class MinibatchOptions(Options):
         low=1,
     )
     normalize_advantage: bool = option(True, "Give the advantages of a batch mean 0 and standard deviation 1.")
+    advantage_share: float = option(
+        1.0, "Share of a batch's plies that are learned from: those with the largest advantages.", above=0, high=1
+    )
+
+    def learned(self, plies: int) -> int:
+        """How many of so many plies are learned from."""
+        return math.ceil(self.advantage_share * plies * (1 - 1e-12))  # 0.1 x 30 is a little more than 3
+
     decoupled: bool = option(
         False, "Keep the behaviour policy apart from the proximal one, for batches some versions old (async)."
     )

@@ -94,8 +94,8 @@ class Parts:
 
     def __init__(
         self, folder: Path, *, max_epochs: int = EPOCHS, seed: int = 3, callbacks: tuple[Callback, ...] = (),
-        signal_at: int = 0, constant: bool = False, accumulate: int = 1, search: dict[str, Any] | None = None,
-        **collector: Any,
+        signal_at: int = 0, constant: bool = False, accumulate: int = 1, share: float = 1.0,
+        search: dict[str, Any] | None = None, **collector: Any,
     ) -> None:  # fmt: skip
         torch.manual_seed(seed)
         self.path = folder / "last.ckpt"
@@ -105,7 +105,8 @@ class Parts:
         self.collector = SignalledCollector(game, actor_critic, seed=5, **(options | collector))
         self.collector.signal_at = signal_at
         targets = None if search is None else SearchTargets(game, seed=7, **search)
-        self.data = SelfPlayDataModule(self.collector, minibatch_size=32, num_epochs=2, seed=7, search_targets=targets)
+        minibatches = {"minibatch_size": 32, "num_epochs": 2, "advantage_share": share}
+        self.data = SelfPlayDataModule(self.collector, **minibatches, seed=7, search_targets=targets)
         schedules = {} if constant else {"final_learning_rate": 1e-4, "final_entropy_coeff": 0.001}
         self.module = PPOModule(actor_critic, learning_rate=1e-2, entropy_coeff=0.1, **schedules)
         self.curves = CurvesCallback(folder)
@@ -236,6 +237,20 @@ def test_games_against_snapshots_resume_as_if_there_had_been_no_stop(step: int, 
     assert_same_run(resumed, whole)
     ring = loaded(whole.path)["SelfPlayDataModule"]["collector"]["opponents"]["ring"]
     assert sum(snapshot["games"] for snapshot in ring) > 0
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 7], ids=lambda step: f"step {step}")
+def test_a_run_that_learns_from_half_of_its_plies_resumes_as_if_there_had_been_no_stop(
+    step: int, tmp_path: Path
+) -> None:
+    whole = Parts(tmp_path / "whole", share=0.5)
+    whole.fit()
+    assert whole.trainer.global_step == EPOCHS * STEPS // 2
+    first = Parts(tmp_path / "first", callbacks=(SignalAtStep(step),), share=0.5)
+    first.fit_until_stopped()
+    resumed = Parts(tmp_path / "resumed", seed=99, share=0.5)
+    resumed.fit(first.path)
+    assert_same_run(resumed, whole)
 
 
 @pytest.mark.parametrize("step", [1, STEPS, STEPS + 3], ids=lambda step: f"step {step}")

@@ -140,7 +140,7 @@ def _training(options: ScaleOptions) -> Training:
     collector, minibatches = made(CollectorOptions, cfg.parallel), made(MinibatchOptions, cfg.ppo)
     return Training(
         plies_per_rollout=collector.games_per_worker * collector.plies_per_rollout,
-        num_epochs=minibatches.epochs,
+        num_epochs=minibatches.epochs * minibatches.advantage_share,
         minibatch_size=minibatches.minibatch_size,
         slots_per_worker=collector.slots_per_worker,
     )

@@ -116,13 +116,13 @@ class Training:
 
     Attributes:
         plies_per_rollout: of all games of one worker (d).
-        num_epochs: passes over a batch (E).
+        num_epochs: passes over a batch (E), of as much of it as is learned from.
         minibatch_size: of one rank (m).
         slots_per_worker: rollouts that may be stored for each worker (K).
     """
 
     plies_per_rollout: int
-    num_epochs: int
+    num_epochs: float
     minibatch_size: int
     slots_per_worker: int
 

@@ -145,6 +145,7 @@ class TestBadInput:
         assert fault.startswith("parallel.max_policy_lag=2: must be 4 or more with parallel.schedule=async")
         assert "8 optimiser steps / weight_sync.every_n_steps=2" in fault
         validate(composed(*asynchronous, "parallel.max_policy_lag=4"))
+        validate(composed(*asynchronous, "ppo.advantage_share=0.5"))  # learned from half of the plies: 4 steps
 
     def test_a_lag_that_costs_work_is_advice(self) -> None:
         assert config_warnings(composed("parallel.schedule=async")) == []

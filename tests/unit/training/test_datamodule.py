@@ -16,6 +16,7 @@ from keisei_lightning.errors import ConfigError
 from keisei_lightning.models import ActorCritic, LegalCategorical, build_network
 from keisei_lightning.parallel import SelfPlayCollector
 from keisei_lightning.training import PPOModule, SelfPlayDataModule, WeightSyncCallback
+from keisei_lightning.training.minibatches import add_advantages
 from keisei_lightning.training.options import MinibatchOptions
 
 
@@ -29,6 +30,26 @@ def test_an_epoch_covers_each_ply_exactly_num_epochs_times(tmp_path: Path) -> No
     seen = Counter(ply for minibatch in module.minibatches for ply in minibatch)
     assert seen == {(rollout, ply): 3 for rollout in (1, 2) for ply in range(32)}
     assert [len(minibatch) for minibatch in module.minibatches] == 6 * [8, 8, 8, 8]
+
+
+@pytest.mark.parametrize("trainable_share", [1.0, 0.5])
+def test_with_a_share_only_the_plies_with_the_largest_advantages_are_learned_from(
+    trainable_share: float, tmp_path: Path
+) -> None:
+    rollout = FakeCollector(trainable_share=trainable_share).rollout(1)
+    options = {"gamma": 0.9, "lmbda": 0.8}
+    plies, trainable = add_advantages(rollout, normalize=True, **options)
+    sizes = plies["advantage"].squeeze(-1).abs()
+    expected = sorted(trainable.tolist(), key=lambda ply: -float(sizes[ply]))[: int(len(trainable) * 0.25)]
+    module = NotingModule()
+    data = data_module(
+        FakeCollector(trainable_share=trainable_share), minibatch_size=4, advantage_share=0.25, **options
+    )
+    quiet_trainer(tmp_path, max_epochs=1).fit(module, datamodule=data)
+    assert len(expected) == 8 * trainable_share
+    seen = Counter(ply for minibatch in module.minibatches for ply in minibatch)
+    assert seen == {(1, ply): 3 for ply in expected}
+    assert len(module.minibatches) == data.num_minibatches * 3 == 6
 
 
 def test_nothing_is_collected_before_the_first_minibatch_is_asked_for() -> None:

@@ -15,9 +15,11 @@ from keisei_lightning.training.minibatches import (
     MINIBATCH_KEYS,
     add_advantages,
     decouple,
+    largest_advantages,
     minibatches,
     shuffle_generator,
 )
+from keisei_lightning.training.options import MinibatchOptions
 
 
 def flat(**options: float) -> tuple[TensorDict, torch.Tensor]:
@@ -51,6 +53,21 @@ def test_a_remainder_is_spread_over_the_parts() -> None:
         for part in minibatches(plies, trainable, num_epochs=1, num_minibatches=3, generator=shuffle_generator(0, 1))
     ]
     assert sizes == [22, 22, 21]
+
+
+def test_the_largest_advantages_of_either_sign_are_kept_in_the_order_of_the_plies() -> None:
+    advantage = torch.tensor([0.1, -3.0, 9.0, 0.5, -0.5, 0.5, 2.0])[:, None]
+    plies, trainable = TensorDict({"advantage": advantage}, batch_size=7), torch.tensor([0, 1, 3, 4, 5, 6])
+    kept = [largest_advantages(plies, trainable, count).tolist() for count in range(8)]
+    assert kept[:5] == [[], [1], [1, 6], [1, 3, 6], [1, 3, 4, 6]]  # of equal ones the first; the third is not trainable
+    assert kept[6] == kept[7] == trainable.tolist()
+
+
+@pytest.mark.parametrize(
+    ("share", "plies", "learned"), [(1.0, 8, 8), (0.5, 8, 4), (0.5, 7, 4), (0.1, 30, 3), (0.01, 5, 1), (0.3, 0, 0)]
+)
+def test_so_many_plies_are_learned_from(share: float, plies: int, learned: int) -> None:
+    assert MinibatchOptions(advantage_share=share).learned(plies) == learned
 
 
 def test_plies_of_a_frozen_opponent_are_left_out() -> None:
