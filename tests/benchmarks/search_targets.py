@@ -3,7 +3,8 @@
 Each arm is a training with options of its own, in this process alone (``parallel=serial``); give each as many
 iterations as make the CPU times equal. The last policies are measured alone, without a search::
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/search_targets.py FOLDER --seeds 1 2 --start published:connect_four \
+    OMP_NUM_THREADS=1 python tests/benchmarks/search_targets.py FOLDER --seeds 1 2 \
+        --common experiment=connect_four_strong initial_policy=published:connect_four \
         --arm ppo trainer.max_epochs=56 --arm search trainer.max_epochs=20 search_targets=gumbel
 """
 
@@ -28,20 +29,17 @@ from keisei_lightning.evaluation import PolicyPlayer
 from keisei_lightning.evaluation.positions import load_positions, share_optimal
 from keisei_lightning.games import game_factory
 from keisei_lightning.models import evaluation_mode
-from keisei_lightning.policies import load_policy
 
 SETS = Path(__file__).resolve().parents[1] / "data" / "connect_four"
 FIXED = ("parallel=serial", "logger=none", "evaluation.every_n_epochs=0", "evaluation.num_games=2")
 
 
-def arm(name: str, overrides: list[str], *, start: str | None) -> dict[str, Any]:
+def arm(name: str, overrides: list[str]) -> dict[str, Any]:
     """Train an arm; returns what it took, and the mistakes of its last policy in percent."""
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         cfg: DictConfig = compose("config", overrides=overrides)
     run, begin, begin_cpu = build(cfg), time.perf_counter(), time.process_time()
     policy = run.module.actor_critic
-    if start is not None:
-        policy.load_state_dict(load_policy(start).actor_critic.state_dict())
     run.fit()
     run.evaluation.close()
     row = {
@@ -63,7 +61,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="of the runs, with their checkpoints")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--start", help="a policy whose weights all arms begin with")
     parser.add_argument("--common", nargs="+", default=["experiment=connect_four_strong"], metavar="KEY=VALUE")
     parser.add_argument("--arm", nargs="+", action="append", required=True, metavar=("NAME", "KEY=VALUE"))
     arguments = parser.parse_args()
@@ -74,7 +71,7 @@ def main() -> int:
         for name, *own in arguments.arm:
             folder = f"output_dir={arguments.folder / f'{name}_{seed}'}"
             overrides = [*arguments.common, *FIXED, *own, f"seed={seed}", folder]
-            row = {"seed": seed, **arm(name, overrides, start=arguments.start)}
+            row = {"seed": seed, **arm(name, overrides)}
             sys.stdout.write(f"{json.dumps(row)}\n")
             rows.append(row)
     table = Table(*rows[0], title=" ".join(sys.argv[1:]))
