@@ -147,6 +147,16 @@ def test_torch_that_ignores_vector_instructions_and_a_quota_are_notes(monkeypatc
     assert found["CPUs"].value == "2 of 64"
 
 
+@pytest.mark.parametrize(("features", "told"), [({"avx2"}, False), ({"avx2", "avx512_bf16"}, True)])
+def test_a_processor_that_computes_in_bf16_is_told_with_the_keys_for_it(
+    features: set[str], told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "processor_features", lambda: frozenset(features))
+    found = by_name(hardware.check_processor({}))["features"]
+    assert found.status == "OK"
+    assert ("trainer.precision=bf16-mixed parallel.worker_precision=bf16-mixed" in found.meaning) is told
+
+
 @pytest.mark.parametrize(("free", "status"), [(10**6, "problem"), (2 * 10**9, "note"), (10**11, "OK")])
 def test_memory_is_compared_with_what_the_imports_took(monkeypatch: pytest.MonkeyPatch, free: int, status: str) -> None:
     monkeypatch.setattr(hardware, "available_memory", lambda: free)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ProgressBar, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
@@ -16,6 +17,7 @@ from keisei_lightning.app import build, run
 from keisei_lightning.commands.compose import compose_training
 from keisei_lightning.config.compose_errors import COMPOSE_ERRORS, explain
 from keisei_lightning.errors import ConfigError
+from keisei_lightning.policies import load_policy
 from keisei_lightning.training import (
     CurvesCallback,
     EvaluationCallback,
@@ -138,6 +140,11 @@ def test_a_trainer_of_ones_own_is_not_given_them_either(tmp_path: Path) -> None:
             "callbacks.x._target_=builtins.dict: makes a dict; must make a Callback",
         ),
         (
+            ["callbacks=policy_average", "callbacks.policy_average.share=2"],
+            "callbacks.policy_average: keisei_lightning.training.PolicyAverage cannot be made (ConfigError: PolicyAverage: "
+            "share=2: must be from 0 to 1)",
+        ),
+        (
             ["callbacks=learning_rate_monitor", "logger=none"],
             "callbacks.learning_rate_monitor: must not be with logger=none",
         ),
@@ -245,6 +252,18 @@ def test_a_timeline_of_the_group_is_written_into_the_runs_folder(tmp_path: Path)
     words = [f"results_dir={tmp_path}", "name=traced", "callbacks=timeline", "callbacks.timeline.skip_epochs=0"]
     run(composed(tmp_path / "traced" / "run", *words))
     assert len(list(tmp_path.glob("**/timeline.json"))) == len(list(tmp_path.glob("**/timeline.png"))) == 1
+
+
+@pytest.mark.slow
+def test_an_average_of_the_group_is_the_policy_of_the_checkpoint_and_of_the_run(tmp_path: Path) -> None:
+    parts = build(composed(tmp_path, "callbacks=policy_average", "callbacks.policy_average.share=0.5"))
+    parts.fit()
+    saved = torch.load(parts.last_checkpoint, weights_only=True)
+    trained, average = saved["current_model_state"], saved["state_dict"]
+    policy = load_policy(parts.last_checkpoint).actor_critic.state_dict()
+    assert all(torch.equal(weight, average[f"actor_critic.{name}"]) for name, weight in policy.items())
+    assert all(torch.equal(weight, average[name]) for name, weight in parts.module.state_dict().items())
+    assert any(not torch.equal(weight, average[name]) for name, weight in trained.items())
 
 
 @pytest.mark.slow
