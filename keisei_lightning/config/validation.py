@@ -171,15 +171,15 @@ def _resolve_checkpoint(cfg: DictConfig, spec: GameSpec) -> list[str]:
             cfg.ckpt_path = str(file)
     except ConfigError as error:
         return list(error.errors)
-    if cfg.trainer.max_epochs < header.epoch:
-        return [
-            f"trainer.max_epochs={cfg.trainer.max_epochs}: must be {header.epoch} or more with ckpt_path="
-            f"{cfg.ckpt_path}, which has done {header.epoch} epochs"
-        ]
     if header.is_weights_only:
         return [
             f"ckpt_path={path}: holds weights alone (no optimiser's state), and no training resumes from it; must be a "
             "checkpoint of a run"
+        ]
+    if cfg.trainer.max_epochs < header.epoch:
+        return [
+            f"trainer.max_epochs={cfg.trainer.max_epochs}: must be {header.epoch} or more with ckpt_path="
+            f"{cfg.ckpt_path}, which has done {header.epoch} epochs"
         ]
     return []
 
