@@ -120,7 +120,7 @@ def test_the_restart_of_a_killed_worker_is_seen(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["serial", "workers"])
 def test_a_training_that_is_watched_learns_to_the_last_bit_what_it_learns_alone(tmp_path: Path, mode: str) -> None:
-    alone = trained(tmp_path, [], epochs=12, mode=mode)
+    alone = trained(tmp_path, [], epochs=60, mode=mode)
     live = LiveStateCallback(tmp_path, every_s=1e-6)
     seen: list[int] = []
 
@@ -128,7 +128,7 @@ def test_a_training_that_is_watched_learns_to_the_last_bit_what_it_learns_alone(
         seen.append(len(state.boards))
         return False
 
-    watched = trained(tmp_path, [live, Watcher(live.path, watch)], epochs=12, mode=mode)
+    watched = trained(tmp_path, [live, Watcher(live.path, watch)], epochs=60, mode=mode)
     assert max(seen) == 4
     assert alone.keys() == watched.keys()
     assert all(torch.equal(alone[name], watched[name]) for name in alone)
