@@ -72,14 +72,13 @@ class MinibatchOptions(Options):
     advantage_share: float = option(
         1.0, "Share of a batch's plies that are learned from: those with the largest advantages.", above=0, high=1
     )
+    decoupled: bool = option(
+        False, "Keep the behaviour policy apart from the proximal one, for batches some versions old (async)."
+    )
 
     def learned(self, plies: int) -> int:
         """How many of so many plies are learned from."""
         return math.ceil(self.advantage_share * plies * (1 - 1e-12))  # 0.1 x 30 is a little more than 3
-
-    decoupled: bool = option(
-        False, "Keep the behaviour policy apart from the proximal one, for batches some versions old (async)."
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

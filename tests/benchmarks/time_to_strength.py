@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keisei_lightning.commands.bench.report import describe_machine
+from keisei_lightning.training.metric_names import metric_name
 from keisei_lightning.training.report import HISTORY_KEY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,13 +48,13 @@ def train(seed: int, folder: Path, opponent: str, overrides: list[str]) -> list[
     """Train one policy, and look at it every five iterations."""
     command = ["train.py", "experiment=shogi", f"seed={seed}", f"output_dir={folder}", *overrides]
     options = ["evaluation.every_n_epochs=5", "trainer.enable_progress_bar=false"]
-    subprocess.run([sys.executable, *command, f"evaluation.opponents=[{opponent}]", *options], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, *command, f"evaluation.opponents=['{opponent}']", *options], cwd=ROOT, check=True)
     history: list[dict[str, float]] = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)[HISTORY_KEY]
-    looks, matches_s = [], 0.0
+    looks, matches_s, name = [], 0.0, metric_name(opponent)
     for row in history:
-        if (score := row.get(f"eval/score_vs_{opponent}")) is not None:
+        if (score := row.get(f"eval/score_vs_{name}")) is not None:
             looks.append(Look(row["minutes"] - matches_s / 60, row["self_play/plies"], score))
-            matches_s += row[f"eval/seconds_vs_{opponent}"]
+            matches_s += row[f"eval/seconds_vs_{name}"]
     return looks
 
 
@@ -69,7 +70,7 @@ def main() -> int:
     """Train, and print when each seed of each arm got there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--opponent", default="random", help="a player without options")
+    parser.add_argument("--opponent", default="random", help="a player by name")
     parser.add_argument("--target", type=float, default=0.95, help="score in [0, 1] (default: 0.95)")
     parser.add_argument("--folder", type=Path, default=Path("results/time_to_strength"))
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of all arms")
