@@ -234,16 +234,21 @@ BAD = [
         "experiment=tic_tac_toe ckpt_path=other_game.ckpt trainer.max_epochs=2",
         "trainer.max_epochs=2: must be 3 or more with ckpt_path=other_game.ckpt, which has done 3 epochs",
     ),
+    (
+        "experiment=tic_tac_toe ckpt_path=weights_alone.ckpt trainer.max_epochs=2",
+        "ckpt_path=weights_alone.ckpt: holds weights alone (no optimiser's state), and no training resumes from it",
+    ),
 ]
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a checkpoint of another game, half a checkpoint, and a file that is none."""
+    """A folder with a checkpoint of another game, its weights alone, half a checkpoint, and a file that is none."""
     folder = tmp_path_factory.mktemp("typed_here")
     header = {"format": 1, "game": "tic_tac_toe", "num_actions": 9, "observation_shape": [3, 3, 3]}
-    checkpoint = {"keisei": header, "epoch": 3, "global_step": 2, "state_dict": {"weight": torch.zeros(1000)}}
-    AtomicCheckpointIO().save_checkpoint(checkpoint, folder / "other_game.ckpt")
+    weights = {"keisei": header, "epoch": 3, "global_step": 2, "state_dict": {"weight": torch.zeros(1000)}}
+    AtomicCheckpointIO().save_checkpoint(weights, folder / "weights_alone.ckpt")
+    AtomicCheckpointIO().save_checkpoint({**weights, "optimizer_states": [{}]}, folder / "other_game.ckpt")
     whole = (folder / "other_game.ckpt").read_bytes()
     (folder / "truncated.ckpt").write_bytes(whole[: len(whole) // 2])
     (folder / "notes.txt").write_text("no checkpoint, and no folder either")
