@@ -269,6 +269,8 @@ PARTS: dict[str, Part] = {
         overrides=("trainer.max_epochs=280", "checkpoint.every_n_epochs=28", "checkpoint.keep=-1"),
         variants={"opponent pool": Variant(overrides=_POOL), "self-play": Variant()},
     ),
+    # As the published policy was trained, on both cores: `--jobs 1`.
+    "shogi_half_hour": Part(experiment="shogi_half_hour", measure=shogi),
     # Comparisons: connect four for a few minutes, the same plies for each variant.
     "levers": Part(
         experiment="connect_four",
