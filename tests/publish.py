@@ -180,6 +180,7 @@ def training_of(checkpoint: Path, beside: str) -> dict[str, Any]:
     history = AtomicCheckpointIO().load_checkpoint(checkpoint, map_location="cpu")[HISTORY_KEY]
     configuration = yaml.safe_load((run / ".hydra" / "config.yaml").read_text(encoding="utf-8"))
     overrides = yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"))
+    words = [word for word in overrides if not word.startswith("output_dir=")]  # where it lay made no difference
     logged = yaml.safe_load((run / "csv" / "hparams.yaml").read_text(encoding="utf-8"))
     last = history[-1]
     start = configuration.get("initial_policy") or ""
@@ -187,7 +188,7 @@ def training_of(checkpoint: Path, beside: str) -> dict[str, Any]:
     before = published.published_card(name) if published.is_published(start) else None
     return {
         **({"began_with": before["training"]} if before else {}),
-        "command": shlex.join(["python", "train.py", *overrides]),
+        "command": shlex.join(["python", "train.py", *words]),
         "seed": configuration["seed"],
         "epochs": int(last["epoch"]),
         "max_epochs": configuration["trainer"]["max_epochs"],
