@@ -4,7 +4,7 @@ Each arm is a training with options of its own, in this process alone (``paralle
 iterations as make the CPU times equal. The last policies are measured alone, without a search::
 
     OMP_NUM_THREADS=1 python tests/benchmarks/search_targets.py FOLDER --seeds 1 2 \
-        --common experiment=connect_four_strong initial_policy=published:connect_four \
+        --common experiment=connect_four_strong initial_policy=published:connect_four model.num_blocks=4 \
         --arm ppo trainer.max_epochs=56 --arm search trainer.max_epochs=20 search_targets=gumbel
 """
 

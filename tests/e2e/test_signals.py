@@ -52,8 +52,8 @@ def test_ctrl_c_in_the_middle_of_a_match_is_one_line(tmp_path: Path) -> None:
 
 
 def test_sigterm_to_all_processes_while_workers_play_ends_at_once(tmp_path: Path) -> None:
-    plies = ["parallel.plies_per_rollout=1000", "parallel.stagger_games=false"]  # a rollout takes a second or more
-    with StagedRun("playing", [*FOR_EVER, *plies, "ppo.minibatch_size=8000", "ppo.epochs=1"], tmp_path) as run:
+    plies = ["parallel.plies_per_rollout=4000", "parallel.stagger_games=false"]  # a rollout takes a second or more
+    with StagedRun("playing", [*FOR_EVER, *plies, "ppo.minibatch_size=32000", "ppo.epochs=1"], tmp_path) as run:
         run.reach_stage(120)
         run.signal(signal.SIGTERM, group=True)
         code, _, err = run.finish()
@@ -62,7 +62,7 @@ def test_sigterm_to_all_processes_while_workers_play_ends_at_once(tmp_path: Path
         (checkpoint,) = run.checkpoints()
         content = loaded(checkpoint)
         assert content["global_step"] == 1
-        assert content["SelfPlayDataModule"]["collector"]["plies"] == 8 * 1000  # type: ignore[index]
+        assert content["SelfPlayDataModule"]["collector"]["plies"] == 8 * 4000  # type: ignore[index]
 
 
 @pytest.mark.parametrize(

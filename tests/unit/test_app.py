@@ -91,18 +91,21 @@ def test_a_new_training_begins_with_the_weights_of_its_initial_policy(tmp_path: 
 
 
 def test_a_deeper_network_begins_as_its_initial_policy_and_learns_with_all_its_blocks(tmp_path: Path) -> None:
-    parts = build(composed(tmp_path, *AS_PUBLISHED, "model.num_blocks=4"))
-    published, own = load_policy("published:connect_four"), parts.module.actor_critic
+    published = load_policy("published:connect_four")
+    assert isinstance(published.actor_critic.network, ResidualNetwork)
+    depth = len(published.actor_critic.network.tower) + 2
+    parts = build(composed(tmp_path, *AS_PUBLISHED, f"model.num_blocks={depth}"))
+    own = parts.module.actor_critic
     assert isinstance(own.network, ResidualNetwork)
-    assert len(own.network.tower) == 4
+    assert len(own.network.tower) == depth
     shape = published.game(1).spec.observation_shape
     observation = torch.randint(2, (32, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         for ours, theirs in zip(own(observation), published.actor_critic(observation), strict=True):
             assert torch.equal(ours, theirs)
-    assert not own.network.tower[3].conv2.weight.any()
+    assert not own.network.tower[-1].conv2.weight.any()
     parts.fit()
-    assert own.network.tower[3].conv2.weight.any()
+    assert own.network.tower[-1].conv2.weight.any()
 
 
 @pytest.mark.parametrize(
