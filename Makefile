@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt hatch_build.py keisei_lightning/games/s
 	@$(PIP) install -e ".[dev]" -c constraints.txt
 	@touch $@
 
-train: $(STAMP)  ## train shogi by self-play for about ten minutes, then show checkpoint, score, curves and a game
+train: $(STAMP)  ## train shogi by self-play for three to ten minutes, then show checkpoint, score, curves and a game
 	@$(BIN)/python train.py experiment=shogi
 
 check: $(STAMP)  ## the quick lane, under two minutes on two idle cores: every gate, and the unit tests that are quick and start no worker
