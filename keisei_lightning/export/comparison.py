@@ -36,8 +36,9 @@ class Comparison:
         positions: how many were compared.
         seed: of the games.
         games: that were begun for them.
-        max_log_prob_difference: the largest, of all legal moves; of a log-probability beyond -1 it is a part of that
-            number, since sums in float32 in another order differ by a part of their size.
+        max_log_prob_difference: the largest, of all legal moves, as a part of the largest log-probability of the
+            position where that is beyond -1: sums in float32 in another order differ by a part of the size of the
+            logits, which a trained policy makes large (1,000 and more for moves that it is sure of).
         max_value_difference: the largest.
         same_move: share of positions whose likeliest move is the same.
         tolerance: no difference is larger.
@@ -125,8 +126,9 @@ def compare(
         wanted, wanted_value = _by_module(actor_critic, observation, legal)
         log_probs, values = run(observation, legal)
         wrong += int(((log_probs == -np.inf) != ~legal).any(axis=1).sum())
-        sizes = np.maximum(np.abs(wanted[legal]), 1.0)
-        log_prob_differences.append(float((np.abs(log_probs[legal] - wanted[legal]) / sizes).max()))
+        differences = np.abs(np.subtract(log_probs, wanted, where=legal, out=np.zeros_like(wanted)))
+        sizes = np.abs(wanted, where=legal, out=np.ones_like(wanted)).max(axis=1).clip(min=1.0)
+        log_prob_differences.append(float((differences.max(axis=1) / sizes).max()))
         value_differences.append(float(np.abs(values - wanted_value).max()))
         same += int((log_probs.argmax(axis=1) == wanted.argmax(axis=1)).sum())
     return Comparison(

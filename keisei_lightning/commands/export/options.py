@@ -35,7 +35,8 @@ class ExportOptions(Options):
     )
     tolerance: float = option(
         1e-4,
-        "The largest difference of a value or a log-probability (beyond -1: a part of it) in a file that is written.",
+        "The largest difference in a file that is written: of a value, or of a log-probability as a part of its "
+        "position's largest one.",
         above=0,
     )
     seed: int = option(0, "Seed of these games.", low=0, high=2**31 - 1)

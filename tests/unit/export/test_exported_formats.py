@@ -228,7 +228,7 @@ def test_a_file_that_computes_something_else_is_refused(what: str) -> None:
         if what == "a value":
             values[0] += 2e-4
         elif what == "a log-probability":
-            log_probs[-1, log_probs[-1].argmax()] -= 2e-4
+            log_probs[-1, log_probs[-1].argmax()] += 2e-4 * log_probs[-1, legal[-1]].min()
         elif what == "an unlikely move":
             move = np.where(legal[-1], log_probs[-1], np.inf).argmin()
             log_probs[-1, move] *= 1 + 2e-4
@@ -245,6 +245,27 @@ def test_a_file_that_computes_something_else_is_refused(what: str) -> None:
     assert spec.num_actions == 25
     with pytest.raises(KeiseiError, match="does not compute what the checkpoint does, and was not written: on 30 pos"):
         found.check()
+
+
+def test_rounding_of_a_policy_that_is_very_sure_is_no_difference() -> None:
+    policy = load_policy("published:hex")
+    network = policy.actor_critic
+    with torch.no_grad():
+        for part in network.network.policy_head.parameters():
+            part.mul_(100)  # logits of thousands, of which float32 keeps seven digits
+    rounding = np.random.default_rng(0)
+
+    def run(observation: np.ndarray, legal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with torch.no_grad():
+            logits, values = (part.numpy().astype(np.float64) for part in network(torch.from_numpy(observation)))
+        logits += 1e-6 * np.abs(logits).max() * rounding.uniform(-1, 1, logits.shape)
+        shifted = np.where(legal, logits, -np.inf)
+        shifted -= shifted.max(axis=1, keepdims=True)
+        return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), values[:, 0]
+
+    found = compare(run, network, policy.game, positions=300, seed=0, tolerance=1e-4)
+    assert 0 < found.max_log_prob_difference < 1e-4
+    found.check()
 
 
 def test_positions_are_those_of_whole_games_and_of_the_seed() -> None:
