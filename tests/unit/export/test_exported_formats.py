@@ -247,6 +247,25 @@ def test_a_file_that_computes_something_else_is_refused(what: str) -> None:
         found.check()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_file_with_weights_in_half_precision_is_refused(dtype: torch.dtype) -> None:
+    policy, other = load_policy("published:hex"), load_policy("published:hex").actor_critic
+    with torch.no_grad():
+        for part in other.parameters():
+            part.copy_(part.to(dtype).float())
+
+    def run(observation: np.ndarray, legal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with torch.no_grad():
+            logits, values = (part.numpy() for part in other(torch.from_numpy(observation)))
+        masked = np.where(legal, logits, -np.inf)
+        return masked - np.logaddexp.reduce(masked, axis=1, keepdims=True), values[:, 0]
+
+    found = compare(run, policy.actor_critic, policy.game, positions=300, seed=0, tolerance=1e-4)
+    assert min(found.max_log_prob_difference, found.max_value_difference) > 1e-4  # each would be enough
+    with pytest.raises(KeiseiError, match="does not compute what the checkpoint does"):
+        found.check()
+
+
 def test_rounding_of_a_policy_that_is_very_sure_is_no_difference() -> None:
     policy = load_policy("published:hex")
     network = policy.actor_critic
